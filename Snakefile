@@ -23,7 +23,7 @@ STUDY = root() / "nbs" / "study"
 
 def inputs(name, *modules, **settings):
     "What a job depends on, as one text that Snakemake compares with the last run's."
-    return f"{notebook_version(STUDY / f"{name}.ipynb")} {code_version(*modules)} {settings}"
+    return f"{notebook_version(STUDY / (name + '.ipynb'))} {code_version(*modules)} {settings}"
 
 
 def papermill(name, **parameters):

@@ -1,0 +1,30 @@
+"""Fixtures shared by the tests: the smoke study, run once in a folder of its own."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def run_study(home, *targets, profile="smoke", cores=2):
+    "The Snakefile as `make reproduce` calls it, with data, runs and figures under `home`."
+    bin_folder = Path(sys.executable).parent
+    env = dict(os.environ, VBG_HOME=str(home), PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}", OMP_NUM_THREADS="1",
+               PYTHONHASHSEED="0")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(home), "--config",
+               f"profile={profile}", "--cores", str(cores), "--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", *targets]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+
+
+@pytest.fixture(scope="session")
+def smoke_home(tmp_path_factory):
+    "A folder in which the whole smoke study has been run."
+    home = tmp_path_factory.mktemp("smoke")
+    done = run_study(home)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return home

@@ -1,0 +1,144 @@
+"""What the project promises about itself: pins that agree, notebooks as the house style wants them, a README that is its notebook."""
+import ast
+import json
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+STUDY = [p for p in NOTEBOOKS if p.parent.name in ("study", "beyond")]
+MODULES = [p for p in NOTEBOOKS if re.match(r"\d\d", p.name)]
+
+
+def read_settings():
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return config["DEFAULT"]
+
+
+def pins():
+    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    wanted = (Requirement(line) for line in lines if line)
+    return {canonicalize_name(r.name): str(next(iter(r.specifier)).version) for r in wanted}
+
+
+def cells(path, kind="code"):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind]
+
+
+@pytest.mark.parametrize("field", ["requirements", "dev_requirements"])
+def test_every_requirement_is_pinned_inside_its_range(field):
+    for word in read_settings()[field].split():
+        requirement = Requirement(word)
+        name = canonicalize_name(requirement.name)
+        assert name in pins(), f"{name} of settings.ini has no line in constraints.txt"
+        assert requirement.specifier.contains(pins()[name]), f"constraints.txt pins {name} {pins()[name]}, settings.ini wants {requirement}"
+
+
+def test_constraints_are_exact():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.\-]+==[\w.!+]+", line) for line in lines)
+    assert len(lines) == len(pins())
+
+
+def test_environment_file_uses_the_same_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert "--constraint constraints.txt" in pip and "--editable .[dev]" in pip
+    conda = [d for d in environment["dependencies"] if isinstance(d, str)]
+    python = next(d for d in conda if d.startswith("python="))
+    assert python == f"python={read_settings()['min_python']}"
+    for word in conda:  # a version that conda pins is the version that pip pins
+        name, _, version = word.partition("=")
+        assert name in ("python", "pip") or not version or pins().get(canonicalize_name(name)) == version.lstrip("=")
+
+
+def test_installed_versions_are_the_pinned_ones():
+    from importlib.metadata import version
+    for word in read_settings()["requirements"].split() + read_settings()["dev_requirements"].split():
+        name = canonicalize_name(Requirement(word).name)
+        assert version(name).split("+")[0] == pins()[name], f"{name}: rerun `make install`"
+
+
+@pytest.mark.parametrize("path", STUDY, ids=lambda p: p.stem)
+def test_study_notebook_has_one_parameters_cell_of_literals(path):
+    tagged = [c for c in cells(path) if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for node in ast.parse(tagged[0].source).body:
+        assert isinstance(node, ast.Assign)
+        ast.literal_eval(node.value)
+    assert nbformat.read(path, as_version=4).metadata.kernelspec.language == "python"
+
+
+@pytest.mark.parametrize("path", STUDY, ids=lambda p: p.stem)
+def test_study_notebook_is_bare_and_holds_no_logic(path):
+    for cell in cells(path):
+        assert not cell.outputs and cell.execution_count is None
+        tree = ast.parse(cell.source)
+        logic = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.Lambda)
+        assert not any(isinstance(node, logic) for node in ast.walk(tree)), cell.source
+        if path.stem != "train":
+            assert "train_runs" not in cell.source and "fit(" not in cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_light(path):
+    assert path.stat().st_size <= 200_000
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_export_cells_are_short(path):
+    lengths = sorted(len([l for l in c.source.splitlines() if l.strip() and not l.startswith("#|")]) for c in cells(path)
+                     if re.match(r"#\s*\|\s*exporti?\b", c.source))
+    assert lengths and lengths[-1] <= 40, f"an export cell of {lengths[-1]} lines"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_module_imports_only_earlier_modules(path):
+    order = {}
+    for notebook in MODULES:
+        match = re.search(r"#\|\s*default_exp\s+(\w+)", "\n".join(c.source for c in cells(notebook)))
+        order[match.group(1)] = notebook.name.split("_")[0]
+    mine = path.name.split("_")[0]
+    source = "\n".join(c.source for c in cells(path) if re.match(r"#\s*\|\s*exporti?\b", c.source))
+    for name in re.findall(r"^\s*from (?:vbg)?\.(\w+) import|^\s*import vbg\.(\w+)", source, re.M):
+        name = next(n for n in name if n)
+        assert order[name] < mine, f"{path.name} imports {name}, which comes later"
+
+
+def test_readme_is_made_from_the_index_notebook():
+    from vbg.figures import readme_text
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == readme_text(ROOT / "nbs" / "index.ipynb"), "run `make readme`"
+
+
+def test_readme_shows_a_figure_that_exists_and_the_two_commands_first():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first_screen = "\n".join(text.splitlines()[:40])
+    assert "make reproduce" in first_screen and "make test" in first_screen
+    figures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", first_screen)
+    assert figures and all((ROOT / f).is_file() for f in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text))
+
+
+def test_light_modules_start_without_torch():
+    code = "import sys, vbg.config, vbg.runs; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]", "Snakemake reads these modules at every call"
+
+
+def test_tracked_files_hold_no_machine_paths():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path.suffix in (".py", ".ipynb", ".md", ".yml", ".ini", ".toml", ".json", ".csv", "") and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            found = re.search(r"(?<![\w.])/(home/\w+|work|root|Users/\w+)/\w", text)
+            assert not found, f"{name}: {text[max(0, found.start() - 40):found.end() + 40]!r}"

@@ -1,0 +1,69 @@
+"""Every study notebook through papermill at `smoke`: the whole study once, then what a second call must leave alone."""
+import json
+import re
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+
+from conftest import ROOT, run_study
+
+ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary"]
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_artefact_is_saved_with_what_made_it(smoke_home, name):
+    folder = smoke_home / "figures" / "smoke"
+    kinds = ("png", "pdf") if name.startswith("fig") else ("csv", "md", "tex")
+    for kind in kinds:
+        assert (folder / f"{name}.{kind}").stat().st_size > 0
+    assert json.loads((folder / f"{name}.json").read_text())
+    notebook = nbformat.read(smoke_home / "runs" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
+
+
+def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
+    for dataset in ("met", "coco"):
+        for model in ("without_gan", "without_bert_gan", "without_vit_gan"):
+            for seed in (0, 1):
+                folder = smoke_home / "runs" / "smoke" / dataset / model / f"seed{seed}"
+                for name in ("run.json", "history.csv", "predictions.parquet", "metrics.json", "model.safetensors", "train.ipynb"):
+                    assert (folder / name).is_file(), folder / name
+                predictions = pd.read_parquet(folder / "predictions.parquet")
+                assert set(predictions.split) == {"validation", "test", "balanced"}
+                assert not predictions.duplicated(["split", "id"]).any()
+                assert len(pd.read_csv(folder / "history.csv")) == 2
+
+
+def test_second_call_does_nothing_and_is_quick(smoke_home):
+    before = {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
+    start = time.perf_counter()
+    done = run_study(smoke_home)
+    assert done.returncode == 0 and time.perf_counter() - start < 15
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
+
+
+def test_same_seed_again_gives_the_same_bytes(smoke_home, tmp_path):
+    from vbg.runs import run_notebook
+    import os
+    kept = smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1"
+    os.environ["VBG_HOME"] = str(smoke_home)
+    try:
+        run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "again.ipynb",
+                     dict(profile="smoke", dataset="met", model=["without_gan"], seeds=[1], store="again"), timeout=600)
+    finally:
+        del os.environ["VBG_HOME"]
+    again = smoke_home / "runs" / "again" / "met" / "without_gan" / "seed1"
+    for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
+        assert (kept / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_figures_are_the_same_bytes_when_drawn_again(smoke_home):
+    folder = smoke_home / "figures" / "smoke"
+    before = {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+    done = run_study(smoke_home, "--forcerun", "artefact")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, content in before.items():
+        assert (folder / name).read_bytes() == content, name
