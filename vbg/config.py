@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['PROFILES', 'GLOSSARY', 'root', 'home', 'write_atomic', 'Profile', 'profile', 'seed_everything']
+__all__ = ['PROFILES', 'RECIPES', 'GLOSSARY', 'root', 'home', 'write_atomic', 'Profile', 'profile', 'recipe_folder',
+           'seed_everything']
 
 # %% ../nbs/00_config.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -64,10 +65,10 @@ def _mini_data(
     size: int = 64,  # pixels a side
 ) -> dict:  # the `data` section of a profile
     "The two rendered sets, written in the real layouts and read by the readers of the real data."
-    render = dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class)
+    render, minimum = dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class), 3
     return dict(
-        met=dict(reader="met", folder=f"{folder}/met", render=render, options=dict(label_set="fine")),
-        coco=dict(reader="coco", folder=f"{folder}/coco", render=render,
+        met=dict(reader="met", folder=f"{folder}/met", render=render, minimum=minimum, options=dict(label_set="fine")),
+        coco=dict(reader="coco", folder=f"{folder}/coco", render=render, minimum=minimum,
                   options=dict(label="supercategory", captions="all")))
 
 # %% ../nbs/00_config.ipynb #ebd68d62
@@ -130,6 +131,26 @@ def _refuse_unknown(key, known, what):
         raise ValueError(f"no {what} is called {key!r}; there are {', '.join(sorted(known))}")
 
 # %% ../nbs/00_config.ipynb #b8101a44
+RECIPES = {
+    "as in the profile": {},
+    "learning rate 5e-4": {"train": dict(learning_rate=5e-4, encoder_learning_rate=5e-4)},
+    "learning rate 2e-3": {"train": dict(learning_rate=2e-3, encoder_learning_rate=2e-3)},
+    "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
+    "no token masking": {"train": dict(token_masking=0.0)},
+    "no augmentation": {"train": dict(flip=0.0, shift=0)},
+    "linear patch embedding": {"vision": dict(stem="linear")},
+    "learnt positions": {"vision": dict(position="learned")},
+    "initial spread 0.02": {"vision": dict(init_std=0.02), "text": dict(init_std=0.02)},
+}
+
+def recipe_folder(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    name: str,  # a key of `RECIPES`
+) -> str:  # the `store` of its runs
+    "Name of the folder under runs/ that holds the runs of a candidate."
+    return f"{profile}-recipe-{name.replace(' ', '-')}"
+
+# %% ../nbs/00_config.ipynb #e0a0151f
 def seed_everything(
     seed: int,  # any int, 0 or more
     threads: int = 1,  # torch threads; 0 leaves torch's own choice
@@ -145,7 +166,7 @@ def seed_everything(
     if threads:
         torch.set_num_threads(threads)
 
-# %% ../nbs/00_config.ipynb #e0a0151f
+# %% ../nbs/00_config.ipynb #bdd90bd5
 GLOSSARY = {
     "example": "one object or scene: id, image, text, label, split, origin, attributes",
     "origin": "'real' for an item of a data set, 'generated' for one made by the GAN",
