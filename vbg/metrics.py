@@ -13,8 +13,8 @@ import pandas as pd
 # %% auto #0
 __all__ = ['METRICS', 'one_hot', 'truth_and_choice', 'Counts', 'count', 'accuracy', 'precision', 'recall', 'f1', 'ranking',
            'average_precision', 'area_under_curve', 'roc_points', 'measure', 'macro', 'evaluate', 'per_class',
-           'resample_weights', 'bootstrap', 'interval', 'bootstrap_interval', 'seed_bootstrap', 'summarise_runs',
-           'paired_difference']
+           'resample_weights', 'bootstrap', 'interval', 'bootstrap_interval', 'seed_bootstrap', 'same_items',
+           'summarise_runs', 'paired_difference']
 
 # %% ../nbs/12_metrics.ipynb #b54d882e
 METRICS = ("accuracy", "map", "f1", "recall", "auc")  # the five columns of Tables 3 and 4
@@ -107,15 +107,15 @@ def ranking(
     truth:np.ndarray,         # `(N,)` bool, one class
     scores:np.ndarray,        # `(N,)` float, its probability
     weights:np.ndarray=None,  # `(R, N)` copies of each item; None for one of each
-)->tuple[np.ndarray, np.ndarray]: # tp, fp `(R, G + 1)` above each of the G distinct scores, from 0 to all
+)->tuple[np.ndarray, np.ndarray]: # tp, fp `(G + 1, R)` above each of the G distinct scores, from 0 to all
     "True and false positives as the threshold falls; Eq. 22 and 25 are sums over this."
-    scores = np.asarray(scores, float)
-    order = np.argsort(-scores, kind="stable")
-    w, hit = _weights(weights, len(truth))[:, order], np.asarray(truth)[order]
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # end of each tie
-    start = np.zeros((len(w), 1))
-    tp, fp = np.cumsum(w * hit, 1)[:, last], np.cumsum(w * ~hit, 1)[:, last]
-    return np.hstack([start, tp]), np.hstack([start, fp])
+    order = np.argsort(-np.asarray(scores, float), kind="stable")
+    w, hit = _weights(weights, len(truth)).T[order], np.asarray(truth)[order]
+    above, tp = np.zeros((2, len(w) + 1, w.shape[1]))
+    np.cumsum(w, 0, out=above[1:]); np.cumsum(w * hit[:, None], 0, out=tp[1:])
+    fp = np.subtract(above, tp, out=above)
+    ends = np.append(np.diff(np.asarray(scores)[order]) != 0, True)  # the last item of each tie
+    return (tp, fp) if ends.all() else (tp[np.append(True, ends)], fp[np.append(True, ends)])
 
 # %% ../nbs/12_metrics.ipynb #0abb3fc0
 def average_precision(
@@ -127,8 +127,10 @@ def average_precision(
     return np.stack([_average_precision(*ranking(t, s, weights)) for t, s in zip(truth.T, np.asarray(scores).T)], 1)
 
 def _average_precision(tp, fp):
-    found = np.diff(tp, axis=1) * _ratio(tp, tp + fp, otherwise=0.)[:, 1:]
-    return _ratio(found.sum(1), tp[:, -1], otherwise=np.nan)
+    hits = np.flatnonzero((tp[1:] > tp[:-1]).any(1)) + 1  # elsewhere the summand is 0
+    tp, fp, before = tp[hits], fp[hits], tp[hits - 1]
+    found = (tp - before) * _ratio(tp, tp + fp, otherwise=0.)
+    return _ratio(found.sum(0), tp[-1] if len(tp) else np.zeros(found.shape[1]), otherwise=np.nan)
 
 # %% ../nbs/12_metrics.ipynb #4fc4823d
 def area_under_curve(
@@ -140,8 +142,8 @@ def area_under_curve(
     return np.stack([_area(*ranking(t, s, weights)) for t, s in zip(truth.T, np.asarray(scores).T)], 1)
 
 def _area(tp, fp):
-    area = (np.diff(fp, axis=1) * (tp[:, 1:] + tp[:, :-1]) / 2).sum(1)
-    return _ratio(area, tp[:, -1] * fp[:, -1], otherwise=np.nan)
+    area = (np.diff(fp, axis=0) * (tp[1:] + tp[:-1])).sum(0) / 2
+    return _ratio(area, tp[-1] * fp[-1], otherwise=np.nan)
 
 # %% ../nbs/12_metrics.ipynb #934fe063
 def roc_points(
@@ -150,7 +152,7 @@ def roc_points(
 )->pd.DataFrame:        # columns `fpr`, `tpr`, one row a threshold
     "The curve of Eq. 25, for plotting."
     tp, fp = ranking(truth, scores)
-    return pd.DataFrame({"fpr": fp[0] / fp[0, -1], "tpr": tp[0] / tp[0, -1]})
+    return pd.DataFrame({"fpr": fp[:, 0] / fp[-1, 0], "tpr": tp[:, 0] / tp[-1, 0]})
 
 # %% ../nbs/12_metrics.ipynb #d22ec957
 def measure(
@@ -208,7 +210,7 @@ def resample_weights(
 )->np.ndarray:                    # `(R, n)` float, whole numbers, each row sums to `n`
     "How often each item is drawn in each resample."
     draws = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
+    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float, order="F")
 
 # %% ../nbs/12_metrics.ipynb #5aa6a39e
 def bootstrap(
@@ -261,6 +263,22 @@ def seed_bootstrap(
     return {m: np.stack([e[m] for e in each])[picks, np.arange(resamples)[:, None]].mean(1) for m in metrics}
 
 # %% ../nbs/12_metrics.ipynb #66aacd09
+def same_items(
+    runs:list,  # runs of one data set
+    split:str,  # which items
+)->tuple[np.ndarray, list]: # labels `(N,)` or `(N, C)`, and one `(N, C)` of probabilities a run
+    "Predictions of several runs side by side. Raises ValueError when a run has no such items, or other items or labels than the first."
+    ids, labels, first = runs[0].select(split)
+    tables = [first]
+    if not len(ids): raise ValueError(f"{runs[0].dataset}, {runs[0].model}, seed {runs[0].seed}: no item of split {split!r}")
+    for run in runs[1:]:
+        other, its_labels, table = run.select(split)
+        if not (np.array_equal(ids, other) and np.array_equal(labels, its_labels)):
+            raise ValueError(f"{run.dataset}: {runs[0].model} seed {runs[0].seed} and {run.model} seed {run.seed} were tested on different items")
+        tables.append(table)
+    return labels, tables
+
+# %% ../nbs/12_metrics.ipynb #b69d312a
 def summarise_runs(
     runs:list,              # runs (`vbg.runs.Run`): attributes dataset, model, seed and `select(split)`
     split:str="test",       # which items
@@ -273,27 +291,14 @@ def summarise_runs(
     rows, groups = [], {}
     for run in runs: groups.setdefault((run.dataset, run.model), []).append(run)
     for (dataset, model), members in groups.items():
-        labels, probabilities = _same_items(f"{dataset}, {model}", members, split)
+        if len({r.seed for r in members}) < len(members): raise ValueError(f"{dataset}, {model}: a seed comes twice")
+        labels, probabilities = same_items(members, split)
         draws = seed_bootstrap(labels, probabilities, metrics, resamples, seed)
         values = [measure(labels, p, metrics=metrics) for p in probabilities]
         for m in metrics:
             low, high = interval(draws[m], level)
             rows.append((dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels)))
     return pd.DataFrame(rows, columns=["dataset", "model", "metric", "mean", "low", "high", "n", "items"])
-
-# %% ../nbs/12_metrics.ipynb #b69d312a
-def _same_items(name, runs, split):
-    "Labels and one table of probabilities a run, after checking that ids and labels agree."
-    ids, labels, first = runs[0].select(split)
-    tables = [first]
-    if len({r.seed for r in runs}) < len(runs): raise ValueError(f"{name}: a seed comes twice in {[r.seed for r in runs]}")
-    if not len(ids): raise ValueError(f"{name}: no item of split {split!r}")
-    for run in runs[1:]:
-        other, its_labels, table = run.select(split)
-        if not (np.array_equal(ids, other) and np.array_equal(labels, its_labels)):
-            raise ValueError(f"{name}: seeds {runs[0].seed} and {run.seed} were tested on different items")
-        tables.append(table)
-    return labels, tables
 
 # %% ../nbs/12_metrics.ipynb #c0bd9c12
 def paired_difference(
