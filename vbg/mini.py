@@ -4,7 +4,7 @@
 
 # %% ../nbs/05_mini.ipynb #1d7d9595
 from __future__ import annotations
-import json, os, shutil
+import io, os, shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 # %% auto #0
 __all__ = ['PATTERNS', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror', 'pattern_field',
            'Pattern', 'Canvas', 'missing', 'AttributeModel', 'whole_folder', 'write_jpeg', 'write_ground_truth',
-           'read_ground_truth', 'contact_sheet']
+           'read_ground_truth', 'contact_sheet', 'show']
 
 # %% ../nbs/05_mini.ipynb #8e1b55d2
 def rgb(code:str, # hexadecimal, `'#c08030'`
@@ -60,6 +60,7 @@ def rectangle(x0:float, # left
     "Corners of a rectangle."
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float)
 
+# %% ../nbs/05_mini.ipynb #4ba86b84
 def smooth(points:np.ndarray, # `(n, 2)` points the curve goes through
            steps:int=6,       # points a segment
            closed:bool=True,  # whether the last point joins the first
@@ -81,7 +82,7 @@ def mirror(profile:np.ndarray, # `(n, 2)` (half width, y) from top to bottom
     if steps: p = smooth(p, steps, closed=False)
     return np.concatenate([p*[1, 1]+[cx, 0], (p*[-1, 1]+[cx, 0])[::-1]])
 
-# %% ../nbs/05_mini.ipynb #9ced0d52
+# %% ../nbs/05_mini.ipynb #658ed6e2
 PATTERNS = ('plain', 'stripes', 'zigzag', 'dots', 'lattice', 'waves', 'scales')
 
 def _triangle(x): return np.abs(2*(x-np.floor(x+.5)))
@@ -117,8 +118,9 @@ class Pattern:
     def __call__(self, x, y):
         c, s = np.cos(np.deg2rad(self.angle)), np.sin(np.deg2rad(self.angle))
         u, v = (c*x+s*y)*self.scale+self.phase[0], (c*y-s*x)*self.scale+self.phase[1]
-        t = self.strength*pattern_field(self.kind, u, v)[..., None]
-        return self.first*(1-t)+self.second*t
+        t = self.strength*pattern_field(self.kind, u, v)[None]
+        first, second = (np.asarray(c, np.float32)[:, None, None] for c in (self.first, self.second))
+        return (first+(second-first)*t).transpose(1, 2, 0)
 
 # %% ../nbs/05_mini.ipynb #b9c8ea0b
 class Canvas:
@@ -130,11 +132,12 @@ class Canvas:
                 ):
         self.size, self.rng, self.side = size, rng, size*supersample
         self.supersample = supersample
-        self.array = np.zeros((self.side, self.side, 3), np.float32)
-        self.masks = {}
+        self.array = np.zeros((3, self.side, self.side), np.float32).transpose(1, 2, 0)   # three planes: whole rows at a time are fast
+        self.masks, self.windows = {}, {}
         self.sun = np.array([-.6, -.8], np.float32)   # towards the light, in the picture
         self.place()
 
+# %% ../nbs/05_mini.ipynb #7d70cf30
 @patch
 def place(self:Canvas,
           centre:tuple=(.5, .5), # where the middle of the object's unit square goes, canvas units
@@ -146,7 +149,8 @@ def place(self:Canvas,
     "Set the affine map from object coordinates to the canvas."
     c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     self.matrix = np.array([[c, -s], [s, c]])@np.diag([scale*stretch*(-1 if flip else 1), scale])
-    self.inverse, self.centre, self.scale = np.linalg.inv(self.matrix), np.asarray(centre, float), scale
+    (p, q), (r, t) = self.matrix; self.inverse = np.array([[t, -q], [-r, p]])/(p*t-q*r)
+    self.centre, self.scale = np.asarray(centre, float), scale
     return self
 
 @patch
@@ -156,7 +160,7 @@ def pixels(self:Canvas,
     "Where points of the object fall in the finished picture."
     return ((np.asarray(points, float)-.5)@self.matrix.T+self.centre)*self.size
 
-# %% ../nbs/05_mini.ipynb #456e5bf8
+# %% ../nbs/05_mini.ipynb #c0a60384
 @lru_cache(maxsize=8)
 def _grid(side):
     g = (np.arange(side, dtype=np.float32)+.5)/side
@@ -169,6 +173,7 @@ def _coarse(rng, side, cells):
 
 BACKGROUNDS = ('plain', 'gradient', 'table', 'texture')
 
+# %% ../nbs/05_mini.ipynb #a7ac7b75
 @patch
 def background(self:Canvas,
                kind:str,          # one of BACKGROUNDS
@@ -177,24 +182,27 @@ def background(self:Canvas,
               )->Canvas:
     "Paint the ground and forget all masks."
     if kind not in BACKGROUNDS: raise ValueError(f'background {kind!r} is not one of {BACKGROUNDS}')
-    y = _grid(self.side)[1]
+    y = _grid(self.side)[1][:, :1]
     if kind == 'plain': t = np.zeros_like(y)
     elif kind == 'gradient': t = y
     elif kind == 'table': t = np.clip((y-.74)*40, 0, 1)
     else: t = np.clip(.3+.3*_coarse(self.rng, self.side, 7), 0, 1)
-    self.array[:] = first+(np.asarray(second)-first)*t[..., None]
-    self.masks = {}
+    first, second = (np.asarray(c, np.float32)[:, None, None] for c in (first, second))
+    self.array.transpose(2, 0, 1)[:] = first+(second-first)*t
+    self.masks, self.windows = {}, {}
     return self
 
-# %% ../nbs/05_mini.ipynb #53278dc7
+# %% ../nbs/05_mini.ipynb #35946173
 @patch
-def _coverage(self:Canvas, draw_on):
-    "Coverage `(S, S)` drawn by a function of an ImageDraw, and its bounding box with a margin."
-    layer = Image.new('L', (self.side, self.side)); draw_on(ImageDraw.Draw(layer))
-    box = layer.getbbox()
-    if box is None: return None, None
-    x0, y0, x1, y1 = box
-    return layer.crop(box), (slice(y0, y1), slice(x0, x1))
+def _coverage(self:Canvas, points, margin, draw_on):
+    "Coverage drawn by a function of an ImageDraw and the shift to its corner, with its window; None off the canvas."
+    p = self.pixels(points)*self.supersample
+    x0, y0 = np.maximum(p.min(0)-margin, 0).astype(int); x1, y1 = np.minimum(p.max(0)+margin+2, self.side).astype(int)
+    if x0 >= x1 or y0 >= y1: return None, None
+    layer = Image.new('L', (int(x1-x0), int(y1-y0)))
+    local = lambda q: (q-(x0, y0)).ravel().tolist()
+    draw_on(ImageDraw.Draw(layer), local(p), lambda q: local(self.pixels(q)*self.supersample))
+    return layer, (slice(int(y0), int(y1)), slice(int(x0), int(x1)))
 
 @patch
 def _object_xy(self:Canvas, window):
@@ -203,36 +211,45 @@ def _object_xy(self:Canvas, window):
     dx, dy, m = x-np.float32(self.centre[0]), y-np.float32(self.centre[1]), self.inverse.astype(np.float32)
     return m[0, 0]*dx+m[0, 1]*dy+np.float32(.5), m[1, 0]*dx+m[1, 1]*dy+np.float32(.5)
 
+# %% ../nbs/05_mini.ipynb #ac5246d9
 @patch
 def _lit(self:Canvas, layer, relief, gloss):
     "Brightness factor and highlight of a rounded body with this coverage."
-    radius = max(1, .075*self.scale*self.side)
-    pad = int(2*radius)
-    wide = Image.new('L', (layer.width+2*pad, layer.height+2*pad)); wide.paste(layer, (pad, pad))
-    height = np.asarray(wide.filter(ImageFilter.BoxBlur(radius)).filter(ImageFilter.BoxBlur(radius/2)), np.float32)
-    dy, dx = np.gradient(height/255)
-    slope = (dx*self.sun[0]+dy*self.sun[1])[pad:pad+layer.height, pad:pad+layer.width]*radius
-    return 1-relief*slope, gloss*np.clip(-slope*2.6-.28, 0, 1)
+    half = layer.reduce(2); (w, h), radius = half.size, max(.8, .0375*self.scale*self.side)   # smooth, so half the resolution will do
+    step = np.rint(self.sun*radius*.5).astype(int); pad = int(radius*1.6)+2
+    wide = Image.new('L', (w+2*pad, h+2*pad)); wide.paste(half, (pad, pad))
+    height = np.asarray(wide.filter(ImageFilter.BoxBlur(radius)).filter(ImageFilter.BoxBlur(radius/2)))
+    beside = lambda k: height[pad+k*step[1]:pad+k*step[1]+h, pad+k*step[0]:pad+k*step[0]+w]
+    slope = (128+(beside(1)//2)-(beside(-1)//2)).astype(np.uint8)   # towards the light: below 128 where the body faces it
+    slope = np.asarray(Image.fromarray(slope).resize(layer.size, Image.BILINEAR)).astype(np.float32)/np.float32(127.5)-np.float32(1.004)
+    return 1-np.float32(relief)*slope, np.float32(gloss)*np.clip(-slope*2.6-.28, 0, 1)
 
-# %% ../nbs/05_mini.ipynb #c2b38670
+# %% ../nbs/05_mini.ipynb #8c0dc8cb
+def _union(a, b):
+    "The smallest window around two."
+    return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b))
+
 @patch
 def _blend(self:Canvas, layer, window, fill, relief, gloss, opacity, mask, cover):
     "Lay a coloured coverage over the picture and note it in the masks."
-    alpha = np.asarray(layer, np.float32)/255
-    colour = fill(*self._object_xy(window)) if callable(fill) else np.asarray(fill, np.float32)
+    alpha = np.asarray(layer).astype(np.float32)*np.float32(1/255)
+    colour = fill(*self._object_xy(window)).transpose(2, 0, 1) if callable(fill) else np.asarray(fill, np.float32)[:, None, None]
     if relief or gloss:
         bright, shine = self._lit(layer, relief, gloss)
-        colour = colour*bright[..., None]; colour = colour+(1-colour)*shine[..., None]
-    part = self.array[window]
-    part += (colour-part)*(opacity*alpha)[..., None]
+        colour = colour*bright
+        if gloss: colour += (1-colour)*shine
+    part = self.array[window].transpose(2, 0, 1)
+    part += (colour-part)*(alpha if opacity == 1 else np.float32(opacity)*alpha)
     names = (mask,) if isinstance(mask, str) else tuple(mask or ())
     for name in self.masks:
         if cover and name not in names: self.masks[name][window] *= 1-alpha
     for name in names:
-        seen = self.masks.setdefault(name, np.zeros((self.side, self.side), np.float32))
-        np.maximum(seen[window], alpha, out=seen[window])
+        if name not in self.masks: self.masks[name], self.windows[name] = np.zeros((self.side, self.side), np.float32), window
+        seen = self.masks[name][window]; np.maximum(seen, alpha, out=seen)
+        if name in self.windows: self.windows[name] = _union(self.windows[name], window)
     return self
 
+# %% ../nbs/05_mini.ipynb #d3eff39c
 @patch
 def polygon(self:Canvas,
             points:np.ndarray,    # `(n, 2)` object coordinates
@@ -245,15 +262,14 @@ def polygon(self:Canvas,
             cover:bool=False,     # whether it takes its pixels away from all other masks
            )->Canvas:
     "Fill an outline."
-    ring = lambda p: [tuple(q) for q in (self.pixels(p)*self.supersample)]
-    def draw_on(d):
-        d.polygon(ring(points), fill=255)
+    def draw_on(d, own, ring):
+        d.polygon(own, fill=255)
         for hole in holes: d.polygon(ring(hole), fill=0)
-    layer, window = self._coverage(draw_on)
+    layer, window = self._coverage(points, 1, draw_on)
     if layer is None: return self
     return self._blend(layer, window, fill, relief, gloss, opacity, mask, cover)
 
-# %% ../nbs/05_mini.ipynb #8c0dc8cb
+# %% ../nbs/05_mini.ipynb #9c3bd6f3
 @patch
 def stroke(self:Canvas,
            points:np.ndarray,    # `(n, 2)` object coordinates
@@ -266,15 +282,15 @@ def stroke(self:Canvas,
            cover:bool=False,     # as in `polygon`
           )->Canvas:
     "Draw a line with round joints."
-    p = [tuple(q) for q in (self.pixels(points)*self.supersample)]
     w = max(1, round(width*self.scale*self.side)); r = w/2
-    def draw_on(d):
-        d.line(p, fill=255, width=w, joint='curve')
+    def draw_on(d, own, ring):
+        d.line(own, fill=255, width=w, joint='curve' if len(own) > 4 and w > 4 else None)
         if w > 3:
-            for x, y in (p[0], p[-1]): d.ellipse((x-r, y-r, x+r, y+r), fill=255)
-    layer, window = self._coverage(draw_on)
+            for x, y in (own[:2], own[-2:]): d.ellipse((x-r, y-r, x+r, y+r), fill=255)
+    layer, window = self._coverage(points, r+1, draw_on)
     return self if layer is None else self._blend(layer, window, fill, relief, gloss, opacity, mask, cover)
 
+# %% ../nbs/05_mini.ipynb #29de527d
 @patch
 def shadow(self:Canvas,
            points:np.ndarray,       # `(n, 2)` outline that throws it, object coordinates
@@ -292,7 +308,7 @@ def shadow(self:Canvas,
     self.array *= (1-strength/255*dark)[..., None]
     return self
 
-# %% ../nbs/05_mini.ipynb #c8a145d8
+# %% ../nbs/05_mini.ipynb #19b4f377
 LIGHTS = ('left', 'right', 'above', 'front')
 
 @patch
@@ -309,6 +325,7 @@ def light(self:Canvas,
     self.array *= (1-strength*away)[..., None]
     return self
 
+# %% ../nbs/05_mini.ipynb #5f66e624
 @patch
 def wear(self:Canvas,
          mask:str,        # mask of the worn part
@@ -317,12 +334,12 @@ def wear(self:Canvas,
         )->Canvas:
     "Rub blotches of another colour into a part; its masks stay."
     if amount <= 0 or mask not in self.masks: return self
-    noise = _coarse(self.rng, self.side, 13)
-    t = np.clip((noise-np.quantile(noise[::4, ::4], 1-amount))*3, 0, .8)*self.masks[mask]
-    self.array += (np.asarray(colour)-self.array)*t[..., None]
+    window = self.windows.get(mask, (slice(None), slice(None))); noise = _coarse(self.rng, self.side, 13)
+    t = np.clip((noise[window]-np.quantile(noise[::4, ::4], 1-amount))*3, 0, .8)*self.masks[mask][window]
+    part = self.array[window]; part += (np.asarray(colour, np.float32)-part)*t[..., None]
     return self
 
-# %% ../nbs/05_mini.ipynb #9c3bd6f3
+# %% ../nbs/05_mini.ipynb #33142094
 @patch
 def occlude(self:Canvas,
             amount:float,      # width of the bar, canvas units
@@ -341,15 +358,22 @@ def occlude(self:Canvas,
 def noise(self:Canvas,
           sigma:float, # standard deviation, in units of full brightness
          )->Canvas:
-    "Add grain of one canvas pixel."
-    if sigma > 0: self.array += self.rng.standard_normal((self.side, self.side, 1), dtype=np.float32)*np.float32(sigma)
+    "Add the grain that independent canvas pixels leave in the finished picture."
+    if sigma <= 0: return self
+    grain = self.rng.standard_normal((self.size, self.size, 1), dtype=np.float32)*np.float32(sigma/self.supersample)
+    self.array += grain.repeat(self.supersample, 0).repeat(self.supersample, 1)
     return self
 
+def _shrink(a, k):
+    "Mean over k x k cells."
+    if k == 2: rows = a[::2]+a[1::2]; return (rows[:, ::2]+rows[:, 1::2])*np.float32(.25)
+    return a.reshape(len(a)//k, k, a.shape[1]//k, k, *a.shape[2:]).mean((1, 3))
+
+# %% ../nbs/05_mini.ipynb #a69df3e2
 @patch
 def image(self:Canvas)->Image.Image: # RGB `size` x `size`
     "The finished picture, averaged over the supersampled pixels."
-    k = self.supersample
-    a = self.array.reshape(self.size, k, self.size, k, 3).mean((1, 3))
+    a = _shrink(self.array, self.supersample)
     return Image.fromarray((np.clip(a, 0, 1)*255+.5).astype(np.uint8))
 
 @patch
@@ -358,10 +382,12 @@ def mask(self:Canvas,
         )->np.ndarray: # `(size, size)` uint8, 0 or 1
     "The visible part of a named mask; all 0 when nothing was drawn under that name."
     if name not in self.masks: return np.zeros((self.size, self.size), np.uint8)
-    k = self.supersample
-    return (self.masks[name].reshape(self.size, k, self.size, k).mean((1, 3)) > .5).astype(np.uint8)
+    k, out = self.supersample, np.zeros((self.size, self.size), np.uint8)
+    y, x = (slice(w.start//k, -(-w.stop//k)) for w in self.windows.get(name, (slice(0, self.side),)*2))
+    out[y, x] = _shrink(self.masks[name][y.start*k:y.stop*k, x.start*k:x.stop*k], k) > .5
+    return out
 
-# %% ../nbs/05_mini.ipynb #dda8dcb7
+# %% ../nbs/05_mini.ipynb #d27eee86
 def missing(values:int,   # number of values
             chance:float, # that the attribute is not told, whatever its value
            )->np.ndarray: # `(V, V+1)` rows sum to 1; the last column is 'not told'
@@ -385,7 +411,7 @@ class AttributeModel:
             if t.shape != (len(self.classes), len(values[a])) or not np.allclose(t.sum(1), 1):
                 raise ValueError(f'table {a!r} must be {len(self.classes)} x {len(values[a])} with rows that sum to 1')
 
-# %% ../nbs/05_mini.ipynb #19b4f377
+# %% ../nbs/05_mini.ipynb #dc646e16
 @patch
 def sample(self:AttributeModel,
            rng:np.random.Generator, # source of chance
@@ -399,6 +425,7 @@ def sample(self:AttributeModel,
         out[a] = np.minimum((np.cumsum(t, 1)[label] < draws[:, None]).sum(1), t.shape[1]-1)
     return pd.DataFrame(out)
 
+# %% ../nbs/05_mini.ipynb #086a2ffd
 @patch
 def likelihood(self:AttributeModel,
                attribute:str,    # name
@@ -408,6 +435,7 @@ def likelihood(self:AttributeModel,
     t = self.tables[attribute]
     return t if channel is None else t@self.channels[channel][attribute]
 
+# %% ../nbs/05_mini.ipynb #5bed2637
 @patch
 def posterior(self:AttributeModel,
               observed:pd.DataFrame,  # one column of indices for each attribute seen; -1: not seen
@@ -424,26 +452,33 @@ def posterior(self:AttributeModel,
     p = np.exp(log-log.max(1, keepdims=True))
     return p/p.sum(1, keepdims=True)
 
-# %% ../nbs/05_mini.ipynb #5f66e624
+# %% ../nbs/05_mini.ipynb #ded11014
+def _states(state, likelihoods, digits):
+    "Joint P(c, seen) of every combination, `(n, C)`; equal posteriors are merged once there are many."
+    for like in likelihoods:
+        state = (state[:, None, :]*like.T[None]).reshape(-1, state.shape[1])
+        mass = state.sum(1); state, mass = state[mass > 0], mass[mass > 0]
+        if len(state) > 30_000:
+            _, where = np.unique(np.round(state/mass[:, None], digits), axis=0, return_inverse=True)
+            merged = np.zeros((where.max()+1, state.shape[1])); np.add.at(merged, where.ravel(), state); state = merged
+    return state
+
 @patch
 def ceiling(self:AttributeModel,
             seen:list,             # attributes, or (attribute, channel) pairs
             prior:np.ndarray=None, # `(C,)`; the model's own when None
             digits:int=10,         # posteriors equal to so many digits are merged
            )->float:               # accuracy of the best possible decision
-    "The exact best accuracy from the attributes seen, by dynamic merging."
-    state = np.asarray(self.prior if prior is None else prior, float)[None]
-    for s in seen:
-        like = self.likelihood(*((s,) if isinstance(s, str) else s))
-        state = (state[:, None, :]*like.T[None]).reshape(-1, len(self.classes))
-        mass = state.sum(1); state = state[mass > 0]; mass = mass[mass > 0]
-        key = np.round(state/mass[:, None], digits)
-        _, where = np.unique(key, axis=0, return_inverse=True)
-        merged = np.zeros((where.max()+1, state.shape[1])); np.add.at(merged, where.ravel(), state)
-        state = merged
-    return float(state.max(1).sum())
+    "The exact best accuracy from the attributes seen: two halves enumerated, then every pair of their states."
+    prior = np.asarray(self.prior if prior is None else prior, float)
+    halves = [[], []]
+    for like in sorted((self.likelihood(*((s,) if isinstance(s, str) else s)) for s in seen), key=lambda t: -t.shape[1]):
+        halves[int(np.prod([t.shape[1] for t in halves[0]]) > np.prod([t.shape[1] for t in halves[1]]))].append(like)
+    left, right = _states(prior[None], halves[0], digits), _states(np.ones((1, len(prior))), halves[1], digits)
+    step = max(1, 400_000//len(right))
+    return float(sum((left[i:i+step, None]*right[None]).max(2).sum() for i in range(0, len(left), step)))
 
-# %% ../nbs/05_mini.ipynb #dc646e16
+# %% ../nbs/05_mini.ipynb #d3e7fbe2
 @contextmanager
 def whole_folder(folder:str|Path, # where the finished folder shall stand; an old one is replaced
                 ):                # yields the temporary folder beside it
@@ -465,7 +500,7 @@ def write_jpeg(image:Image.Image, # RGB
     image.save(path, 'JPEG', quality=quality, subsampling=0)
     return path
 
-# %% ../nbs/05_mini.ipynb #086a2ffd
+# %% ../nbs/05_mini.ipynb #0c4cb529
 def write_ground_truth(folder:str|Path,              # `ground_truth` folder to write
                        ids:list[str],                # item ids, length N
                        masks:dict[str, np.ndarray],  # name -> `(N, H, W)` 0/1
@@ -489,7 +524,7 @@ def read_ground_truth(folder:str|Path, # `ground_truth` folder
         masks = {k[5:]: np.unpackbits(z[k], axis=1)[:, :h*w].reshape(-1, h, w) for k in z.files if k.startswith('mask_')}
     return {'ids': ids, 'masks': masks, 'spans': pd.read_parquet(folder/'spans.parquet'), 'items': pd.read_parquet(folder/'items.parquet')}
 
-# %% ../nbs/05_mini.ipynb #e6a21b8b
+# %% ../nbs/05_mini.ipynb #56481767
 def contact_sheet(images:list,          # PIL images of one size
                   labels:list[str]=None, # caption below each, or None
                   columns:int=8,        # pictures a row
@@ -505,5 +540,16 @@ def contact_sheet(images:list,          # PIL images of one size
     for i, im in enumerate(images):
         x, y = gap+(i%columns)*(w+gap), gap+(i//columns)*(h+gap+text)
         sheet.paste(im.resize((w, h), Image.LANCZOS if zoom > 1 else Image.NEAREST), (x, y))
-        if labels is not None: draw.text((x+2, y+h+1), labels[i][:w//6], fill=(70, 70, 70), font=font)
+        if labels is not None: draw.text((x+2, y+h+1), labels[i][:(w+gap)//6], fill=(70, 70, 70), font=font)
     return sheet
+
+# %% ../nbs/05_mini.ipynb #f4d7bcae
+def show(images:list,           # PIL images of one size
+         labels:list[str]=None, # caption below each, or None
+         columns:int=8,         # pictures a row
+         zoom:int=1,            # whole-number enlargement
+        ):                      # what a notebook displays: the sheet as JPEG of moderate size
+    "Display a contact sheet."
+    from IPython.display import Image as Shown
+    out = io.BytesIO(); contact_sheet(images, labels, columns, zoom).save(out, 'JPEG', quality=64)
+    return Shown(out.getvalue())
