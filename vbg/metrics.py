@@ -247,7 +247,7 @@ def bootstrap_interval(
     "Interval of each metric over items."
     return {name: interval(d, level) for name, d in bootstrap(labels, probabilities, metrics, resamples, seed).items()}
 
-# %% ../nbs/12_metrics.ipynb #02136374
+# %% ../nbs/12_metrics.ipynb #7f86141e
 def seed_bootstrap(
     labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
     probabilities:list,        # one `(N, C)` a seed, of the same items
@@ -262,7 +262,7 @@ def seed_bootstrap(
     picks = np.random.default_rng([seed, stream]).integers(k, size=(resamples, k))
     return {m: np.stack([e[m] for e in each])[picks, np.arange(resamples)[:, None]].mean(1) for m in metrics}
 
-# %% ../nbs/12_metrics.ipynb #66aacd09
+# %% ../nbs/12_metrics.ipynb #f684922e
 def same_items(
     runs:list,  # runs of one data set
     split:str,  # which items
@@ -278,7 +278,7 @@ def same_items(
         tables.append(table)
     return labels, tables
 
-# %% ../nbs/12_metrics.ipynb #b69d312a
+# %% ../nbs/12_metrics.ipynb #5fdaa626
 def summarise_runs(
     runs:list,              # runs (`vbg.runs.Run`): attributes dataset, model, seed and `select(split)`
     split:str="test",       # which items
@@ -300,7 +300,7 @@ def summarise_runs(
             rows.append((dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels)))
     return pd.DataFrame(rows, columns=["dataset", "model", "metric", "mean", "low", "high", "n", "items"])
 
-# %% ../nbs/12_metrics.ipynb #c0bd9c12
+# %% ../nbs/12_metrics.ipynb #6f67bda3
 def paired_difference(
     labels:np.ndarray,      # `(N,)` int, or `(N, C)` 0/1
     first:list,             # `(N, C)`, or a list of one a seed

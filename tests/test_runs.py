@@ -1,0 +1,286 @@
+"""Facts of vbg.runs that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from vbg import runs as R
+from vbg.config import root
+from vbg.metrics import evaluate, one_hot
+
+SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+WRITER = """
+import sys
+from vbg.runs import HISTORY, np, pd, predictions_table, write_run
+for k in range(1000):
+    write_run(profile="smoke", dataset="toy", model="m", seed=0, inputs={"k": k, "by": sys.argv[1]}, metrics={"k": k},
+              history=pd.DataFrame([[float(k)] * 9], columns=HISTORY), weights={"w": np.full(20000, float(k))},
+              predictions=predictions_table(["a"], "test", np.array([0]), np.ones((1, 1))))
+    if k == 0: print("begun", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def write(seed=0, model="m", **more):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=30)
+    table = R.predictions_table([f"i{k}" for k in range(30)], "test", y, rng.dirichlet(np.ones(3), size=30) + one_hot(y, 3))
+    settings = dict(profile="smoke", dataset="toy", model=model, seed=seed, inputs={"code": "1", "seed": seed},
+                    history=pd.DataFrame([[1.] * 9], columns=R.HISTORY), predictions=table,
+                    metrics={"test": evaluate(*R.select_predictions(table, "test")[1:])}, weights={"w": np.arange(3.)})
+    return R.write_run(**settings | more)
+
+
+def notebook(path, *sources, tag="parameters"):
+    cells = [new_markdown_cell("# Toy")] + [new_code_cell(s) for s in sources]
+    if tag:
+        cells[1].metadata["tags"] = [tag]
+    nbformat.write(new_notebook(cells=cells, metadata=SPEC), path)
+    return path
+
+
+def command(*words, **options):
+    return subprocess.run([sys.executable, "-m", "vbg.runs", *map(str, words)], cwd=root(), capture_output=True, text=True, timeout=120, **options)
+
+
+def whole(run):
+    return all(run._read(name) for name in R.FILES) and run.metrics["k"] == run.history.epoch[0] == run.weights()["w"][0] == run.info["inputs"]["k"]
+
+
+# ---- the store
+
+def test_killed_at_random_moments_leaves_whole_runs_and_nothing_else(store):
+    delay = np.random.default_rng(0)
+    for attempt in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(attempt)], cwd=root(), stdout=subprocess.PIPE, text=True)
+        writer.stdout.readline()
+        time.sleep(delay.random() * .1)
+        writer.kill()
+        writer.wait()
+        runs = R.load_runs("smoke")
+        assert len(runs) == 1 and all(whole(r) for r in runs)
+        assert len(os.listdir(store / "runs/smoke/toy/m")) == len(runs)  # leftovers are gone
+
+
+def test_reader_and_two_writers_at_once(store):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, name], cwd=root(), stdout=subprocess.PIPE, text=True) for name in "ab"]
+    try:
+        [w.stdout.readline() for w in writers]
+        seen, end = set(), time.time() + 3
+        while time.time() < end:
+            for run in R.load_runs("smoke"):
+                try:
+                    seen.add(run.info["inputs"]["by"])
+                    assert run.info["inputs"]["k"] >= 0
+                except (R.RunError, FileNotFoundError):
+                    pass  # replaced between listing and reading
+        assert all(w.poll() is None for w in writers), "a writer fell over the other"
+    finally:
+        [w.kill() for w in writers]
+        [w.wait() for w in writers]
+    run, = R.load_runs("smoke")
+    assert whole(run)
+
+
+def test_failure_inside_the_writer_leaves_the_old_run(store):
+    place = write()
+    before = (place / "run.json").read_bytes()
+    with pytest.raises(TypeError):
+        write(metrics={"test": object()})
+    assert (place / "run.json").read_bytes() == before and os.listdir(place.parent) == ["seed0"]
+
+
+def test_another_machines_leftovers_and_live_writers_are_left_alone(store):
+    place = write()
+    live = place.with_name(f".seed1.part-{R.socket.gethostname()}-{os.getpid()}")
+    other = place.with_name(".seed1.part-another-host-1")
+    dead = place.with_name(f".seed1.part-{R.socket.gethostname()}-999999999")
+    for folder in (live, other, dead):
+        folder.mkdir()
+    R.load_runs("smoke")
+    assert live.exists() and other.exists() and not dead.exists()
+
+
+def test_a_run_whose_replacement_never_came_is_put_back(store):
+    place = write()
+    os.rename(place, place.with_name(f".seed0.old-{R.socket.gethostname()}-999999999"))
+    assert [r.seed for r in R.load_runs("smoke")] == [0] and os.listdir(place.parent) == ["seed0"]
+
+
+@pytest.mark.parametrize("name", ["history.csv", "predictions.parquet", "metrics.json", "model.safetensors"])
+def test_changed_file_is_refused_by_name(name):
+    run = R.Run(write())
+    (run.folder / name).write_bytes((run.folder / name).read_bytes()[:-1])
+    with pytest.raises(R.RunError, match=f"{name}.* was changed"):
+        run.history, run.predictions, run.metrics, run.weights()
+
+
+def test_changed_or_damaged_run_is_not_current():
+    place, inputs = write(), {"code": "1", "seed": 0}
+    assert R.is_current(place, inputs)
+    (place / "metrics.json").write_text("{}")
+    assert not R.is_current(place, inputs)
+    assert R.is_current(write(), inputs)
+    (place / "run.json").write_text("{")
+    with pytest.raises(R.RunError, match="run.json is damaged"):
+        R.Run(place).info
+
+
+def test_same_input_same_bytes_and_no_time_in_metrics():
+    first = {n: (write() / n).read_bytes() for n in R.FILES}
+    time.sleep(1.1)
+    assert {n: (write() / n).read_bytes() for n in R.FILES} == first
+    assert all(value is None or isinstance(value, (int, float)) for value in json.loads(first["metrics.json"])["test"].values())
+
+
+def test_undefined_metric_is_null_not_nan():
+    place = write(metrics={"test": {"auc": float("nan"), "f1": np.float32(.5)}})
+    assert json.loads((place / "metrics.json").read_text()) == {"test": {"auc": None, "f1": .5}}
+
+
+def test_wrong_tables_are_refused():
+    with pytest.raises(ValueError, match="history has columns"):
+        write(history=pd.DataFrame({"epoch": [1]}))
+    with pytest.raises(ValueError, match="predictions_table"):
+        write(predictions=pd.DataFrame({"id": []}))
+    for name in ("..", "a/b", "", ".hidden"):
+        with pytest.raises(ValueError, match="no name for a folder"):
+            write(model=name)
+
+
+def test_multi_label_predictions_come_back(store):
+    truth = np.array([[1, 0, 1], [0, 1, 0]])
+    run = R.Run(write(predictions=R.predictions_table([1, 2], "test", truth, np.full((2, 3), .25))))
+    ids, labels, probabilities = run.select("test")
+    assert np.array_equal(labels, truth) and probabilities.dtype == np.float32 and ids.tolist() == ["1", "2"]
+
+
+def test_missing_runs_are_named_with_a_command_that_works(store):
+    write(0)
+    with pytest.raises(R.RunError) as told:
+        R.assert_complete(R.load_runs("smoke"), ["toy"], ["m"], [0, 1, 2])
+    text = str(told.value)
+    assert "toy, m, seeds [1, 2]" in text and "make reproduce" in text
+    line = next(l for l in text.splitlines() if "python -m vbg.runs" in l)
+    assert R.check_parameters(root() / "nbs/study/train.ipynb", dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2))) == \
+        {"profile": "smoke", "dataset": "toy", "model": ["m"], "seeds": [1, 2]}
+
+
+def test_recipe_stores_have_their_own_folder(store):
+    write(profile="smoke-recipe/flip")
+    assert len(R.load_runs("smoke-recipe/flip")) == 1 and R.load_runs("smoke") == []
+    assert "-p profile smoke " in R.train_command("smoke-recipe/flip", "toy", "m", [0])
+    assert "-p store smoke-recipe/flip" in R.train_command("smoke-recipe/flip", "toy", "m", [0])
+
+
+# ---- code version
+
+def test_every_module_has_a_version_that_ignores_prose(tmp_path):
+    package = R.Path(R.vbg.__file__).parent
+    names = [p.stem for p in package.glob("*.py") if not p.stem.startswith("_")]
+    for name in names:
+        assert len(R.code_version(name)) == 16
+        copy = tmp_path / "pkg"
+        copy.mkdir(exist_ok=True)
+        for other in names:
+            text = (package / f"{other}.py").read_text()
+            (copy / f"{other}.py").write_text(text if other != name else text + "\n# a remark\n'a string'\n")
+        assert R.code_version(name, folder=copy) == R.code_version(name)
+
+
+def test_version_follows_imports_as_exported():
+    package = R.Path(R.vbg.__file__).parent
+    tree = R.ast.parse((package / "figures.py").read_text())
+    assert {"config", "metrics", "runs"} <= set(R._imported(tree))
+
+
+def test_notebook_version_ignores_prose_and_outputs(tmp_path):
+    first = R.notebook_version(notebook(tmp_path / "a.ipynb", "x = 1", "%time x\nprint(x)"))
+    nb = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    nb.cells[0].source = "# Other"
+    nb.cells[1].source = "x = 1  # a remark"
+    nbformat.write(nb, tmp_path / "b.ipynb")
+    assert R.notebook_version(tmp_path / "b.ipynb") == first
+    nb.cells[1].metadata["tags"] = []
+    nbformat.write(nb, tmp_path / "b.ipynb")
+    assert R.notebook_version(tmp_path / "b.ipynb") != first
+
+
+# ---- the runner, from outside
+
+def test_unknown_parameter_stops_before_anything_starts(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "profile = 'mini'\nseeds = [0]")
+    done = command(path, tmp_path / "out.ipynb", "-p", "sedes", "[1]")
+    assert done.returncode == 2 and "has no parameter sedes; it has profile, seeds" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("sources, message", [
+    (("x = 1\ny = x + 1",), "only `name = literal`"),
+    (("x = 1\nimport os",), "only `name = literal`"),
+    (("x = 1", "x += 1"), "outside the parameters cell"),
+    (("x = 1", "if True:\n    x, y = 2, 3"), "outside the parameters cell"),
+    (("x = 1", "%matplotlib inline\nwith open('a') as x: pass"), "outside the parameters cell"),
+])
+def test_parameters_that_could_be_overruled_are_refused(tmp_path, sources, message):
+    with pytest.raises(R.RunError, match=message):
+        R.notebook_parameters(notebook(tmp_path / "n.ipynb", *sources))
+
+
+def test_values_in_force_are_compared_with_those_asked_for(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "x = 1", "globals()['x'] = 7")
+    done = command(path, tmp_path / "out.ipynb", "-p", "x", "2")
+    assert done.returncode == 1 and "{'x': 7}" in done.stderr
+    assert (tmp_path / "out.failed.ipynb").exists() and not (tmp_path / "out.ipynb").exists()
+
+
+def test_timeout_stops_the_kernel_and_keeps_the_copy(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "x = 1", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(100)")
+    done = command(path, tmp_path / "out.ipynb", "--timeout", "2")
+    assert done.returncode == 1 and "timed out" in done.stderr and (tmp_path / "out.failed.ipynb").exists()
+    pid = int(next(l for l in (tmp_path / "out.log").read_text().splitlines() if l.isdigit()))
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_killed_runner_leaves_no_output_and_the_next_one_succeeds(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "seconds = 60", "import time\nprint('begun', flush=True)\ntime.sleep(seconds)")
+    runner = subprocess.Popen([sys.executable, "-m", "vbg.runs", str(path), str(tmp_path / "out.ipynb")], cwd=root(), stdout=subprocess.PIPE, text=True)
+    while "begun" not in runner.stdout.readline():
+        assert runner.poll() is None
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    assert not (tmp_path / "out.ipynb").exists()
+    assert command(path, tmp_path / "out.ipynb", "-p", "seconds", "0").returncode == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["n.ipynb", "out.ipynb", "out.log"]
+
+
+def test_executed_notebook_lands_in_each_run_even_when_a_later_cell_fails(tmp_path, store):
+    body = WRITER.replace("range(1000)", "range(1)").replace("sys.argv[1]", "'nb'")
+    path = notebook(tmp_path / "n.ipynb", "fail = False", body, "assert not fail, 'as asked'")
+    assert command(path, tmp_path / "out.ipynb", env=os.environ | {"VBG_HOME": str(store)}).returncode == 0
+    run, = R.load_runs("smoke")
+    assert (run.folder / "train.ipynb").read_bytes() == (tmp_path / "out.ipynb").read_bytes()
+    text = (tmp_path / "out.ipynb").read_text()
+    assert str(tmp_path) not in text and str(root()) not in text  # no machine paths
+    done = command(path, tmp_path / "out.ipynb", "-p", "fail", "true", env=os.environ | {"VBG_HOME": str(store)})
+    assert done.returncode == 1 and "AssertionError: as asked" in done.stderr
+    assert (run.folder / "train.ipynb").read_bytes() == (tmp_path / "out.failed.ipynb").read_bytes()
+
+
+def test_importing_runs_is_light():
+    code = "import sys, vbg.runs; print(sorted({'torch', 'transformers', 'papermill', 'datasets', 'nbformat', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True).stdout.strip() == "[]"
