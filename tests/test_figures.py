@@ -1,0 +1,164 @@
+"""Facts of vbg.figures that its notebook does not prove: the printed numbers, bytes in another process, real data cards, bad input."""
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from vbg import figures as F
+from vbg.config import PROFILES, profile, root
+from vbg.metrics import evaluate, one_hot, summarise_runs
+from vbg.runs import HISTORY, load_runs, predictions_table, write_run
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def toy_run(dataset="met", model="without_gan", seed=0, skill=3., epochs=4, offset=0, settings="smoke"):
+    rng, y = np.random.default_rng([seed, len(model)]), np.arange(60) % 4
+    p = np.exp(skill * one_hot(y, 4) + rng.normal(size=(60, 4)))
+    p /= p.sum(1, keepdims=True)
+    tables = [predictions_table([f"{split}{offset + i}" for i in range(60)], split, y, p) for split in ("validation", "test", "balanced")]
+    history = pd.DataFrame({c: np.linspace(1, .2, epochs) + .1 * seed for c in HISTORY}).assign(epoch=np.arange(1, epochs + 1))
+    config = {"data": profile(settings).data, "train": {"flip": skill}}
+    return write_run(profile="smoke", dataset=dataset, model=model, seed=seed, inputs={"code": "1"}, history=history, predictions=pd.concat(tables),
+                     metrics={s: evaluate(y, p) for s in ("validation", "test", "balanced")}, weights={}, config=config, best_epoch=1, seconds=3.)
+
+
+def test_printed_numbers_sum_to_what_the_paper_prints():
+    "Sums over each printed column, taken from the paper's tables."
+    sums = {"table3": {"met": [770, 6.83, 705, 698, 7.93, 112], "coco": [738, 6.62, 685, 676, 7.64, 112]},
+            "table4": {"met": [607, 5.52, 578, 585, 6.22, 66], "coco": [589, 5.36, 553, 548, 6.03, 66]}}
+    for name, parts in sums.items():
+        table = F.paper_table(name)
+        for dataset, printed in parts.items():
+            part = table[table.dataset == dataset].drop(columns=["dataset", "model"]).sum()
+            part[["accuracy", "f1", "recall"]] *= 100
+            assert part.tolist() == pytest.approx(printed), (name, dataset)
+    assert len(F.paper_table("table2")) == 13 and len(F.paper_table("table1")) == 2
+
+
+def test_table_2_names_settings_that_exist_and_the_paper_profile_has_the_printed_values():
+    table = F.hyperparameter_table({name: profile(name) for name in PROFILES})
+    held = table[table.module.isin(["ViT", "BERT"])]
+    assert len(held) == 9 and (held["printed"] == held["profile paper"]).all()
+    flat = {f"{m}.{s}" for m, s in zip(table.module, table.setting)}
+    for section in ("vision", "text", "fusion", "model", "train"):
+        for key in getattr(profile("mini"), section):
+            assert f"{section}.{key.replace('_', ' ')}" in flat or f"{section}.{key}" in set(F.paper_table("table2").path), key
+
+
+def test_summary_puts_the_paper_order_first_and_says_rendered_and_ceiling():
+    for dataset in ("coco", "met"):
+        for model in F.MODALITY:
+            toy_run(dataset, model)
+    table = F.summary_table(load_runs("smoke"), {"met": {"natural": {"both": .97}, "balanced": {"both": .9}}}, resamples=50)
+    assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"]
+    assert table.model.tolist()[:3] == ["without GAN", "without BERT & GAN", "without ViT & GAN"]
+    assert table["best possible"].tolist()[0] == "97.0" and table[table.test == "class-balanced"]["best possible"].iloc[0] == "90.0"
+    assert all(re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", v) for v in table["accuracy, %"])
+    real = F.summary_table([r for r in load_runs("smoke", "met")], resamples=50)
+    assert set(real["best possible"]) == {"–"}
+
+
+def test_a_real_data_set_is_not_called_rendered():
+    toy_run(settings="paper")
+    assert F.summary_table(load_runs("smoke"), resamples=50)["data set"].unique().tolist() == ["MET"]
+
+
+def test_gain_is_taken_over_the_better_modality_and_skips_sets_without_all_models():
+    for model, skill in (("without_gan", 4.), ("without_bert_gan", 1.), ("without_vit_gan", 2.5)):
+        toy_run(model=model, skill=skill)
+    toy_run("coco")
+    table = F.fusion_gain_table(load_runs("smoke"), resamples=100)
+    assert table["data set"].unique().tolist() == ["MET, rendered"] and set(table.better) == {"text"}
+
+
+def test_gain_refuses_models_tested_on_different_items():
+    toy_run()
+    toy_run(model="without_bert_gan", offset=1000)
+    toy_run(model="without_vit_gan", offset=1000)
+    with pytest.raises(ValueError, match="tested on different items"):
+        F.fusion_gain_table(load_runs("smoke"))
+
+
+def test_saved_bytes_are_the_same_in_another_process(store):
+    toy_run(), toy_run(seed=1)
+    script = ("from vbg.figures import *\nfrom vbg.runs import load_runs\nruns = load_runs('smoke')\n"
+              "save_table(summary_table(runs, resamples=50), 't', 'smoke', runs)\nsave_figure(loss_curves(runs), 'f', 'smoke', runs)")
+    seen = []
+    for hashseed in ("1", "2"):
+        env = dict(__import__("os").environ, PYTHONHASHSEED=hashseed, MPLBACKEND="agg")
+        subprocess.run([sys.executable, "-c", script], check=True, cwd=root(), env=env)
+        seen.append({p.name: p.read_bytes() for p in sorted((store / "figures/smoke").iterdir())})
+    assert seen[0] == seen[1] and list(seen[0]) == ["f.json", "f.pdf", "f.png", "t.csv", "t.json", "t.md", "t.tex"]
+    image = Image.open(io.BytesIO(seen[0]["f.png"]))
+    assert image.info["dpi"][0] >= 199 and set(image.info) == {"dpi"}
+    assert not re.search(rb"Date|D:20", seen[0]["f.pdf"]) and str(store).encode() not in b"".join(seen[0].values())
+    about = json.loads(seen[0]["t.json"])
+    assert [m["run"] for m in about["made_from"]] == ["runs/smoke/met/without_gan/seed0", "runs/smoke/met/without_gan/seed1"]
+    assert {"python", "system", "packages"} == set(about["environment"]) and len(about["code"]) == 16
+
+
+def test_a_changed_run_changes_what_the_json_says(store):
+    toy_run()
+    F.save_table(pd.DataFrame({"a": [1]}), "t", "smoke", load_runs("smoke"))
+    first = (store / "figures/smoke/t.json").read_text()
+    toy_run(skill=1.)
+    F.save_table(pd.DataFrame({"a": [1]}), "t", "smoke", load_runs("smoke"))
+    assert (store / "figures/smoke/t.json").read_text() != first
+
+
+def test_table_survives_tex_and_odd_values(store):
+    table = pd.DataFrame({"name_%": ["a & b", "50 %", None], "value": [.12345, np.nan, 3.]}, index=pd.Index(["x", "y", "z"], name="class"))
+    F.save_table(table, "odd", "smoke", [store / "none"] if False else {"settings": profile("smoke")})
+    tex = (store / "figures/smoke/odd.tex").read_text()
+    assert r"name\_\%" in tex and r"a \& b" in tex and "0.123" in tex and "class" in tex
+    assert pd.read_csv(store / "figures/smoke/odd.csv").value[0] == .12345
+    assert "| x       | a & b    | 0.123   |" in (store / "figures/smoke/odd.md").read_text()
+
+
+def test_loss_curves_of_one_and_two_data_sets_and_unequal_lengths():
+    toy_run(), toy_run(seed=1, epochs=6)
+    one = F.loss_curves(load_runs("smoke"))
+    assert len(one.axes) == 2 and one.axes[0].get_title() == "MET, rendered (2 seeds)"
+    assert len(one.axes[0].lines[0].get_xdata()) == 6
+    toy_run("coco")
+    two = F.loss_curves(load_runs("smoke"))
+    assert [a.get_title() for a in two.axes[:2]] == ["MET, rendered (2 seeds)", "MS COCO, rendered (1 seed)"]
+    with pytest.raises(ValueError, match="one model"):
+        F.loss_curves([])
+
+
+def test_beside_paper_keeps_models_that_only_one_side_has():
+    toy_run(), toy_run(model="new_model")
+    table = F.beside_paper(summarise_runs(load_runs("smoke"), resamples=50), F.paper_table("table4"))
+    row = table[(table["data set"] == "MET") & (table.model == "without GAN")].iloc[0]
+    assert row["accuracy, %, paper"] == "83" and row["mAP, %, paper"] == "74" and row["seeds"] == 1 and "[" in row["accuracy, %"]
+    assert table.iloc[-1].model == "new_model" and table.iloc[-1]["accuracy, %, paper"] == "–"
+    assert len(table) == 15
+
+
+def test_verdicts_on_the_paper_itself():
+    paper = F.paper_table("table4").set_index(["dataset", "model"]).accuracy
+    assert F.verdict_order(paper["met"], paper["coco"]).verdict == "reproduced"
+    assert F.verdict_level(.9, .94, .92).verdict == "reproduced" and F.verdict_level(.9, .94, .92, rendered=True).verdict == "needs the real data"
+    assert F.verdict_sign(0., .1, .05).verdict == "not reproduced" and F.verdict_sign(-.2, -.1, .05).verdict == "not reproduced"
+    assert {F.verdict_sign(a, b, c).verdict for a, b, c in [(.1, .2, .1), (-.2, -.1, -.1)]} == {"reproduced"}
+
+
+def test_command_line(store):
+    toy_run()
+    F.save_table(F.summary_table(load_runs("smoke"), resamples=50), "summary", "smoke", load_runs("smoke"))
+    done = subprocess.run([sys.executable, "-m", "vbg.figures", "show", "--profile", "smoke"], cwd=root(), capture_output=True, text=True)
+    assert done.returncode == 0 and "MET, rendered, natural test: 60 items, 1 seeds" in done.stdout
+    done = subprocess.run([sys.executable, "-m", "vbg.figures", "show", "--profile", "paper"], cwd=root(), capture_output=True, text=True)
+    assert done.returncode == 1 and "make reproduce PROFILE=paper" in done.stderr
