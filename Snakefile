@@ -3,7 +3,7 @@
 # A job runs again when its notebook, its settings or the code that it uses changed; a comment in a module is no change.
 import json
 
-from vbg.config import profile as read_profile, root
+from vbg.config import RECIPES, profile as read_profile, recipe_folder, root
 from vbg.runs import code_version, notebook_version
 
 NAME = config.get("profile", "mini")
@@ -63,3 +63,34 @@ rule artefact:
     params:
         inputs=lambda w: inputs(w.artefact, "figures")
     shell: papermill("{wildcards.artefact}")
+
+
+# The search that chose the training settings: one seed a candidate, validation split only. `make recipe`.
+CANDIDATE = papermill("train", dataset="{wildcards.dataset}", model=["without_gan"], seeds=[0], splits=["validation"],
+                      store="{wildcards.store}", overrides="{params.change}")
+CANDIDATES = {recipe_folder(NAME, name): change for name, change in RECIPES.items() if change}
+
+
+rule recipe:
+    input: f"{FIGURES}/recipe_search.json"
+
+
+rule candidate:
+    input: f"{BOOK}/data-{{dataset}}.ipynb"
+    output: notebook=f"runs/{{store}}/{{dataset}}.ipynb"
+    wildcard_constraints: store="|".join(CANDIDATES)
+    params:
+        inputs=lambda w: inputs("train", "train", settings=PROFILE, change=CANDIDATES[w.store]),
+        change=lambda w: json.dumps(CANDIDATES[w.store])
+    shell: CANDIDATE
+
+
+rule recipe_table:
+    input:
+        expand(f"{BOOK}/train-{{dataset}}-{{part}}.ipynb", dataset=DATASETS, part=SEEDS),
+        expand("runs/{store}/{dataset}.ipynb", store=CANDIDATES, dataset=DATASETS)
+    output:
+        notebook=f"{BOOK}/recipe_search.ipynb",
+        made_from=f"{FIGURES}/recipe_search.json"
+    params: inputs=lambda w: inputs("recipe_search", "figures")
+    shell: papermill("recipe_search")

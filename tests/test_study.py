@@ -45,19 +45,19 @@ def test_second_call_does_nothing_and_is_quick(smoke_home):
     assert before == {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
 
 
-def test_same_seed_again_gives_the_same_bytes(smoke_home, tmp_path):
+def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_path, monkeypatch):
     from vbg.runs import run_notebook
-    import os
+    monkeypatch.setenv("VBG_HOME", str(smoke_home))
     kept = smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1"
-    os.environ["VBG_HOME"] = str(smoke_home)
-    try:
-        run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "again.ipynb",
-                     dict(profile="smoke", dataset="met", model=["without_gan"], seeds=[1], store="again"), timeout=600)
-    finally:
-        del os.environ["VBG_HOME"]
     again = smoke_home / "runs" / "again" / "met" / "without_gan" / "seed1"
+    asked = dict(profile="smoke", dataset="met", model=["without_gan"], seeds=[1], store="again")
+    run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "again.ipynb", asked, timeout=600)
     for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
         assert (kept / name).read_bytes() == (again / name).read_bytes(), name
+    written = (again / "run.json").stat().st_mtime_ns
+    run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "kept.ipynb", asked, timeout=600)
+    assert (again / "run.json").stat().st_mtime_ns == written
+    assert "kept" in (tmp_path / "kept.ipynb").read_text(encoding="utf-8")
 
 
 def test_figures_are_the_same_bytes_when_drawn_again(smoke_home):

@@ -69,7 +69,7 @@ def _mini_data(
     return dict(
         met=dict(reader="met", folder=f"{folder}/met", render=render, minimum=minimum, options=dict(label_set="fine")),
         coco=dict(reader="coco", folder=f"{folder}/coco", render=render, minimum=minimum,
-                  options=dict(label="supercategory", captions="all")))
+                  options=dict(label="supercategory", captions="random")))
 
 # %% ../nbs/00_config.ipynb #ebd68d62
 _MINI = dict(
@@ -81,7 +81,7 @@ _MINI = dict(
               init_std=0.08, checkpoint=None),
     fusion=dict(num_heads=4, dropout=0.1),
     model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5),
-    train=dict(epochs=20, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
+    train=dict(epochs=24, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
                warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no"),
     evaluation=dict(resamples=2000, seed=42),
 )
@@ -137,18 +137,15 @@ RECIPES = {
     "learning rate 2e-3": {"train": dict(learning_rate=2e-3, encoder_learning_rate=2e-3)},
     "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
     "no token masking": {"train": dict(token_masking=0.0)},
-    "no augmentation": {"train": dict(flip=0.0, shift=0)},
     "linear patch embedding": {"vision": dict(stem="linear")},
-    "learnt positions": {"vision": dict(position="learned")},
-    "initial spread 0.02": {"vision": dict(init_std=0.02), "text": dict(init_std=0.02)},
 }
 
 def recipe_folder(
     profile: str,  # 'smoke', 'mini' or 'paper'
     name: str,  # a key of `RECIPES`
 ) -> str:  # the `store` of its runs
-    "Name of the folder under runs/ that holds the runs of a candidate."
-    return f"{profile}-recipe-{name.replace(' ', '-')}"
+    "Name of the folder under runs/ that holds the runs of a candidate; the profile as it is has the study's own runs."
+    return f"{profile}-recipe-{name.replace(' ', '-')}" if RECIPES[name] else profile
 
 # %% ../nbs/00_config.ipynb #e0a0151f
 def seed_everything(
