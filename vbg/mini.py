@@ -7,7 +7,7 @@ from __future__ import annotations
 import io, os, shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -40,6 +40,9 @@ def vary(colour:np.ndarray,        # `(3,)`
     return np.clip(np.asarray(colour)+shift, 0, 1).astype(np.float32)
 
 # %% ../nbs/05_mini.ipynb #549becab
+@lru_cache(maxsize=256)
+def _turn(n, start, stop): t = 2*np.pi*np.linspace(start, stop, n); return np.cos(t), np.sin(t)
+
 def ellipse(cx:float,        # centre
             cy:float,        # centre
             rx:float,        # half width
@@ -49,8 +52,9 @@ def ellipse(cx:float,        # centre
             stop:float=1.,   # last angle in turns
            )->np.ndarray:    # `(n, 2)`
     "Points of an ellipse or of a part of it."
-    t = 2*np.pi*np.linspace(start, stop, n)
-    return np.stack([cx+rx*np.cos(t), cy+(rx if ry is None else ry)*np.sin(t)], 1)
+    c, s = _turn(n, start, stop); out = np.empty((n, 2))
+    out[:, 0] = cx+rx*c; out[:, 1] = cy+(rx if ry is None else ry)*s
+    return out
 
 def rectangle(x0:float, # left
               y0:float, # top
@@ -61,6 +65,9 @@ def rectangle(x0:float, # left
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float)
 
 # %% ../nbs/05_mini.ipynb #4ba86b84
+@lru_cache(maxsize=64)
+def _powers(steps): t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]; return t, t**2, t**3
+
 def smooth(points:np.ndarray, # `(n, 2)` points the curve goes through
            steps:int=6,       # points a segment
            closed:bool=True,  # whether the last point joins the first
@@ -69,8 +76,8 @@ def smooth(points:np.ndarray, # `(n, 2)` points the curve goes through
     p = np.asarray(points, float)
     q = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
     a, b, c, d = (q[i:len(q)-3+i, None] for i in range(4))
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
-    curve = .5*(2*b+(c-a)*t+(2*a-5*b+4*c-d)*t**2+(3*b-a-3*c+d)*t**3)
+    t, t2, t3 = _powers(steps)
+    curve = .5*(2*b+(c-a)*t+(2*a-5*b+4*c-d)*t2+(3*b-a-3*c+d)*t3)
     return curve.reshape(-1, 2) if closed else np.concatenate([curve.reshape(-1, 2), p[-1:]])
 
 def mirror(profile:np.ndarray, # `(n, 2)` (half width, y) from top to bottom
@@ -102,7 +109,7 @@ def pattern_field(kind:str,       # one of PATTERNS
         row = np.floor(v*1.4); x = u+.5*(row%2); x = x-np.round(x)
         d = .17-np.abs(np.hypot(x, (v*1.4-row))-.62)
     else: raise ValueError(f'pattern {kind!r} is not one of {PATTERNS}')
-    return np.clip(.5+d*5, 0, 1)
+    return np.minimum(np.maximum(.5+d*5, 0), 1)
 
 # %% ../nbs/05_mini.ipynb #e5684e2c
 @dataclass(frozen=True)
@@ -195,14 +202,15 @@ def background(self:Canvas,
 # %% ../nbs/05_mini.ipynb #35946173
 @patch
 def _coverage(self:Canvas, points, margin, draw_on):
-    "Coverage drawn by a function of an ImageDraw and the shift to its corner, with its window; None off the canvas."
+    "Coverage (one memory as image and as array) drawn by a function of an ImageDraw and the shift to its corner, with its window; None off the canvas."
     p = self.pixels(points)*self.supersample
-    x0, y0 = np.maximum(p.min(0)-margin, 0).astype(int); x1, y1 = np.minimum(p.max(0)+margin+2, self.side).astype(int)
+    x0, y0 = (int(max(v-margin, 0)) for v in p.min(0).tolist()); x1, y1 = (int(min(v+margin+2, self.side)) for v in p.max(0).tolist())
     if x0 >= x1 or y0 >= y1: return None, None
-    layer = Image.new('L', (int(x1-x0), int(y1-y0)))
-    local = lambda q: (q-(x0, y0)).ravel().tolist()
-    draw_on(ImageDraw.Draw(layer), local(p), lambda q: local(self.pixels(q)*self.supersample))
-    return layer, (slice(int(y0), int(y1)), slice(int(x0), int(x1)))
+    layer, corner = np.zeros((y1-y0, x1-x0), np.uint8), np.array((x0, y0), float)
+    image = Image.frombuffer('L', (x1-x0, y1-y0), layer, 'raw', 'L', 0, 1); image.readonly = 0   # drawn straight into the array
+    local = lambda q: (q-corner).ravel().tolist()
+    draw_on(ImageDraw.Draw(image), local(p), lambda q: local(self.pixels(q)*self.supersample))
+    return (image, layer), (slice(y0, y1), slice(x0, x1))
 
 @patch
 def _object_xy(self:Canvas, window):
@@ -220,9 +228,10 @@ def _lit(self:Canvas, layer, relief, gloss):
     wide = Image.new('L', (w+2*pad, h+2*pad)); wide.paste(half, (pad, pad))
     height = np.asarray(wide.filter(ImageFilter.BoxBlur(radius)).filter(ImageFilter.BoxBlur(radius/2)))
     beside = lambda k: height[pad+k*step[1]:pad+k*step[1]+h, pad+k*step[0]:pad+k*step[0]+w]
-    slope = (128+(beside(1)//2)-(beside(-1)//2)).astype(np.uint8)   # towards the light: below 128 where the body faces it
-    slope = np.asarray(Image.fromarray(slope).resize(layer.size, Image.BILINEAR)).astype(np.float32)/np.float32(127.5)-np.float32(1.004)
-    return 1-np.float32(relief)*slope, np.float32(gloss)*np.clip(-slope*2.6-.28, 0, 1)
+    slope = 128+(beside(1)>>1)-(beside(-1)>>1)   # towards the light: below 128 where the body faces it
+    slope = np.asarray(Image.fromarray(slope).resize(layer.size, Image.BILINEAR)).astype(np.float32)
+    slope /= np.float32(127.5); slope -= np.float32(1.004)
+    return 1-np.float32(relief)*slope, np.float32(gloss)*np.minimum(np.maximum(-slope*2.6-.28, 0), 1) if gloss else None
 
 # %% ../nbs/05_mini.ipynb #8c0dc8cb
 def _union(a, b):
@@ -232,17 +241,17 @@ def _union(a, b):
 @patch
 def _blend(self:Canvas, layer, window, fill, relief, gloss, opacity, mask, cover):
     "Lay a coloured coverage over the picture and note it in the masks."
-    alpha = np.asarray(layer).astype(np.float32)*np.float32(1/255)
+    image, layer = layer; alpha = layer.astype(np.float32); alpha *= np.float32(1/255)
     colour = fill(*self._object_xy(window)).transpose(2, 0, 1) if callable(fill) else np.asarray(fill, np.float32)[:, None, None]
     if relief or gloss:
-        bright, shine = self._lit(layer, relief, gloss)
+        bright, shine = self._lit(image, relief, gloss)
         colour = colour*bright
         if gloss: colour += (1-colour)*shine
     part = self.array[window].transpose(2, 0, 1)
-    part += (colour-part)*(alpha if opacity == 1 else np.float32(opacity)*alpha)
+    change = colour-part; change *= alpha if opacity == 1 else np.float32(opacity)*alpha; part += change
     names = (mask,) if isinstance(mask, str) else tuple(mask or ())
-    for name in self.masks:
-        if cover and name not in names: self.masks[name][window] *= 1-alpha
+    for name in self.masks if cover else ():
+        if name not in names: self.masks[name][window] *= 1-alpha
     for name in names:
         if name not in self.masks: self.masks[name], self.windows[name] = np.zeros((self.side, self.side), np.float32), window
         seen = self.masks[name][window]; np.maximum(seen, alpha, out=seen)
@@ -311,6 +320,11 @@ def shadow(self:Canvas,
 # %% ../nbs/05_mini.ipynb #19b4f377
 LIGHTS = ('left', 'right', 'above', 'front')
 
+@lru_cache(maxsize=8)
+def _away(side, x, y, front):
+    gx, gy = _grid(side)
+    return 1.2*np.hypot(gx-.5, gy-.5)-.3 if front else (gx-.5)*-x+(gy-.5)*-y
+
 @patch
 def light(self:Canvas,
           kind:str,           # one of LIGHTS
@@ -320,12 +334,16 @@ def light(self:Canvas,
     if kind not in LIGHTS: raise ValueError(f'light {kind!r} is not one of {LIGHTS}')
     x, y = {'left': (-.85, -.5), 'right': (.85, -.5), 'above': (0, -1.), 'front': (-.2, -.6)}[kind]
     self.sun = np.array([x, y], np.float32)
-    gx, gy = _grid(self.side)
-    away = (gx-.5)*-x+(gy-.5)*-y if kind != 'front' else 1.2*np.hypot(gx-.5, gy-.5)-.3
-    self.array *= (1-strength*away)[..., None]
+    self.array *= (1-strength*_away(self.side, x, y, kind == 'front'))[..., None]
     return self
 
 # %% ../nbs/05_mini.ipynb #5f66e624
+def _quantile(a, q):
+    "`np.quantile` of finite numbers without its checks."
+    at = (a.size-1)*q; k = int(at); part = np.partition(a, (k, min(k+1, a.size-1)), axis=None)
+    low, high, t = part[k], part[min(k+1, a.size-1)], at-k
+    return low+(high-low)*t if t < .5 else high-(high-low)*(1-t)
+
 @patch
 def wear(self:Canvas,
          mask:str,        # mask of the worn part
@@ -335,7 +353,7 @@ def wear(self:Canvas,
     "Rub blotches of another colour into a part; its masks stay."
     if amount <= 0 or mask not in self.masks: return self
     window = self.windows.get(mask, (slice(None), slice(None))); noise = _coarse(self.rng, self.side, 13)
-    t = np.clip((noise[window]-np.quantile(noise[::4, ::4], 1-amount))*3, 0, .8)*self.masks[mask][window]
+    t = np.minimum(np.maximum((noise[window]-_quantile(noise[::4, ::4], 1-amount))*3, 0), .8)*self.masks[mask][window]
     part = self.array[window]; part += (np.asarray(colour, np.float32)-part)*t[..., None]
     return self
 
@@ -361,20 +379,21 @@ def noise(self:Canvas,
     "Add the grain that independent canvas pixels leave in the finished picture."
     if sigma <= 0: return self
     grain = self.rng.standard_normal((self.size, self.size, 1), dtype=np.float32)*np.float32(sigma/self.supersample)
-    self.array += grain.repeat(self.supersample, 0).repeat(self.supersample, 1)
+    wide = grain[..., 0].repeat(self.supersample, 1)
+    for i in range(self.supersample): self.array.transpose(2, 0, 1)[:, i::self.supersample] += wide
     return self
 
+# %% ../nbs/05_mini.ipynb #a69df3e2
 def _shrink(a, k):
     "Mean over k x k cells."
     if k == 2: rows = a[::2]+a[1::2]; return (rows[:, ::2]+rows[:, 1::2])*np.float32(.25)
     return a.reshape(len(a)//k, k, a.shape[1]//k, k, *a.shape[2:]).mean((1, 3))
 
-# %% ../nbs/05_mini.ipynb #a69df3e2
 @patch
 def image(self:Canvas)->Image.Image: # RGB `size` x `size`
     "The finished picture, averaged over the supersampled pixels."
     a = _shrink(self.array, self.supersample)
-    return Image.fromarray((np.clip(a, 0, 1)*255+.5).astype(np.uint8))
+    return Image.fromarray(np.ascontiguousarray((np.minimum(np.maximum(a, 0), 1)*255+.5).astype(np.uint8)))
 
 @patch
 def mask(self:Canvas,
@@ -476,7 +495,8 @@ def ceiling(self:AttributeModel,
         halves[int(np.prod([t.shape[1] for t in halves[0]]) > np.prod([t.shape[1] for t in halves[1]]))].append(like)
     left, right = _states(prior[None], halves[0], digits), _states(np.ones((1, len(prior))), halves[1], digits)
     step = max(1, 400_000//len(right))
-    return float(sum((left[i:i+step, None]*right[None]).max(2).sum() for i in range(0, len(left), step)))
+    best = lambda part: reduce(np.maximum, (np.multiply.outer(a, b) for a, b in zip(part.T, right.T)))
+    return float(sum(best(left[i:i+step]).sum() for i in range(0, len(left), step)))
 
 # %% ../nbs/05_mini.ipynb #d3e7fbe2
 @contextmanager

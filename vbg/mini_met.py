@@ -239,12 +239,11 @@ def _counts(n):
     whole[np.argsort(whole-share, kind='stable')[:n-whole.sum()]] += 1
     return whole
 
-def _region_mask(canvas, order):
+def _region_mask(masks, order):
     "The first region in the order that is seen, with its name."
     for name in order:
-        m = canvas.mask(name)
-        if m.sum() >= 12: return name, m
-    return 'object', canvas.mask('object')
+        if np.count_nonzero(masks[name]) >= 12: return name, masks[name]
+    return 'object', masks['object']
 
 # %% ../nbs/05a_mini_met.ipynb #f92192d0
 def _render(model, frame, folder, ids, size, seed):
@@ -258,7 +257,7 @@ def _render(model, frame, folder, ids, size, seed):
         canvas = draw_object(item, size, np.random.default_rng([seed, i, 0])); rng = np.random.default_rng([seed, i, 1])
         write_jpeg(canvas.image(), folder/'images'/f'{ids[i]}.jpg')
         for k in masks: masks[k][i] = canvas.mask(k) if k != 'telling' else 0
-        name, masks['telling'][i] = _region_mask(canvas, orders[i]); regions.append(name)
+        name, masks['telling'][i] = _region_mask({k: m[i] for k, m in masks.items()}, orders[i]); regions.append(name)
         row, found, said = describe_met(item, rng)
         rows.append({**_other_columns(item, rng), **row}); told.append(said); spans += [(ids[i], *s) for s in found]
     return rows, spans, told, masks, regions
