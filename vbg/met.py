@@ -61,7 +61,7 @@ wood Crafts ^(wood|woodwork|bamboo|basketry|gourd|leather)\b'''
 # %% ../nbs/02_met.ipynb #dd76fa5f
 _OBJECT_NAME = r'''
 amulet Crafts \b(amulet|scarab|scaraboid)
-lacquerware Crafts \b(lacquer|inr[oō])\b
+lacquerware Crafts \b(lacquer\b|inr[oō])
 arms Crafts \b(sword|dagger|helmet|armor|shield|rifle|pistol|arrowhead|spear|gauntlet|tsuba|powder flask)
 photograph (subject) \b(photograph|negative|daguerreotype|carte-de-visite|album)
 manuscript (subject) \b(manuscript|codex|papyrus|folio|leaf from|ostracon)
