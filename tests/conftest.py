@@ -17,7 +17,7 @@ def run_study(home, *targets, profile="smoke", cores=2):
     env = dict(os.environ, VBG_HOME=str(home), PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}", OMP_NUM_THREADS="1",
                PYTHONHASHSEED="0")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(home), "--config",
-               f"profile={profile}", "--cores", str(cores), "--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", *targets]
+               f"profile={profile}", "--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--cores", str(cores), *targets]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=1500)
 
 
@@ -25,6 +25,6 @@ def run_study(home, *targets, profile="smoke", cores=2):
 def smoke_home(tmp_path_factory):
     "A folder in which the whole smoke study has been run."
     home = tmp_path_factory.mktemp("smoke")
-    done = run_study(home)
+    done = run_study(home, "all", "recipe")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return home

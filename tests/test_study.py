@@ -9,10 +9,10 @@ import pytest
 
 from conftest import ROOT, run_study
 
-ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary"]
+ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary"]  # of `all`; `recipe` makes recipe_search
 
 
-@pytest.mark.parametrize("name", ARTEFACTS)
+@pytest.mark.parametrize("name", [*ARTEFACTS, "recipe_search"])
 def test_artefact_is_saved_with_what_made_it(smoke_home, name):
     folder = smoke_home / "figures" / "smoke"
     kinds = ("png", "pdf") if name.startswith("fig") else ("csv", "md", "tex")
@@ -36,10 +36,26 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
                 assert len(pd.read_csv(folder / "history.csv")) == 2
 
 
+def test_every_study_notebook_was_run(smoke_home):
+    done = {p.stem.split("-")[0] for p in (smoke_home / "runs" / "smoke" / "notebooks").glob("*.ipynb")}
+    assert done == {p.stem for p in (ROOT / "nbs" / "study").glob("*.ipynb")}
+
+
+def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
+    import shutil
+    models = smoke_home / "runs" / "smoke" / "coco"
+    lost, kept = models / "without_vit_gan" / "seed0", models / "without_gan" / "seed0" / "run.json"
+    metrics, written = (lost / "metrics.json").read_bytes(), kept.stat().st_mtime_ns
+    shutil.rmtree(lost)
+    done = run_study(smoke_home, "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (lost / "metrics.json").read_bytes() == metrics and kept.stat().st_mtime_ns == written
+
+
 def test_second_call_does_nothing_and_is_quick(smoke_home):
     before = {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
     start = time.perf_counter()
-    done = run_study(smoke_home)
+    done = run_study(smoke_home, "all")
     assert done.returncode == 0 and time.perf_counter() - start < 15
     assert "Nothing to be done" in done.stdout + done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
@@ -63,7 +79,7 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
 def test_figures_are_the_same_bytes_when_drawn_again(smoke_home):
     folder = smoke_home / "figures" / "smoke"
     before = {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
-    done = run_study(smoke_home, "--forcerun", "artefact")
+    done = run_study(smoke_home, "all", "--forcerun", *(f"artefact_{name}" for name in ARTEFACTS))
     assert done.returncode == 0, done.stderr[-3000:]
     for name, content in before.items():
         assert (folder / name).read_bytes() == content, name
