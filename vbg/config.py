@@ -174,7 +174,7 @@ GLOSSARY = {
     "telling detail": "the part of the image that decides between classes that otherwise look alike",
     "scarce class": "a class with few items in the training split (lacquerware and amulets in the MET)",
     "pixel_values": "normalised image, `(B, 3, H, W)` float32",
-    "input_ids": "token numbers, `(B, L)` int64",
+    "input_ids": "token numbers, `(B, L)` integers",
     "attention_mask": "1 for a word, 0 for padding, `(B, L)`",
     "logits": "class scores before the softmax, `(B, C)`",
     "image_to_text": "attention of image queries over text tokens, `(B, heads, patches, tokens)`",

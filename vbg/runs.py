@@ -34,8 +34,9 @@ from .config import home, root, write_atomic
 
 # %% auto #0
 __all__ = ['PACKAGES', 'HISTORY', 'FILES', 'code_version', 'notebook_version', 'environment', 'RunError', 'predictions_table',
-           'select_predictions', 'run_folder', 'write_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current',
-           'assert_complete', 'train_command', 'notebook_parameters', 'check_parameters', 'run_notebook', 'main']
+           'select_predictions', 'run_folder', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs', 'why_stale',
+           'is_current', 'assert_complete', 'train_command', 'notebook_parameters', 'check_parameters', 'run_notebook',
+           'main']
 
 # %% ../nbs/13_runs.ipynb #306a8d0a
 def code_version(
@@ -176,7 +177,7 @@ def write_run(*,
         about = dict(profile=profile, dataset=dataset, model=model, seed=int(seed), inputs=inputs, environment=environment(), **more)
         sums = {n: _sum(part / n) for n in FILES}
         (part / "run.json").write_text(_json(about | {"written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": sums}), encoding="utf-8")
-    _note_written(place)
+    note_run(place)
     return place
 
 # %% ../nbs/13_runs.ipynb #6fadc43e
@@ -251,19 +252,22 @@ def _lives(number, left):
     try:
         process = psutil.Process(number)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= left.stat().st_ctime + 1
-    except (psutil.NoSuchProcess, FileNotFoundError): return False
+    except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError): return False
 
-def _note_written(place):
-    "Tell the runner, if there is one, which runs its notebook made."
+# %% ../nbs/13_runs.ipynb #1bcc4295
+def note_run(
+    place:Path,  # a run's folder
+)->None:
+    "Tell the runner, if there is one, that its notebook made or kept this run; the runner puts the executed notebook there."
     if os.environ.get("VBG_RUNS_WRITTEN"):
         with open(os.environ["VBG_RUNS_WRITTEN"], "a", encoding="utf-8") as f: f.write(f"{place}\n")
 
-# %% ../nbs/13_runs.ipynb #3134096a
+# %% ../nbs/13_runs.ipynb #55904ec8
 def _missing(folder):
     "Names of the files that a run lacks."
     return [n for n in (*FILES, "run.json") if not (folder / n).exists()]
 
-# %% ../nbs/13_runs.ipynb #c6d661fd
+# %% ../nbs/13_runs.ipynb #ded85fa3
 @dataclass(frozen=True)
 class Run:
     "A finished run. Reads lazily; raises RunError when a file is missing or was changed after it was written."
@@ -294,7 +298,7 @@ class Run:
             raise RunError(f"{self.folder / name} was changed after the run was written: delete the folder and make the run again")
         return content
 
-# %% ../nbs/13_runs.ipynb #ded85fa3
+# %% ../nbs/13_runs.ipynb #a8515f5e
 class Runs(list):
     "A list of `Run` that remembers what was asked for."
     def __init__(self, runs=(), **asked): super().__init__(runs); self.asked = asked
@@ -315,7 +319,7 @@ def load_runs(
 
 def _listed(value): return [value] if isinstance(value, (str, int)) else None if value is None else list(value)
 
-# %% ../nbs/13_runs.ipynb #9578b9cd
+# %% ../nbs/13_runs.ipynb #b57463bc
 def why_stale(
     folder:Path,  # a run's folder
     inputs:dict,  # what the result would depend on now
@@ -337,7 +341,7 @@ def is_current(
     "Is there a whole run, made from these inputs?"
     return why_stale(folder, inputs) is None
 
-# %% ../nbs/13_runs.ipynb #b57463bc
+# %% ../nbs/13_runs.ipynb #9d075a03
 def _differences(old, new, path=""):
     "Leaves in which two nested dicts differ."
     if isinstance(old, dict) and isinstance(new, dict):
@@ -345,7 +349,7 @@ def _differences(old, new, path=""):
             yield from _differences(old.get(key, "absent"), new.get(key, "absent"), f"{path}.{key}" if path else key)
     elif old != new: yield path, old, new
 
-# %% ../nbs/13_runs.ipynb #b1c724a8
+# %% ../nbs/13_runs.ipynb #a62be856
 def assert_complete(
     runs:Runs,           # from `load_runs`
     datasets:list=None,  # names; None for those asked of `load_runs`, else those found
@@ -365,17 +369,17 @@ def assert_complete(
     if lines: raise RunError("runs are missing; `make reproduce` makes all of them, or one by one:\n" + "\n".join(lines))
     _assert_alike(runs)
 
-# %% ../nbs/13_runs.ipynb #a62be856
+# %% ../nbs/13_runs.ipynb #fc849891
 def _assert_alike(runs):
-    "Seeds of one model must differ in nothing but the seed."
+    "Runs of one data set must differ in nothing but model and seed."
     first = {}
     for r in runs:
-        one = first.setdefault((r.dataset, r.model), r)
-        other = [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if k != "seed"]
-        if other: raise RunError(f"seeds {one.seed} and {r.seed} of {r.dataset}, {r.model} were made from different inputs "
+        one = first.setdefault(r.dataset, r)
+        other = [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if k not in ("seed", "model")]
+        if other: raise RunError(f"{one.model} seed {one.seed} and {r.model} seed {r.seed} of {r.dataset} were made from different inputs "
                                  f"({'; '.join(other[:3])}): make reproduce makes the older one again")
 
-# %% ../nbs/13_runs.ipynb #fc849891
+# %% ../nbs/13_runs.ipynb #abaf08cf
 def train_command(
     profile:str,   # such as "mini"
     dataset:str,   # such as "met"
@@ -387,7 +391,7 @@ def train_command(
     return (f"python -m vbg.runs nbs/study/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile {name}"
             f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}'{rest}")
 
-# %% ../nbs/13_runs.ipynb #0fa71c67
+# %% ../nbs/13_runs.ipynb #e250a604
 def notebook_parameters(
     notebook:Path,  # a notebook file
 )->dict:            # name to default
@@ -406,7 +410,7 @@ def notebook_parameters(
         if again: raise RunError(f"{notebook}: {sorted(again)} is set outside the parameters cell; use another name there")
     return known
 
-# %% ../nbs/13_runs.ipynb #e250a604
+# %% ../nbs/13_runs.ipynb #20c44822
 def _names_set(source):
     "Names that a cell sets at its top level, magics left out."
     lines = [l if not l.lstrip().startswith(("%", "!")) else "pass" for l in source.splitlines()]
@@ -416,7 +420,7 @@ def _names_set(source):
              for n in ast.walk(f)]
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n not in inner}
 
-# %% ../nbs/13_runs.ipynb #20c44822
+# %% ../nbs/13_runs.ipynb #787746f8
 def check_parameters(
     notebook:Path,    # a notebook file
     parameters:dict,  # name to value; text is read as the default's type
@@ -438,7 +442,7 @@ def _as_type(name, value, default):
         raise RunError(f"parameter {name}: {value!r} is not of the kind of {default!r}")
     return value
 
-# %% ../nbs/13_runs.ipynb #d6757097
+# %% ../nbs/13_runs.ipynb #c2d0326f
 def run_notebook(
     notebook:Path,         # what to run
     output:Path,           # where the executed copy goes; `<stem>.log` beside it holds what it printed
@@ -464,7 +468,7 @@ def run_notebook(
         log.say("finished")
     return output
 
-# %% ../nbs/13_runs.ipynb #c2d0326f
+# %% ../nbs/13_runs.ipynb #0bec4e8d
 EFFECTIVE = "application/vnd.vbg.parameters+json"
 
 def _execute(notebook, part, asked, timeout, log):
@@ -483,7 +487,7 @@ def _execute(notebook, part, asked, timeout, log):
     done.metadata["papermill"] = {"parameters": asked, "duration": done.metadata["papermill"]["duration"]}  # no paths
     nbformat.write(done, part)
 
-# %% ../nbs/13_runs.ipynb #0bec4e8d
+# %% ../nbs/13_runs.ipynb #35ae5b8c
 class _Log:
     "Writes to a file and to the terminal; keeps kernel noise out of both."
     def __init__(self, path): self.path = path
@@ -495,7 +499,7 @@ class _Log:
     def flush(self): pass
     def say(self, text): self.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
-# %% ../nbs/13_runs.ipynb #35ae5b8c
+# %% ../nbs/13_runs.ipynb #1035e4a5
 @contextmanager
 def _written():
     "Gives a function that lists the runs which the notebook wrote."
@@ -521,7 +525,7 @@ def _short(error):
     "Cell and message of a papermill error, without its traceback."
     return f"cell {error.exec_count}: {error.ename}: {error.evalue}" if hasattr(error, "ename") else str(error) or type(error).__name__
 
-# %% ../nbs/13_runs.ipynb #94a6853a
+# %% ../nbs/13_runs.ipynb #968f4819
 def main(
     arguments:list=None,  # as on the command line; None for `sys.argv`
 )->int:                   # exit code
@@ -538,6 +542,6 @@ def main(
     except RunError as e: print(e, file=sys.stderr); return 1
     return 0
 
-# %% ../nbs/13_runs.ipynb #968f4819
+# %% ../nbs/13_runs.ipynb #562c1f60
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -5,6 +5,8 @@
 # %% ../nbs/14_train.ipynb #5259304b
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
 import time
@@ -28,14 +30,15 @@ from .mini import contact_sheet
 from .mini_coco import write_mini_coco
 from .mini_met import write_mini_met
 from .model import VARIANTS, build_model
-from .runs import HISTORY, Run, code_version, environment, is_current, predictions_table, run_folder, write_run
+from .runs import HISTORY, Run, code_version, environment, is_current, note_run, predictions_table, run_folder, write_run
 from .text import mask_tokens, tokenise, tokenizer_for, trim
 from .vision import to_pixel_values
 
 # %% auto #0
-__all__ = ['READERS', 'RENDERERS', 'study_settings', 'source_folder', 'study_data', 'cards_of', 'card_of', 'ceilings_of',
-           'sample_sheet', 'augment', 'Batches', 'SeededOrder', 'training_loss', 'parameter_groups', 'predict',
-           'Progress', 'Fit', 'fit', 'run_inputs', 'predict_splits', 'train_runs', 'run_scores']
+__all__ = ['READERS', 'RENDERERS', 'IN_MEMORY', 'study_settings', 'source_folder', 'study_data', 'study_folders', 'cards_of',
+           'card_of', 'ceilings_of', 'sample_sheet', 'augment', 'Batches', 'SeededOrder', 'training_loss',
+           'parameter_groups', 'predict', 'Progress', 'Fit', 'fit', 'run_inputs', 'predict_splits', 'train_runs',
+           'run_scores']
 
 # %% ../nbs/14_train.ipynb #be27cff1
 READERS = dict(met=read_met, coco=read_coco, collection=read_collection)
@@ -81,6 +84,21 @@ def _open(name, settings, folder, image_size, class_names=None):
     examples = assign_splits(check_examples(examples, lenient=lenient), ratios=ratios, **rule)
     return build_dataset(examples, image_size, class_names=class_names, lenient=lenient)
 
+# %% ../nbs/14_train.ipynb #88a7fd6a
+IN_MEMORY = 2_000_000_000  # bytes; a larger set is mapped into memory and read from disk as needed
+
+def _load(folder):
+    "Open a stored set, in RAM where it is small."
+    return load_examples(folder, in_memory=sum(p.stat().st_size for p in folder.glob("*.arrow")) <= IN_MEMORY)
+
+# %
+#| export
+def _card(folder):
+    "The data card of a stored set."
+    return json.loads((folder / "data_card.json").read_text(encoding="utf-8"))
+
+# %
+#| export
 def study_data(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -88,18 +106,27 @@ def study_data(
     overrides: dict | None = None,  # see `study_settings`
 ) -> dict:  # 'natural' -> ExampleData, and 'balanced' where there is one; 'folders' -> where they are stored
     "The decoded data of a job. Made once; later calls open what is stored."
-    settings = study_settings(profile, dataset, data, overrides)
-    source, size = source_folder(settings.data[dataset]), settings.vision["image_size"]
-    rendered = bool(settings.data[dataset].get("render"))
-    folders = dict(natural=_open(dataset, settings.data[dataset], source / "natural" if rendered else source, size))
-    sets = dict(natural=load_examples(folders["natural"]))
-    if rendered:
-        names = sets["natural"].class_names
-        folders["balanced"] = _open(f"{dataset}-balanced", settings.data[dataset], source / "balanced", size, names)
-        sets["balanced"] = load_examples(folders["balanced"])
-    return sets | dict(folders=folders)
+    folders = study_folders(profile, dataset, data, overrides)
+    return {name: _load(folder) for name, folder in folders.items()} | dict(folders=folders)
 
-# %% ../nbs/14_train.ipynb #a02bc067
+# %
+#| export
+def study_folders(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    dataset: str,  # name of a data set of the profile, or a new one
+    data: dict | None = None,  # see `study_settings`
+    overrides: dict | None = None,  # see `study_settings`
+) -> dict:  # 'natural', and 'balanced' where there is one -> folder with Arrow file and data card
+    "Where the decoded data of a job is stored; decoded now if it is not."
+    settings = study_settings(profile, dataset, data, overrides)
+    described, size = settings.data[dataset], settings.vision["image_size"]
+    source = source_folder(described)
+    if not described.get("render"):
+        return dict(natural=_open(dataset, described, source, size))
+    natural = _open(dataset, described, source / "natural", size)
+    return dict(natural=natural, balanced=_open(f"{dataset}-balanced", described, source / "balanced", size, list(_card(natural)["classes"])))
+
+# %% ../nbs/14_train.ipynb #3bde4bde
 def cards_of(
     profile: str,  # 'smoke', 'mini' or 'paper'
 ) -> dict:  # data set -> data card (`vbg.data.data_card`)
@@ -112,8 +139,7 @@ def card_of(
     **described,  # `data` and `overrides`, see `study_settings`
 ) -> dict:  # the data card of the natural set
     "The data card of one data set."
-    folder = study_data(profile, dataset, **described)["folders"]["natural"]
-    return json.loads((folder / "data_card.json").read_text(encoding="utf-8"))
+    return _card(study_folders(profile, dataset, **described)["natural"])
 
 def ceilings_of(
     profile: str,  # 'smoke', 'mini' or 'paper'
@@ -122,7 +148,7 @@ def ceilings_of(
     folders = {name: source_folder(d) for name, d in read_profile(profile).data.items() if d.get("render")}
     return {name: json.loads((folder / "ceilings.json").read_text(encoding="utf-8")) for name, folder in folders.items()}
 
-# %% ../nbs/14_train.ipynb #3bde4bde
+# %% ../nbs/14_train.ipynb #520dbfc9
 def sample_sheet(
     data: ExampleData,  # usually the training split
     rows: int = 3,  # items of each class
@@ -134,7 +160,7 @@ def sample_sheet(
     blank = Image.new("RGB", (data.pixels.shape[2], data.pixels.shape[1]), "white")
     return contact_sheet([tile or blank for tile in tiles], names, columns=data.num_classes)
 
-# %% ../nbs/14_train.ipynb #cc8dd30d
+# %% ../nbs/14_train.ipynb #4639e96d
 def augment(
     pixels: torch.Tensor,  # `(B, H, W, 3)` uint8
     flip: float,  # share of images that are mirrored, 0 to 1
@@ -150,7 +176,7 @@ def augment(
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     return pixels[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
-# %% ../nbs/14_train.ipynb #05631e22
+# %% ../nbs/14_train.ipynb #05be019c
 class Batches(torch.utils.data.Dataset):
     "Items of one split; asked for many at once, it returns a batch."
 
@@ -165,8 +191,9 @@ class Batches(torch.utils.data.Dataset):
     ):
         with warnings.catch_warnings():  # stored pixels are read-only, and nothing here writes to them
             warnings.simplefilter("ignore", UserWarning)
-            self.pixels, self.label = torch.as_tensor(data.pixels), torch.as_tensor(data.label)
-        self.input_ids, self.attention_mask = torch.as_tensor(data.input_ids), torch.as_tensor(data.attention_mask)
+            self.pixels, self.label, self.input_ids, self.attention_mask = (
+                torch.as_tensor(values) for values in (data.pixels, data.label, data.input_ids, data.attention_mask))
+        self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
         self.train, self.flip, self.shift = train, flip, shift
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -177,12 +204,12 @@ class Batches(torch.utils.data.Dataset):
         items = torch.as_tensor(items)
         choice, pixels = torch.zeros(len(items), dtype=torch.long), self.pixels[items]
         if self.train:
-            choice = torch.randint(self.input_ids.shape[1], (len(items),), generator=self.generator)
+            choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
             pixels = augment(pixels, self.flip, self.shift, self.generator)
         input_ids, attention_mask = trim(self.input_ids[items, choice], self.attention_mask[items, choice])
         return dict(pixel_values=to_pixel_values(pixels), input_ids=input_ids, attention_mask=attention_mask, label=self.label[items])
 
-# %% ../nbs/14_train.ipynb #2bad71e0
+# %% ../nbs/14_train.ipynb #60c242f0
 class SeededOrder(torch.utils.data.Sampler):
     "A permutation of the items for each epoch, from (seed, epoch) alone."
 
@@ -201,7 +228,7 @@ class SeededOrder(torch.utils.data.Sampler):
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         yield from torch.randperm(self.count, generator=generator).tolist()
 
-# %% ../nbs/14_train.ipynb #5ce5c5c8
+# %% ../nbs/14_train.ipynb #69619c50
 def training_loss(
     output,  # `vbg.model.ModelOutput`
     label: torch.Tensor,  # `(B,)` int64
@@ -214,7 +241,7 @@ def training_loss(
         loss = loss + auxiliary_weight * sum(F.cross_entropy(logits.float(), label) for logits in heads) / len(heads)
     return loss
 
-# %% ../nbs/14_train.ipynb #e107f97c
+# %% ../nbs/14_train.ipynb #20ad68be
 def parameter_groups(
     model: torch.nn.Module,  # a model of the study
     settings: dict,  # a profile's `train` section
@@ -231,7 +258,7 @@ def parameter_groups(
     return [dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
             for (encoder, decays), params in groups.items()]
 
-# %% ../nbs/14_train.ipynb #f40f8c4a
+# %% ../nbs/14_train.ipynb #82e62da8
 @torch.no_grad()
 def predict(
     model: torch.nn.Module,  # put in evaluation mode, and back afterwards
@@ -249,7 +276,7 @@ def predict(
     model.train(training)
     return np.concatenate(rows)
 
-# %% ../nbs/14_train.ipynb #d9211ec5
+# %% ../nbs/14_train.ipynb #d2573f11
 class Progress:
     "Lines with rate and time left, printed and added to a log file."
 
@@ -282,7 +309,7 @@ class Progress:
         self.say(f"{name} epoch {row['epoch']}: loss {row['train_loss']:.3f} | validation loss {row['validation_loss']:.3f}, "
                  f"accuracy {row['validation_accuracy']:.3f} | {row['items_per_second']:.0f} items/s | {left}")
 
-# %% ../nbs/14_train.ipynb #c9e94e32
+# %% ../nbs/14_train.ipynb #64e7f295
 @dataclass
 class Fit:
     "What `fit` leaves: the model at its best epoch, and the way there."
@@ -291,7 +318,7 @@ class Fit:
     best_epoch: int  # 1-based; highest validation accuracy, at a tie the lower validation loss
     seconds: float  # wall time of all epochs
 
-# %% ../nbs/14_train.ipynb #64e7f295
+# %% ../nbs/14_train.ipynb #5bcd4a81
 def _prepare(model, data, settings, seed):
     "Batches, optimiser and schedule on the devices that accelerate finds."
     from accelerate import Accelerator
@@ -299,14 +326,15 @@ def _prepare(model, data, settings, seed):
     batches = Batches(data=data, train=True, flip=settings["flip"], shift=settings["shift"], seed=seed)
     order = SeededOrder(count=len(batches), seed=seed)
     loader = torch.utils.data.DataLoader(batches, batch_size=settings["batch_size"], sampler=order, collate_fn=lambda batch: batch)
-    accelerator = Accelerator(mixed_precision=settings["precision"] if torch.cuda.is_available() else "no")
+    cuda = torch.cuda.is_available()  # other accelerators do not promise the same bits
+    accelerator = Accelerator(cpu=not cuda, mixed_precision=settings["precision"] if cuda else "no")
     optimizer = torch.optim.AdamW(parameter_groups(model, settings), fused=True)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps = settings["epochs"] * len(loader)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
     return accelerator, model, optimizer, loader, schedule, order
 
-# %% ../nbs/14_train.ipynb #5bcd4a81
+# %% ../nbs/14_train.ipynb #e4b6443a
 def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxiliary_weight, mask):
     "One pass over the training split; returns mean cross-entropy of the fused prediction, accuracy and items seen."
     loss_sum, hits, seen = 0.0, 0, 0
@@ -328,7 +356,7 @@ def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxi
         raise FloatingPointError("the training loss is not a number any more; lower the learning rate in the profile's train section")
     return loss_sum / seen, hits / seen, seen
 
-# %% ../nbs/14_train.ipynb #e4b6443a
+# %% ../nbs/14_train.ipynb #3003b2c4
 def _validate(model, data):
     "Loss, accuracy and macro-F1 of the validation split."
     probabilities = predict(model, data)
@@ -336,7 +364,7 @@ def _validate(model, data):
     loss = -np.log(np.maximum(probabilities[np.arange(len(data.label)), data.label], 1e-12)).mean()
     return dict(validation_loss=float(loss), validation_accuracy=scores["accuracy"], validation_f1=scores["f1"])
 
-# %% ../nbs/14_train.ipynb #3003b2c4
+# %% ../nbs/14_train.ipynb #cf250483
 def fit(
     *,
     model: torch.nn.Module,  # a fresh model of the study; trained in place
@@ -367,7 +395,7 @@ def fit(
     model.load_state_dict(best[2])
     return Fit(model, pd.DataFrame(history), best[1], time.perf_counter() - start)
 
-# %% ../nbs/14_train.ipynb #cf250483
+# %% ../nbs/14_train.ipynb #c068607b
 def _masking(share, mask_token_id, seed):
     "A function that hides a share of the words of a batch, drawn from its own generator."
     generator = torch.Generator().manual_seed(seed + 1)
@@ -383,7 +411,7 @@ def _better(best, row, model):
         return best
     return score, row["epoch"], {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
-# %% ../nbs/14_train.ipynb #334b2098
+# %% ../nbs/14_train.ipynb #434636ee
 def run_inputs(
     settings: Profile,  # of the job
     dataset: str,  # name of the data set
@@ -399,7 +427,7 @@ def run_inputs(
     return dict(settings=sections, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
                 code=code_version("train"), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
 
-# %% ../nbs/14_train.ipynb #434636ee
+# %% ../nbs/14_train.ipynb #7d459621
 def predict_splits(
     model: torch.nn.Module,  # trained
     sets: dict,  # from `study_data`, tokenised
@@ -416,7 +444,7 @@ def predict_splits(
         metrics[split] = evaluate(data.label, probabilities)
     return pd.concat(tables, ignore_index=True), metrics
 
-# %% ../nbs/14_train.ipynb #cdabcd67
+# %% ../nbs/14_train.ipynb #8a43489c
 def train_runs(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -439,19 +467,37 @@ def train_runs(
     jobs = [(model, seed) for seed in seeds for model in models]
     return [_one_run(settings, dataset, sets, tokenizer, model, seed, list(splits), store or profile, progress) for model, seed in jobs]
 
-# %% ../nbs/14_train.ipynb #8a43489c
+# %% ../nbs/14_train.ipynb #b08cdde7
 def _tokenise(sets, settings):
     "Learn the vocabulary from the training split and add token numbers to every set."
     tokenizer = tokenizer_for(sets["natural"], settings.text["vocab_size"], settings.text["checkpoint"])
-    for name in ("natural", "balanced"):
-        if name in sets:
-            tokenise(sets[name], tokenizer, settings.text["max_length"])
+    length = settings.text["max_length"]
+    key = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {length}".encode()).hexdigest()[:16]
+    for name, folder in sets["folders"].items():
+        _tokenise_once(sets[name], folder, key, tokenizer, length)
     return tokenizer
 
+# %
+#| exporti
+def _tokenise_once(data, folder, key, tokenizer, max_length):
+    "Token numbers are stored beside the pixels, one pair of files a tokenizer and length, and mapped into memory when there."
+    ids, mask = (folder / f"{name}-{key}.npy" for name in ("input_ids", "attention_mask"))
+    if not (ids.exists() and mask.exists()):
+        tokenise(data, tokenizer, max_length)
+        for file, values in ((ids, data.input_ids), (mask, data.attention_mask)):
+            buffer = io.BytesIO()
+            np.save(buffer, np.asarray(values), allow_pickle=False)
+            write_atomic(file, buffer.getvalue())
+    data.input_ids, data.attention_mask = (np.load(file, mmap_mode="r", allow_pickle=False) for file in (ids, mask))
+
+# %
+#| exporti
 def _one_run(settings, dataset, sets, tokenizer, model, seed, splits, store, progress):
     "Train and write one run, or keep it."
     folder, inputs = run_folder(store, dataset, model, seed), run_inputs(settings, dataset, sets, model, seed, splits)
     if is_current(folder, inputs):
+        if not (folder / "train.ipynb").exists():
+            note_run(folder)
         progress.skip(settings.train["epochs"])
         progress.say(f"{dataset} {model} seed {seed}: kept, nothing it depends on changed")
         return Run(folder)
@@ -467,7 +513,7 @@ def _one_run(settings, dataset, sets, tokenizer, model, seed, splits, store, pro
     return Run(write_run(profile=store, dataset=dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
                          predictions=predictions, metrics=metrics, weights=fitted.model.state_dict(), **about))
 
-# %% ../nbs/14_train.ipynb #b08cdde7
+# %% ../nbs/14_train.ipynb #fb7d4086
 def run_scores(
     runs: list,  # of `vbg.runs.Run`
 ) -> pd.DataFrame:  # one row a run and split
