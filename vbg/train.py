@@ -91,14 +91,12 @@ def _load(folder):
     "Open a stored set, in RAM where it is small."
     return load_examples(folder, in_memory=sum(p.stat().st_size for p in folder.glob("*.arrow")) <= IN_MEMORY)
 
-# %
-#| export
+# %% ../nbs/14_train.ipynb #a02bc067
 def _card(folder):
     "The data card of a stored set."
     return json.loads((folder / "data_card.json").read_text(encoding="utf-8"))
 
-# %
-#| export
+# %% ../nbs/14_train.ipynb #3bde4bde
 def study_data(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -109,8 +107,7 @@ def study_data(
     folders = study_folders(profile, dataset, data, overrides)
     return {name: _load(folder) for name, folder in folders.items()} | dict(folders=folders)
 
-# %
-#| export
+# %% ../nbs/14_train.ipynb #520dbfc9
 def study_folders(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -126,7 +123,7 @@ def study_folders(
     natural = _open(dataset, described, source / "natural", size)
     return dict(natural=natural, balanced=_open(f"{dataset}-balanced", described, source / "balanced", size, list(_card(natural)["classes"])))
 
-# %% ../nbs/14_train.ipynb #3bde4bde
+# %% ../nbs/14_train.ipynb #4639e96d
 def cards_of(
     profile: str,  # 'smoke', 'mini' or 'paper'
 ) -> dict:  # data set -> data card (`vbg.data.data_card`)
@@ -148,7 +145,7 @@ def ceilings_of(
     folders = {name: source_folder(d) for name, d in read_profile(profile).data.items() if d.get("render")}
     return {name: json.loads((folder / "ceilings.json").read_text(encoding="utf-8")) for name, folder in folders.items()}
 
-# %% ../nbs/14_train.ipynb #520dbfc9
+# %% ../nbs/14_train.ipynb #62effa51
 def sample_sheet(
     data: ExampleData,  # usually the training split
     rows: int = 3,  # items of each class
@@ -160,7 +157,7 @@ def sample_sheet(
     blank = Image.new("RGB", (data.pixels.shape[2], data.pixels.shape[1]), "white")
     return contact_sheet([tile or blank for tile in tiles], names, columns=data.num_classes)
 
-# %% ../nbs/14_train.ipynb #4639e96d
+# %% ../nbs/14_train.ipynb #05be019c
 def augment(
     pixels: torch.Tensor,  # `(B, H, W, 3)` uint8
     flip: float,  # share of images that are mirrored, 0 to 1
@@ -176,7 +173,7 @@ def augment(
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     return pixels[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
-# %% ../nbs/14_train.ipynb #05be019c
+# %% ../nbs/14_train.ipynb #60c242f0
 class Batches(torch.utils.data.Dataset):
     "Items of one split; asked for many at once, it returns a batch."
 
@@ -209,7 +206,7 @@ class Batches(torch.utils.data.Dataset):
         input_ids, attention_mask = trim(self.input_ids[items, choice], self.attention_mask[items, choice])
         return dict(pixel_values=to_pixel_values(pixels), input_ids=input_ids, attention_mask=attention_mask, label=self.label[items])
 
-# %% ../nbs/14_train.ipynb #60c242f0
+# %% ../nbs/14_train.ipynb #69619c50
 class SeededOrder(torch.utils.data.Sampler):
     "A permutation of the items for each epoch, from (seed, epoch) alone."
 
@@ -228,7 +225,7 @@ class SeededOrder(torch.utils.data.Sampler):
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         yield from torch.randperm(self.count, generator=generator).tolist()
 
-# %% ../nbs/14_train.ipynb #69619c50
+# %% ../nbs/14_train.ipynb #20ad68be
 def training_loss(
     output,  # `vbg.model.ModelOutput`
     label: torch.Tensor,  # `(B,)` int64
@@ -241,7 +238,7 @@ def training_loss(
         loss = loss + auxiliary_weight * sum(F.cross_entropy(logits.float(), label) for logits in heads) / len(heads)
     return loss
 
-# %% ../nbs/14_train.ipynb #20ad68be
+# %% ../nbs/14_train.ipynb #82e62da8
 def parameter_groups(
     model: torch.nn.Module,  # a model of the study
     settings: dict,  # a profile's `train` section
@@ -258,7 +255,7 @@ def parameter_groups(
     return [dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
             for (encoder, decays), params in groups.items()]
 
-# %% ../nbs/14_train.ipynb #82e62da8
+# %% ../nbs/14_train.ipynb #d2573f11
 @torch.no_grad()
 def predict(
     model: torch.nn.Module,  # put in evaluation mode, and back afterwards
@@ -276,7 +273,7 @@ def predict(
     model.train(training)
     return np.concatenate(rows)
 
-# %% ../nbs/14_train.ipynb #d2573f11
+# %% ../nbs/14_train.ipynb #64e7f295
 class Progress:
     "Lines with rate and time left, printed and added to a log file."
 
@@ -309,7 +306,7 @@ class Progress:
         self.say(f"{name} epoch {row['epoch']}: loss {row['train_loss']:.3f} | validation loss {row['validation_loss']:.3f}, "
                  f"accuracy {row['validation_accuracy']:.3f} | {row['items_per_second']:.0f} items/s | {left}")
 
-# %% ../nbs/14_train.ipynb #64e7f295
+# %% ../nbs/14_train.ipynb #3003b2c4
 @dataclass
 class Fit:
     "What `fit` leaves: the model at its best epoch, and the way there."
@@ -318,7 +315,7 @@ class Fit:
     best_epoch: int  # 1-based; highest validation accuracy, at a tie the lower validation loss
     seconds: float  # wall time of all epochs
 
-# %% ../nbs/14_train.ipynb #5bcd4a81
+# %% ../nbs/14_train.ipynb #cf250483
 def _prepare(model, data, settings, seed):
     "Batches, optimiser and schedule on the devices that accelerate finds."
     from accelerate import Accelerator
@@ -334,7 +331,7 @@ def _prepare(model, data, settings, seed):
     schedule = get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
     return accelerator, model, optimizer, loader, schedule, order
 
-# %% ../nbs/14_train.ipynb #e4b6443a
+# %% ../nbs/14_train.ipynb #c068607b
 def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxiliary_weight, mask):
     "One pass over the training split; returns mean cross-entropy of the fused prediction, accuracy and items seen."
     loss_sum, hits, seen = 0.0, 0, 0
@@ -356,7 +353,7 @@ def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxi
         raise FloatingPointError("the training loss is not a number any more; lower the learning rate in the profile's train section")
     return loss_sum / seen, hits / seen, seen
 
-# %% ../nbs/14_train.ipynb #3003b2c4
+# %% ../nbs/14_train.ipynb #217a2045
 def _validate(model, data):
     "Loss, accuracy and macro-F1 of the validation split."
     probabilities = predict(model, data)
@@ -364,7 +361,7 @@ def _validate(model, data):
     loss = -np.log(np.maximum(probabilities[np.arange(len(data.label)), data.label], 1e-12)).mean()
     return dict(validation_loss=float(loss), validation_accuracy=scores["accuracy"], validation_f1=scores["f1"])
 
-# %% ../nbs/14_train.ipynb #cf250483
+# %% ../nbs/14_train.ipynb #02fc5480
 def fit(
     *,
     model: torch.nn.Module,  # a fresh model of the study; trained in place
@@ -395,7 +392,7 @@ def fit(
     model.load_state_dict(best[2])
     return Fit(model, pd.DataFrame(history), best[1], time.perf_counter() - start)
 
-# %% ../nbs/14_train.ipynb #c068607b
+# %% ../nbs/14_train.ipynb #557148c3
 def _masking(share, mask_token_id, seed):
     "A function that hides a share of the words of a batch, drawn from its own generator."
     generator = torch.Generator().manual_seed(seed + 1)
@@ -411,7 +408,7 @@ def _better(best, row, model):
         return best
     return score, row["epoch"], {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
-# %% ../nbs/14_train.ipynb #434636ee
+# %% ../nbs/14_train.ipynb #cdabcd67
 def run_inputs(
     settings: Profile,  # of the job
     dataset: str,  # name of the data set
@@ -427,7 +424,7 @@ def run_inputs(
     return dict(settings=sections, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
                 code=code_version("train"), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
 
-# %% ../nbs/14_train.ipynb #7d459621
+# %% ../nbs/14_train.ipynb #8a43489c
 def predict_splits(
     model: torch.nn.Module,  # trained
     sets: dict,  # from `study_data`, tokenised
@@ -444,7 +441,7 @@ def predict_splits(
         metrics[split] = evaluate(data.label, probabilities)
     return pd.concat(tables, ignore_index=True), metrics
 
-# %% ../nbs/14_train.ipynb #8a43489c
+# %% ../nbs/14_train.ipynb #22291339
 def train_runs(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -467,7 +464,7 @@ def train_runs(
     jobs = [(model, seed) for seed in seeds for model in models]
     return [_one_run(settings, dataset, sets, tokenizer, model, seed, list(splits), store or profile, progress) for model, seed in jobs]
 
-# %% ../nbs/14_train.ipynb #b08cdde7
+# %% ../nbs/14_train.ipynb #7d214412
 def _tokenise(sets, settings):
     "Learn the vocabulary from the training split and add token numbers to every set."
     tokenizer = tokenizer_for(sets["natural"], settings.text["vocab_size"], settings.text["checkpoint"])
@@ -477,8 +474,7 @@ def _tokenise(sets, settings):
         _tokenise_once(sets[name], folder, key, tokenizer, length)
     return tokenizer
 
-# %
-#| exporti
+# %% ../nbs/14_train.ipynb #94e763cc
 def _tokenise_once(data, folder, key, tokenizer, max_length):
     "Token numbers are stored beside the pixels, one pair of files a tokenizer and length, and mapped into memory when there."
     ids, mask = (folder / f"{name}-{key}.npy" for name in ("input_ids", "attention_mask"))
@@ -490,8 +486,7 @@ def _tokenise_once(data, folder, key, tokenizer, max_length):
             write_atomic(file, buffer.getvalue())
     data.input_ids, data.attention_mask = (np.load(file, mmap_mode="r", allow_pickle=False) for file in (ids, mask))
 
-# %
-#| exporti
+# %% ../nbs/14_train.ipynb #bd92440f
 def _one_run(settings, dataset, sets, tokenizer, model, seed, splits, store, progress):
     "Train and write one run, or keep it."
     folder, inputs = run_folder(store, dataset, model, seed), run_inputs(settings, dataset, sets, model, seed, splits)
@@ -513,7 +508,7 @@ def _one_run(settings, dataset, sets, tokenizer, model, seed, splits, store, pro
     return Run(write_run(profile=store, dataset=dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
                          predictions=predictions, metrics=metrics, weights=fitted.model.state_dict(), **about))
 
-# %% ../nbs/14_train.ipynb #fb7d4086
+# %% ../nbs/14_train.ipynb #b6ddf7e2
 def run_scores(
     runs: list,  # of `vbg.runs.Run`
 ) -> pd.DataFrame:  # one row a run and split
