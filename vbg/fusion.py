@@ -5,6 +5,7 @@
 # %% ../nbs/08_fusion.ipynb #030e5742
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from .vision import attend, seeded, split_heads
 
 # %% auto #0
-__all__ = ['CrossAttention', 'masked_mean', 'Gate', 'FusionOutput', 'BidirectionalFusion']
+__all__ = ['FUSIONS', 'CrossAttention', 'zero_padding', 'masked_mean', 'Gate', 'FusionOutput', 'BidirectionalFusion',
+           'PooledBidirectionalFusion', 'bidirectional_parameters', 'matched_width', 'MLP', 'matched_mlps',
+           'ImageReadsText', 'TextReadsImage', 'SumFusion', 'GatedFusion', 'ConcatenationFusion', 'LateAverageFusion',
+           'LateAverageHead', 'build_fusion', 'fusion_multiply_adds']
 
 # %% ../nbs/08_fusion.ipynb #1bf8209e
 class CrossAttention(nn.Module):
@@ -45,6 +49,13 @@ class CrossAttention(nn.Module):
         return self.output(out.transpose(1, 2).flatten(2)), weights
 
 # %% ../nbs/08_fusion.ipynb #ee8dee68
+def zero_padding(
+    tokens: Tensor,  # `(B, N, D)`
+    keep: Tensor | None = None,  # `(B, N)` bool; None keeps all
+) -> Tensor:  # `(B, N, D)`; zeros where nothing is kept
+    "Set the tokens that are not kept to zero, whatever they held."
+    return tokens if keep is None else tokens.masked_fill(~keep[..., None], 0)
+
 def masked_mean(
     tokens: Tensor,  # `(B, N, D)`
     keep: Tensor | None = None,  # `(B, N)` bool; None keeps all
@@ -53,7 +64,7 @@ def masked_mean(
     if keep is None:
         return tokens.mean(1)
     weight = keep[..., None].to(tokens.dtype)
-    return tokens.masked_fill(~keep[..., None], 0).sum(1) / weight.sum(1).clamp(min=1)
+    return zero_padding(tokens, keep).sum(1) / weight.sum(1).clamp(min=1)
 
 # %% ../nbs/08_fusion.ipynb #1c7fdcf0
 class Gate(nn.Module):
@@ -77,13 +88,13 @@ class Gate(nn.Module):
 
 # %% ../nbs/08_fusion.ipynb #b27c0fd7
 class FusionOutput(NamedTuple):
-    "What the fusion layer gives out."
-    fused: Tensor  # `(B, D)`
-    gate: Tensor  # `(B, D)`; 1 is the image side
-    image_to_text: Tensor | None  # `(B, heads, Ni, Nt)`, image queries over words
-    text_to_image: Tensor | None  # `(B, heads, Nt, Ni)`, word queries over patches
-    image_summary: Tensor  # `(B, D)` a
-    text_summary: Tensor  # `(B, D)` b
+    "What a fusion layer gives out; None is what a layer does not have."
+    fused: Tensor  # `(B, output_size)`
+    gate: Tensor | None = None  # `(B, D)`; 1 is the image side
+    image_to_text: Tensor | None = None  # `(B, heads, Ni, Nt)`, image queries over words
+    text_to_image: Tensor | None = None  # `(B, heads, Nt, Ni)`, word queries over patches
+    image_summary: Tensor | None = None  # `(B, D)` a
+    text_summary: Tensor | None = None  # `(B, D)` b
 
 # %% ../nbs/08_fusion.ipynb #2fa38e36
 class BidirectionalFusion(nn.Module):
@@ -97,16 +108,242 @@ class BidirectionalFusion(nn.Module):
         seed: int | None = None,  # of the weights; None draws from torch's generator
     ):
         super().__init__()
+        self.output_size = hidden_size
         with seeded(seed):
             self.image_reads, self.text_reads = (CrossAttention(hidden_size=hidden_size, num_heads=num_heads) for _ in range(2))
             self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
             self.gate, self.dropout = Gate(hidden_size=hidden_size), nn.Dropout(dropout)
 
     def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
-        if text_keep is not None:
-            text_tokens = text_tokens.masked_fill(~text_keep[..., None], 0)
+        text_tokens = zero_padding(text_tokens, text_keep)
         read, image_to_text = self.image_reads(image_tokens, text_tokens, text_keep, return_maps)
         a = self.image_norm(image_tokens + self.dropout(read)).mean(1)
         read, text_to_image = self.text_reads(text_tokens, image_tokens, None, return_maps)
         b = masked_mean(self.text_norm(text_tokens + self.dropout(read)), text_keep)
         return FusionOutput(*self.gate(a, b), image_to_text, text_to_image, a, b)
+
+# %% ../nbs/08_fusion.ipynb #6c3dbbea
+class PooledBidirectionalFusion(BidirectionalFusion):
+    "The bidirectional layer on one vector a side: attention over one key, which is a linear map."
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+        image, text = image_tokens.mean(1, keepdim=True), masked_mean(text_tokens, text_keep)[:, None]
+        out = super().forward(image, text)
+        return out if return_maps else out._replace(image_to_text=None, text_to_image=None)
+
+# %% ../nbs/08_fusion.ipynb #018c7ded
+def bidirectional_parameters(
+    hidden_size: int,  # D
+) -> int:  # 10 D^2 + 13 D
+    "Parameters of `BidirectionalFusion`: two directions, two norms, the gate."
+    reads, norm, gate = 4 * (hidden_size**2 + hidden_size), 2 * hidden_size, 2 * hidden_size**2 + hidden_size
+    return 2 * (reads + norm) + gate
+
+def matched_width(
+    *,
+    target: int,  # parameters wanted
+    fixed: int,  # parameters that the width does not change
+    per_unit: int,  # parameters of one hidden unit
+) -> int:  # hidden units, at least 1
+    "The hidden width that brings a layer nearest to a number of parameters."
+    return max(1, round((target - fixed) / per_unit))
+
+# %% ../nbs/08_fusion.ipynb #1ab62123
+class MLP(nn.Sequential):
+    "Linear, GELU, dropout, linear."
+
+    def __init__(
+        self, *,
+        inputs: int,  # E
+        hidden: int,  # H
+        outputs: int,  # D
+        dropout: float = 0.1,  # on the hidden units
+    ):
+        super().__init__(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+def matched_mlps(
+    layer: nn.Module,  # holds all its other parts already
+    *,
+    hidden_size: int,  # D
+    inputs: int,  # E
+    number: int,  # n
+    dropout: float,  # on the hidden units
+) -> list[MLP]:  # n perceptrons from E to D
+    "The perceptrons that bring a layer to the parameters of the bidirectional one."
+    fixed = sum(p.numel() for p in layer.parameters()) + number * hidden_size
+    hidden = matched_width(target=bidirectional_parameters(hidden_size), fixed=fixed, per_unit=number * (inputs + hidden_size + 1))
+    return [MLP(inputs=inputs, hidden=hidden, outputs=hidden_size, dropout=dropout) for _ in range(number)]
+
+# %% ../nbs/08_fusion.ipynb #4976b6b6
+class _OneWay(nn.Module):
+    "The parts of a layer in which one side reads the other. Raises ValueError when heads do not divide the width."
+
+    def __init__(
+        self, *,
+        hidden_size: int,  # D
+        num_heads: int,  # h
+        dropout: float = 0.1,  # on what was read and on the hidden units
+        seed: int | None = None,  # of the weights; None draws from torch's generator
+    ):
+        super().__init__()
+        self.output_size = hidden_size
+        with seeded(seed):
+            self.reads, self.norm = CrossAttention(hidden_size=hidden_size, num_heads=num_heads), nn.LayerNorm(hidden_size)
+            self.mlp, = matched_mlps(self, hidden_size=hidden_size, inputs=hidden_size, number=1, dropout=dropout)
+            self.dropout = nn.Dropout(dropout)
+
+# %% ../nbs/08_fusion.ipynb #0193f5db
+class ImageReadsText(_OneWay):
+    "The image reads the text; the result comes from the image side."
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+        read, weights = self.reads(image_tokens, zero_padding(text_tokens, text_keep), text_keep, return_maps)
+        a = self.norm(image_tokens + self.dropout(read)).mean(1)
+        return FusionOutput(self.mlp(a), image_to_text=weights, image_summary=a)
+
+class TextReadsImage(_OneWay):
+    "The text reads the image; the result comes from the text side."
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+        text_tokens = zero_padding(text_tokens, text_keep)
+        read, weights = self.reads(text_tokens, image_tokens, None, return_maps)
+        b = masked_mean(self.norm(text_tokens + self.dropout(read)), text_keep)
+        return FusionOutput(self.mlp(b), text_to_image=weights, text_summary=b)
+
+# %% ../nbs/08_fusion.ipynb #292f8a49
+class SumFusion(nn.Module):
+    "Each pooled side through its own perceptron; the two are added."
+    has_gate = False  # whether a `Gate` mixes the two
+
+    def __init__(
+        self, *,
+        hidden_size: int,  # D
+        num_heads: int,  # not read: there is no attention
+        dropout: float = 0.1,  # on the hidden units
+        seed: int | None = None,  # of the weights; None draws from torch's generator
+    ):
+        super().__init__()
+        self.output_size = hidden_size
+        with seeded(seed):
+            self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
+            self.gate = Gate(hidden_size=hidden_size) if self.has_gate else None
+            self.image_mlp, self.text_mlp = matched_mlps(self, hidden_size=hidden_size, inputs=hidden_size, number=2, dropout=dropout)
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+        a = self.image_mlp(self.image_norm(image_tokens.mean(1)))
+        b = self.text_mlp(self.text_norm(masked_mean(text_tokens, text_keep)))
+        return self.mix(a, b)
+
+    def mix(self, a: Tensor, b: Tensor) -> FusionOutput:
+        return FusionOutput(a + b, image_summary=a, text_summary=b)
+
+# %% ../nbs/08_fusion.ipynb #6687e812
+class GatedFusion(SumFusion):
+    "Each pooled side through its own perceptron, then the gate."
+    has_gate = True
+
+    def mix(self, a: Tensor, b: Tensor) -> FusionOutput:
+        return FusionOutput(*self.gate(a, b), image_summary=a, text_summary=b)
+
+# %% ../nbs/08_fusion.ipynb #559cc41e
+class ConcatenationFusion(nn.Module):
+    "Both pooled sides side by side, through one perceptron."
+
+    def __init__(
+        self, *,
+        hidden_size: int,  # D
+        num_heads: int,  # not read: there is no attention
+        dropout: float = 0.1,  # on the hidden units
+        seed: int | None = None,  # of the weights; None draws from torch's generator
+    ):
+        super().__init__()
+        self.output_size = hidden_size
+        with seeded(seed):
+            self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
+            self.mlp, = matched_mlps(self, hidden_size=hidden_size, inputs=2 * hidden_size, number=1, dropout=dropout)
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+        u, v = self.image_norm(image_tokens.mean(1)), self.text_norm(masked_mean(text_tokens, text_keep))
+        return FusionOutput(self.mlp(torch.cat([u, v], dim=-1)), image_summary=u, text_summary=v)
+
+# %% ../nbs/08_fusion.ipynb #a260a8ce
+class LateAverageFusion(SumFusion):
+    "Each pooled side through its own perceptron, side by side; `LateAverageHead` predicts from each alone."
+
+    def __init__(
+        self, *,
+        hidden_size: int,  # D; `output_size` is 2D
+        **settings,  # num_heads, dropout, seed of `SumFusion`
+    ):
+        super().__init__(hidden_size=hidden_size, **settings)
+        self.output_size = 2 * hidden_size
+
+    def mix(self, a: Tensor, b: Tensor) -> FusionOutput:
+        return FusionOutput(torch.cat([a, b], dim=-1), image_summary=a, text_summary=b)
+
+# %% ../nbs/08_fusion.ipynb #d9962bf9
+class LateAverageHead(nn.Module):
+    "The mean of two classifiers' probabilities, as logits. For tasks with one label an item."
+
+    def __init__(
+        self, *,
+        hidden_size: int,  # D, width of one side
+        num_classes: int,  # C
+        dropout: float = 0.5,  # before each classifier
+        init_std: float = 0.02,  # spread of the weights; biases start at 0
+    ):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.image, self.text = (nn.Linear(hidden_size, num_classes) for _ in range(2))
+        for linear in (self.image, self.text):
+            nn.init.normal_(linear.weight, std=init_std)
+            nn.init.zeros_(linear.bias)
+
+    @property
+    def weights(self) -> list[Tensor]:  # two of `(C, D)`
+        return [self.image.weight, self.text.weight]
+
+    def forward(self, fused: Tensor) -> Tensor:  # `(B, 2D)` to `(B, C)`
+        sides = zip((self.image, self.text), self.dropout(fused).chunk(2, dim=-1))
+        image, text = (linear(side).log_softmax(-1) for linear, side in sides)
+        return torch.logaddexp(image, text) - math.log(2)
+
+# %% ../nbs/08_fusion.ipynb #d7db3009
+FUSIONS = {
+    "bidirectional": BidirectionalFusion,
+    "bidirectional_vectors": PooledBidirectionalFusion,
+    "image_reads_text": ImageReadsText,
+    "text_reads_image": TextReadsImage,
+    "gated": GatedFusion,
+    "sum": SumFusion,
+    "concatenation": ConcatenationFusion,
+    "late_average": LateAverageFusion,
+}
+
+def build_fusion(
+    *,
+    kind: str = "bidirectional",  # key of `FUSIONS`
+    **settings,  # hidden_size, num_heads, dropout, seed of the layer
+) -> nn.Module:  # in training mode
+    "The fusion layer of that name. Raises ValueError on a name that does not exist."
+    if kind not in FUSIONS:
+        raise ValueError(f"no fusion is called {kind!r}; there are {', '.join(FUSIONS)}")
+    return FUSIONS[kind](**settings)
+
+# %% ../nbs/08_fusion.ipynb #5e81d3d2
+def fusion_multiply_adds(
+    fusion: nn.Module,  # a layer of `FUSIONS`
+    num_patches: int,  # Ni
+    num_tokens: int,  # Nt
+) -> int:  # per item
+    "Multiply-adds of the linear maps and the attention products of a fusion layer."
+    if isinstance(fusion, PooledBidirectionalFusion):
+        num_patches = num_tokens = 1
+    total = 0
+    for part in fusion.children():
+        if isinstance(part, CrossAttention):
+            width = part.query.in_features
+            total += 2 * (num_patches + num_tokens) * width**2 + 2 * num_patches * num_tokens * width
+        else:
+            total += sum(m.weight.numel() for m in part.modules() if isinstance(m, nn.Linear))
+    return total

@@ -1,0 +1,277 @@
+"""The zoo of fusion layers under one contract: what the notebook does not show, and what it shows at more sizes."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vbg.fusion import (FUSIONS, BidirectionalFusion, FusionOutput, LateAverageHead, bidirectional_parameters, build_fusion,
+                        fusion_multiply_adds, matched_width)
+
+KINDS = ["bidirectional", "bidirectional_vectors", "image_reads_text", "text_reads_image", "gated", "sum", "concatenation", "late_average"]
+ATTENTIVE = KINDS[:4]
+FIELDS = {  # what each layer has beside `fused`
+    "bidirectional": {"gate", "image_to_text", "text_to_image", "image_summary", "text_summary"},
+    "bidirectional_vectors": {"gate", "image_to_text", "text_to_image", "image_summary", "text_summary"},
+    "image_reads_text": {"image_to_text", "image_summary"},
+    "text_reads_image": {"text_to_image", "text_summary"},
+    "gated": {"gate", "image_summary", "text_summary"},
+    "sum": {"image_summary", "text_summary"},
+    "concatenation": {"image_summary", "text_summary"},
+    "late_average": {"image_summary", "text_summary"},
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+with_and_without_maps = pytest.mark.parametrize("maps", [True, False])
+
+
+def inputs(width=32, patches=16, words=9, seed=0):
+    "Four items; the second has two words, the last all."
+    g = torch.Generator().manual_seed(seed)
+    keep = torch.arange(words) < torch.tensor([[words - 3], [2], [5], [words]])
+    return torch.randn(4, patches, width, generator=g), torch.randn(4, words, width, generator=g), keep
+
+
+def build(kind, width=32, heads=4, seed=0, **settings):
+    return build_fusion(kind=kind, hidden_size=width, num_heads=heads, seed=seed, **settings)
+
+
+# ---- contract ----
+
+def test_the_names_are_the_promised_ones():
+    assert list(FUSIONS) == KINDS
+    assert type(build_fusion(hidden_size=32, num_heads=4)) is BidirectionalFusion
+
+
+@every_kind
+@with_and_without_maps
+def test_shapes_and_fields(kind, maps):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    out = layer(image, text, keep, return_maps=maps)
+    assert isinstance(out, FusionOutput)
+    assert layer.output_size == (64 if kind == "late_average" else 32) and out.fused.shape == (4, layer.output_size)
+    expected = FIELDS[kind] - (set() if maps else {"image_to_text", "text_to_image"})
+    assert {name for name, value in out._asdict().items() if value is not None} == {"fused"} | expected
+    for name in expected & {"gate", "image_summary", "text_summary"}:
+        assert getattr(out, name).shape == (4, 32)
+    one = kind == "bidirectional_vectors"
+    for name, shape in (("image_to_text", (16, 9)), ("text_to_image", (9, 16))):
+        if name in expected:
+            assert getattr(out, name).shape == (4, 4, *((1, 1) if one else shape))
+            assert torch.allclose(getattr(out, name).sum(-1), torch.ones(()))
+
+
+@every_kind
+def test_with_and_without_maps_give_the_same(kind):
+    layer, batch = build(kind).eval(), inputs()
+    assert torch.allclose(layer(*batch, return_maps=True).fused, layer(*batch, return_maps=False).fused, atol=1e-6)
+
+
+@every_kind
+def test_no_mask_is_a_mask_that_keeps_all(kind):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    assert torch.allclose(layer(image, text).fused, layer(image, text, torch.ones_like(keep)).fused, atol=1e-6)
+
+
+@every_kind
+@with_and_without_maps
+def test_what_padding_holds_does_not_matter(kind, maps):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    out = layer(image, text, keep, return_maps=maps)
+    for filler in (1e4, float("nan"), float("inf")):
+        other = layer(image, text.masked_fill(~keep[..., None], filler), keep, return_maps=maps)
+        assert all(a is b or torch.equal(a, b) for a, b in zip(out, other))
+
+
+@every_kind
+@with_and_without_maps
+def test_how_long_padding_is_does_not_matter(kind, maps):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    out = layer(image, text, keep, return_maps=maps).fused
+    longer = layer(image, F.pad(text, (0, 0, 0, 20), value=7.), F.pad(keep, (0, 20)), return_maps=maps).fused
+    assert torch.allclose(longer, out, atol=1e-6)
+    assert torch.allclose(layer(image[1:2], text[1:2, :2], return_maps=maps).fused, out[1:2], atol=1e-6)
+
+
+@every_kind
+@with_and_without_maps
+def test_padding_gets_no_gradient_even_when_it_is_nan(kind, maps):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    text = text.masked_fill(~keep[..., None], float("nan")).requires_grad_()
+    layer(image, text, keep, return_maps=maps).fused.square().sum().backward()
+    assert (text.grad[~keep] == 0).all() and text.grad[keep].abs().max() > 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+@every_kind
+@with_and_without_maps
+def test_an_item_without_words_is_no_nan_and_touches_no_other(kind, maps):
+    layer, (image, text, keep) = build(kind), inputs()
+    layer.eval()
+    empty = keep.clone()
+    empty[2] = False
+    one, two = (layer(image, text, k, return_maps=maps).fused for k in (keep, empty))
+    assert two.isfinite().all() and torch.allclose(one[[0, 1, 3]], two[[0, 1, 3]], atol=1e-6)
+    two.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+@every_kind
+def test_both_sides_reach_the_result_and_each_item_stands_alone(kind):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    out = layer(image, text, keep).fused
+    shift = torch.linspace(-2, 2, 32)
+    assert (layer(image + shift, text, keep).fused - out).abs().amax(1).min() > 1e-3
+    assert (layer(image, text + shift, keep).fused - out).abs().amax(1).min() > 1e-3
+    assert torch.allclose(layer(image[2:3], text[2:3], keep[2:3]).fused, out[2:3], atol=1e-6)
+
+
+# ---- seeds, dropout, gradients ----
+
+@every_kind
+def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone(kind):
+    torch.manual_seed(5)
+    first, state = build(kind, seed=3).state_dict(), torch.get_rng_state()
+    torch.manual_seed(5)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(6)
+    again, other = build(kind, seed=3).state_dict(), build(kind, seed=4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@every_kind
+def test_dropout_acts_in_training_only_and_as_set(kind):
+    batch = inputs()
+    layer = build(kind, dropout=0.5).train()
+    torch.manual_seed(0)
+    noisy = layer(*batch).fused
+    torch.manual_seed(0)
+    assert torch.equal(noisy, layer(*batch).fused) and not torch.equal(noisy, layer(*batch).fused)
+    assert torch.equal(layer.eval()(*batch).fused, build(kind, dropout=0.).train()(*batch).fused)
+
+
+@every_kind
+@with_and_without_maps
+def test_gradients_reach_every_parameter_that_they_can(kind, maps):
+    layer, batch = build(kind).eval(), inputs()
+    weight = torch.randn(layer.output_size, generator=torch.Generator().manual_seed(1))
+    (layer(*batch, return_maps=maps).fused * weight).sum().backward()
+    for name, p in layer.named_parameters():
+        if kind == "bidirectional_vectors" and (".query." in name or ".key." in name):
+            assert not p.grad.any(), f"{name}: attention over one key asks nothing"
+        elif name.endswith("key.bias"):
+            assert p.grad.abs().max() < 1e-5, f"{name}: it shifts all scores of a query alike"
+        else:
+            assert p.grad.abs().max() > 1e-5, name
+
+
+@every_kind
+def test_two_training_steps_are_equal_to_the_last_bit(kind):
+    def steps():
+        layer, batch = build(kind), inputs()
+        optimiser = torch.optim.AdamW(layer.parameters(), lr=0.01)
+        torch.manual_seed(0)
+        for _ in range(2):
+            optimiser.zero_grad()
+            layer(*batch, return_maps=False).fused.square().mean().backward()
+            optimiser.step()
+        return layer.state_dict()
+    first, second = steps(), steps()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- the numbers ----
+
+@every_kind
+@pytest.mark.parametrize("width, heads", [(32, 1), (32, 4), (64, 4), (64, 8), (384, 6), (384, 12), (768, 8), (768, 12)])
+def test_parameters_match_within_two_percent(kind, width, heads):
+    count = sum(p.numel() for p in build(kind, width, heads).parameters())
+    target = 10 * width**2 + 13 * width
+    assert bidirectional_parameters(width) == target
+    assert abs(count / target - 1) < 0.02
+    if kind in ("bidirectional", "bidirectional_vectors"):
+        assert count == target
+
+
+def test_the_hidden_width_is_the_nearest():
+    for target in range(500, 700):
+        hidden = matched_width(target=target, fixed=100, per_unit=37)
+        assert abs(100 + 37 * hidden - target) <= 18.5
+    assert matched_width(target=0, fixed=100, per_unit=37) == 1
+
+
+@every_kind
+@pytest.mark.parametrize("width, heads, patches, words", [(32, 4, 16, 9), (64, 8, 49, 1), (64, 1, 1, 24)])
+@with_and_without_maps
+def test_multiply_adds_are_half_of_what_pytorch_counts(kind, width, heads, patches, words, maps):
+    layer, g = build(kind, width, heads).eval(), torch.Generator().manual_seed(0)
+    image, text = torch.randn(2, patches, width, generator=g), torch.randn(2, words, width, generator=g)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        layer(image, text, return_maps=maps)
+    assert 2 * 2 * fusion_multiply_adds(layer, patches, words) == counter.get_total_flops()
+
+
+def test_multiply_adds_of_one_layer_by_hand():
+    D, Ni, Nt = 32, 16, 9
+    assert fusion_multiply_adds(build("bidirectional"), Ni, Nt) == 2 * (2 * (Ni + Nt) * D**2 + 2 * Ni * Nt * D) + 2 * D**2
+    assert fusion_multiply_adds(build("bidirectional_vectors"), Ni, Nt) == 2 * (4 * D**2 + 2 * D) + 2 * D**2
+    assert fusion_multiply_adds(build("sum"), Ni, Nt) == fusion_multiply_adds(build("sum"), 1, 1)
+
+
+# ---- the late average ----
+
+def late_head(classes=5, **settings):
+    torch.manual_seed(0)
+    return LateAverageHead(hidden_size=32, num_classes=classes, **{"init_std": 0.5} | settings)
+
+
+def test_late_average_is_the_mean_of_two_softmaxes():
+    head, fused = late_head().eval(), torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    logits = head(fused)
+    one, two = head.weights
+    mean = ((fused[:, :32] @ one.T).softmax(-1) + (fused[:, 32:] @ two.T).softmax(-1)) / 2
+    assert logits.shape == (6, 5) and torch.allclose(logits.softmax(-1), mean, atol=1e-6)
+    assert torch.allclose(F.cross_entropy(logits, torch.arange(6) % 5), -mean.log()[torch.arange(6), torch.arange(6) % 5].mean(), atol=1e-6)
+
+
+def test_late_average_stays_finite_where_one_side_is_certain_and_wrong():
+    head = late_head(classes=2, init_std=1.).eval()
+    fused = (1e5 * torch.randn(8, 64, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    logits = head(fused)
+    assert logits.isfinite().all() and (logits.max(-1).values >= math.log(0.5) - 1e-6).all()
+    F.cross_entropy(logits, torch.zeros(8, dtype=torch.long)).backward()
+    assert fused.grad.isfinite().all()
+
+
+def test_late_average_head_starts_as_set_and_gives_its_weights_to_a_penalty():
+    head = late_head(classes=500, init_std=0.03)
+    assert not head.image.bias.any() and not head.text.bias.any()
+    assert all(abs(w.std() / 0.03 - 1) < 0.03 for w in head.weights) and not torch.equal(*head.weights)
+    sum(w.square().sum() for w in head.weights).backward()
+    assert torch.equal(head.image.weight.grad, 2 * head.image.weight) and torch.equal(head.text.weight.grad, 2 * head.text.weight)
+    assert head.image.bias.grad is None
+    fused = torch.ones(3, 64)
+    torch.manual_seed(0)
+    assert not torch.equal(head(fused), head(fused)) and torch.equal(head.eval()(fused), head(fused))
+
+
+# ---- errors ----
+
+def test_unknown_kind_is_refused_with_the_names():
+    with pytest.raises(ValueError) as error:
+        build_fusion(kind="product", hidden_size=32, num_heads=4)
+    assert "'product'" in str(error.value) and all(kind in str(error.value) for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", ATTENTIVE)
+def test_heads_that_do_not_divide_the_width_are_refused(kind):
+    with pytest.raises(ValueError, match="not a multiple of num_heads"):
+        build(kind, 32, 5)
+
+
+@every_kind
+def test_constructor_is_keyword_only(kind):
+    with pytest.raises(TypeError):
+        FUSIONS[kind](32, 4)
