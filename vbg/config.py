@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import os
 import random
-import sys
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['PROFILES', 'RECIPES', 'GLOSSARY', 'root', 'home', 'write_atomic', 'Profile', 'profile', 'recipe_folder',
-           'seed_everything']
+__all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'RECIPES', 'EXPERIMENTS', 'GLOSSARY', 'root', 'home', 'write_atomic',
+           'Profile', 'profile', 'Variant', 'Experiment', 'experiment_overrides', 'experiment_store', 'seed_everything']
 
 # %% ../nbs/00_config.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -55,6 +55,7 @@ class Profile:
     fusion: dict = field(default_factory=dict)  # arguments of the fusion layer
     model: dict = field(default_factory=dict)  # head and auxiliary heads
     train: dict = field(default_factory=dict)  # optimiser, schedule, batch, augmentation
+    adaptation: dict = field(default_factory=dict)  # masked-language-model training before the study (`vbg.adaptation`)
     evaluation: dict = field(default_factory=dict)  # bootstrap resamples and seed
 
 # %% ../nbs/00_config.ipynb #f2eeefd0
@@ -76,19 +77,21 @@ _MINI = dict(
     seeds=(0, 1, 2),
     data=_mini_data("data/mini", 2400, 40),
     vision=dict(image_size=64, patch_size=8, hidden_size=64, num_layers=3, num_heads=4, intermediate_size=128,
-                stem="conv", position="sincos", init_std=0.08, checkpoint=None),
+                stem="conv", position="sincos", norm="pre", cls=True, init_std=0.08, layers=None, checkpoint=None),
     text=dict(vocab_size=2000, max_length=64, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128,
-              init_std=0.08, checkpoint=None),
-    fusion=dict(num_heads=4, dropout=0.1),
-    model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5),
+              activation="gelu", init_std=0.08, checkpoint=None),
+    fusion=dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1),
+    model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, metadata=()),
     train=dict(epochs=24, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
-               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no"),
+               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no", encoders="trained"),
+    adaptation=dict(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
 
 # %% ../nbs/00_config.ipynb #382de284
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4))
 _SMOKE["train"] |= dict(epochs=2)
+_SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
 _SMOKE["evaluation"] |= dict(resamples=200)
@@ -98,12 +101,14 @@ _PAPER = copy.deepcopy(_MINI) | dict(
     data=dict(met=dict(reader="met", folder="data/met", options=dict(label_set="coarse", lenient=True)),
               coco=dict(reader="coco", folder="data/coco", options=dict(label="supercategory", captions="random", lenient=True))),
     vision=dict(image_size=224, patch_size=16, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
-                stem="linear", position="learned", init_std=0.02, checkpoint="google/vit-base-patch16-224-in21k"),
+                stem="linear", position="learned", norm="pre", cls=True, init_std=0.02, layers=None,
+                checkpoint="google/vit-base-patch16-224-in21k"),
     text=dict(vocab_size=30522, max_length=128, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
-              init_std=0.02, checkpoint="google-bert/bert-base-uncased"),
-    fusion=dict(num_heads=12, dropout=0.1))
+              activation="gelu", init_std=0.02, checkpoint="google-bert/bert-base-uncased"),
+    fusion=dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1))
 _PAPER["train"] |= dict(encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0)
 _PAPER["model"] |= dict(auxiliary_weight=0.0)
+_PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER)
 
 # %% ../nbs/00_config.ipynb #ef1b90b8
@@ -130,6 +135,37 @@ def _refuse_unknown(key, known, what):
     if key not in known:
         raise ValueError(f"no {what} is called {key!r}; there are {', '.join(sorted(known))}")
 
+# %% ../nbs/00_config.ipynb #e2f6675c
+@dataclass(frozen=True)
+class Variant:
+    "One row of Table 4: which of the three modules take part."
+    row: str  # the name printed in Table 4
+    image: bool  # ViT
+    text: bool  # BERT
+    gan: bool  # GAN
+
+VARIANTS = {
+    "vbg": Variant("VBG", True, True, True),
+    "without_vit": Variant("without ViT", False, True, True),
+    "without_bert": Variant("without BERT", True, False, True),
+    "without_gan": Variant("without GAN", True, True, False),
+    "without_vit_bert": Variant("without ViT & BERT", False, False, True),
+    "without_bert_gan": Variant("without BERT & GAN", True, False, False),
+    "without_vit_gan": Variant("without ViT & GAN", False, True, False),
+}
+STUDY_MODELS = tuple(name for name, variant in VARIANTS.items() if not variant.gan)  # those that need no generated pairs
+
+# %% ../nbs/00_config.ipynb #a8899b79
+@dataclass(frozen=True)
+class Experiment:
+    "What is changed, on which models, data sets and seeds, and on what it is judged."
+    models: tuple  # names of `VARIANTS`
+    changes: dict  # name of a row -> overrides of the profile; {} is the reference
+    datasets: tuple | None = None  # None: all of the profile
+    seeds: tuple | None = None  # None: all of the profile
+    splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
+    schedule: float = 0.5  # share of the profile's epochs
+
 # %% ../nbs/00_config.ipynb #b8101a44
 RECIPES = {
     "as in the profile": {},
@@ -140,12 +176,51 @@ RECIPES = {
     "linear patch embedding": {"vision": dict(stem="linear")},
 }
 
-def recipe_folder(
+# %% ../nbs/00_config.ipynb #4e093aef
+_AS_PRINTED = dict(stem="linear", position="learned", norm="post", cls=False, init_std=0.02)  # Eq. 1-7 and the library's own spread
+_PRINTED = {"linear patches (Eq. 1)": "stem", "learned positions (Eq. 2)": "position", "no [CLS] (Eq. 2)": "cls",
+            "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
+_FUSIONS = {"pooled vectors": "bidirectional_vectors", "image reads text": "image_reads_text", "text reads image": "text_reads_image",
+            "gated": "gated", "sum": "sum", "concatenation": "concatenation", "late average": "late_average"}
+_LAYERS, _METADATA = {"vision": dict(layers=(1, 2, 3))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
+EXPERIMENTS = {
+    "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",), schedule=1),
+    "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
+        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}),
+    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")}}),
+    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}),
+    "adaptation": Experiment(("without_gan", "without_vit_gan"), {
+        "from scratch": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
+    "inputs": Experiment(("without_gan",), {
+        "last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA}, datasets=("met",)),
+}
+
+# %% ../nbs/00_config.ipynb #722cc5fb
+def experiment_overrides(
     profile: str,  # 'smoke', 'mini' or 'paper'
-    name: str,  # a key of `RECIPES`
+    experiment: str,  # a key of `EXPERIMENTS`
+    change: str,  # a row of it
+) -> dict:  # section -> {setting: value}
+    "The overrides that make a row: its change, and the shortened schedule."
+    asked = EXPERIMENTS[experiment]
+    epochs = max(1, round(PROFILES[profile]["train"]["epochs"] * asked.schedule))
+    short = {} if asked.schedule == 1 else {"train": {"epochs": epochs}}
+    both = {section: short.get(section, {}) | asked.changes[change].get(section, {}) for section in short | asked.changes[change]}
+    depth = PROFILES[profile]["vision"]["num_layers"]
+    if both.get("vision", {}).get("layers"):
+        both["vision"] = both["vision"] | dict(layers=tuple(layer for layer in both["vision"]["layers"] if layer <= depth))
+    return both
+
+def experiment_store(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    experiment: str,  # a key of `EXPERIMENTS`
+    change: str,  # a row of it
 ) -> str:  # the `store` of its runs
-    "Name of the folder under runs/ that holds the runs of a candidate; the profile as it is has the study's own runs."
-    return f"{profile}-recipe-{name.replace(' ', '-')}" if RECIPES[name] else profile
+    "Name of the folder under runs/ that holds the runs of a row. Rows that change nothing share one folder a schedule."
+    if EXPERIMENTS[experiment].changes[change]:
+        words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
+        return f"{profile}-{experiment}-{words}"
+    return profile if EXPERIMENTS[experiment].schedule == 1 else f"{profile}-half"
 
 # %% ../nbs/00_config.ipynb #e0a0151f
 def seed_everything(
@@ -159,6 +234,7 @@ def seed_everything(
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # 5 % of a step; no code here reads memory before writing it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if threads:
         torch.set_num_threads(threads)
