@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertModel, DistilBertModel, PreTrainedConfig, PreTrainedTokenizerFast, RobertaModel, XLMRobertaModel
 
 from .data import DataError
 from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention, seeded, split_heads
 
 # %% auto #0
-__all__ = ['SPECIAL_TOKENS', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer', 'tokenise', 'trim', 'mask_tokens',
-           'embed_tokens', 'feed_forward', 'word_probabilities', 'TextEncoder']
+__all__ = ['SPECIAL_TOKENS', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer', 'tokenise', 'trim',
+           'mask_tokens', 'embed_tokens', 'feed_forward', 'transform_for_words', 'word_probabilities',
+           'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder', 'text_multiply_adds']
 
 # %% ../nbs/07_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
@@ -84,19 +85,32 @@ def tokenizer_for(
 def load_tokenizer(
     checkpoint: str | Path,  # folder with tokenizer.json, or a hub name
     offline: bool = False,  # True: folder and local cache only
-) -> PreTrainedTokenizerFast:  # the tokenizer
+) -> PreTrainedTokenizerFast:  # WordPiece (BERT, DistilBERT), byte-level BPE (RoBERTa) or Unigram (XLM-R)
     "Read a tokenizer. `tokenizer.save_pretrained(folder)` writes one, as JSON. Raises DataError when there is none."
     checkpoint = str(checkpoint)
     try:
-        try:
-            return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        except OSError:
-            if offline or Path(checkpoint).is_dir():
-                raise
-            return AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError("no tokenizer could be read here", file=checkpoint, remedy="give a folder that holds tokenizer.json and "
-                        f"tokenizer_config.json, or, with a network, run `hf download {checkpoint}` once") from error
+        tokenizer = _cached_first(AutoTokenizer.from_pretrained, checkpoint, offline)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise DataError("no tokenizer could be read here", file=checkpoint, remedy=_remedy(checkpoint, "tokenizer.json")) from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise DataError("its tokenizer has no words: the files of the vocabulary are absent", file=checkpoint,
+                        remedy=_remedy(checkpoint, "tokenizer.json"))
+    return tokenizer
+
+# %% ../nbs/07_text.ipynb #5827fdaa
+def _cached_first(read, checkpoint, offline):
+    "Read from the folder or the local cache; from the hub only what is in neither."
+    try:
+        return read(checkpoint, local_files_only=True)
+    except OSError:
+        if offline or Path(checkpoint).is_dir():
+            raise
+        return read(checkpoint)
+
+def _remedy(checkpoint, file):
+    from huggingface_hub.constants import HF_HUB_CACHE
+    return (f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, run `hf download {checkpoint}` once; "
+            f"it is then kept in {HF_HUB_CACHE}")
 
 # %% ../nbs/07_text.ipynb #349daad9
 def tokenise(
@@ -104,11 +118,13 @@ def tokenise(
     tokenizer: PreTrainedTokenizerFast,  # from `tokenizer_for`
     max_length: int,  # L; longer texts are cut, shorter ones padded
 ):  # the same object, now with `input_ids` (N, K, L) int32 and `attention_mask` (N, K, L) bool
-    "Add token numbers to the data: K texts an example, L tokens a text."
+    "Add token numbers to the data: K texts an example, L tokens a text. Raises DataError when the tokenizer cannot pad."
+    if tokenizer.pad_token_id is None:
+        raise DataError("the tokenizer has no padding token", file=tokenizer.name_or_path or None, remedy="take a checkpoint whose tokenizer names its pad_token")
     K = max(map(len, data.texts), default=1)
     flat = [texts[k % len(texts)] if texts else "" for texts in data.texts for k in range(K)]
-    tokens = tokenizer(flat, padding="max_length", truncation=True, max_length=max_length, return_tensors="np",
-                       return_token_type_ids=False)
+    tokens = tokenizer(flat, padding="max_length", truncation=True, max_length=max_length, return_tensors="np", padding_side="right",
+                       truncation_side="right", return_token_type_ids=False)
     shape = (len(data.texts), K, max_length)
     data.input_ids = tokens["input_ids"].astype("int32").reshape(shape)
     data.attention_mask = tokens["attention_mask"].astype(bool).reshape(shape)
@@ -124,14 +140,16 @@ def trim(
     return input_ids[:, :longest], attention_mask[:, :longest]
 
 def mask_tokens(
-    input_ids: Tensor,  # `(B, L)`, [CLS] first, [SEP] last
+    input_ids: Tensor,  # `(B, L)`, [CLS] or <s> first, [SEP] or </s> last
     attention_mask: Tensor,  # `(B, L)`, padding at the end
     *,
     probability: float,  # that a word is hidden; 0 changes nothing
-    mask_token_id: int,  # number of [MASK]
+    mask_token_id: int,  # number of the mask token; None (a tokenizer without one) raises DataError
     generator: torch.Generator,  # CPU generator: the same state hides the same words
 ) -> Tensor:  # `(B, L)`, a copy
     "Hide random words behind [MASK], so that no single word becomes the whole evidence. For training only."
+    if mask_token_id is None:
+        raise DataError("the tokenizer has no mask token", remedy="set token_masking to 0, or take a checkpoint that has one")
     hide = torch.rand(input_ids.shape, generator=generator).to(input_ids.device) < probability
     words = attention_mask.bool() & attention_mask.bool().roll(-1, dims=1)  # another token follows: not [SEP]
     words[:, 0] = words[:, -1] = False
@@ -160,6 +178,15 @@ def feed_forward(
     return outer(getattr(F, activation)(inner(hidden_states)))
 
 # %% ../nbs/07_text.ipynb #20e4d688
+def transform_for_words(
+    hidden_states: Tensor,  # `(B, L, D)`
+    dense: nn.Linear,  # D to D
+    norm: nn.Module,  # layer normalisation
+    activation: str = "gelu",  # name of a function of torch.nn.functional
+) -> Tensor:  # `(B, L, D)` H
+    "BERT's step before Eq. 14."
+    return norm(getattr(F, activation)(dense(hidden_states)))
+
 def word_probabilities(
     hidden_states: Tensor,  # `(B, L, D)` H
     weight: Tensor,  # `(V, D)` W_vocab, transposed
@@ -168,44 +195,121 @@ def word_probabilities(
     "Probability of each word at each place, Eq. 14."
     return F.linear(hidden_states, weight, bias).softmax(-1)
 
+# %% ../nbs/07_text.ipynb #b6a68738
+def next_sentence_probabilities(
+    hidden_states: Tensor,  # `(B, L, D)`; the first token is read
+    pooler: nn.Linear,  # D to D
+    head: nn.Linear,  # D to 2
+) -> Tensor:  # `(B, 2)`: continues, does not
+    "Probability that the second text continues the first (the task named after Eq. 14)."
+    return head(torch.tanh(pooler(hidden_states[:, 0]))).softmax(-1)
+
+# %% ../nbs/07_text.ipynb #4baa8a85
+def classification_loss(
+    probabilities: Tensor,  # `(m, C)`, rows sum to 1
+    targets: Tensor,  # `(m, C)` y, one-hot
+) -> Tensor:  # scalar, summed over items
+    "Cross-entropy as the paper prints it after Eq. 14."
+    return -torch.xlogy(targets, probabilities).sum()
+
+# %% ../nbs/07_text.ipynb #f355723a
+class _DistilBert(DistilBertModel):
+    "The library's class; there is no pooler to leave out."
+    def __init__(self, config, add_pooling_layer=False):
+        super().__init__(config)
+
+_SIZES = dict(hidden_size="hidden_size", num_layers="num_hidden_layers", num_heads="num_attention_heads",
+              intermediate_size="intermediate_size", activation="hidden_act")
+_DISTIL = dict(hidden_size="dim", num_layers="n_layers", num_heads="n_heads", intermediate_size="hidden_dim", activation="activation")
+
+# %% ../nbs/07_text.ipynb #84b1d1e7
+TEXT_FAMILIES = {"bert": BertModel, "distilbert": _DistilBert, "roberta": RobertaModel, "xlm-roberta": XLMRobertaModel}
+
+def text_family(
+    checkpoint: str,  # folder or hub name
+    offline: bool = False,  # True: folder and local cache only
+) -> str:  # key of `TEXT_FAMILIES`
+    "Which family a checkpoint is of. Raises DataError when it has no config.json or is of another family."
+    config, cause = {}, None  # the library gives {} for a folder without one
+    try:
+        config, _ = _cached_first(PreTrainedConfig.get_config_dict, checkpoint, offline)
+    except (OSError, ValueError) as error:
+        cause = error
+    if not config:
+        raise DataError("no config.json could be read here", file=checkpoint, remedy=_remedy(checkpoint, "config.json and model.safetensors")
+                        + ", or set `checkpoint` to None to train from scratch") from cause
+    if config.get("model_type") not in TEXT_FAMILIES:
+        raise DataError(f"its model_type is {config.get('model_type')!r}, which is no text encoder known here", file=checkpoint,
+                        remedy=f"take a checkpoint of {', '.join(TEXT_FAMILIES)}")
+    return config["model_type"]
+
 # %% ../nbs/07_text.ipynb #498e818b
 class TextEncoder(nn.Module):
-    "Token numbers to tokens, Eq. 8-13, by a `BertModel` inside. Raises ValueError on a setting that does not fit, DataError on a checkpoint."
+    "Token numbers to tokens, Eq. 8-13. Raises ValueError on a setting that does not fit, DataError on a checkpoint. None: as in the checkpoint."
 
     def __init__(
         self, *,
-        vocab_size: int,  # V, `len(tokenizer)`
-        max_length: int = 64,  # n, tokens at most
-        hidden_size: int = 64,  # d_model
-        num_layers: int = 2,  # Transformer blocks
-        num_heads: int = 4,  # h
-        intermediate_size: int = 128,  # width inside the feed-forward network
-        dropout: float = 0.0,  # within the layers
+        vocab_size: int | None,  # V, `len(tokenizer)`; a checkpoint may hold more
+        max_length: int | None = 64,  # n, tokens at most
+        hidden_size: int | None = 64,  # d_model
+        num_layers: int | None = 2,  # Transformer blocks
+        num_heads: int | None = 4,  # h
+        intermediate_size: int | None = 128,  # width inside the feed-forward network
+        dropout: float = 0.0,  # within fresh layers; a checkpoint keeps its own
         init_std: float = 0.02,  # spread of fresh weights
-        activation: str = "gelu",  # 'gelu' as pretrained, 'relu' as printed (Eq. 13)
+        activation: str | None = "gelu",  # 'gelu' as pretrained, 'relu' as printed (Eq. 13)
         checkpoint: str | None = None,  # folder or hub name; sizes are then compared with it
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
     ):
         super().__init__()
-        sizes = dict(vocab_size=vocab_size, hidden_size=hidden_size, num_hidden_layers=num_layers, num_attention_heads=num_heads,
-                     intermediate_size=intermediate_size, hidden_act=activation)
-        self.bert = _build_bert(sizes, max_length, dropout, init_std, checkpoint, seed)
+        sizes = dict(hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, intermediate_size=intermediate_size, activation=activation)
+        self.transformer = (_fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed) if checkpoint is None
+                            else _pretrained(vocab_size, max_length, sizes, str(checkpoint)))
+        self.hidden_size = self.transformer.config.hidden_size
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # `(B, L)` twice to `(B, L, D)`
-        return self.bert(input_ids.long(), attention_mask).last_hidden_state
+        return self.transformer(input_ids.long(), attention_mask).last_hidden_state
 
 # %% ../nbs/07_text.ipynb #bf8681a2
-def _build_bert(sizes, max_length, dropout, init_std, checkpoint, seed):
-    "A pretrained or a fresh `BertModel`."
-    if sizes["hidden_size"] % sizes["num_attention_heads"]:
-        raise ValueError(f"hidden_size {sizes['hidden_size']} is not a multiple of num_heads {sizes['num_attention_heads']}")
-    if checkpoint is None:
-        config = BertConfig(**sizes, max_position_embeddings=max_length, hidden_dropout_prob=dropout,
-                            attention_probs_dropout_prob=dropout, initializer_range=init_std, attn_implementation="sdpa")
-        with seeded(seed):
-            return BertModel(config, add_pooling_layer=False)
-    model = load_checkpoint(BertModel, checkpoint, **sizes)
-    if model.config.max_position_embeddings < max_length:
-        raise DataError(f"it has {model.config.max_position_embeddings} positions, fewer than max_length {max_length}",
-                        file=checkpoint, remedy="lower max_length")
+def _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed):
+    "A `BertModel` from scratch."
+    absent = [name for name, value in (sizes | dict(vocab_size=vocab_size, max_length=max_length)).items() if value is None]
+    if absent:
+        raise ValueError(f"{', '.join(absent)}: without a checkpoint a size cannot be None")
+    if sizes["hidden_size"] % sizes["num_heads"]:
+        raise ValueError(f"hidden_size {sizes['hidden_size']} is not a multiple of num_heads {sizes['num_heads']}")
+    config = BertConfig(**{_SIZES[name]: value for name, value in sizes.items()}, vocab_size=vocab_size, max_position_embeddings=max_length,
+                        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, initializer_range=init_std,
+                        attn_implementation="sdpa")
+    with seeded(seed):
+        return BertModel(config, add_pooling_layer=False)
+
+# %% ../nbs/07_text.ipynb #7d251d96
+def _positions(config):
+    "Places that a text may have. RoBERTa and XLM-R count from the number of their padding token plus 1."
+    return config.max_position_embeddings - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+
+def _pretrained(vocab_size, max_length, sizes, checkpoint):
+    "The encoder of a checkpoint, compared with the settings."
+    family = text_family(checkpoint)
+    names = _DISTIL if family == "distilbert" else _SIZES
+    model = load_checkpoint(TEXT_FAMILIES[family], checkpoint, **{names[name]: value for name, value in sizes.items()})
+    if max_length is not None and _positions(model.config) < max_length:
+        raise DataError(f"it has {_positions(model.config)} positions, fewer than max_length {max_length}", file=checkpoint, remedy="lower max_length")
+    if vocab_size is not None and model.config.vocab_size < vocab_size:
+        raise DataError(f"it knows {model.config.vocab_size} words and the tokenizer {vocab_size}", file=checkpoint,
+                        remedy="take the tokenizer of the checkpoint")
     return model
+
+# %% ../nbs/07_text.ipynb #c314227d
+def text_multiply_adds(
+    encoder: nn.Module,  # TextEncoder
+    length: int,  # n, tokens of the text
+) -> int:  # multiply-adds for one text
+    "Work of the linear layers and attention products for one text. Raises ValueError for another kind of encoder."
+    config = getattr(getattr(encoder, "transformer", None), "config", None)
+    if getattr(config, "model_type", None) not in TEXT_FAMILIES:
+        raise ValueError(f"multiply-adds are known for {', '.join(TEXT_FAMILIES)}, not for {type(encoder).__name__}")
+    names = _DISTIL if config.model_type == "distilbert" else _SIZES
+    width, layers, inner = (getattr(config, names[name]) for name in ("hidden_size", "num_layers", "intermediate_size"))
+    return layers * (4 * length * width**2 + 2 * length * width * inner + 2 * length**2 * width)

@@ -1,0 +1,250 @@
+"""Text encoders and tokenizers of every family, in the format in which the hub holds them."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, trainers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (AutoModel, AutoModelForMaskedLM, BertConfig, DistilBertConfig, DistilBertTokenizer, GPT2Config, PreTrainedTokenizerFast,
+                          RobertaConfig, RobertaTokenizer, XLMRobertaConfig, XLMRobertaTokenizer)
+
+from vbg.data import DataError, ExampleData
+from vbg.text import TEXT_FAMILIES, TextEncoder, load_tokenizer, mask_tokens, text_family, text_multiply_adds, tokenise, train_tokenizer, trim
+from vbg.vision import seeded
+
+TEXTS = ["A bronze vessel with a taotie mask.", "Blue and white porcelain dish, lotus scroll.", "Vessel of crackled porcelain, Ru kiln.",
+         "A bronze mirror with a lotus scroll, found in a tomb."] * 5
+OPEN = dict(hidden_size=None, num_layers=None, num_heads=None, intermediate_size=None)
+LENGTH = 16  # texts of the tests; every model has exactly so many positions
+
+
+def word_piece(folder):
+    "vocab.txt and all, as a BERT checkpoint has it."
+    vocabulary = train_tokenizer(TEXTS, 160).get_vocab()
+    DistilBertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    return len(vocabulary)
+
+
+def byte_level_bpe(folder):
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(TEXTS, vocab_size=300, min_frequency=1, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    trained.save_model(str(folder))
+    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines()[1:]]
+    RobertaTokenizer(vocab=json.loads((folder / "vocab.json").read_text()), merges=merges).save_pretrained(folder)
+    return trained.get_vocab_size()
+
+
+def unigram(folder):
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(TEXTS, trainers.UnigramTrainer(vocab_size=80, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>"))
+    vocabulary = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["vocab"]] + [("<mask>", 0.0)]
+    XLMRobertaTokenizer(vocab=vocabulary).save_pretrained(folder)
+    return len(vocabulary)
+
+
+def config_of(name, words):
+    sizes = dict(vocab_size=words + 3, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, initializer_range=0.2)
+    if name == "distilbert":
+        return DistilBertConfig(vocab_size=words + 3, max_position_embeddings=LENGTH, dim=32, n_layers=2, n_heads=4, hidden_dim=64, initializer_range=0.2)
+    if name == "bert":
+        return BertConfig(**sizes, max_position_embeddings=LENGTH)
+    kind = RobertaConfig if name == "roberta" else XLMRobertaConfig
+    return kind(**sizes, max_position_embeddings=LENGTH + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1)
+
+
+@pytest.fixture(scope="module", params=list(TEXT_FAMILIES))
+def checkpoint(request, tmp_path_factory):
+    "Family name and folder: a whole masked language model and its tokenizer."
+    folder = tmp_path_factory.mktemp(request.param)
+    words = dict(roberta=byte_level_bpe, **{"xlm-roberta": unigram}).get(request.param, word_piece)(folder)
+    with seeded(0):
+        AutoModelForMaskedLM.from_config(config_of(request.param, words)).save_pretrained(folder)
+    return request.param, folder
+
+
+def tokens(folder, length=LENGTH, texts=(["a bronze mask"], ["Vessel of porcelain, crackled, with a lotus scroll and a mirror, found in a tomb", "a lotus"], [""])):
+    n = len(texts)
+    data = ExampleData(pixels=np.zeros((n, 4, 4, 3), np.uint8), label=np.zeros(n, np.int64), ids=np.arange(n).astype(str), texts=list(texts),
+                       class_names=["a"], split=np.array(["train"] * n))
+    return tokenise(data, load_tokenizer(folder), length)
+
+
+def rows(data, k=0):
+    return torch.from_numpy(data.input_ids[:, k]), torch.from_numpy(data.attention_mask[:, k])
+
+
+def encoder(folder, **change):
+    return TextEncoder(**dict(vocab_size=len(load_tokenizer(folder)), max_length=LENGTH, **OPEN, checkpoint=str(folder)) | change).eval()
+
+
+# ---- tokenizers ----
+
+def test_tokens_of_a_text_are_framed_and_padded_as_the_family_does_it(checkpoint):
+    name, folder = checkpoint
+    tokenizer, data = load_tokenizer(folder), tokens(folder)
+    first, last, pad = (0, 2, 1) if "roberta" in name else (2, 3, 0)
+    assert (tokenizer.pad_token_id, tokenizer.mask_token_id is None) == (pad, False)
+    assert data.input_ids.shape == data.attention_mask.shape == (3, 2, LENGTH)
+    for ids, keep in zip(data.input_ids.reshape(-1, LENGTH), data.attention_mask.reshape(-1, LENGTH)):
+        assert ids[0] == first and ids[keep][-1] == last and (ids[~keep] == pad).all() and (ids[keep] != pad).all()
+        assert (np.diff(keep.astype(int)) <= 0).all()  # padding at the end
+    assert data.input_ids[2, 0][data.attention_mask[2, 0]].tolist() == [first, last]  # an empty text
+    assert data.attention_mask[1, 0].all()  # a long text is cut
+    words = tokenizer.decode(data.input_ids[0, 0][data.attention_mask[0, 0]], skip_special_tokens=True)
+    assert words.strip() == "a bronze mask"
+
+
+def test_only_words_are_hidden(checkpoint):
+    name, folder = checkpoint
+    tokenizer = load_tokenizer(folder)
+    for k in (0, 1):
+        ids, keep = rows(tokens(folder), k)
+        hidden = mask_tokens(ids, keep, probability=1.0, mask_token_id=tokenizer.mask_token_id, generator=torch.Generator())
+        special = torch.isin(ids, torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id]))
+        assert torch.equal(hidden == tokenizer.mask_token_id, ~special) and torch.equal(hidden[special], ids[special])
+
+
+def test_a_tokenizer_without_padding_or_mask_is_named(tmp_path):
+    bare = Tokenizer(models.WordPiece({"[UNK]": 0, "bronze": 1, "mask": 2}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="[UNK]").save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="no padding token"):
+        tokens(tmp_path)
+    with pytest.raises(DataError, match="no mask token"):
+        mask_tokens(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4), probability=0.1, mask_token_id=load_tokenizer(tmp_path).mask_token_id,
+                    generator=torch.Generator())
+
+
+def test_a_config_without_vocabulary_is_no_tokenizer(checkpoint, tmp_path):
+    name, folder = checkpoint
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(DataError, match="no words|no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_learnt_tokenizer_beside_a_model_is_read_as_it_was_learnt(tmp_path):
+    learnt = train_tokenizer(TEXTS, 90)
+    learnt.save_pretrained(tmp_path)
+    config_of("bert", 90).save_pretrained(tmp_path)
+    for text in ("A BRONZE mask", "étude, Ölbild", "[MASK] scroll", ""):
+        assert load_tokenizer(tmp_path)(text)["input_ids"] == learnt(text)["input_ids"]
+
+
+# ---- encoders ----
+
+def test_tokens_are_those_of_the_model_itself(checkpoint):
+    name, folder = checkpoint
+    ids, keep = rows(tokens(folder))
+    own = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected, found = own(ids.long(), attention_mask=keep.long()).last_hidden_state, encoder(folder)(ids, keep)
+    assert text_family(str(folder)) == name and encoder(folder).hidden_size == 32 == found.shape[-1]
+    assert torch.allclose(found[keep], expected[keep], atol=1e-5)
+    assert found.std() > 0.1
+
+
+def test_padding_reaches_no_word(checkpoint):
+    name, folder = checkpoint
+    model, (ids, keep) = encoder(folder), rows(tokens(folder))
+    with torch.no_grad():
+        whole = model(ids, keep)
+        short, mask = trim(ids[[0, 2]], keep[[0, 2]])
+        assert short.shape[1] < LENGTH
+        trimmed = model(short, mask)
+        alone = model(ids[:1, :int(keep[0].sum())])
+    assert torch.allclose(trimmed[mask], whole[[0, 2]][:, :short.shape[1]][mask], atol=1e-5)
+    assert torch.allclose(alone[0], whole[0][keep[0]], atol=1e-5)
+
+
+def test_sizes_that_differ_are_refused_under_the_names_of_the_family(checkpoint):
+    name, folder = checkpoint
+    distil = name == "distilbert"
+    for setting, theirs, value in (("hidden_size", "dim" if distil else "hidden_size", 64), ("num_layers", "n_layers" if distil else "num_hidden_layers", 3),
+                                   ("num_heads", "n_heads" if distil else "num_attention_heads", 8),
+                                   ("intermediate_size", "hidden_dim" if distil else "intermediate_size", 32),
+                                   ("activation", "activation" if distil else "hidden_act", "relu")):
+        with pytest.raises(DataError, match=f"^.*: {theirs} is .* in the checkpoint and {value} in the settings"):
+            encoder(folder, **{setting: value})
+    assert encoder(folder, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64).hidden_size == 32
+
+
+def test_every_position_can_be_used_and_not_one_more(checkpoint):
+    name, folder = checkpoint
+    ids, keep = rows(tokens(folder))
+    assert keep[1].all() and torch.isfinite(encoder(folder, max_length=None)(ids, keep)).all()
+    with pytest.raises(DataError, match=f"it has {LENGTH} positions, fewer than max_length {LENGTH + 1}. Remedy: lower max_length"):
+        encoder(folder, max_length=LENGTH + 1)
+
+
+def test_the_vocabulary_must_hold_the_tokenizer(checkpoint):
+    name, folder = checkpoint
+    words = len(load_tokenizer(folder))
+    assert encoder(folder, vocab_size=words + 3).transformer.config.vocab_size == words + 3
+    encoder(folder, vocab_size=None)
+    with pytest.raises(DataError, match=f"knows {words + 3} words and the tokenizer {words + 4}"):
+        encoder(folder, vocab_size=words + 4)
+
+
+def test_missing_weights_are_refused(checkpoint, tmp_path):
+    name, folder = checkpoint
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    left = {key: value.clone() for key, value in weights.items() if "layer.1." not in key and "layers.1." not in key}
+    assert len(left) == len(weights) - 16
+    save_file(left, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="16 weights are absent"):
+        encoder(tmp_path)
+
+
+def test_the_same_checkpoint_gives_the_same_bits(checkpoint):
+    name, folder = checkpoint
+    ids, keep = rows(tokens(folder))
+    torch.manual_seed(1)
+    first = encoder(folder)(ids, keep)
+    torch.manual_seed(2)
+    assert torch.equal(encoder(folder)(ids, keep), first)
+
+
+def test_work_is_half_of_what_the_profiler_counts(checkpoint):
+    name, folder = checkpoint
+    model = encoder(folder)
+    for length in (3, LENGTH):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            model(torch.full((1, length), 5))
+        assert 2 * text_multiply_adds(model, length) == counter.get_total_flops()
+
+
+# ---- what is refused ----
+
+def test_another_kind_of_model_is_refused_by_name(tmp_path):
+    GPT2Config(n_embd=32, n_layer=1, n_head=4).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="'gpt2', which is no text encoder known here. Remedy: take a checkpoint of bert, distilbert, roberta, xlm-roberta"):
+        TextEncoder(vocab_size=9, **OPEN, checkpoint=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    with pytest.raises(DataError, match="model_type is None"):
+        text_family(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="no config.json"):
+        text_family(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(DataError, match="no config.json"):
+        text_family(str(tmp_path))
+
+
+def test_offline_the_error_names_checkpoint_cache_and_command():
+    for read in (lambda: TextEncoder(vocab_size=9, checkpoint="nobody/absent"), lambda: load_tokenizer("nobody/absent", offline=True)):
+        with pytest.raises(DataError) as caught:
+            read()
+        for part in ("nobody/absent", "hf download nobody/absent", "hub"):
+            assert part in str(caught.value)
+
+
+def test_from_scratch_every_size_is_needed():
+    with pytest.raises(ValueError, match="num_layers, max_length: without a checkpoint"):
+        TextEncoder(vocab_size=9, num_layers=None, max_length=None)
+    with pytest.raises(ValueError, match="33 is not a multiple of num_heads 4"):
+        TextEncoder(vocab_size=9, hidden_size=33)
