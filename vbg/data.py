@@ -35,9 +35,9 @@ from .config import home, write_atomic
 
 # %% auto #0
 __all__ = ['SPLITS', 'DataError', 'require_file', 'require_columns', 'Examples', 'drop_rows', 'image_present', 'check_examples',
-           'merge_tiny', 'assign_splits', 'decode_image', 'read_image', 'near_pairs', 'colour_distance', 'data_card',
-           'card_tables', 'show_card', 'data_fingerprint', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take',
-           'select', 'load_examples']
+           'merge_tiny', 'assign_splits', 'assign_folds', 'decode_image', 'read_image', 'near_pairs', 'colour_distance',
+           'data_card', 'card_tables', 'show_card', 'data_fingerprint', 'load_dataset_dir', 'build_dataset',
+           'ExampleData', 'take', 'select', 'load_examples']
 
 # %% ../nbs/01_data.ipynb #cdaaa4b7
 class DataError(ValueError):
@@ -226,6 +226,31 @@ def assign_splits(
     place = (middle > test).astype(int) + (middle > test + validation)
     split = pd.Series(np.array(SPLITS[::-1], object)[place], queue.unit)
     return replace(examples, table=examples.table.assign(split=unit.map(split).astype("str")))
+
+# %% ../nbs/01_data.ipynb #64cb4877
+def assign_folds(
+    examples: Examples,  # checked examples; the items of one `group` stay together
+    fold: int,  # which fold is the test split, 0 to folds - 1
+    folds: int = 5,  # k
+    validation: float = 0.125,  # share of the items outside the fold
+    seed: int = 42,  # of the hash that orders a class
+    minimum: int = 5,  # least items of a class, see `merge_tiny`
+    other: str = "Other",  # the label that takes tiny classes in
+) -> Examples:  # with a column `split`
+    "One of k stratified splits whose test items are all items once. Raises ValueError on a fold that does not exist, `DataError` on too few classes."
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold {fold} of {folds} does not exist")
+    examples = merge_tiny(examples, max(minimum, folds), other)
+    if examples.table.label.nunique() < 2:
+        raise DataError("fewer than two classes are left", examples.files[0] if examples.files else None,
+                        remedy=f"lower minimum={minimum} or folds={folds}, or choose another label")
+    unit, queue = _queue(examples.table, seed)
+    test = np.arange(len(queue)) % folds == fold
+    place = np.arange((~test).sum()) + 0.5
+    held = np.where(np.floor((place + 0.5) * validation) > np.floor((place - 0.5) * validation), "validation", "train")
+    split = np.full(len(queue), "test", object)
+    split[~test] = held
+    return replace(examples, table=examples.table.assign(split=unit.map(pd.Series(split, queue.unit.values)).astype("str")))
 
 # %% ../nbs/01_data.ipynb #bcccf747
 def _to_rgb(image):
@@ -580,6 +605,9 @@ class ExampleData:
     label_names: list | None = None  # M names
     input_ids: np.ndarray | None = None  # `(N, K, L)` int64
     attention_mask: np.ndarray | None = None  # `(N, K, L)` int64
+    metadata: np.ndarray | None = None  # `(N, F)` int64, from `vbg.metadata.encode_metadata`
+    image_tokens: np.ndarray | None = None  # `(N, Ni, D)` float32, from `vbg.frozen.encode_features`
+    text_tokens: np.ndarray | None = None  # `(N, K, L, D)` float32, likewise
     name: str = "examples"  # of the data set
     fingerprint: str = ""  # '' when made by hand
 
