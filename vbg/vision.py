@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import json
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, ViTConfig, ViTModel
 from transformers.models.vit.modeling_vit import ViTLayer
 
 from .data import DataError
@@ -21,7 +27,7 @@ from .data import DataError
 # %% auto #0
 __all__ = ['seeded', 'to_pixel_values', 'patchify', 'embed_patches', 'ConvStem', 'add_positions', 'sincos_positions',
            'split_heads', 'attend', 'multi_head_attention', 'encoder_layer', 'PostNormLayer', 'load_checkpoint',
-           'vit_from_scratch', 'VisionEncoder']
+           'checkpoint_config', 'checkpoint_normalisation', 'vit_from_scratch', 'VisionEncoder', 'vision_multiply_adds']
 
 # %% ../nbs/06_vision.ipynb #e42d97e5
 @contextlib.contextmanager
@@ -179,44 +185,124 @@ def load_checkpoint(
     model_class: type,  # ViTModel, BertModel
     checkpoint: str,  # folder in the format of `save_pretrained`, or a name on the hub
     offline: bool = False,  # True: folder and local cache only
+    config: PreTrainedConfig | None = None,  # in place of the checkpoint's own
     **expected,  # values that the checkpoint's config must have, such as hidden_size=768; None is not compared
 ) -> nn.Module:  # the pretrained model, SDPA attention, no pooler
     "Load pretrained weights; what is in the local cache is not asked for again. Raises DataError when they cannot be had or do not fit."
-    options = dict(add_pooling_layer=False, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True)
-    try:
-        try:
-            model, report = model_class.from_pretrained(checkpoint, local_files_only=True, **options)
-        except OSError:
-            if offline or Path(checkpoint).is_dir():
-                raise
-            model, report = model_class.from_pretrained(checkpoint, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _checkpoint_error(model_class, checkpoint, str(error)) from error
-    _check_loaded(model, report, checkpoint, expected)
+    options = dict(attn_implementation="sdpa", use_safetensors=True, output_loading_info=True)
+    if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        options["add_pooling_layer"] = False
+    if config is not None:
+        options["config"] = config
+    model, report = _read_checkpoint(partial(model_class.from_pretrained, checkpoint, **options), model_class.__name__, checkpoint, offline)
+    _refuse_missing(model, report, checkpoint)
+    _compare_sizes(model.config, expected, checkpoint)
     return model
 
 # %% ../nbs/06_vision.ipynb #5a21bd4f
-def _checkpoint_error(model_class, checkpoint, reason):
-    "What could not be loaded, where it was looked for, and what to do."
+def _read_checkpoint(read, kind, checkpoint, offline):
+    "Read from the folder or the cache, else from the network; an error says what was looked for, where, and what to do."
     from huggingface_hub.constants import HF_HUB_CACHE
-    if Path(checkpoint).is_dir():
-        remedy = "the folder must hold config.json and model.safetensors, as `save_pretrained` writes them"
-    else:
-        remedy = (f"it is neither a folder nor in the cache {HF_HUB_CACHE}; with a network run `hf download {checkpoint}` once, "
-                  "or set `checkpoint` to a folder, or to None to train from scratch")
-    return DataError(f"no usable {model_class.__name__} checkpoint: {reason.strip().split(chr(10))[0].rstrip('.')}", file=checkpoint, remedy=remedy)
+    try:
+        try:
+            return read(local_files_only=True)
+        except OSError:
+            if offline or Path(checkpoint).is_dir():
+                raise
+            return read()
+    except DataError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        if Path(checkpoint).is_dir():
+            remedy = "the folder must hold config.json and model.safetensors, as `save_pretrained` writes them"
+        else:
+            remedy = (f"it is neither a folder nor in the cache {HF_HUB_CACHE}; with a network run `hf download {checkpoint}` once, "
+                      "or set `checkpoint` to a folder, or to None to train from scratch")
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise DataError(f"no usable {kind} checkpoint: {reason}", file=checkpoint, remedy=remedy) from error
 
-def _check_loaded(model, report, checkpoint, expected):
-    "Refuse a checkpoint that lacks weights or whose config differs from the settings."
+def _refuse_missing(model, report, checkpoint):
+    "Refuse a checkpoint that lacks weights."
     missing = sorted(set(report["missing_keys"]) | {str(m) for m in report.get("mismatched_keys", ())})
     if missing:
         raise DataError(f"{len(missing)} weights are absent or of another shape, the first is {missing[0]}", file=checkpoint,
                         remedy=f"take a checkpoint of a {type(model).__name__}")
+
+# %% ../nbs/06_vision.ipynb #3dc3e301
+def _size_in(config, name):
+    "A size as a checkpoint's config states it; None where it has no single value for the whole model."
+    ratio = getattr(config, "mlp_ratio", None)
+    if name == "intermediate_size" and ratio is not None:
+        uneven = hasattr(config, "depths") or getattr(config, "use_swiglu_ffn", False)
+        return None if uneven else int(config.hidden_size * ratio)
+    value = getattr(config, name, None)
+    several = set(value) if isinstance(value, (list, tuple)) else {value}
+    return several.pop() if len(several) == 1 else None
+
+def _compare_sizes(config, expected, checkpoint):
+    "Refuse a checkpoint whose sizes differ from the settings."
     for name, value in expected.items():
-        found = getattr(model.config, name)
-        if value is not None and found != value:
+        found = _size_in(config, name)
+        if value is not None and found is not None and found != value:
             raise DataError(f"{name} is {found} in the checkpoint and {value} in the settings", file=checkpoint,
-                            remedy=f"set it to {found}, or take another checkpoint")
+                            remedy=f"set it to {found} or to None, or take another checkpoint")
+
+# %% ../nbs/06_vision.ipynb #a453e850
+def checkpoint_config(
+    checkpoint: str,  # folder in the format of `save_pretrained`, or a name on the hub
+    families: tuple[str, ...],  # what `model_type` may be, such as ('vit', 'swin')
+    offline: bool = False,  # True: folder and local cache only
+) -> PreTrainedConfig:
+    "The config of a checkpoint. Raises DataError when it cannot be had or is of another family."
+    def read(**where):
+        settings = PreTrainedConfig.get_config_dict(checkpoint, **where)[0]
+        if not settings:
+            raise OSError("config.json is absent or empty")
+        family = settings.get("model_type")
+        if family not in families:
+            raise DataError(f"its model_type is {family!r}; supported here: {', '.join(families)}", file=checkpoint,
+                            remedy="take a checkpoint of one of these families")
+        return CONFIG_MAPPING[family].from_dict(settings)
+    return _read_checkpoint(read, "/".join(families), checkpoint, offline)
+
+# %% ../nbs/06_vision.ipynb #1c8e8540
+def checkpoint_normalisation(
+    checkpoint: str,  # folder, or a name on the hub
+    offline: bool = False,  # True: folder and local cache only
+) -> tuple[tuple, tuple]:  # mean and spread of each channel, of values in [0, 1]
+    "What a checkpoint's pixels are normalised with: its preprocessor_config.json, or 0.5 and 0.5 where it has no such file."
+    file, half = _preprocessor_file(checkpoint, offline), (0.5, 0.5, 0.5)
+    if file is None:
+        return half, half
+    try:
+        settings = json.loads(Path(file).read_text(encoding="utf-8"))
+        found = [settings.get(name, half) for name in ("image_mean", "image_std")]
+        mean, std = (tuple(float(v) for v in (value if isinstance(value, list | tuple) else [value] * 3)) for value in found)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"no mean and spread of pixels can be read: {error}", file=file, remedy="download the checkpoint again") from error
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise DataError(f"image_mean {mean} and image_std {std} are not three numbers each, the latter above 0", file=file)
+    return (mean, std) if settings.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+
+# %% ../nbs/06_vision.ipynb #91147df0
+def _preprocessor_file(checkpoint, offline, name="preprocessor_config.json"):
+    "Where a checkpoint's preprocessor file lies, None if it has none. A name on the hub is looked up in the cache first."
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint) / name if (Path(checkpoint) / name).is_file() else None
+    cached = try_to_load_from_cache(checkpoint, name)
+    if isinstance(cached, str):
+        return cached
+    if cached is None:  # neither the file nor the knowledge that there is none
+        try:
+            return hf_hub_download(checkpoint, name, local_files_only=offline)
+        except RemoteEntryNotFoundError:
+            return None
+        except OSError:
+            warnings.warn(f"{name} of {checkpoint} is neither in the cache nor within reach: pixels are normalised with 0.5. "
+                          f"With a network run `hf download {checkpoint}` once", stacklevel=2)
+    return None
 
 # %% ../nbs/06_vision.ipynb #07abd8dc
 class _PatchesOnly(nn.Module):
@@ -273,42 +359,164 @@ def vit_from_scratch(
         raise ValueError(f"hidden_size {config.hidden_size} is not a multiple of num_heads {config.num_attention_heads}")
     return _adapt(ViTModel(config, add_pooling_layer=False), stem, position, norm, cls)
 
-# %% ../nbs/06_vision.ipynb #d1e94702
+# %% ../nbs/06_vision.ipynb #91b9eda8
+_SPECIAL_TOKENS = {  # family of `transformers` -> number of tokens before the patches
+    "vit": lambda config: 1, "deit": lambda config: 2, "dinov2": lambda config: 1,
+    "dinov2_with_registers": lambda config: 1 + config.num_register_tokens, "swin": lambda config: 0}
+
+def _fresh(sizes, dropout, init_std, options):
+    "A `ViTModel` from scratch."
+    absent = [name for name, value in sizes.items() if value is None]
+    if absent:
+        raise ValueError(f"{', '.join(absent)}: None is for a checkpoint; an encoder from scratch needs a number")
+    config = ViTConfig(**sizes, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+                       initializer_range=init_std, attn_implementation="sdpa")
+    return vit_from_scratch(config, **options)
+
+def _pretrained(sizes, dropout, checkpoint, options):
+    "The model of a checkpoint, of whatever family."
+    defaults = dict(stem="linear", position="learned", norm="pre", cls=True)
+    for name, value in options.items():
+        if name not in defaults or value != defaults[name]:
+            raise ValueError(f"{name}={value!r} does not go with a checkpoint, which has {defaults}")
+    config = checkpoint_config(checkpoint, tuple(_SPECIAL_TOKENS))
+    _compare_sizes(config, {name: value for name, value in sizes.items() if name != "image_size"}, checkpoint)
+    if dropout is not None:
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    return load_checkpoint(MODEL_MAPPING[type(config)], checkpoint, config=config)
+
+# %% ../nbs/06_vision.ipynb #a1faff16
+def _refuse_size(config, *sizes):
+    "Raise where an image of this height or width cannot be cut into patches, or gives Swin less than a window."
+    patch_size = _size_in(config, "patch_size")
+    for size in sizes:
+        if size is None or size % patch_size:
+            raise ValueError(f"image_size {size} is not a multiple of patch_size {patch_size}")
+        if config.model_type == "swin":
+            smallest = patch_size * ((config.window_size - 1) * 2 ** (config.num_hidden_layers - 1) + 1)
+            if size < smallest:
+                raise ValueError(f"image_size {size} leaves Swin's last stage less than its window of {config.window_size} patches; "
+                                 f"the smallest it takes is {smallest}")
+
+def _set_up(encoder, image_size, checkpoint, cls, layers, init_std):
+    "The attributes of an encoder, beside its transformer."
+    config = encoder.transformer.config
+    encoder.hidden_size, encoder.image_size = config.hidden_size, _size_in(config, "image_size") if image_size is None else image_size
+    _refuse_size(config, encoder.image_size)
+    encoder.num_special = _SPECIAL_TOKENS[config.model_type](config) if cls else 0
+    encoder.one_size = checkpoint is None or config.model_type == "swin"  # Swin's layers remember the first size they see
+    encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, tuple(layers), init_std)
+    mean, std = checkpoint_normalisation(checkpoint) if checkpoint else ((0.5,), (0.5,))
+    for name, buffer in zip(("pixel_scale", "pixel_shift"), _pixel_map(mean, std)):
+        encoder.register_buffer(name, buffer, persistent=False)
+
+def _pixel_map(mean, std):
+    "Factor and summand, `(3, 1, 1)`, from pixels in [-1, 1] to normalised ones; none where nothing is to be done."
+    if {*mean, *std} == {0.5}:
+        return None, None
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+    return 0.5 / std, (0.5 - mean) / std
+
+# %% ../nbs/06_vision.ipynb #e44a9abf
 class VisionEncoder(nn.Module):
-    "Images to patch tokens, Eq. 1-7, by a `ViTModel` inside. Raises ValueError on a setting that does not fit, DataError on a checkpoint."
+    "Images to patch tokens, Eq. 1-7. Raises ValueError on a setting that does not fit, DataError on a checkpoint."
 
     def __init__(
         self, *,
-        image_size: int = 64,  # pixels a side
-        patch_size: int = 8,  # P
-        hidden_size: int = 64,  # D
-        num_layers: int = 3,  # L
-        num_heads: int = 4,  # h
-        intermediate_size: int = 128,  # width inside the MLP
-        dropout: float = 0.0,  # within the layers
+        image_size: int | None = None,  # pixels a side; None, here and below: as in the checkpoint
+        patch_size: int | None = None,  # P
+        hidden_size: int | None = None,  # D, width of the tokens given out
+        num_layers: int | None = None,  # L; Swin: number of stages
+        num_heads: int | None = None,  # h
+        intermediate_size: int | None = None,  # width inside the MLP
+        dropout: float | None = 0.0,  # within the layers
         init_std: float = 0.02,  # spread of fresh weights; 0.08 suits width 64 from scratch
-        checkpoint: str | None = None,  # folder or hub name; sizes are then compared with it
+        checkpoint: str | None = None,  # folder or hub name; given sizes but the image's are compared with it
+        layers: tuple[int, ...] | None = None,  # layers whose tokens are joined, 1 the first; None: the last alone
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
         **options,  # stem, position, norm, cls of `vit_from_scratch`
     ):
         super().__init__()
         sizes = dict(image_size=image_size, patch_size=patch_size, hidden_size=hidden_size, num_hidden_layers=num_layers,
                      num_attention_heads=num_heads, intermediate_size=intermediate_size)
-        self.vit, self.cls = _build_vit(sizes, dropout, init_std, checkpoint, seed, options), options.get("cls", True)
+        with seeded(seed):
+            self.transformer = (_fresh(sizes, dropout, init_std, options) if checkpoint is None
+                                else _pretrained(sizes, dropout, checkpoint, options))
+            _set_up(self, image_size, checkpoint, options.get("cls", True), layers, init_std)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:  # `(B, 3, H, W)` to `(B, N, D)`, patch tokens only
-        return self.vit(pixel_values).last_hidden_state[:, int(self.cls):]
+# %% ../nbs/06_vision.ipynb #76674d2b
+@patch
+def forward(
+    self: VisionEncoder,
+    pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
+) -> Tensor:  # `(B, N, D)`, patch tokens only
+    "Eq. 1-7. Raises ValueError on an image size that the encoder cannot take."
+    options = _size_options(self, *pixel_values.shape[-2:])
+    if self.pixel_scale is not None:
+        pixel_values = torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale)
+    if self.layers is None:
+        return self.transformer(pixel_values, **options).last_hidden_state[:, self.num_special:]
+    if self.transformer.config.model_type == "swin":
+        options["output_hidden_states_before_downsampling"] = True
+    out = self.transformer(pixel_values, output_hidden_states=True, **options)
+    return self.joint(torch.cat(_layer_tokens(self, out), dim=-1))
 
-# %% ../nbs/06_vision.ipynb #ce43db2d
-def _build_vit(sizes, dropout, init_std, checkpoint, seed, options):
-    "A pretrained or a fresh `ViTModel`."
-    with seeded(seed):
-        if checkpoint is None:
-            config = ViTConfig(**sizes, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-                               initializer_range=init_std, attn_implementation="sdpa")
-            return vit_from_scratch(config, **options)
-    defaults = dict(stem="linear", position="learned", norm="pre", cls=True)
-    for name, value in options.items():
-        if name not in defaults or value != defaults[name]:
-            raise ValueError(f"{name}={value!r} does not go with a checkpoint, which has {defaults}")
-    return load_checkpoint(ViTModel, checkpoint, **sizes)
+# %% ../nbs/06_vision.ipynb #e2801dcb
+def _size_options(encoder, height, width):
+    "What the transformer must be told about images of this size."
+    size = encoder.image_size
+    if encoder.one_size and (height, width) != (size, size):
+        raise ValueError(f"images are {height} x {width} pixels; this encoder is made for image_size {size}")
+    config = encoder.transformer.config
+    trained = _size_in(config, "image_size")
+    if (height, width) == (trained, trained):
+        return {}
+    _refuse_size(config, height, width)
+    return {} if config.model_type.startswith("dinov2") else {"interpolate_pos_encoding": True}
+
+# %% ../nbs/06_vision.ipynb #0b9d81f9
+def _joint_map(config, layers, init_std):
+    "The layers to join, and the linear map of their joined widths to D."
+    depth, first = config.num_hidden_layers, getattr(config, "embed_dim", None)
+    if not layers or len(set(layers)) < len(layers) or any(number not in range(1, depth + 1) for number in layers):
+        raise ValueError(f"layers are different numbers from 1 to {depth}, not {layers}")
+    widths = [first * 2 ** (number - 1) if first else config.hidden_size for number in layers]  # Swin doubles at each stage
+    joint = nn.Linear(sum(widths), config.hidden_size)
+    nn.init.normal_(joint.weight, std=init_std)
+    nn.init.zeros_(joint.bias)
+    return layers, joint
+
+def _layer_tokens(encoder, out):
+    "Patch tokens of each chosen layer, normalised, on the grid of the last."
+    config, found = encoder.transformer.config, []
+    for number in encoder.layers:
+        merged = 2 ** (config.num_hidden_layers - number)  # patches a side that the later stages merge
+        if merged == 1:
+            tokens = out.last_hidden_state
+        elif config.model_type == "swin":
+            tokens = F.avg_pool2d(out.reshaped_hidden_states[number], merged, ceil_mode=True).flatten(2).transpose(1, 2)
+        else:
+            tokens = out.hidden_states[number]
+        found.append(F.layer_norm(tokens[:, encoder.num_special:], tokens.shape[-1:]))
+    return found
+
+# %% ../nbs/06_vision.ipynb #03aa9e67
+def vision_multiply_adds(
+    encoder: VisionEncoder,  # from scratch, or a checkpoint of ViT, DeiT, DINOv2
+) -> int:  # for one image of the encoder's image_size
+    "Multiply-adds of Eq. 1-7: linear maps, stem and attention products. Raises ValueError for another model."
+    config = getattr(getattr(encoder, "transformer", None), "config", None)
+    if getattr(config, "model_type", "swin") not in set(_SPECIAL_TOKENS) - {"swin"}:
+        raise ValueError(f"multiply-adds have a formula for ViT, DeiT and DINOv2, not for {getattr(config, 'model_type', type(encoder).__name__)}")
+    width, patches = config.hidden_size, (encoder.image_size // _size_in(config, "patch_size")) ** 2
+    tokens, total, side = patches + encoder.num_special, 0, encoder.image_size
+    for module in encoder.transformer.embeddings.patch_embeddings.projection.modules():
+        if isinstance(module, nn.Conv2d):  # one linear map (Eq. 1), or the steps of the stem
+            side //= module.stride[0]
+            total += side**2 * module.weight.numel()
+    maps, inside = 2, _size_in(config, "intermediate_size")
+    if inside is None:  # the gated MLP of DINOv2's largest model: two thirds, rounded up to a multiple of 8
+        maps, inside = 3, (int(int(width * config.mlp_ratio) * 2 / 3) + 7) // 8 * 8
+    layer = 4 * tokens * width**2 + 2 * tokens**2 * width + maps * tokens * width * inside
+    joint = patches * encoder.joint.weight.numel() if encoder.joint else 0
+    return total + config.num_hidden_layers * layer + joint
