@@ -209,6 +209,12 @@ def test_the_same_checkpoint_gives_the_same_bits(checkpoint):
     assert torch.equal(encoder(folder)(ids, keep), first)
 
 
+def test_a_checkpoint_in_half_precision_computes_in_single(checkpoint, tmp_path):
+    name, folder = checkpoint
+    AutoModel.from_pretrained(folder).half().save_pretrained(tmp_path)
+    assert {p.dtype for p in TextEncoder(vocab_size=None, max_length=None, **OPEN, checkpoint=str(tmp_path)).parameters()} == {torch.float32}
+
+
 def test_work_is_half_of_what_the_profiler_counts(checkpoint):
     name, folder = checkpoint
     model = encoder(folder)

@@ -21,7 +21,8 @@ from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer', 'tokenise', 'trim',
            'mask_tokens', 'embed_tokens', 'feed_forward', 'transform_for_words', 'word_probabilities',
-           'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder', 'text_multiply_adds']
+           'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder', 'available_positions',
+           'text_multiply_adds']
 
 # %% ../nbs/07_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
@@ -284,9 +285,11 @@ def _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed):
     with seeded(seed):
         return BertModel(config, add_pooling_layer=False)
 
-# %% ../nbs/07_text.ipynb #7d251d96
-def _positions(config):
-    "Places that a text may have. RoBERTa and XLM-R count from the number of their padding token plus 1."
+# %% ../nbs/07_text.ipynb #f3c8efd0
+def available_positions(
+    config: PreTrainedConfig,  # of a text encoder
+) -> int:  # tokens that a text may have
+    "Places for tokens. RoBERTa and XLM-R number them from their padding token's number plus 1."
     return config.max_position_embeddings - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
 
 def _pretrained(vocab_size, max_length, sizes, checkpoint):
@@ -294,12 +297,12 @@ def _pretrained(vocab_size, max_length, sizes, checkpoint):
     family = text_family(checkpoint)
     names = _DISTIL if family == "distilbert" else _SIZES
     model = load_checkpoint(TEXT_FAMILIES[family], checkpoint, **{names[name]: value for name, value in sizes.items()})
-    if max_length is not None and _positions(model.config) < max_length:
-        raise DataError(f"it has {_positions(model.config)} positions, fewer than max_length {max_length}", file=checkpoint, remedy="lower max_length")
+    if max_length is not None and available_positions(model.config) < max_length:
+        raise DataError(f"it has {available_positions(model.config)} positions, fewer than max_length {max_length}", file=checkpoint, remedy="lower max_length")
     if vocab_size is not None and model.config.vocab_size < vocab_size:
         raise DataError(f"it knows {model.config.vocab_size} words and the tokenizer {vocab_size}", file=checkpoint,
                         remedy="take the tokenizer of the checkpoint")
-    return model
+    return model.float()  # a checkpoint may be stored in half precision
 
 # %% ../nbs/07_text.ipynb #c314227d
 def text_multiply_adds(
