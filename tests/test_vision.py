@@ -38,7 +38,11 @@ def hub(tmp_path_factory):
     for name, (config, _) in FAMILIES.items():
         with seeded(0):
             classifiers = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]  # DeiT has two
-            (classifiers[0] if isinstance(classifiers, tuple) else classifiers)(config).save_pretrained(folder / name)
+            model = (classifiers[0] if isinstance(classifiers, tuple) else classifiers)(config)
+            with torch.no_grad():  # as if trained: no norm of ones, no position, token or bias of zeros
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        model.save_pretrained(folder / name)
         ViTImageProcessor(image_mean=MEAN, image_std=STD).save_pretrained(folder / name)
     return folder
 
