@@ -13,10 +13,11 @@ SNAKE   := $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CU
            --resources gpu=$(if $(filter 0,$(GPUS)),$(CORES),1) --rerun-incomplete --rerun-triggers input params mtime \
            --quiet rules progress host reason --cores $(CORES)
 
-.PHONY: help install reproduce recipe status unlock export readme test test-slow
+.PHONY: help install reproduce recipe supplement status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
+	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: about an hour"
 	@echo "make status    [PROFILE=mini]              what a reproduce would still do"
 	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"
 	@echo "make test-slow                             the test of size: a table of 485,000 rows"
@@ -39,6 +40,9 @@ reproduce: install
 
 recipe: install
 	@$(SNAKE) recipe
+
+supplement: install
+	@$(SNAKE) supplement
 
 status: install
 	@$(SNAKE) --dry-run all

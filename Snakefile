@@ -4,19 +4,20 @@
 import json
 from pathlib import Path
 
-from vbg.config import RECIPES, profile as read_profile, recipe_folder, root
+from vbg.config import EXPERIMENTS, STUDY_MODELS, experiment_overrides, experiment_store, profile as read_profile, root
 from vbg.runs import FILES, code_version, notebook_version
 
 NAME = config.get("profile", "mini")
 PROFILE = read_profile(NAME)
 DATASETS = list(PROFILE.data)
-MODELS = ["without_gan", "without_bert_gan", "without_vit_gan"]
+MODELS = list(STUDY_MODELS)
 TABLE, FIGURE = ("csv", "md", "tex", "json"), ("png", "pdf", "json")
 ARTEFACTS = {  # notebook -> the files that it saves
     "table1_datasets": [f"table1_datasets.{kind}" for kind in TABLE],
     "table2_hyperparameters": [f"table2_hyperparameters.{kind}" for kind in TABLE],
     "fig5_loss_curves": [f"fig5_loss_curves.{kind}" for kind in FIGURE],
     "summary": [f"{name}.{kind}" for name in ("summary", "summary_fusion_gain") for kind in TABLE],
+    "model_cost": [f"model_cost.{kind}" for kind in TABLE],
 }
 FIGURES, BOOK = f"figures/{NAME}", f"runs/{NAME}/notebooks"
 
@@ -88,33 +89,85 @@ for artefact, files in ARTEFACTS.items():
         shell: papermill("{params.artefact}")
 
 
-# The search that chose the training settings: one seed a candidate, validation split only. `make recipe`.
-CANDIDATE = papermill("train", dataset="{wildcards.dataset}", model=["without_gan"], seeds=[0], splits=["validation"],
-                      store="{wildcards.store}", overrides="{params.change}")
-CANDIDATES = {recipe_folder(NAME, name): change for name, change in RECIPES.items() if change}
+# Experiments beside the study (`vbg.config.EXPERIMENTS`): each row has a folder of runs of its own. `make supplement`, `make recipe`.
+ROWS = {}  # store -> what its runs are
+for experiment, asked in EXPERIMENTS.items():
+    for change in asked.changes:
+        row = ROWS.setdefault(experiment_store(NAME, experiment, change), dict(
+            overrides=experiment_overrides(NAME, experiment, change), models=[], datasets=[], splits=list(asked.splits),
+            seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change != "from scratch"))
+        row["models"] += [model for model in asked.models if model not in row["models"]]
+        row["datasets"] += [name for name in asked.datasets or DATASETS if name in DATASETS and name not in row["datasets"]]
+ROWS.pop(NAME, None)  # a row that is the study itself
+
+# notebook -> the experiments it reads and the tables it saves
+SUPPLEMENT = {
+    "departures": (["departures_image", "departures_text"], ["departures"]),
+    "fusion_comparison": (["fusion"], ["fusion_comparison"]),
+    "domain_adaptation": (["adaptation"], ["domain_adaptation", "domain_adaptation_perplexity"]),
+    "input_ablation": (["inputs"], ["input_ablation"]),
+    "recipe_search": (["recipe"], ["recipe_search"]),
+}
+
+
+def runs_of(experiments):
+    "The training notebooks that a table is read from."
+    stores = {experiment_store(NAME, e, change) for e in experiments for change in EXPERIMENTS[e].changes}
+    made = [f"runs/{store}/{dataset}.ipynb" for store in sorted(stores & ROWS.keys()) for dataset in ROWS[store]["datasets"]]
+    return made + expand(f"{BOOK}/train-{{dataset}}-{{part}}.ipynb", dataset=DATASETS, part=SEEDS) * (NAME in stores)
 
 
 rule recipe:
     input: f"{FIGURES}/recipe_search.json"
 
 
-rule candidate:
-    input: f"{BOOK}/data-{{dataset}}.ipynb"
-    output: notebook=f"runs/{{store}}/{{dataset}}.ipynb"
-    resources: gpu=1
-    wildcard_constraints: store="|".join(CANDIDATES)
-    params:
-        inputs=lambda w: inputs("train", "train", settings=PROFILE, change=CANDIDATES[w.store]),
-        change=lambda w: json.dumps(CANDIDATES[w.store])
-    shell: CANDIDATE
-
-
-rule recipe_table:
+rule supplement:
     input:
-        expand(f"{BOOK}/train-{{dataset}}-{{part}}.ipynb", dataset=DATASETS, part=SEEDS),
-        expand("runs/{store}/{dataset}.ipynb", store=CANDIDATES, dataset=DATASETS)
+        [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name != "recipe_search" for table in tables],
+        f"{FIGURES}/step_cost.json"
+
+
+rule experiment:
+    input:
+        f"{BOOK}/data-{{dataset}}.ipynb",
+        lambda w: f"{BOOK}/language_model-{w.dataset}.ipynb" if ROWS[w.store]["adapted"] else []
+    output: notebook="runs/{store}/{dataset}.ipynb"
+    resources: gpu=1
+    wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)
+    params:
+        inputs=lambda w: inputs("train", "train", settings=PROFILE, row=ROWS[w.store]),
+        row=lambda w: {key: json.dumps(ROWS[w.store][key]) for key in ("models", "seeds", "splits", "overrides")}
+    shell:
+        papermill("train", dataset="{wildcards.dataset}", model="{params.row[models]}", seeds="{params.row[seeds]}",
+                  splits="{params.row[splits]}", store="{wildcards.store}", overrides="{params.row[overrides]}")
+
+
+rule language_model:
+    input: f"{BOOK}/data-{{dataset}}.ipynb"
+    output: notebook=f"{BOOK}/language_model-{{dataset}}.ipynb"
+    resources: gpu=1
+    params: inputs=lambda w: inputs("language_model", "language_model", settings=PROFILE)
+    shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=list(PROFILE.seeds))
+
+
+for name, (experiments, tables) in SUPPLEMENT.items():
+    rule:
+        name: f"table_{name}"
+        input: runs_of(experiments)
+        output:
+            [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
+            notebook=f"{BOOK}/{name}.ipynb"
+        params:
+            inputs=inputs(name, "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]),
+            name=name
+        shell: papermill("{params.name}")
+
+
+# Timings need a machine that does nothing else: all cores are asked for.
+rule step_cost:
     output:
-        [f"{FIGURES}/recipe_search.{kind}" for kind in TABLE],
-        notebook=f"{BOOK}/recipe_search.ipynb"
-    params: inputs=inputs("recipe_search", "figures", settings=PROFILE)
-    shell: papermill("recipe_search")
+        [f"{FIGURES}/{table}.{kind}" for table in ("step_cost", "step_profile") for kind in TABLE],
+        notebook=f"{BOOK}/step_cost.ipynb"
+    threads: workflow.cores
+    params: inputs=inputs("step_cost", "cost", settings=PROFILE)
+    shell: papermill("step_cost", sizes=[NAME] if NAME == "smoke" else ["mini", "paper"])

@@ -179,11 +179,12 @@ def test_missing_runs_are_named_with_a_command_that_works(store):
         {"profile": "smoke", "dataset": "toy", "model": ["m"], "seeds": [1, 2]}
 
 
-def test_recipe_stores_have_their_own_folder(store):
-    write(profile="smoke-recipe/flip")
-    assert len(R.load_runs("smoke-recipe/flip")) == 1 and R.load_runs("smoke") == []
-    assert "-p profile smoke " in R.train_command("smoke-recipe/flip", "toy", "m", [0])
-    assert "-p store smoke-recipe/flip" in R.train_command("smoke-recipe/flip", "toy", "m", [0])
+def test_experiments_have_a_folder_and_a_command_of_their_own(store):
+    write(profile="smoke-fusion-sum")
+    assert len(R.load_runs("smoke-fusion-sum")) == 1 and R.load_runs("smoke") == []
+    assert R.train_command("smoke-fusion-sum", "toy", "m", [0]) == "make supplement PROFILE=smoke"
+    assert R.train_command("mini-recipe-flip", "toy", "m", [0]) == "make recipe PROFILE=mini"
+    assert "-p profile mini " in R.train_command("mine", "toy", "m", [0]) and "-p store mine" in R.train_command("mine", "toy", "m", [0])
 
 
 # ---- code version

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .config import home, profile as read_profile, root, write_atomic
+from .config import STUDY_MODELS, VARIANTS, home, profile as read_profile, root, write_atomic
 from .metrics import METRICS, paired_difference, same_items, summarise_runs
 from .runs import Run, code_version, environment
 
@@ -32,10 +32,9 @@ __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'VERDICTS', 'PALET
 # %% ../nbs/16_figures.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
 PAPER_MODELS = {"resnet": "ResNet", "densenet": "DenseNet", "squeezenet": "SqueezeNet", "textcnn": "TextCNN", "inception": "Inception-V3",
-                "vgg": "VGG-16", "xgboost": "XGBoost", "swin": "SWIM-ViT", "vbg": "VBG", "without_vit": "without ViT",
-                "without_bert": "without BERT", "without_gan": "without GAN", "without_vit_bert": "without ViT & BERT",
-                "without_bert_gan": "without BERT & GAN", "without_vit_gan": "without ViT & GAN"}
-MODALITY = {"without_gan": "both", "without_bert_gan": "image", "without_vit_gan": "text"}  # what a model of issue 2 reads
+                "vgg": "VGG-16", "xgboost": "XGBoost", "swin": "SWIM-ViT"} | {name: variant.row for name, variant in VARIANTS.items()}
+MODALITY = {name: "both" if VARIANTS[name].image and VARIANTS[name].text else "image" if VARIANTS[name].image else "text"
+            for name in STUDY_MODELS}  # what a model reads
 
 # %% ../nbs/16_figures.ipynb #39870e3f
 _TABLE3 = """met resnet 85 .75 78 77 .88 15

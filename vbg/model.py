@@ -17,34 +17,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import ModelOutput as _Mapping
 
-from .config import Profile
+from .config import STUDY_MODELS, VARIANTS, Profile
 from .data import DataError
 from .fusion import BidirectionalFusion, masked_mean
-from .text import TextEncoder
-from .vision import VisionEncoder, seeded, vit_from_scratch
+from .fusion_zoo import FUSIONS, LateAverageHead, build_fusion, fusion_multiply_adds
+from .gan import DiscriminatorTrunk, trunk_multiply_adds
+from .metadata import MetadataEncoder
+from .pretrained import FeatureMapEncoder, build_vision
+from .text import TextEncoder, text_multiply_adds
+from .vision import VisionEncoder, patchify, seeded, vision_multiply_adds, vit_from_scratch
 
 # %% auto #0
-__all__ = ['VARIANTS', 'Variant', 'ModelOutput', 'make_head', 'VBG', 'build_model', 'save_weights', 'load_weights']
-
-# %% ../nbs/10_model.ipynb #a1a227cc
-@dataclass(frozen=True)
-class Variant:
-    "One row of Table 4: which of the three modules take part."
-    row: str  # the name printed in Table 4
-    image: bool  # ViT
-    text: bool  # BERT
-    gan: bool  # GAN
-
-# %% ../nbs/10_model.ipynb #30fa9ab8
-VARIANTS = {
-    "vbg": Variant("VBG", True, True, True),
-    "without_vit": Variant("without ViT", False, True, True),
-    "without_bert": Variant("without BERT", True, False, True),
-    "without_gan": Variant("without GAN", True, True, False),
-    "without_vit_bert": Variant("without ViT & BERT", False, False, True),
-    "without_bert_gan": Variant("without BERT & GAN", True, False, False),
-    "without_vit_gan": Variant("without ViT & GAN", False, True, False),
-}
+__all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'VBG', 'build_model', 'multiply_adds', 'save_weights', 'load_weights']
 
 # %% ../nbs/10_model.ipynb #bd1a0e4d
 @dataclass
@@ -72,61 +56,140 @@ def make_head(
     nn.init.zeros_(linear.bias)
     return nn.Sequential(nn.Dropout(dropout), linear)
 
+# %% ../nbs/10_model.ipynb #26e3b316
+class MeanEmbeddings(nn.Module):
+    "Mean patch embedding (Eq. 1) and mean word embedding (Eq. 8), joined by a linear map."
+
+    def __init__(
+        self, *,
+        patch_size: int,  # P
+        vocab_size: int,  # V
+        hidden_size: int,  # D
+        seed: int | None = None,  # of the weights; None draws from torch's generator
+    ):
+        super().__init__()
+        with seeded(seed):
+            self.patch_size, self.patch = patch_size, nn.Linear(3 * patch_size**2, hidden_size)
+            self.word, self.join = nn.Embedding(vocab_size, hidden_size), nn.Linear(2 * hidden_size, hidden_size)
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, keep: Tensor | None = None) -> Tensor:  # `(B, D)`
+        image = self.patch(patchify(pixel_values, self.patch_size).mean(1))
+        return self.join(torch.cat([image, masked_mean(self.word(input_ids.long()), keep)], dim=-1))
+
 # %% ../nbs/10_model.ipynb #105b6c26
 class VBG(nn.Module):
-    "Image, text or both to class scores. Raises ValueError for a variant that does not exist or needs the GAN."
+    "Image, text or both to class scores. Raises ValueError for a variant or setting that does not exist."
 
     def __init__(
         self, *,
         variant: str = "without_gan",  # key of `VARIANTS`
         num_classes: int,  # C
-        vision: dict,  # arguments of `VisionEncoder`
+        vision: dict,  # arguments of `build_vision`
         text: dict,  # arguments of `TextEncoder`, with `vocab_size`
-        fusion: dict,  # arguments of `BidirectionalFusion` but the width
+        fusion: dict,  # arguments of `build_fusion`; hidden_size None: as the encoders
+        trunk_channels: int = 32,  # of the discriminator's features, for "without ViT & BERT"
+        no_encoder: str = "discriminator",  # its other reading: 'embeddings'
         head_dropout: float = 0.5,  # before each linear head
         head_l2: float = 0.001,  # weight of the penalty on the head
         auxiliary_weight: float = 0.0,  # above 0: a head on each modality alone; the loss reads this weight
+        metadata: tuple = (),  # fields of `attributes` that join the text side
+        metadata_sizes: tuple = (),  # values of each field, the unknown one included
         seed: int | None = None,  # of all fresh weights; None draws from torch's generator
     ):
         super().__init__()
-        self.variant, self.num_classes = _trainable(variant), num_classes
+        if variant not in VARIANTS:
+            raise ValueError(f"no variant {variant!r}; there are {', '.join(VARIANTS)}")
+        if len(metadata) != len(metadata_sizes):
+            raise ValueError(f"{len(metadata)} metadata fields with {len(metadata_sizes)} sizes")
+        self.variant, self.num_classes, self.frozen = VARIANTS[variant], num_classes, False
         self.head_l2, self.auxiliary_weight = head_l2, auxiliary_weight
         with seeded(seed):
-            _build_parts(self, vision, text, fusion, head_dropout)
-
-    def head_penalty(self) -> Tensor:  # scalar
-        "L2 regularisation of the classifier: 0.001 times the squared norm of its weights. Biases are free."
-        return self.head_l2 * self.head[-1].weight.square().sum()
-
-# %% ../nbs/10_model.ipynb #2d5a5aba
-def _trainable(name):
-    "The variant called `name`, refused when a part of it does not exist."
-    if name not in VARIANTS:
-        raise ValueError(f"no variant {name!r}; there are {', '.join(VARIANTS)}")
-    if VARIANTS[name].gan:
-        ready = [key for key, value in VARIANTS.items() if not value.gan]
-        raise ValueError(f"variant {name!r} ({VARIANTS[name].row} in Table 4) needs the GAN (vbg.gan, Eq. 15-19), which is not "
-                         f"built yet; these need none: {', '.join(ready)}")
-    return VARIANTS[name]
+            _build_parts(self, vision, text, fusion, head_dropout, metadata_sizes, (no_encoder, trunk_channels))
 
 # %% ../nbs/10_model.ipynb #394e682a
-def _build_parts(model, vision, text, fusion, dropout):
-    "Encoders, fusion and heads of the model's variant, each from its own draw."
-    seeds = torch.randint(2**31, (6,), device="cpu").tolist()
-    use, width = model.variant, (vision if model.variant.image else text)["hidden_size"]
-    model.vision = VisionEncoder(**({"seed": seeds[0]} | vision)) if use.image else None
+def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
+    "Encoders, projections, fusion and heads of the model's variant, each from its own draw."
+    seeds, use = torch.randint(2**31, (10,), device="cpu").tolist(), model.variant
+    model.vision = build_vision(**({"seed": seeds[0]} | vision)) if use.image else None
     model.text = TextEncoder(**({"seed": seeds[1]} | text)) if use.text else None
+    model.trunk = None if use.image or use.text else _build_trunk(*trunk, vision, text, seeds[6])
+    sizes = {name: part.hidden_size for name, part in (("image", model.vision), ("text", model.text)) if part is not None}
+    width = fusion.get("hidden_size") or min(sizes.values(), default=vision["hidden_size"])
+    model.projection = _build_projections(sizes, width, seeds[8:])
+    model.metadata = MetadataEncoder(sizes=metadata_sizes, hidden_size=width, seed=seeds[7]) if metadata_sizes and use.text else None
     both = use.image and use.text
-    if both and text["hidden_size"] != width:
-        raise ValueError(f"fusion needs one width: vision has hidden_size {width}, text {text['hidden_size']}")
-    model.fusion = BidirectionalFusion(hidden_size=width, **({"seed": seeds[2]} | fusion)) if both else None
-    with seeded(seeds[3]):
-        model.head = make_head(width, model.num_classes, dropout)
+    model.fusion = build_fusion(**({"seed": seeds[2]} | fusion | {"hidden_size": width})) if both else None
+    _build_heads(model, width, dropout, seeds[3:6])
+
+# %% ../nbs/10_model.ipynb #2a800c86
+def _build_trunk(reading, channels, vision, text, seed):
+    "What stands in for the encoders where both are removed."
+    sizes = dict(vocab_size=text["vocab_size"], hidden_size=vision["hidden_size"], seed=seed)
+    if reading == "discriminator":
+        return DiscriminatorTrunk(channels=channels, **sizes)
+    if reading == "embeddings":
+        return MeanEmbeddings(patch_size=vision["patch_size"], **sizes)
+    raise ValueError(f"no_encoder is 'discriminator' or 'embeddings', not {reading!r}")
+
+def _build_projections(sizes, width, seeds):
+    "One normalised linear map for each modality whose width is not that of fusion."
+    parts = nn.ModuleDict()
+    for (modality, size), seed in zip(sizes.items(), seeds):
+        if size != width:
+            with seeded(seed):
+                parts[modality] = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
+    return parts
+
+# %% ../nbs/10_model.ipynb #929607ae
+def _build_heads(model, width, dropout, seeds):
+    "The head on what fusion gives out, and one on each modality alone where the loss asks for it."
+    size = model.fusion.output_size if model.fusion is not None else width
+    with seeded(seeds[0]):
+        late = size == 2 * width
+        model.head = LateAverageHead(hidden_size=width, num_classes=model.num_classes, dropout=dropout) if late else make_head(size, model.num_classes, dropout)
     model.auxiliary = nn.ModuleDict()
-    for modality, seed in zip(("image", "text"), seeds[4:]):
-        if both and model.auxiliary_weight > 0:
+    for modality, seed in zip(("image", "text"), seeds[1:]):
+        if model.fusion is not None and model.auxiliary_weight > 0:
             with seeded(seed):
                 model.auxiliary[modality] = make_head(width, model.num_classes, dropout)
+
+# %% ../nbs/10_model.ipynb #17ef7cc0
+@patch
+def head_penalty(
+    self: VBG,
+) -> Tensor:  # scalar
+    "L2 regularisation of the classifier: 0.001 times the squared norm of its weights. Biases are free."
+    weights = self.head.weights if isinstance(self.head, LateAverageHead) else [self.head[-1].weight]
+    return self.head_l2 * sum(weight.square().sum() for weight in weights)
+
+# %% ../nbs/10_model.ipynb #10927af7
+@patch
+def encode(
+    self: VBG,
+    pixel_values: Tensor | None = None,  # `(B, 3, H, W)`
+    input_ids: Tensor | None = None,  # `(B, L)`
+    keep: Tensor | None = None,  # `(B, L)` bool
+) -> dict:  # 'image_tokens' `(B, N, Di)`, 'text_tokens' `(B, L, Dt)`; what the variant lacks is absent
+    "The tokens of the encoders, before projection."
+    tokens = {}
+    if self.vision is not None:
+        tokens["image_tokens"] = self.vision(pixel_values)
+    if self.text is not None:
+        tokens["text_tokens"] = self.text(input_ids, keep)
+    return tokens
+
+# %% ../nbs/10_model.ipynb #13016af5
+def _sides(model, tokens, keep, metadata):
+    "Projected tokens of both sides; the metadata token stands at the end of the text."
+    image, text = (model.projection[name](side) if name in model.projection else side
+                   for name, side in (("image", tokens.get("image_tokens")), ("text", tokens.get("text_tokens"))))
+    if model.metadata is not None:
+        if metadata is None:
+            raise ValueError("this model reads metadata; give it `metadata`, `(B, F)`")
+        keep = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if keep is None else keep
+        text = torch.cat([text, model.metadata(metadata)], dim=1)
+        keep = torch.cat([keep, keep.new_ones(len(keep), 1)], dim=1)
+    return image, text, keep
 
 # %% ../nbs/10_model.ipynb #069c549f
 @patch
@@ -136,14 +199,19 @@ def forward(
     input_ids: Tensor | None = None,  # `(B, L)`; not read by an image-only variant
     attention_mask: Tensor | None = None,  # `(B, L)`, 1 for a word; None: no padding
     return_maps: bool | None = None,  # None: maps in evaluation, none in training (the faster kernel)
+    *,
+    metadata: Tensor | None = None,  # `(B, F)`; read where the model has metadata fields
+    **tokens,  # image_tokens, text_tokens from `encode`, in place of pixels and words
 ) -> ModelOutput:
     "Encode, fuse, classify. A modality that the variant lacks is ignored."
     found, keep = {}, None if attention_mask is None else attention_mask.bool()
-    if self.vision is not None:
-        image = self.vision(pixel_values)
+    if self.trunk is not None:
+        fused = self.trunk(pixel_values, input_ids, keep)
+        return ModelOutput(logits=self.head(fused), fused=fused)
+    image, text, keep = _sides(self, tokens or self.encode(pixel_values, input_ids, keep), keep, metadata)
+    if image is not None:
         found["image_features"] = fused = image.mean(1)
-    if self.text is not None:
-        text = self.text(input_ids, keep)
+    if text is not None:
         found["text_features"] = fused = masked_mean(text, keep)
     if self.fusion is not None:
         both = self.fusion(image, text, keep, not self.training if return_maps is None else return_maps)
@@ -153,6 +221,30 @@ def forward(
         found["auxiliary_logits"] = {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()}
     return ModelOutput(logits=self.head(fused), fused=fused, **found)
 
+# %% ../nbs/10_model.ipynb #5fa16f1b
+@patch
+def freeze_encoders(
+    self: VBG,
+) -> VBG:  # the same model
+    "Keep both encoders as they are: no gradients, evaluation mode. Raises ValueError for a variant without encoders."
+    if self.trunk is not None:
+        raise ValueError("there is no encoder to freeze in this variant")
+    self.frozen = True
+    for encoder in filter(None, (self.vision, self.text)):
+        encoder.requires_grad_(False)
+    return self.train(self.training)
+
+@patch
+def train(
+    self: VBG,
+    mode: bool = True,  # False: evaluation
+) -> VBG:  # the same model
+    "Training mode; frozen encoders stay in evaluation mode."
+    nn.Module.train(self, mode)
+    for encoder in filter(None, (self.vision, self.text) if self.frozen else ()):
+        encoder.eval()
+    return self
+
 # %% ../nbs/10_model.ipynb #8ca32ca2
 def build_model(
     profile: Profile,  # its sections vision, text, fusion, model
@@ -160,16 +252,17 @@ def build_model(
     *,
     num_classes: int,  # C
     vocab_size: int | None = None,  # `len(tokenizer)`; None: as in the profile
+    metadata_sizes: tuple = (),  # values of each metadata field, the unknown one included
     seed: int | None = None,  # of fresh weights; None draws from torch's generator
 ) -> VBG:  # in training mode, on the CPU
     "The model that a profile describes. Raises ValueError on a setting that no part knows."
-    _refuse_unknown("vision", profile.vision, VisionEncoder, vit_from_scratch)
+    _refuse_unknown("vision", profile.vision, VisionEncoder, vit_from_scratch, FeatureMapEncoder)
     _refuse_unknown("text", profile.text, TextEncoder)
-    _refuse_unknown("fusion", profile.fusion, BidirectionalFusion)
+    _refuse_unknown("fusion", profile.fusion, build_fusion, BidirectionalFusion)
     _refuse_unknown("model", profile.model, VBG)
     text = profile.text | ({} if vocab_size is None else {"vocab_size": vocab_size})
     return VBG(variant=variant, num_classes=num_classes, vision=profile.vision, text=text, fusion=profile.fusion,
-               **profile.model, seed=seed)
+               **profile.model, metadata_sizes=metadata_sizes, seed=seed)
 
 # %% ../nbs/10_model.ipynb #f79d1e03
 def _refuse_unknown(section, settings, *builders):
@@ -178,6 +271,24 @@ def _refuse_unknown(section, settings, *builders):
     for name in settings:
         if name not in known:
             raise ValueError(f"no setting of {section!r} is called {name!r}; there are {', '.join(sorted(known))}")
+
+# %% ../nbs/10_model.ipynb #9fd7b586
+def multiply_adds(
+    model: VBG,  # any variant
+    image_size: int,  # pixels a side
+    length: int,  # tokens of the text
+) -> int:  # of one forward pass for one item; a training step takes three times as many
+    "Multiply-adds of the linear maps, convolutions and attention products."
+    heads = sum(m.weight.numel() for part in (model.head, model.auxiliary) for m in part.modules() if isinstance(m, nn.Linear))
+    if model.trunk is not None:
+        return heads + (trunk_multiply_adds(model.trunk, image_size) if isinstance(model.trunk, DiscriminatorTrunk) else
+                        sum(m.weight.numel() for m in model.trunk.modules() if isinstance(m, nn.Linear)))
+    image, text = (vision_multiply_adds(model.vision) if model.vision is not None else 0,
+                   text_multiply_adds(model.text, length) if model.text is not None else 0)
+    places = dict(image=(image_size // model.vision.transformer.config.patch_size) ** 2 if model.vision is not None else 0, text=length)
+    mapped = sum(part[1].weight.numel() * places[name] for name, part in model.projection.items())
+    words = length + (model.metadata is not None)
+    return image + text + mapped + heads + (fusion_multiply_adds(model.fusion, places["image"], words) if model.fusion is not None else 0)
 
 # %% ../nbs/10_model.ipynb #eedee071
 def save_weights(

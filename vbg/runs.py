@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 import vbg
-from .config import home, root, write_atomic
+from .config import PROFILES, home, root, write_atomic
 
 # %% auto #0
 __all__ = ['PACKAGES', 'HISTORY', 'FILES', 'code_version', 'notebook_version', 'environment', 'RunError', 'predictions_table',
@@ -145,13 +145,13 @@ def select_predictions(
 FILES = ("history.csv", "predictions.parquet", "metrics.json", "model.safetensors")
 
 def run_folder(
-    profile:str,  # such as "mini"; "mini-recipe/flip" is a folder in a folder
+    profile:str,  # such as "mini"; an experiment has a name of its own
     dataset:str,  # such as "met"
     model:str,    # such as "without_gan"
     seed:int,     # seed of the training
 )->Path:          # below `home()/runs`
     "Where a run lies."
-    for part in (*profile.split("/"), dataset, model):
+    for part in (profile, dataset, model):
         if not part or part != Path(part).name or part.startswith("."): raise ValueError(f"{part!r} is no name for a folder")
     return home() / "runs" / profile / dataset / model / f"seed{int(seed)}"
 
@@ -371,11 +371,11 @@ def assert_complete(
 
 # %% ../nbs/13_runs.ipynb #fc849891
 def _assert_alike(runs):
-    "Runs of one data set must differ in nothing but model and seed."
+    "Runs of one data set must differ in nothing but model, seed and the checkpoint that a seed starts from."
     first = {}
     for r in runs:
         one = first.setdefault(r.dataset, r)
-        other = [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if k not in ("seed", "model")]
+        other = [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if k.split(".")[0] not in ("seed", "model", "checkpoints")]
         if other: raise RunError(f"{one.model} seed {one.seed} and {r.model} seed {r.seed} of {r.dataset} were made from different inputs "
                                  f"({'; '.join(other[:3])}): make reproduce makes the older one again")
 
@@ -386,9 +386,12 @@ def train_command(
     model:str,     # such as "without_gan"
     seeds:list,    # seeds to make
 )->str:
-    "The command that makes runs, from the repository root."
-    name, rest = profile.split("/")[0].removesuffix("-recipe"), "" if "/" not in profile else f" -p store {profile}"
-    return (f"python -m vbg.runs nbs/study/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile {name}"
+    "The command that makes runs, from the repository root. The runs of an experiment are made by its own make target."
+    name, _, experiment = profile.partition("-")
+    if name in PROFILES and experiment:
+        return f"make {'recipe' if experiment.startswith('recipe') else 'supplement'} PROFILE={name}"
+    rest = "" if name in PROFILES else f" -p store {profile}"
+    return (f"python -m vbg.runs nbs/study/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile {name if not rest else 'mini'}"
             f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}'{rest}")
 
 # %% ../nbs/13_runs.ipynb #e250a604

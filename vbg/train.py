@@ -22,14 +22,17 @@ from PIL import Image
 
 from .coco import read_coco
 from .collection import read_collection
-from .config import Profile, home, profile as read_profile, seed_everything, write_atomic
-from .data import DataError, ExampleData, assign_splits, build_dataset, check_examples, load_examples
+from .baselines import BASELINES
+from .config import STUDY_MODELS, VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
+from .data import ExampleData, assign_folds, assign_splits, build_dataset, load_examples
+from .frozen import check_encoders, checkpoint_version, encode_features
+from .metadata import encode_metadata, learn_metadata
 from .met import read_met
 from .metrics import evaluate
 from .mini import contact_sheet
 from .mini_coco import write_mini_coco
 from .mini_met import write_mini_met
-from .model import VARIANTS, build_model
+from .model import build_model
 from .runs import HISTORY, Run, code_version, environment, is_current, note_run, predictions_table, run_folder, write_run
 from .text import mask_tokens, tokenise, tokenizer_for, trim
 from .vision import to_pixel_values
@@ -54,9 +57,9 @@ def study_settings(
     settings = read_profile(profile, dict(overrides or {}) | ({"data": {dataset: dict(data)}} if data else {}))
     if dataset not in settings.data:
         raise ValueError(f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data)}; describe it with data={{...}}")
-    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum"})
+    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold"})
     if strange or settings.data[dataset].get("reader") not in READERS:
-        raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options and minimum; got {settings.data[dataset]}")
+        raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, folds and fold; got {settings.data[dataset]}")
     return settings
 
 # %% ../nbs/14_train.ipynb #31aa8f9e
@@ -81,7 +84,10 @@ def _open(name, settings, folder, image_size, class_names=None):
     examples = replace(READERS[settings["reader"]](folder, **options), name=name)
     ratios = (0.8, 0.1, 0.1) if class_names is None else (0.0, 0.0, 1.0)
     rule = {"minimum": settings["minimum"]} if "minimum" in settings else {}
-    examples = assign_splits(check_examples(examples, lenient=lenient), ratios=ratios, **rule)
+    if "folds" in settings:
+        examples = assign_folds(examples, settings["fold"], settings["folds"], **rule)
+    else:
+        examples = assign_splits(examples, ratios=ratios, **rule)
     return build_dataset(examples, image_size, class_names=class_names, lenient=lenient)
 
 # %% ../nbs/14_train.ipynb #88a7fd6a
@@ -186,10 +192,8 @@ class Batches(torch.utils.data.Dataset):
         shift: int = 0,  # pixels
         seed: int = 0,  # of text choice and augmentation
     ):
-        with warnings.catch_warnings():  # stored pixels are read-only, and nothing here writes to them
-            warnings.simplefilter("ignore", UserWarning)
-            self.pixels, self.label, self.input_ids, self.attention_mask = (
-                torch.as_tensor(values) for values in (data.pixels, data.label, data.input_ids, data.attention_mask))
+        self.parts = {name: _tensor(getattr(data, name)) for name in (*_INPUTS, *_TOKENS) if getattr(data, name) is not None}
+        self.label = torch.as_tensor(data.label)
         self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
         self.train, self.flip, self.shift = train, flip, shift
         self.generator = torch.Generator().manual_seed(seed)
@@ -198,13 +202,39 @@ class Batches(torch.utils.data.Dataset):
         return len(self.label)
 
     def __getitems__(self, items):
-        items = torch.as_tensor(items)
-        choice, pixels = torch.zeros(len(items), dtype=torch.long), self.pixels[items]
+        items, parts = torch.as_tensor(items), self.parts
+        choice = torch.zeros(len(items), dtype=torch.long)
         if self.train:
             choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
+        words, keep = trim(parts["input_ids"][items, choice], parts["attention_mask"][items, choice])
+        batch = dict(attention_mask=keep, label=self.label[items])
+        if "metadata" in parts:
+            batch["metadata"] = parts["metadata"][items]
+        if "image_tokens" in parts:
+            batch["image_tokens"] = parts["image_tokens"][items]
+        if "text_tokens" in parts:
+            batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
+        return batch if any(name in parts for name in _TOKENS) else batch | self._encoder_inputs(items, words)
+
+    def _encoder_inputs(self, items, words):
+        "Augmented pixels and words."
+        pixels = self.parts["pixels"][items]
+        if self.train:
             pixels = augment(pixels, self.flip, self.shift, self.generator)
-        input_ids, attention_mask = trim(self.input_ids[items, choice], self.attention_mask[items, choice])
-        return dict(pixel_values=to_pixel_values(pixels), input_ids=input_ids, attention_mask=attention_mask, label=self.label[items])
+        return dict(pixel_values=to_pixel_values(pixels), input_ids=words)
+
+# %% ../nbs/14_train.ipynb #9ddf37ac
+_INPUTS, _TOKENS = ("pixels", "input_ids", "attention_mask", "metadata"), ("image_tokens", "text_tokens")
+
+def _tensor(values):
+    "An array as a tensor that shares its memory. Stored arrays are read-only, and nothing here writes to them."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.as_tensor(values)
+
+def _inputs(batch, device=None):
+    "What a model reads of a batch."
+    return {name: value if device is None else value.to(device) for name, value in batch.items() if name != "label"}
 
 # %% ../nbs/14_train.ipynb #69619c50
 class SeededOrder(torch.utils.data.Sampler):
@@ -268,7 +298,7 @@ def predict(
     batches, rows = Batches(data=data), []
     for start in range(0, len(batches), batch_size):
         batch = batches.__getitems__(range(start, min(start + batch_size, len(batches))))
-        output = model(*(batch[k].to(device) for k in ("pixel_values", "input_ids", "attention_mask")), return_maps=False)
+        output = model(**_inputs(batch, device), return_maps=False)
         rows.append(output.logits.float().softmax(-1).cpu().numpy())
     model.train(training)
     return np.concatenate(rows)
@@ -337,8 +367,9 @@ def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxi
     loss_sum, hits, seen = 0.0, 0, 0
     model.train()
     for batch in loader:
-        batch["input_ids"] = mask(batch["input_ids"], batch["attention_mask"])
-        output = model(batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
+        if "input_ids" in batch:
+            batch["input_ids"] = mask(batch["input_ids"], batch["attention_mask"])
+        output = model(**_inputs(batch))
         loss = training_loss(output, batch["label"], auxiliary_weight)
         loss = loss + accelerator.unwrap_model(model).head_penalty()
         optimizer.zero_grad()
@@ -419,10 +450,25 @@ def run_inputs(
 ) -> dict:  # JSON
     "Everything that the result of a run depends on."
     sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train")}
+    found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
     versions = {name: environment()["packages"][name] for name in ("torch", "transformers", "tokenizers", "numpy")}
     data = {name: sets[name].fingerprint for name in ("natural", "balanced") if name in sets}
-    return dict(settings=sections, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
+    return dict(settings=sections, checkpoints=found, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
                 code=code_version("train"), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
+
+# %% ../nbs/14_train.ipynb #736ff0ec
+def _checkpoint(settings, dataset, seed, section):
+    "The checkpoint of one run: its name, or the folder under `home()` that it names."
+    name = getattr(settings, section)["checkpoint"]
+    if name is None:
+        return None
+    name = name.format(profile=settings.name, dataset=dataset, seed=seed)
+    return str(home() / name) if (home() / name).exists() or name.startswith("runs/") else name
+
+def _for_run(settings, dataset, seed):
+    "Settings with the checkpoints of one run in place."
+    change = {name: getattr(settings, name) | dict(checkpoint=_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
+    return replace(settings, **change)
 
 # %% ../nbs/14_train.ipynb #8a43489c
 def predict_splits(
@@ -456,23 +502,43 @@ def train_runs(
     "Train every model with every seed and write a run folder for each. A run whose inputs are unchanged is kept."
     settings, models = study_settings(profile, dataset, data, overrides), [models] if isinstance(models, str) else list(models)
     for model in models:
-        if model not in VARIANTS:
-            raise ValueError(f"no model {model!r}; there are {', '.join(VARIANTS)}")
+        _refuse_untrainable(model)
+    check_encoders(settings)
     sets = study_data(profile, dataset, data, overrides)
-    tokenizer = _tokenise(sets, settings)
-    progress = Progress(total=len(models) * len(seeds) * settings.train["epochs"], log=home() / "runs" / (store or profile) / f"{dataset}.log")
-    jobs = [(model, seed) for seed in seeds for model in models]
-    return [_one_run(settings, dataset, sets, tokenizer, model, seed, list(splits), store or profile, progress) for model, seed in jobs]
+    log = home() / "runs" / (store or profile) / f"{dataset}.log"
+    job = Job(dataset, sets, store or profile, list(splits), Progress(total=len(models) * len(seeds) * settings.train["epochs"], log=log))
+    return [_one_run(job, settings, model, seed) for seed in seeds for model in models]
+
+# %% ../nbs/14_train.ipynb #efdec940
+@dataclass
+class Job:
+    "What the runs of one kernel share."
+    dataset: str  # name of the data set
+    sets: dict  # from `study_data`
+    store: str  # folder under runs/
+    splits: list  # what the best epoch predicts
+    progress: Progress  # told of each epoch
+
+def _refuse_untrainable(name):
+    "Raise for a model that does not exist or whose generated pairs do not."
+    if name in BASELINES or name in STUDY_MODELS:
+        return
+    if name not in VARIANTS:
+        raise ValueError(f"no model {name!r}; there are {', '.join((*VARIANTS, *BASELINES))}")
+    raise ValueError(f"model {name!r} ({VARIANTS[name].row} in Table 4) is trained on generated pairs (Eq. 15-19), which cannot be made "
+                     f"yet; these need none: {', '.join(STUDY_MODELS)}")
 
 # %% ../nbs/14_train.ipynb #7d214412
 def _tokenise(sets, settings):
-    "Learn the vocabulary from the training split and add token numbers to every set."
+    "Learn vocabulary and metadata from the training split and add their numbers to every set."
     tokenizer = tokenizer_for(sets["natural"], settings.text["vocab_size"], settings.text["checkpoint"])
     length = settings.text["max_length"]
     key = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {length}".encode()).hexdigest()[:16]
+    known = learn_metadata(sets["natural"], settings.model["metadata"])
     for name, folder in sets["folders"].items():
         _tokenise_once(sets[name], folder, key, tokenizer, length)
-    return tokenizer
+        sets[name].metadata = encode_metadata(sets[name], known) if known else None
+    return tokenizer, key, known
 
 # %% ../nbs/14_train.ipynb #94e763cc
 def _tokenise_once(data, folder, key, tokenizer, max_length):
@@ -487,26 +553,66 @@ def _tokenise_once(data, folder, key, tokenizer, max_length):
     data.input_ids, data.attention_mask = (np.load(file, mmap_mode="r", allow_pickle=False) for file in (ids, mask))
 
 # %% ../nbs/14_train.ipynb #bd92440f
-def _one_run(settings, dataset, sets, tokenizer, model, seed, splits, store, progress):
+def _one_run(job, settings, model, seed):
     "Train and write one run, or keep it."
-    folder, inputs = run_folder(store, dataset, model, seed), run_inputs(settings, dataset, sets, model, seed, splits)
+    folder, inputs = run_folder(job.store, job.dataset, model, seed), run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
+    name = f"{job.dataset} {model} seed {seed}"
     if is_current(folder, inputs):
         if not (folder / "train.ipynb").exists():
             note_run(folder)
-        progress.skip(settings.train["epochs"])
-        progress.say(f"{dataset} {model} seed {seed}: kept, nothing it depends on changed")
+        job.progress.skip(settings.train["epochs"])
+        job.progress.say(f"{name}: kept, nothing it depends on changed")
         return Run(folder)
-    natural, name = sets["natural"], f"{dataset} {model} seed {seed}"
     seed_everything(seed, settings.train["threads"])
-    network = build_model(settings, variant=model, num_classes=natural.num_classes, vocab_size=len(tokenizer))
+    fitted, weights, known = (_fit_baseline if model in BASELINES else _fit_network)(job, _for_run(settings, job.dataset, seed), model, seed, name)
+    predictions, metrics = predict_splits(fitted.model, job.sets, job.splits)
+    about = dict(config=asdict(settings), class_names=job.sets["natural"].class_names, metadata=known, best_epoch=fitted.best_epoch,
+                 seconds=fitted.seconds, parameters=sum(p.numel() for p in fitted.model.parameters()))
+    return Run(write_run(profile=job.store, dataset=job.dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
+                         predictions=predictions, metrics=metrics, weights=weights, **about))
+
+# %% ../nbs/14_train.ipynb #c4919b97
+def _fit_network(job, settings, model, seed, name):
+    "Build, train; the weights to keep: all, or all but those of frozen encoders, which their checkpoint holds."
+    tokenizer, key, known = _tokenise(job.sets, settings)
+    natural, mode = job.sets["natural"], settings.train["encoders"]
+    network = build_model(settings, variant=model, num_classes=natural.num_classes, vocab_size=len(tokenizer),
+                          metadata_sizes=tuple(len(values) + 1 for values in known.values()))
+    if mode != "trained":
+        network.freeze_encoders()
+    _store_features(job, settings, network, key, mode == "cached")
     fitted = fit(model=network, train=natural.select("train"), validation=natural.select("validation"), settings=settings.train,
                  auxiliary_weight=settings.model["auxiliary_weight"], mask_token_id=tokenizer.mask_token_id, seed=seed,
-                 progress=progress, name=name)
-    predictions, metrics = predict_splits(fitted.model, sets, splits)
-    about = dict(config=asdict(settings), class_names=natural.class_names, best_epoch=fitted.best_epoch, seconds=fitted.seconds,
-                 parameters=sum(p.numel() for p in fitted.model.parameters()))
-    return Run(write_run(profile=store, dataset=dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
-                         predictions=predictions, metrics=metrics, weights=fitted.model.state_dict(), **about))
+                 progress=job.progress, name=name)
+    kept = {name: value for name, value in fitted.model.state_dict().items() if mode == "trained" or not name.startswith(("vision.", "text."))}
+    return fitted, kept, known
+
+def _store_features(job, settings, network, key, cached):
+    "Attach the tokens of frozen encoders to the data, or take them off."
+    for name, folder in job.sets["folders"].items():
+        data = job.sets[name]
+        data.image_tokens = data.text_tokens = None
+        if cached:
+            versions = {part: checkpoint_version(getattr(settings, part)["checkpoint"]) for part in ("vision", "text")}
+            layers = dict(layers=settings.vision["layers"], parts=[network.vision is not None, network.text is not None])
+            encode_features(network, data, folder, versions | layers | dict(data=data.fingerprint, tokens=key, size=settings.vision["image_size"]))
+
+# %% ../nbs/14_train.ipynb #16bc8540
+def _fit_baseline(job, settings, model, seed, name):
+    "Fit a baseline on the pooled tokens that the frozen encoders give."
+    if settings.train["encoders"] != "cached":
+        raise ValueError(f"{model} reads pooled tokens of frozen encoders: set train.encoders to 'cached'")
+    tokenizer, key, known = _tokenise(job.sets, settings)
+    natural, start = job.sets["natural"], time.perf_counter()
+    network = build_model(settings, variant="without_gan", num_classes=natural.num_classes, vocab_size=len(tokenizer),
+                          metadata_sizes=tuple(len(values) + 1 for values in known.values())).freeze_encoders()
+    _store_features(job, settings, network, key, True)
+    fitted = BASELINES[model](natural.select("train"), natural.num_classes, seed)
+    seconds = time.perf_counter() - start
+    row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, natural.select("validation"))
+    job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}")
+    history = pd.DataFrame([{column: row[column] for column in HISTORY}])
+    return Fit(fitted, history, 1, seconds), fitted.state_dict(), known
 
 # %% ../nbs/14_train.ipynb #b6ddf7e2
 def run_scores(
