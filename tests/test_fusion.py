@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vbg.fusion import (FUSIONS, BidirectionalFusion, FusionOutput, LateAverageHead, bidirectional_parameters, build_fusion,
-                        fusion_multiply_adds, matched_width)
+from vbg.fusion import BidirectionalFusion, FusionOutput
+from vbg.fusion_zoo import FUSIONS, MLP, LateAverageHead, bidirectional_parameters, build_fusion, fusion_multiply_adds, matched_width
 
 KINDS = ["bidirectional", "bidirectional_vectors", "image_reads_text", "text_reads_image", "gated", "sum", "concatenation", "late_average"]
 ATTENTIVE = KINDS[:4]
@@ -125,6 +125,33 @@ def test_both_sides_reach_the_result_and_each_item_stands_alone(kind):
     assert (layer(image + shift, text, keep).fused - out).abs().amax(1).min() > 1e-3
     assert (layer(image, text + shift, keep).fused - out).abs().amax(1).min() > 1e-3
     assert torch.allclose(layer(image[2:3], text[2:3], keep[2:3]).fused, out[2:3], atol=1e-6)
+
+
+# ---- residual paths ----
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@with_and_without_maps
+def test_a_silent_perceptron_hands_the_sides_on(kind, maps):
+    layer, (image, text, keep) = build(kind).eval(), inputs()
+    for mlp in (part for part in layer.children() if isinstance(part, MLP)):
+        torch.nn.init.zeros_(mlp[-1].weight)
+        torch.nn.init.zeros_(mlp[-1].bias)
+    words = torch.stack([tokens[kept].mean(0) for tokens, kept in zip(text, keep)])
+    u, v = F.layer_norm(image.mean(1), (32,)), F.layer_norm(words, (32,))
+    out = layer(image, text, keep, return_maps=maps)
+    g = out.gate
+    expected = {"image_reads_text": lambda: out.image_summary, "text_reads_image": lambda: out.text_summary,
+                "gated": lambda: g * u + (1 - g) * v, "sum": lambda: u + v, "concatenation": lambda: u + v,
+                "late_average": lambda: torch.cat([u, v], -1)}[kind]()
+    assert torch.allclose(out.fused, expected, atol=1e-6)
+
+
+@every_kind
+@pytest.mark.parametrize("seed", range(3))
+def test_every_kind_starts_with_a_spread_that_a_head_can_read(kind, seed):
+    g = torch.Generator().manual_seed(seed)
+    sides = [F.layer_norm(torch.randn(64, 1, 64, generator=g) + 0.7 * torch.randn(64, n, 64, generator=g), (64,)) for n in (64, 24)]
+    assert 0.5 < build(kind, 64, seed=seed).eval()(*sides).fused.std() < 1.6
 
 
 # ---- seeds, dropout, gradients ----
