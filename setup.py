@@ -26,6 +26,6 @@ setup(
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={"dev": settings["dev_requirements"].split(), "pretrained": settings["pretrained_requirements"].split()},
     entry_points={"nbdev": [f"{settings['lib_name']}={settings['lib_path']}._modidx:d"]},
 )
