@@ -345,5 +345,8 @@ def build_vision(
     **settings,  # of `VisionEncoder`, or of `FeatureMapEncoder` where the checkpoint names a convolutional network
 ) -> nn.Module:  # `(B, 3, H, W)` to `(B, N, D)`, with `.hidden_size`
     "The image encoder that the settings describe; its kind follows from the checkpoint's name."
-    convolutional = str(settings.get("checkpoint") or "").startswith(SCHEMES)
-    return (FeatureMapEncoder if convolutional else VisionEncoder)(**settings)
+    if not str(settings.get("checkpoint") or "").startswith(SCHEMES):
+        return VisionEncoder(**settings)
+    return FeatureMapEncoder(**{name: value for name, value in settings.items() if name not in _TRANSFORMER_ONLY})
+
+_TRANSFORMER_ONLY = ("stem", "position", "norm", "cls")  # a profile has them; a convolutional network does not
