@@ -1,0 +1,275 @@
+"""The experiments beside the study on made-up runs: tables against direct computation, what is refused, and the notebooks that read them."""
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+from vbg import experiments as E
+from vbg.config import EXPERIMENTS, experiment_overrides, experiment_store, profile
+from vbg.metrics import evaluate, interval, measure, one_hot, seed_bootstrap
+from vbg.runs import HISTORY, RunError, environment, load_runs, predictions_table, run_folder, run_notebook, write_run
+
+N, CLASSES = 120, 4
+Y = np.arange(N) % CLASSES
+HERE = environment()
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setattr("vbg.runs.environment", lambda: HERE)  # asking for it takes longer than all else here
+    return tmp_path
+
+
+def made_up(experiment, row, dataset="met", model=None, seed=0, skill=2., name="smoke", splits=None, overrides=None, parameters=50_000, **inputs):
+    "A run of a row as training writes it; probabilities are noise around the truth."
+    splits = EXPERIMENTS[experiment].splits if splits is None else splits
+    settings = profile(name, experiment_overrides(name, experiment, row) if overrides is None else overrides)
+    rng = np.random.default_rng([seed, len(row)])
+    z = {s: np.exp(skill * one_hot(Y, CLASSES) + rng.normal(size=(N, CLASSES))) for s in splits}
+    p = {s: each / each.sum(1, keepdims=True) for s, each in z.items()}
+    about = dict(settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train")}, code="new", versions={"torch": "1"},
+                 device="cpu", data={"natural": f"{dataset}1", "balanced": f"{dataset}2"}, checkpoints={"vision": None, "text": None})
+    tables = [predictions_table([f"{dataset}{s}{i}" for i in range(N)], s, Y, p[s]) for s in splits]
+    return write_run(profile=experiment_store(name, experiment, row), dataset=dataset, model=model or EXPERIMENTS[experiment].models[0], seed=seed,
+                     inputs=about | inputs, history=pd.DataFrame({c: [1.] for c in HISTORY}), predictions=pd.concat(tables),
+                     metrics={s: evaluate(Y, p[s]) for s in splits}, weights={}, config={"data": settings.data, "vision": settings.vision},
+                     seconds=10. + seed, parameters=parameters)
+
+
+def fill(experiment, name="smoke", skills=None, **change):
+    "All runs of an experiment."
+    asked, settings = EXPERIMENTS[experiment], profile(name)
+    jobs = product(asked.changes, asked.datasets or settings.data, asked.models, asked.seeds or settings.seeds)
+    for row, dataset, model, seed in jobs:
+        made_up(experiment, row, dataset, model, seed, (skills or {}).get(row, 2.), name, **change)
+
+
+def table_row(table, **where):
+    for column, value in where.items():
+        table = table[table[column.replace("_", " ")] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_rows_are_read_in_order_and_sorted_by_dataset_model_and_seed():
+    fill("adaptation")
+    runs = E.experiment_runs("smoke", "adaptation")
+    assert list(runs) == ["from scratch", "adapted"]
+    expected = [(d, m, s) for d in ("coco", "met") for m in ("without_gan", "without_vit_gan") for s in (0, 1)]
+    assert all([(r.dataset, r.model, r.seed) for r in made] == expected for made in runs.values())
+    assert runs["adapted"][0].folder.parts[-4] == "smoke-adaptation-adapted"
+
+
+def test_table_has_the_numbers_of_a_direct_computation():
+    fill("inputs", skills={"metadata": 3.5, "both": 1.})
+    runs = E.experiment_runs("smoke", "inputs")
+    table = E.experiment_table(runs, resamples=300, seed=7)
+    for split, title in (("test", "natural"), ("balanced", "class-balanced")):
+        base = [r.select(split)[2] for r in runs["last layer, no metadata"]]
+        for change, made in runs.items():
+            row, mine = table_row(table, test=title, change=change), [r.select(split)[2] for r in made]
+            draws = seed_bootstrap(Y, mine, resamples=300, seed=7)
+            for metric, head in (("accuracy", "accuracy, %"), ("f1", "macro-F1, %")):
+                mean, (low, high) = np.mean([measure(Y, p)[metric][0] for p in mine]), interval(draws[metric])
+                assert row[head] == f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            if change == "last layer, no metadata":
+                assert row["difference, points"] == row["verdict"] == "–"
+                continue
+            right = [np.mean([(p.argmax(1) == Y).mean() for p in side]) for side in (mine, base)]
+            ours = seed_bootstrap(Y, mine, ("accuracy",), 300, 7, 0)["accuracy"] - seed_bootstrap(Y, base, ("accuracy",), 300, 7, 1)["accuracy"]
+            low, high = interval(ours)
+            assert row["difference, points"] == f"{100 * (right[0] - right[1]):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            assert row["verdict"] == ("better" if low > 0 else "worse" if high < 0 else "smaller than the noise")
+    assert table_row(table, test="natural", change="metadata")["verdict"] == "better"
+    assert table_row(table, test="natural", change="both")["verdict"] == "worse"
+
+
+def test_equal_rows_are_smaller_than_the_noise_and_sizes_are_told():
+    fill("departures_text")
+    made_up("departures_text", "ReLU (Eq. 13)", seed=0, parameters=1_250_000)
+    table = E.experiment_table(E.experiment_runs("smoke", "departures_text"), resamples=100)
+    row = table_row(table, **{"data_set": "MET, rendered", "test": "natural", "change": "ReLU (Eq. 13)"})
+    assert row[["verdict", "parameters", "seconds a run", "seeds", "items"]].tolist() == ["smaller than the noise", "1,250,000", "10", 2, N]
+    assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"] and "model" not in table
+
+
+@pytest.mark.parametrize("low, high, word", [(.001, .1, "better"), (-.1, -.001, "worse"), (-.1, .1, "smaller than the noise"),
+                                             (0., .1, "smaller than the noise"), (-.1, 0., "smaller than the noise")])
+def test_verdict(low, high, word):
+    assert E.difference_verdict(low, high) == word
+
+
+def test_two_models_are_each_compared_with_their_own_reference():
+    fill("adaptation")
+    for seed in (0, 1):
+        made_up("adaptation", "adapted", "met", "without_vit_gan", seed, skill=5.)
+        made_up("adaptation", "from scratch", "met", "without_gan", seed, skill=5.)
+    table = E.experiment_table(E.experiment_runs("smoke", "adaptation"), resamples=100)
+    met = table[(table["data set"] == "MET, rendered") & (table.test == "natural")]
+    assert met.model.tolist() == ["without GAN"] * 2 + ["without ViT & GAN"] * 2
+    assert met.verdict.tolist() == ["–", "worse", "–", "better"]
+
+
+def test_same_runs_give_the_same_table():
+    fill("inputs")
+    first, second = (E.experiment_table(E.experiment_runs("smoke", "inputs"), resamples=100) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_missing_runs_are_named_with_the_command():
+    with pytest.raises(RunError, match="`make supplement PROFILE=smoke` makes it") as error:
+        E.experiment_runs("smoke", "departures_text")
+    assert "ReLU (Eq. 13): no run of met, without_vit_gan, seeds [0, 1]" in str(error.value)
+    fill("departures_text")
+    folder = run_folder("smoke-half", "coco", "without_vit_gan", 1)
+    folder.rename(folder.with_name("away"))
+    with pytest.raises(RunError) as error:
+        E.experiment_runs("smoke", "departures_text")
+    assert str(error.value).splitlines()[1:] == ["  as in the profile: no run of coco, without_vit_gan, seeds [1]"]
+    with pytest.raises(RunError, match="`make recipe` makes it"):
+        E.experiment_runs("mini", "recipe")
+    with pytest.raises(ValueError, match="no experiment 'fusions'; there are recipe, "):
+        E.experiment_runs("mini", "fusions")
+
+
+def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced_test():
+    fill("inputs")
+    made_up("inputs", "both", seed=1, splits=("validation", "test"))
+    with pytest.raises(RunError, match="both: met, without_gan, seed 1 does not predict balanced"):
+        E.experiment_runs("smoke", "inputs")
+    fill("inputs", splits=("validation", "test"), data={"natural": "met1"})
+    table = E.experiment_table(E.experiment_runs("smoke", "inputs"), resamples=50)
+    assert table.test.unique().tolist() == ["natural"]
+    with pytest.raises(ValueError, match="no run predicts balanced"):
+        E.experiment_table(E.experiment_runs("smoke", "inputs"), splits=("balanced",))
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(code="old"), "code old, expected new"), (dict(device="cuda"), "device cuda, expected cpu"),
+    (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
+    (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
+    (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
+    (dict(overrides={"train": dict(epochs=1, learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
+    (dict(overrides={"train": dict(epochs=2), "text": dict(activation="relu")}), "settings.train.epochs 2, expected 1"),
+    (dict(overrides={"train": dict(epochs=1)}), "settings.text.activation gelu, expected relu")])
+def test_rows_that_differ_in_more_than_their_change_are_refused(change, said):
+    fill("departures_text")
+    E.experiment_runs("smoke", "departures_text")
+    for seed in (0, 1):
+        made_up("departures_text", "ReLU (Eq. 13)", seed=seed, **change)
+    with pytest.raises(RunError) as error:
+        E.experiment_runs("smoke", "departures_text")
+    assert str(error.value).splitlines()[1:] == [f"  ReLU (Eq. 13): met, without_vit_gan, seed 0 was made with {said} (and 1 more runs)"]
+
+
+def test_one_old_seed_of_the_reference_is_refused():
+    fill("departures_text")
+    made_up("departures_text", "as in the profile", "met", seed=1, code="old")
+    with pytest.raises(RunError, match="as in the profile: met, without_vit_gan, seed 1 was made with code old, expected new$"):
+        E.experiment_runs("smoke", "departures_text")
+
+
+def test_an_adapted_row_may_start_from_other_weights_only_where_its_change_says_so():
+    fill("adaptation")
+    for dataset, model, seed in product(("met", "coco"), ("without_gan", "without_vit_gan"), (0, 1)):
+        made_up("adaptation", "adapted", dataset, model, seed, checkpoints={"vision": None, "text": f"{dataset}{seed}"})
+    E.experiment_runs("smoke", "adaptation")
+    made_up("adaptation", "adapted", "met", "without_gan", 0, checkpoints={"vision": "abc", "text": "met0"})
+    with pytest.raises(RunError, match="checkpoints.vision abc, expected None"):
+        E.experiment_runs("smoke", "adaptation")
+
+
+def test_the_recipe_search_reads_the_studys_own_run_and_one_split():
+    fill("recipe")
+    made_up("recipe", "as in the profile", "met", splits=("validation", "test", "balanced"))
+    runs = E.experiment_runs("smoke", "recipe")
+    assert [made[0].profile for made in runs.values()][:2] == ["smoke", "smoke-recipe-learning-rate-5e-4"]
+    assert {len(made) for made in runs.values()} == {2}
+
+
+def test_parameter_spread_is_the_worst_data_set():
+    fill("departures_text")
+    assert E.parameter_spread(E.experiment_runs("smoke", "departures_text")) == 0
+    made_up("departures_text", "ReLU (Eq. 13)", "coco", seed=1, parameters=52_000)
+    assert E.parameter_spread(E.experiment_runs("smoke", "departures_text")) == pytest.approx(.04)
+
+
+@pytest.mark.parametrize("name", ["smoke", "mini"])
+def test_fusion_rows_are_of_one_size(name):
+    from vbg.model import build_model
+    sizes = []
+    for row in EXPERIMENTS["fusion"].changes:
+        settings = profile(name, experiment_overrides(name, "fusion", row))
+        model = build_model(settings, variant="without_gan", num_classes=20, vocab_size=settings.text["vocab_size"])
+        sizes.append(sum(p.numel() for p in model.parameters()))
+    assert len(sizes) == 8 and max(sizes) / min(sizes) - 1 <= .02
+
+
+def report(dataset, seed, name="smoke", before=600., after=8., next_sentence=.75, **inputs):
+    folder = E.home() / "runs" / name / "checkpoints" / f"{dataset}-seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    made_with = dict(text={}, settings={"epochs": 2}, versions={}, device="cpu", texts=f"{dataset}", more={"code": "new"}) | inputs
+    about = dict(inputs=made_with, perplexity_before=before, perplexity_after=after, next_sentence_accuracy=next_sentence, words=2000, texts=1680,
+                 seconds=4., history=[{"epoch": 1}])
+    (folder / "adaptation.json").write_text(json.dumps(about))
+    return folder / "adaptation.json"
+
+
+def test_perplexity_is_the_mean_with_the_lowest_and_highest_seed():
+    for seed, after in ((0, 8.), (1, 11.)):
+        report("met", seed, after=after), report("coco", seed, next_sentence=None if seed else .5)
+    table = E.perplexity_table(E.adaptation_reports("smoke"), "smoke")
+    assert table["data set"].tolist() == ["MET, rendered", "MS COCO, rendered"] and table.seeds.tolist() == [2, 2]
+    assert table["perplexity after (lowest–highest seed)"].tolist() == ["9.5 (8.0–11.0)", "8.0 (8.0–8.0)"]
+    assert table["next sentence, % (lowest–highest seed)"].tolist() == ["75.0 (75.0–75.0)", "–"]
+    assert table["vocabulary"].tolist() == ["2,000"] * 2
+    assert all("history" not in one for one in E.adaptation_reports("smoke"))
+
+
+def test_reports_that_are_missing_damaged_or_of_other_code_are_refused():
+    report("met", 0)
+    with pytest.raises(RunError, match="no adapted text encoder of met, seed 1: make supplement PROFILE=smoke makes them"):
+        E.adaptation_reports("smoke", ["met"])
+    path = report("met", 1, more={"code": "old"})
+    with pytest.raises(RunError, match="met, seed 1 were made from other settings or code than that of met, seed 0"):
+        E.adaptation_reports("smoke", ["met"])
+    assert [r["seed"] for r in E.adaptation_reports("smoke", ["met"], [1])] == [1]
+    path.write_text("{")
+    with pytest.raises(RunError, match="is damaged"):
+        E.adaptation_reports("smoke", ["met"])
+
+
+NOTEBOOKS = {"departures": ["departures_image", "departures_text"], "fusion_comparison": ["fusion"], "domain_adaptation": ["adaptation"],
+             "input_ablation": ["inputs"], "recipe_search": ["recipe"]}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
+    for experiment in NOTEBOOKS[name]:
+        fill(experiment)
+    for dataset, seed in product(("met", "coco"), (0, 1)):
+        report(dataset, seed)
+    run_notebook(ROOT / "nbs" / "study" / f"{name}.ipynb", store / "done.ipynb", {"profile": "smoke"}, timeout=120)
+    tables = [name] + ["domain_adaptation_perplexity"] * (name == "domain_adaptation")
+    assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(f"{t}.{k}" for t in tables for k in ("csv", "md", "tex", "json"))
+    saved = pd.read_csv(store / "figures/smoke" / f"{name}.csv")
+    rows = sum(len(EXPERIMENTS[e].changes) * len(EXPERIMENTS[e].datasets or (1, 2)) * len(EXPERIMENTS[e].models) for e in NOTEBOOKS[name])
+    assert len(saved) == (len(EXPERIMENTS["recipe"].changes) if name == "recipe_search" else 2 * rows)
+    assert name == "recipe_search" or (saved.columns[0] == ("encoder" if name == "departures" else "data set") and set(saved.verdict) >= {"–"})
+    about = (store / "figures/smoke" / f"{name}.json").read_text()
+    assert all(run.folder.relative_to(store).as_posix() in about for e in NOTEBOOKS[name] for row in EXPERIMENTS[e].changes
+               for run in load_runs(experiment_store("smoke", e, row), models=list(EXPERIMENTS[e].models)))
+    assert str(store) not in about
+
+
+def test_fusion_notebook_refuses_rows_of_other_sizes(store):
+    fill("fusion")
+    for dataset, seed in product(("met", "coco"), (0, 1)):
+        made_up("fusion", "gated", dataset, seed=seed, parameters=60_000)
+    with pytest.raises(RunError, match="differ by 20.0% in parameters"):
+        run_notebook(ROOT / "nbs" / "study" / "fusion_comparison.ipynb", store / "done.ipynb", {"profile": "smoke"}, timeout=120)
+    assert not (store / "figures").exists()
