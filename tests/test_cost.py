@@ -1,0 +1,111 @@
+"""What a model and a training step cost: counts against the equations, the measurement kept as a run, tables from its file alone."""
+import json
+import math
+import os
+
+import pytest
+import torch
+
+from vbg import cost
+from vbg.config import VARIANTS, home, profile as read_profile, seed_everything
+from vbg.model import build_model, multiply_adds
+
+from conftest import ROOT
+
+
+def test_table_has_a_row_for_every_variant_and_counts_what_is_built():
+    table = cost.cost_table({name: read_profile(name) for name in ("smoke", "paper")})
+    assert list(zip(table["profile"], table["model"])) == [(name, v.row) for name in ("smoke", "paper") for v in VARIANTS.values()]
+    smoke = table[table["profile"] == "smoke"].set_index("model")
+    for name, variant in VARIANTS.items():
+        built = build_model(read_profile("smoke"), name, num_classes=10, seed=0)
+        assert smoke.loc[variant.row, "parameters"] == sum(p.numel() for p in built.parameters())
+        assert smoke.loc[variant.row, "multiply-adds"] == multiply_adds(built, 64, 64) > 0
+
+
+@pytest.mark.parametrize("variant", ["without_gan", "without_bert_gan", "without_vit_gan"])
+def test_a_step_takes_three_forward_passes(variant):
+    # not exactly: pixels need no gradient, so the first map has one backward product and not two
+    settings = read_profile("mini")
+    step = cost.Step(settings=settings, variant=variant)
+    counted = cost.count_flop(step, cost.random_batch(settings, 4, 64, 10))
+    assert counted / 4 == pytest.approx(3 * 2 * multiply_adds(step.model, 64, 64), rel=0.05)
+
+
+def test_the_step_is_the_step_of_training(monkeypatch):
+    from vbg import train
+    settings = read_profile("smoke")
+    settings.train.update(token_masking=0.0, flip=0.0, shift=0)
+    batch = cost.random_batch(settings, 8, 16, 10)
+    step = cost.Step(settings=settings)
+    step.schedule = torch.optim.lr_scheduler.LambdaLR(step.optimizer, lambda n: 1.0)
+    seed_everything(5)
+    loss = step.run(batch)
+    model = build_model(cost.from_scratch(settings), num_classes=10, seed=0)
+    optimizer = torch.optim.AdamW(train.parameter_groups(model, settings.train), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1.0)
+    from accelerate import Accelerator
+    named = dict(zip(("pixel_values", "input_ids", "attention_mask", "label"), batch))
+    seed_everything(5)
+    train._train_epoch(Accelerator(cpu=True), model, optimizer, [named], schedule, settings.train,
+                       settings.model["auxiliary_weight"], lambda input_ids, attention_mask: input_ids)
+    assert math.isfinite(loss)
+    ours, theirs = step.model.state_dict(), model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_measurement_is_kept_and_made_again_when_its_inputs_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    measured = []
+    monkeypatch.setattr(cost, "code_version", lambda *modules: "this")
+    monkeypatch.setattr(cost, "_measure", lambda name: measured.append(name) or dict(load=0.0, timed={}, spent=[]))
+    file = cost.step_cost_run("smoke", ("smoke",))
+    assert file == home() / "runs" / "smoke" / "cost" / "step.json" and measured == ["smoke"]
+    first = file.read_bytes()
+    assert cost.step_cost_run("smoke", ("smoke",)).read_bytes() == first and measured == ["smoke"]
+    cost.step_cost_run("smoke", ("smoke",), force=True)
+    assert measured == ["smoke"] * 2
+    monkeypatch.setattr(cost, "code_version", lambda *modules: "other")
+    cost.step_cost_run("smoke", ("smoke",))
+    cost.step_cost_run("smoke", ("smoke", "mini"))
+    assert measured == ["smoke"] * 4 + ["mini"]
+
+
+def test_a_measurement_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setattr(cost, "_measure", lambda name: dict(load=0.0, timed={}, spent=[]))
+    file = cost.step_cost_run("smoke", ("smoke",))
+    old = file.read_bytes()
+
+    def stop(*names):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(cost, "_measure", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cost.step_cost_run("smoke", ("smoke",), force=True)
+    monkeypatch.setattr(cost, "_measure", lambda name: dict(load=1.0, timed={}, spent=[]))
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cost.step_cost_run("smoke", ("smoke",), force=True)
+    assert file.read_bytes() == old and json.loads(old)["inputs"]["sizes"] == ["smoke"]
+
+
+def test_notebooks_make_the_tables_and_drawing_again_gives_the_same_bytes(tmp_path, monkeypatch):
+    from vbg.runs import run_notebook
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    jobs = {"model_cost": dict(profile="smoke"), "step_cost": dict(profile="smoke", sizes=["smoke"])}
+    for name, asked in jobs.items():
+        run_notebook(ROOT / "nbs" / "study" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", asked, timeout=120)
+    folder = tmp_path / "figures" / "smoke"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert set(before) == {f"{name}.{kind}" for name in ("model_cost", "step_cost", "step_profile") for kind in ("csv", "md", "tex", "json")}
+    written = (tmp_path / "runs" / "smoke" / "cost" / "step.json").stat().st_mtime_ns
+    run_notebook(ROOT / "nbs" / "study" / "step_cost.ipynb", tmp_path / "again.ipynb", jobs["step_cost"], timeout=120)
+    assert (tmp_path / "runs" / "smoke" / "cost" / "step.json").stat().st_mtime_ns == written
+    assert before == {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_the_number_of_threads_is_as_before():
+    before = torch.get_num_threads()
+    cost.matmul_peak(2, size=64, seconds=0.01)
+    cost.time_step(read_profile("smoke"), batch_size=2, length=8, steps=1, threads=2)
+    assert torch.get_num_threads() == before
