@@ -238,7 +238,7 @@ def _kind(event):
         event = event.cpu_parent
     return kind_of(name)
 
-# %% ../nbs/14b_cost.ipynb #d5337e76
+# %% ../nbs/14b_cost.ipynb #131eeeb7
 STEPS = {"smoke": 5, "mini": 40, "paper": 3}  # steps that are timed; a step at `paper` size takes most of a minute
 
 def _inputs(sizes):
@@ -255,6 +255,7 @@ def _measure(name):
     spent = profile_step(settings, steps=max(1, steps // 4), threads=threads)
     return dict(load=load, timed=timed, spent=spent.to_dict("records"))
 
+# %% ../nbs/14b_cost.ipynb #1b1dc994
 def step_cost_run(
     profile: str,  # names the folder
     sizes: tuple = ("mini", "paper"),  # profiles whose sizes are measured, smallest first
@@ -268,7 +269,7 @@ def step_cost_run(
     measured = {name: _measure(name) for name in sizes}
     return write_atomic(file, json.dumps(about | dict(sizes=measured), indent=1) + "\n")
 
-# %% ../nbs/14b_cost.ipynb #1e527c49
+# %% ../nbs/14b_cost.ipynb #ed64b4f6
 def step_cost_table(
     file: Path,  # from `step_cost_run`
 ) -> pd.DataFrame:  # one row a size
@@ -282,6 +283,7 @@ def step_cost_table(
                      "machine": machine_state(size["load"], t["cpu_seconds"] / t["seconds"] / t["threads"])})
     return pd.DataFrame(rows)
 
+# %% ../nbs/14b_cost.ipynb #6ea72440
 def machine_state(
     load: float,  # load average of the last minute at the start
     used: float,  # processor time over wall time, per thread
