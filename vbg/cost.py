@@ -31,13 +31,14 @@ __all__ = ['UPDATE', 'KINDS', 'OTHER', 'STEPS', 'from_scratch', 'cost_table', 'u
            'Step', 'count_flop', 'time_step', 'kind_of', 'profile_step', 'step_cost_run', 'step_cost_table',
            'machine_state', 'step_profile_table']
 
-# %% ../nbs/14b_cost.ipynb #a241faed
+# %% ../nbs/14b_cost.ipynb #72b22c23
 def from_scratch(
     settings: Profile,  # of any size
 ) -> Profile:  # the same sizes, fresh weights
     "A profile whose encoders read no checkpoint."
     return replace(settings, vision=settings.vision | dict(checkpoint=None), text=settings.text | dict(checkpoint=None))
 
+# %% ../nbs/14b_cost.ipynb #e561b454
 def cost_table(
     profiles: dict,  # name -> Profile
     num_classes: int = 10,  # C
@@ -55,7 +56,7 @@ def cost_table(
             rows.append(row | {f"{key}, % of VBG": round(100 * row[key] / whole[key], 1) for key in ("parameters", "multiply-adds")})
     return pd.DataFrame(rows)
 
-# %% ../nbs/14b_cost.ipynb #2b0d2699
+# %% ../nbs/14b_cost.ipynb #ace59495
 @contextlib.contextmanager
 def use_threads(
     threads: int,  # 0: as many as the machine has cores
@@ -68,6 +69,7 @@ def use_threads(
     finally:
         torch.set_num_threads(before)
 
+# %% ../nbs/14b_cost.ipynb #f0d63684
 def matmul_peak(
     threads: int = 1,  # 0: all cores
     size: int = 1536,  # rows and columns
@@ -144,7 +146,7 @@ def count_flop(
     step.optimizer.zero_grad()
     return counter.get_total_flops() * len(batch[0])
 
-# %% ../nbs/14b_cost.ipynb #9ded1877
+# %% ../nbs/14b_cost.ipynb #447b7758
 def time_step(
     settings: Profile,  # sizes and training settings
     variant: str = "without_gan",  # key of `VARIANTS`
@@ -168,6 +170,7 @@ def time_step(
                 flop=flop, flop_per_second=flop / seconds, peak=peak, share=flop / seconds / peak, items_per_second=batch_size / seconds,
                 peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
+# %% ../nbs/14b_cost.ipynb #34d086c7
 def _times(run, steps):
     "Wall and processor seconds of each call, after one that warms up."
     run()
@@ -199,7 +202,7 @@ def kind_of(
         return OTHER
     return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), OTHER)
 
-# %% ../nbs/14b_cost.ipynb #e039ce55
+# %% ../nbs/14b_cost.ipynb #3053cf2d
 def profile_step(
     settings: Profile,  # sizes and training settings
     variant: str = "without_gan",  # key of `VARIANTS`
@@ -221,6 +224,7 @@ def profile_step(
                 step.run(batch)
     return _by_kind(trace.events(), steps)
 
+# %% ../nbs/14b_cost.ipynb #17c8dc43
 def _by_kind(events, steps):
     "Own time of every event, summed by kind."
     found = dict.fromkeys([*KINDS, UPDATE, OTHER], 0.0)
@@ -238,7 +242,7 @@ def _kind(event):
         event = event.cpu_parent
     return kind_of(name)
 
-# %% ../nbs/14b_cost.ipynb #131eeeb7
+# %% ../nbs/14b_cost.ipynb #12e1ff0c
 STEPS = {"smoke": 5, "mini": 40, "paper": 3}  # steps that are timed; a step at `paper` size takes most of a minute
 
 def _inputs(sizes):
@@ -247,6 +251,7 @@ def _inputs(sizes):
     return dict(code=code_version("cost"), hardware=here["hardware"], versions={name: here["packages"][name] for name in ("torch", "transformers")},
                 sizes=list(sizes))
 
+# %% ../nbs/14b_cost.ipynb #d696de5f
 def _measure(name):
     "Time and profile of a training step at the size of one profile."
     settings, steps = read_profile(name), STEPS.get(name, 3)
