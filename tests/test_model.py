@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTForImageClassification, ViTModel
 
-from vbg.config import Profile, profile
+from vbg.config import VARIANTS, Profile, profile
 from vbg.data import DataError, ExampleData
 from vbg.fusion import BidirectionalFusion
-from vbg.model import VARIANTS, build_model, load_weights, save_weights
+from vbg.model import build_model, load_weights, save_weights
 from vbg.text import SPECIAL_TOKENS, load_tokenizer, mask_tokens, tokenise, tokenizer_for, train_tokenizer, trim
 from vbg.vision import VisionEncoder, load_checkpoint, seeded, to_pixel_values
 
@@ -228,9 +228,12 @@ def test_every_variant_learns_saves_and_reloads(variant, tmp_path):
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in TRAINABLE])
-def test_variants_that_need_the_gan_say_so(variant):
-    with pytest.raises(ValueError, match="needs the GAN"):
-        build_model(TINY, variant, num_classes=3)
+def test_variants_with_a_gan_are_built_and_their_training_is_refused(variant):
+    from vbg.train import train_runs
+    model = build_model(TINY, variant, num_classes=3, seed=0).eval()
+    assert model(*batch()).logits.shape == (6, 3)
+    with pytest.raises(ValueError, match="trained on generated pairs"):
+        train_runs("smoke", "met", models=[variant], seeds=[0])
 
 
 @pytest.mark.parametrize("section", ["vision", "text", "fusion", "model"])
@@ -243,7 +246,7 @@ def test_unknown_settings_are_refused(section):
 @pytest.mark.parametrize("section, change, message", [
     ("vision", {"patch_size": 7}, "not a multiple of patch_size"), ("vision", {"num_heads": 5}, "not a multiple of num_heads"),
     ("vision", {"stem": "deep"}, "stem is one of"), ("text", {"num_heads": 5}, "not a multiple of num_heads"),
-    ("text", {"hidden_size": 64}, "one width"), ("fusion", {"num_heads": 5}, "not a multiple of num_heads")])
+    ("fusion", {"num_heads": 5}, "not a multiple of num_heads")])
 def test_settings_that_do_not_fit_are_refused(section, change, message):
     with pytest.raises(ValueError, match=message):
         build_model(replace(TINY, **{section: getattr(TINY, section) | change}), num_classes=3)
@@ -299,7 +302,7 @@ def test_a_model_from_checkpoints_computes_what_the_library_computes(checkpoints
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(hidden_size=64), "hidden_size is 32 in the checkpoint and 64 in the settings"), (dict(image_size=64), "image_size is 32"),
+    (dict(hidden_size=64), "hidden_size is 32 in the checkpoint and 64 in the settings"), 
     (dict(num_layers=3), "num_hidden_layers is 2")])
 def test_a_checkpoint_of_other_sizes_is_refused(checkpoints, change, message):
     with pytest.raises(DataError, match=message):
@@ -354,7 +357,7 @@ def test_the_paper_profile_is_table_2():
     settings = profile("paper", {"vision": {"checkpoint": None}, "text": {"checkpoint": None}})
     with torch.device("meta"):
         model = build_model(settings, num_classes=6)
-    vit, bert = model.vision.vit.config, model.text.bert.config
+    vit, bert = model.vision.transformer.config, model.text.transformer.config
     assert (vit.image_size, vit.patch_size, vit.hidden_size, vit.num_hidden_layers, vit.num_attention_heads) == (224, 16, 768, 12, 12)
     assert (settings.text["max_length"], bert.hidden_size, bert.num_hidden_layers) == (128, 768, 12)
     assert sum(p.numel() for p in model.vision.parameters()) == 85_798_656
@@ -365,3 +368,8 @@ def test_pixels_of_a_checkpoint_with_its_own_mean():
     out = to_pixel_values(pixels, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     assert torch.allclose(out[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
     assert out.is_contiguous(memory_format=torch.channels_last) and out.dtype == torch.float32  # no copy, and the faster order
+
+
+def test_encoders_of_two_widths_are_brought_to_one():
+    model = build_model(replace(TINY, text=TINY.text | {"hidden_size": 64}), num_classes=3, seed=0).eval()
+    assert list(model.projection) == ["text"] and model(*batch()).fused.shape == (6, 32)

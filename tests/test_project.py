@@ -36,7 +36,7 @@ def cells(path, kind="code"):
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind]
 
 
-@pytest.mark.parametrize("field", ["requirements", "dev_requirements"])
+@pytest.mark.parametrize("field", ["requirements", "dev_requirements", "pretrained_requirements"])
 def test_every_requirement_is_pinned_inside_its_range(field):
     for word in read_settings()[field].split():
         requirement = Requirement(word)

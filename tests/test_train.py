@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import vbg.train as vt
+from vbg.data import DataError
 from vbg.runs import run_folder
 
 TINY = {"train": dict(epochs=1)}
@@ -80,5 +81,5 @@ def test_unknown_model_and_data_set_are_refused_by_name(home):
 
 
 def test_absent_real_data_ends_in_an_error_with_a_remedy(home):
-    with pytest.raises(vt.DataError, match="MetObjects.csv.*Remedy"):
+    with pytest.raises(DataError, match="MetObjects.csv.*Remedy"):
         vt.study_data("paper", "met")

@@ -217,7 +217,12 @@ def encode(
         tokens["text_tokens"] = self.text(input_ids, keep)
     return tokens
 
-# %% ../nbs/10_model.ipynb #13016af5
+# %% ../nbs/10_model.ipynb #032bc98c
+def _expert_logits(model, tokens, keep):
+    "What each expert says of its encoder's tokens."
+    masks = dict(image=None, text=keep)
+    return {f"{name}_expert": expert(expert_features(tokens[f"{name}_tokens"], masks[name])) for name, expert in model.experts.items()}
+
 def _sides(model, tokens, keep, metadata):
     "Projected tokens of both sides; the metadata token stands at the end of the text."
     image, text = (model.projection[name](side) if name in model.projection else side
@@ -248,7 +253,7 @@ def forward(
         fused = self.trunk(pixel_values, input_ids, keep)
         return ModelOutput(logits=self.head(fused), fused=fused)
     tokens = tokens or self.encode(pixel_values, input_ids, keep)
-    experts = {name: expert(expert_features(tokens[f"{name}_tokens"], keep if name == "text" else None)) for name, expert in self.experts.items()}
+    experts = _expert_logits(self, tokens, keep)
     image, text, keep = _sides(self, tokens, keep, metadata)
     if image is not None:
         found["image_features"] = fused = image.mean(1)
@@ -258,12 +263,9 @@ def forward(
         both = self.fusion(image, text, keep, not self.training if return_maps is None else return_maps)
         found |= dict(gate=both.gate, image_to_text=both.image_to_text, text_to_image=both.text_to_image)
         fused = both.fused
-    logits, heads = self.head(fused), {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()}
-    if heads or experts:
-        found["auxiliary_logits"] = heads | {f"{name}_expert": value for name, value in experts.items()}
-    if experts and not self.training:
-        logits = multiply_predictions([logits, *experts.values()])
-    return ModelOutput(logits=logits, fused=fused, **found)
+    heads = {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()} | experts
+    logits = [self.head(fused), *(() if self.training else experts.values())]
+    return ModelOutput(logits=multiply_predictions(logits) if len(logits) > 1 else logits[0], fused=fused, auxiliary_logits=heads or None, **found)
 
 # %% ../nbs/10_model.ipynb #5fa16f1b
 @patch

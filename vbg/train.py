@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from PIL import Image
 
 from .coco import read_coco
@@ -201,27 +202,30 @@ class Batches(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.label)
 
-    def __getitems__(self, items):
-        items, parts = torch.as_tensor(items), self.parts
-        choice = torch.zeros(len(items), dtype=torch.long)
-        if self.train:
-            choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
-        words, keep = trim(parts["input_ids"][items, choice], parts["attention_mask"][items, choice])
-        batch = dict(attention_mask=keep, label=self.label[items])
-        if "metadata" in parts:
-            batch["metadata"] = parts["metadata"][items]
-        if "image_tokens" in parts:
-            batch["image_tokens"] = parts["image_tokens"][items]
-        if "text_tokens" in parts:
-            batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
-        return batch if any(name in parts for name in _TOKENS) else batch | self._encoder_inputs(items, words)
+# %% ../nbs/14_train.ipynb #413e5d79
+@patch
+def __getitems__(self: Batches, items):
+    "A batch: mask, labels, and pixels and words or the stored tokens in their place."
+    items, parts = torch.as_tensor(items), self.parts
+    choice = torch.zeros(len(items), dtype=torch.long)
+    if self.train:
+        choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
+    words, keep = trim(parts["input_ids"][items, choice], parts["attention_mask"][items, choice])
+    batch = dict(attention_mask=keep, label=self.label[items])
+    if "metadata" in parts:
+        batch["metadata"] = parts["metadata"][items]
+    if "image_tokens" in parts:
+        batch["image_tokens"] = parts["image_tokens"][items]
+    if "text_tokens" in parts:
+        batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
+    return batch if any(name in parts for name in _TOKENS) else batch | _encoder_inputs(self, items, words)
 
-    def _encoder_inputs(self, items, words):
-        "Augmented pixels and words."
-        pixels = self.parts["pixels"][items]
-        if self.train:
-            pixels = augment(pixels, self.flip, self.shift, self.generator)
-        return dict(pixel_values=to_pixel_values(pixels), input_ids=words)
+def _encoder_inputs(batches, items, words):
+    "Augmented pixels and words."
+    pixels = batches.parts["pixels"][items]
+    if batches.train:
+        pixels = augment(pixels, batches.flip, batches.shift, batches.generator)
+    return dict(pixel_values=to_pixel_values(pixels), input_ids=words)
 
 # %% ../nbs/14_train.ipynb #9ddf37ac
 _INPUTS, _TOKENS = ("pixels", "input_ids", "attention_mask", "metadata"), ("image_tokens", "text_tokens")

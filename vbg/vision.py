@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, ViTConfig, ViTModel
 from transformers.models.vit.modeling_vit import ViTLayer
+from transformers.utils import logging
 
 from .data import DataError
 
@@ -181,6 +182,20 @@ class PostNormLayer(ViTLayer):
             (self.layernorm_before, self.layernorm_after), norm="post")
 
 # %% ../nbs/06_vision.ipynb #d80b8e6d
+@contextlib.contextmanager
+def _quiet():
+    "The library's bars and reports are held back; what they say is checked by `load_checkpoint`."
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+# %% ../nbs/06_vision.ipynb #78adf471
 def load_checkpoint(
     model_class: type,  # ViTModel, BertModel
     checkpoint: str,  # folder in the format of `save_pretrained`, or a name on the hub
@@ -194,7 +209,8 @@ def load_checkpoint(
         options["add_pooling_layer"] = False
     if config is not None:
         options["config"] = config
-    model, report = _read_checkpoint(partial(model_class.from_pretrained, checkpoint, **options), model_class.__name__, checkpoint, offline)
+    with _quiet():
+        model, report = _read_checkpoint(partial(model_class.from_pretrained, checkpoint, **options), model_class.__name__, checkpoint, offline)
     _refuse_missing(model, report, checkpoint)
     _compare_sizes(model.config, expected, checkpoint)
     return model
