@@ -4,7 +4,8 @@
 import json
 from pathlib import Path
 
-from vbg.config import EXPERIMENTS, STUDY_MODELS, experiment_overrides, experiment_store, profile as read_profile, root
+from vbg.config import STUDY_MODELS, profile as read_profile, root
+from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.runs import FILES, code_version, notebook_version
 
 NAME = config.get("profile", "mini")
@@ -89,7 +90,7 @@ for artefact, files in ARTEFACTS.items():
         shell: papermill("{params.artefact}")
 
 
-# Experiments beside the study (`vbg.config.EXPERIMENTS`): each row has a folder of runs of its own. `make supplement`, `make recipe`.
+# Experiments beside the study (`vbg.plan.EXPERIMENTS`): each row has a folder of runs of its own. `make supplement`, `make recipe`.
 ROWS = {}  # store -> what its runs are
 for experiment, asked in EXPERIMENTS.items():
     for change in asked.changes:

@@ -9,14 +9,13 @@ import copy
 import ctypes
 import os
 import random
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'RECIPES', 'EXPERIMENTS', 'GLOSSARY', 'root', 'home', 'write_atomic',
-           'Profile', 'profile', 'Variant', 'Experiment', 'experiment_overrides', 'experiment_store', 'seed_everything']
+__all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'GLOSSARY', 'root', 'home', 'write_atomic', 'Profile', 'profile', 'Variant',
+           'seed_everything']
 
 # %% ../nbs/00_config.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -167,73 +166,6 @@ VARIANTS = {
     "without_vit_gan": Variant("without ViT & GAN", False, True, False),
 }
 STUDY_MODELS = tuple(name for name, variant in VARIANTS.items() if not variant.gan)  # those that need no generated pairs
-
-# %% ../nbs/00_config.ipynb #a8899b79
-@dataclass(frozen=True)
-class Experiment:
-    "What is changed, on which models, data sets and seeds, and on what it is judged."
-    models: tuple  # names of `VARIANTS`
-    changes: dict  # name of a row -> overrides of the profile; {} is the reference
-    datasets: tuple | None = None  # None: all of the profile
-    seeds: tuple | None = None  # None: all of the profile
-    splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
-    schedule: float = 0.5  # share of the profile's epochs
-
-# %% ../nbs/00_config.ipynb #b8101a44
-RECIPES = {
-    "as in the profile": {},
-    "learning rate 5e-4": {"train": dict(learning_rate=5e-4, encoder_learning_rate=5e-4)},
-    "learning rate 2e-3": {"train": dict(learning_rate=2e-3, encoder_learning_rate=2e-3)},
-    "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
-    "no token masking": {"train": dict(token_masking=0.0)},
-    "linear patch embedding": {"vision": dict(stem="linear")},
-}
-
-# %% ../nbs/00_config.ipynb #4e093aef
-_AS_PRINTED = dict(stem="linear", position="learned", norm="post", cls=False, init_std=0.02)  # Eq. 1-7 and the library's own spread
-_PRINTED = {"linear patches (Eq. 1)": "stem", "learned positions (Eq. 2)": "position", "no [CLS] (Eq. 2)": "cls",
-            "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
-_FUSIONS = {"pooled vectors": "bidirectional_vectors", "image reads text": "image_reads_text", "text reads image": "text_reads_image",
-            "gated": "gated", "sum": "sum", "concatenation": "concatenation", "late average": "late_average"}
-_LAYERS, _METADATA = {"vision": dict(layers=(1, 2, 3))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
-EXPERIMENTS = {
-    "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",), schedule=1),
-    "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
-        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}),
-    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")}}),
-    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}),
-    "adaptation": Experiment(("without_gan", "without_vit_gan"), {
-        "from scratch": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
-    "inputs": Experiment(("without_gan",), {
-        "last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA}, datasets=("met",)),
-}
-
-# %% ../nbs/00_config.ipynb #722cc5fb
-def experiment_overrides(
-    profile: str,  # 'smoke', 'mini' or 'paper'
-    experiment: str,  # a key of `EXPERIMENTS`
-    change: str,  # a row of it
-) -> dict:  # section -> {setting: value}
-    "The overrides that make a row: its change, and the shortened schedule."
-    asked = EXPERIMENTS[experiment]
-    epochs = max(1, round(PROFILES[profile]["train"]["epochs"] * asked.schedule))
-    short = {} if asked.schedule == 1 else {"train": {"epochs": epochs}}
-    both = {section: short.get(section, {}) | asked.changes[change].get(section, {}) for section in short | asked.changes[change]}
-    depth = PROFILES[profile]["vision"]["num_layers"]
-    if both.get("vision", {}).get("layers"):
-        both["vision"] = both["vision"] | dict(layers=tuple(layer for layer in both["vision"]["layers"] if layer <= depth))
-    return both
-
-def experiment_store(
-    profile: str,  # 'smoke', 'mini' or 'paper'
-    experiment: str,  # a key of `EXPERIMENTS`
-    change: str,  # a row of it
-) -> str:  # the `store` of its runs
-    "Name of the folder under runs/ that holds the runs of a row. Rows that change nothing share one folder a schedule."
-    if EXPERIMENTS[experiment].changes[change]:
-        words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
-        return f"{profile}-{experiment}-{words}"
-    return profile if EXPERIMENTS[experiment].schedule == 1 else f"{profile}-half"
 
 # %% ../nbs/00_config.ipynb #e0a0151f
 def seed_everything(
