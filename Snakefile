@@ -172,3 +172,44 @@ rule step_cost:
     threads: workflow.cores
     params: inputs=inputs("step_cost", "cost", settings=PROFILE)
     shell: papermill("step_cost", sizes=[NAME] if NAME == "smoke" else ["mini", "paper"])
+
+
+# A small collection of yours: five folds dealt three times, frozen pretrained encoders beside a baseline and training from scratch.
+# `make collection FOLDER=... COLUMNS='{"label": "category"}'`
+from vbg.small_collection import collection_data, collection_jobs
+
+COLLECTION = {f"runs/{job['store']}/{job['dataset']}.ipynb": job for job in collection_jobs()}
+
+
+def collection_words(wildcards):
+    "The parameters of one training notebook, each as JSON."
+    job = COLLECTION[f"runs/{wildcards.store}/{wildcards.dataset}.ipynb"]
+    columns = config.get("columns") or {}  # Snakemake reads JSON on its command line
+    data = collection_data(config.get("folder", ""), job["deal"], job["fold"], columns if isinstance(columns, dict) else json.loads(columns))
+    return {key: json.dumps(value) for key, value in dict(job, data=data, splits=["validation", "test"]).items()} | dict(profile=job["profile"])
+
+
+rule collection:
+    input: f"{FIGURES}/small_collection.json"
+
+
+rule collection_run:
+    output: notebook="runs/{store}/{dataset}.ipynb"
+    resources: gpu=1
+    wildcard_constraints: store="collection-[a-z-]+", dataset="deal[0-9]-fold[0-9]"
+    params:
+        inputs=lambda w: inputs("train", "train", words=collection_words(w)),
+        words=collection_words
+    shell:
+        "python -m vbg.runs '{STUDY}/train.ipynb' {output.notebook} --timeout 86400 -p profile {params.words[profile]} "
+        "-p dataset {wildcards.dataset} -p store {wildcards.store} -p model '{params.words[models]}' -p seeds '{params.words[seeds]}' "
+        "-p splits '{params.words[splits]}' -p overrides '{params.words[overrides]}' -p data '{params.words[data]}'"
+
+
+rule small_collection:
+    input: list(COLLECTION)
+    output:
+        [f"{FIGURES}/{table}.{kind}" for table in ("small_collection", "frozen_features") for kind in TABLE],
+        notebook=f"{BOOK}/small_collection.ipynb"
+    params: inputs=inputs("small_collection", "small_collection", settings=PROFILE)
+    shell: papermill("small_collection")

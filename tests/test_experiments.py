@@ -8,7 +8,8 @@ import pytest
 
 from conftest import ROOT
 from vbg import experiments as E
-from vbg.config import EXPERIMENTS, experiment_overrides, experiment_store, profile
+from vbg.config import profile
+from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.metrics import evaluate, interval, measure, one_hot, seed_bootstrap
 from vbg.runs import HISTORY, RunError, environment, load_runs, predictions_table, run_folder, run_notebook, write_run
 

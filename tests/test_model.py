@@ -373,3 +373,33 @@ def test_pixels_of_a_checkpoint_with_its_own_mean():
 def test_encoders_of_two_widths_are_brought_to_one():
     model = build_model(replace(TINY, text=TINY.text | {"hidden_size": 64}), num_classes=3, seed=0).eval()
     assert list(model.projection) == ["text"] and model(*batch()).fused.shape == (6, 32)
+
+
+@pytest.mark.slow
+def test_one_step_of_the_exact_table_2_model(tmp_path):
+    "ViT-Base and BERT-Base in the real format on disk, loaded by folder, and one training step with the printed batch of 32."
+    from vbg.config import seed_everything
+    from vbg.train import training_loss
+    sizes = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ViTModel(ViTConfig(**sizes, image_size=224, patch_size=16), add_pooling_layer=False).save_pretrained(tmp_path / "vit")
+        BertModel(BertConfig(**sizes), add_pooling_layer=False).save_pretrained(tmp_path / "bert")
+    settings = profile("paper", {"vision": {"checkpoint": str(tmp_path / "vit")}, "text": {"checkpoint": str(tmp_path / "bert")}})
+    seed_everything(0, threads=0)
+    model = build_model(settings, num_classes=6, vocab_size=30522).train()
+    vit = 3 * 16**2 * 768 + 768 + 197 * 768 + 768 + 12 * (4 * (768**2 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768) + 2 * 768
+    bert = (30522 + 2 + 512) * 768 + 2 * 768 + 12 * (4 * (768**2 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768)  # 512 places, 128 used
+    assert sum(p.numel() for p in model.parameters()) == vit + bert + 10 * 768**2 + 13 * 768 + 6 * 768 + 6 == 200_603_142
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    generator, label = torch.Generator().manual_seed(1), torch.arange(32) % 6
+    pixels, ids = torch.randn(32, 3, 224, 224, generator=generator), torch.randint(1000, 30522, (32, 128), generator=generator)
+    keep = torch.arange(128) < torch.randint(8, 129, (32, 1), generator=generator)
+    before = [p.detach().clone() for p in (model.vision.transformer.layers[0].attention.q_proj.weight, model.head[-1].weight)]
+    loss = training_loss(model(pixels, ids, keep), label) + model.head_penalty()
+    loss.backward()
+    assert math.isclose(loss.item(), math.log(6), abs_tol=0.5)
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    optimizer.step()
+    after = (model.vision.transformer.layers[0].attention.q_proj.weight, model.head[-1].weight)
+    assert all(not torch.equal(a, b) for a, b in zip(before, after)) and all(torch.isfinite(p).all() for p in after)
