@@ -1,6 +1,8 @@
 """Checkpoints of every family, as the hub holds them: tokens, sizes, normalisation, refusals, several layers, multiply-adds."""
 import json
 import shutil
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +136,29 @@ def test_an_encoder_from_scratch_takes_its_own_size_only(cls):
         VisionEncoder(**SCRATCH, cls=cls)(torch.zeros(1, 3, 40, 40))
 
 
+# ---- the layer ----
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@torch.no_grad()
+def test_each_norm_of_a_layer_stands_where_the_equation_puts_it(norm):
+    "Eq. 6-7, and the pre-norm order."
+    encoder, image = VisionEncoder(**SCRATCH, norm=norm, seed=0).eval(), to_pixel_values(bytes_of())
+    before, after = ([getattr(layer, f"layernorm_{side}") for layer in encoder.transformer.layers] for side in ("before", "after"))
+    generator = torch.Generator().manual_seed(1)
+    for part in (*before, *after):  # as if trained: fresh norms are all alike
+        part.weight.mul_(1 + 0.3 * torch.randn(32, generator=generator))
+        part.bias.add_(torch.randn(32, generator=generator))
+    z = encoder.transformer.embeddings(image)
+    for layer, first, second in zip(encoder.transformer.layers, before, after):
+        if norm == "post":
+            z = first(z + layer.attention(z)[0])
+            z = second(z + layer.mlp(z))
+        else:
+            z = z + layer.attention(first(z))[0]
+            z = z + layer.mlp(second(z))
+    assert torch.allclose(encoder(image), encoder.transformer.layernorm(z)[:, 1:], atol=1e-5)
+
+
 # ---- sizes in the settings ----
 
 @pytest.mark.parametrize("name, change, message", [
@@ -212,10 +237,44 @@ def test_a_broken_preprocessor_file_is_refused(tmp_path, text):
 def test_without_a_preprocessor_file_pixels_go_in_as_they_are(own):
     folder = own("vit")
     (folder / "preprocessor_config.json").unlink()
-    encoder = VisionEncoder(checkpoint=str(folder)).eval()
+    with pytest.warns(UserWarning, match="mean 0.5 and spread 0.5") as said:
+        encoder = VisionEncoder(checkpoint=str(folder)).eval()
+    assert len(said) == 1 and str(folder) in str(said[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        VisionEncoder(checkpoint=str(folder))
     assert not list(encoder.named_buffers())
     image = to_pixel_values(bytes_of())
     assert torch.allclose(encoder(image), ViTModel.from_pretrained(folder).eval()(image).last_hidden_state[:, 1:], atol=1e-5)
+
+
+# ---- how a checkpoint is stored and named ----
+
+@every_family
+@torch.no_grad()
+def test_a_checkpoint_in_half_precision_computes_in_single(own, name):
+    folder = own(name)
+    model = MODEL_MAPPING[type(FAMILIES[name][0])].from_pretrained(folder).half()
+    model.save_pretrained(folder)
+    assert {v.dtype for v in load_file(folder / "model.safetensors").values() if v.is_floating_point()} == {torch.float16}
+    for layers in (None, (1, 2)):
+        encoder = VisionEncoder(checkpoint=str(folder), layers=layers, seed=0).eval()
+        tokens = encoder(to_pixel_values(bytes_of()))
+        assert {p.dtype for p in encoder.parameters()} == {tokens.dtype} == {torch.nn.Linear(32, 4)(tokens).dtype} == {torch.float32}
+    tokens = VisionEncoder(checkpoint=str(folder)).eval()(to_pixel_values(bytes_of()))
+    assert torch.allclose(tokens, model.float()(to_pixel_values(bytes_of(), MEAN, STD)).last_hidden_state[:, -16:], atol=1e-5)
+
+
+@every_family
+@torch.no_grad()
+def test_a_folder_may_be_a_path(hub, name):
+    image, (config, _) = to_pixel_values(bytes_of()), FAMILIES[name]
+    one, two = (VisionEncoder(checkpoint=kind(hub / name), layers=(1, 2), seed=0).eval() for kind in (Path, str))
+    assert torch.equal(one(image), two(image)) and one.pixel_scale is not None
+    assert checkpoint_config(hub / name, (config.model_type,)).model_type == config.model_type
+    assert checkpoint_normalisation(hub / name) == (MEAN, STD)
+    with pytest.raises(DataError, match="absent"):
+        VisionEncoder(checkpoint=Path("absent"))
 
 
 # ---- checkpoints that cannot be used ----
@@ -335,7 +394,7 @@ def test_several_layers_of_an_encoder_from_scratch(options):
     assert all(torch.equal(p, several.state_dict()[n]) for n, p in plain.state_dict().items())
 
 
-@pytest.mark.parametrize("layers", [(0,), (4,), (-1,), (1, 1), (), (1, 2, 3, 4), ("last",)], ids=str)
+@pytest.mark.parametrize("layers", [(0,), (4,), (-1,), (1, 1), (), (1, 2, 3, 4), ("last",), "last", 2, 1.0, [[1]]], ids=str)
 def test_a_layer_that_does_not_exist_is_refused(hub, layers):
     for settings in (SCRATCH, dict(checkpoint=str(hub / "swin"))):  # both have three
         with pytest.raises(ValueError, match="different numbers from 1 to 3"):

@@ -9,8 +9,8 @@ import contextlib
 import inspect
 import json
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -198,13 +198,14 @@ def _quiet():
 # %% ../nbs/06_vision.ipynb #78adf471
 def load_checkpoint(
     model_class: type,  # ViTModel, BertModel
-    checkpoint: str,  # folder in the format of `save_pretrained`, or a name on the hub
+    checkpoint: str | Path,  # folder in the format of `save_pretrained`, or a name on the hub
     offline: bool = False,  # True: folder and local cache only
     config: PreTrainedConfig | None = None,  # in place of the checkpoint's own
     **expected,  # values that the checkpoint's config must have, such as hidden_size=768; None is not compared
-) -> nn.Module:  # the pretrained model, SDPA attention, no pooler
+) -> nn.Module:  # the pretrained model in float32, SDPA attention, no pooler
     "Load pretrained weights; what is in the local cache is not asked for again. Raises DataError when they cannot be had or do not fit."
-    options = dict(attn_implementation="sdpa", use_safetensors=True, output_loading_info=True)
+    checkpoint = str(checkpoint)
+    options = dict(attn_implementation="sdpa", use_safetensors=True, output_loading_info=True, dtype=torch.float32)  # whatever it is stored in
     if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
         options["add_pooling_layer"] = False
     if config is not None:
@@ -265,11 +266,12 @@ def _compare_sizes(config, expected, checkpoint):
 
 # %% ../nbs/06_vision.ipynb #a453e850
 def checkpoint_config(
-    checkpoint: str,  # folder in the format of `save_pretrained`, or a name on the hub
+    checkpoint: str | Path,  # folder in the format of `save_pretrained`, or a name on the hub
     families: tuple[str, ...],  # what `model_type` may be, such as ('vit', 'swin')
     offline: bool = False,  # True: folder and local cache only
 ) -> PreTrainedConfig:
     "The config of a checkpoint. Raises DataError when it cannot be had or is of another family."
+    checkpoint = str(checkpoint)
     def read(**where):
         settings = PreTrainedConfig.get_config_dict(checkpoint, **where)[0]
         if not settings:
@@ -283,11 +285,11 @@ def checkpoint_config(
 
 # %% ../nbs/06_vision.ipynb #1c8e8540
 def checkpoint_normalisation(
-    checkpoint: str,  # folder, or a name on the hub
+    checkpoint: str | Path,  # folder, or a name on the hub
     offline: bool = False,  # True: folder and local cache only
 ) -> tuple[tuple, tuple]:  # mean and spread of each channel, of values in [0, 1]
-    "What a checkpoint's pixels are normalised with: its preprocessor_config.json, or 0.5 and 0.5 where it has no such file."
-    file, half = _preprocessor_file(checkpoint, offline), (0.5, 0.5, 0.5)
+    "What a checkpoint's pixels are normalised with: its preprocessor_config.json, or 0.5 and 0.5, with a warning, where it has no such file."
+    file, half = _preprocessor_file(str(checkpoint), offline), (0.5, 0.5, 0.5)
     if file is None:
         return half, half
     try:
@@ -305,20 +307,24 @@ def _preprocessor_file(checkpoint, offline, name="preprocessor_config.json"):
     "Where a checkpoint's preprocessor file lies, None if it has none. A name on the hub is looked up in the cache first."
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
-    if Path(checkpoint).is_dir():
-        return Path(checkpoint) / name if (Path(checkpoint) / name).is_file() else None
-    cached = try_to_load_from_cache(checkpoint, name)
+    folder = Path(checkpoint)
+    cached = ((str(folder / name) if (folder / name).is_file() else False) if folder.is_dir() else try_to_load_from_cache(checkpoint, name))
     if isinstance(cached, str):
         return cached
     if cached is None:  # neither the file nor the knowledge that there is none
         try:
             return hf_hub_download(checkpoint, name, local_files_only=offline)
         except RemoteEntryNotFoundError:
-            return None
+            pass
         except OSError:
-            warnings.warn(f"{name} of {checkpoint} is neither in the cache nor within reach: pixels are normalised with 0.5. "
-                          f"With a network run `hf download {checkpoint}` once", stacklevel=2)
-    return None
+            return _warn_once(f"{name} of {checkpoint} is neither in the cache nor within reach: its pixels are taken to have mean 0.5 and "
+                              f"spread 0.5. With a network run `hf download {checkpoint}` once")
+    return _warn_once(f"{checkpoint} has no {name}: its pixels are taken to have mean 0.5 and spread 0.5. Give it the file of the model it comes from")
+
+@lru_cache(maxsize=None)
+def _warn_once(text):
+    "Say it the first time."
+    warnings.warn(text, stacklevel=4)
 
 # %% ../nbs/06_vision.ipynb #07abd8dc
 class _PatchesOnly(nn.Module):
@@ -421,7 +427,7 @@ def _set_up(encoder, image_size, checkpoint, cls, layers, init_std):
     _refuse_size(config, encoder.image_size)
     encoder.num_special = _SPECIAL_TOKENS[config.model_type](config) if cls else 0
     encoder.one_size = checkpoint is None or config.model_type == "swin"  # Swin's layers remember the first size they see
-    encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, tuple(layers), init_std)
+    encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, layers, init_std)
     mean, std = checkpoint_normalisation(checkpoint) if checkpoint else ((0.5,), (0.5,))
     for name, buffer in zip(("pixel_scale", "pixel_shift"), _pixel_map(mean, std)):
         encoder.register_buffer(name, buffer, persistent=False)
@@ -447,7 +453,7 @@ class VisionEncoder(nn.Module):
         intermediate_size: int | None = None,  # width inside the MLP
         dropout: float | None = 0.0,  # within the layers
         init_std: float = 0.02,  # spread of fresh weights; 0.08 suits width 64 from scratch
-        checkpoint: str | None = None,  # folder or hub name; given sizes but the image's are compared with it
+        checkpoint: str | Path | None = None,  # folder or hub name; given sizes but the image's are compared with it
         layers: tuple[int, ...] | None = None,  # layers whose tokens are joined, 1 the first; None: the last alone
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
         **options,  # stem, position, norm, cls of `vit_from_scratch`
@@ -494,13 +500,14 @@ def _size_options(encoder, height, width):
 def _joint_map(config, layers, init_std):
     "The layers to join, and the linear map of their joined widths to D."
     depth, first = config.num_hidden_layers, getattr(config, "embed_dim", None)
-    if not layers or len(set(layers)) < len(layers) or any(number not in range(1, depth + 1) for number in layers):
-        raise ValueError(f"layers are different numbers from 1 to {depth}, not {layers}")
-    widths = [first * 2 ** (number - 1) if first else config.hidden_size for number in layers]  # Swin doubles at each stage
+    chosen = tuple(layers) if isinstance(layers, Iterable) else ()
+    if not chosen or any(number not in range(1, depth + 1) for number in chosen) or len(set(chosen)) < len(chosen):
+        raise ValueError(f"layers are different numbers from 1 to {depth}, as in (1, {depth}), not {layers!r}")
+    widths = [first * 2 ** (number - 1) if first else config.hidden_size for number in chosen]  # Swin doubles at each stage
     joint = nn.Linear(sum(widths), config.hidden_size)
     nn.init.normal_(joint.weight, std=init_std)
     nn.init.zeros_(joint.bias)
-    return layers, joint
+    return chosen, joint
 
 def _layer_tokens(encoder, out):
     "Patch tokens of each chosen layer, normalised, on the grid of the last."
