@@ -101,6 +101,8 @@ for experiment, asked in EXPERIMENTS.items():
         row["datasets"] += [name for name in asked.datasets or DATASETS if name in DATASETS and name not in row["datasets"]]
 ROWS.pop(NAME, None)  # a row that is the study itself
 
+NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
+
 # notebook -> the experiments it reads and the tables it saves
 SUPPLEMENT = {
     "departures": (["departures_image", "departures_text"], ["departures"]),
@@ -159,7 +161,7 @@ for name, (experiments, tables) in SUPPLEMENT.items():
             [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
             notebook=f"{BOOK}/{name}.ipynb"
         params:
-            inputs=inputs(name, "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]),
+            inputs=inputs(name, "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
         shell: papermill("{params.name}")
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import torch
 
 from .config import write_atomic
 from .data import DataError, ExampleData
-from .pretrained import resolve_checkpoint
+from .pretrained import resolve_checkpoint, weights_in_cache
 from .vision import to_pixel_values
 
 # %% auto #0
@@ -27,17 +28,31 @@ def checkpoint_files(
     checkpoint: str,  # folder, name on the hub, or a name that `resolve_checkpoint` knows
 ) -> list:  # paths of config and weights, sorted
     "The files that make a checkpoint, as they lie on this machine. Raises DataError when there are none."
-    from huggingface_hub import snapshot_download
-    place = Path(resolve_checkpoint(checkpoint).split(":")[-1])
-    if not place.exists():
-        try:
-            place = Path(snapshot_download(checkpoint, local_files_only=True, allow_patterns=["*.json", "*.safetensors"]))
-        except Exception as error:  # the hub has a class of its own for each reason
-            raise DataError("no such checkpoint on this machine", file=checkpoint, remedy=f"run `hf download {checkpoint}` once") from error
-    files = [place] if place.is_file() else sorted(p for p in place.iterdir() if p.suffix in (".json", ".safetensors", ".pth"))
+    scheme, name, file, *_ = [*resolve_checkpoint(str(checkpoint)).split(":", 2), None, None]
+    if scheme == "torchvision" and name and not file:
+        return [weights_in_cache(name)]
+    place = Path(file or name or scheme).expanduser()
+    place = place if place.exists() else _from_hub(str(checkpoint))
+    files = [place] if place.is_file() else sorted(p for p in place.iterdir() if p.name.endswith(_PARTS) and p.name != "adaptation.json")
     if not files:
         raise DataError("no checkpoint lies here", file=place, remedy="give a folder with config.json and model.safetensors")
     return files
+
+_PARTS = (".json", ".safetensors", ".pth", "vocab.txt", "merges.txt", ".model")  # config, tokenizer, weights; a report of how it was made is no part
+
+def _from_hub(name):
+    "The folder in which the hub's files of a checkpoint lie, downloaded now if that is allowed."
+    from huggingface_hub import snapshot_download
+    if name.startswith(("/", ".", "~")):
+        raise DataError("no such folder", file=name, remedy="correct the path of the checkpoint")
+    options = dict(allow_patterns=[f"*{ending}" for ending in _PARTS])
+    try:
+        try:
+            return Path(snapshot_download(name, local_files_only=True, **options))
+        except Exception:  # the hub has a class of its own for each reason
+            return Path(snapshot_download(name, **options))
+    except Exception as error:
+        raise DataError("no such checkpoint on this machine", file=name, remedy=f"run `hf download {name}` once") from error
 
 def checkpoint_version(
     checkpoint: str | None,  # as above; None: trained from scratch
@@ -45,6 +60,8 @@ def checkpoint_version(
     "Hash of the names and contents of a checkpoint's files."
     if checkpoint is None:
         return None
+    if str(checkpoint).startswith("timm:") and str(checkpoint).count(":") == 1:  # timm keeps its files itself, a version a name
+        return hashlib.sha256(f"{checkpoint} {importlib.metadata.version('timm')}".encode()).hexdigest()[:16]
     total = hashlib.sha256()
     for file in checkpoint_files(checkpoint):
         with file.open("rb") as content:
@@ -125,6 +142,8 @@ def check_encoders(
     for name in ("flip", "shift", "token_masking"):
         if train[name]:
             raise ValueError(f"train.{name} changes what a frozen encoder reads: set it to 0 where train.encoders is {mode!r}")
+    if settings.vision["layers"]:
+        raise ValueError("vision.layers joins layers by a map that has to be learned: set it to None where the encoder is frozen")
     for section in ("vision", "text"):
         if getattr(settings, section)["checkpoint"] is None:
             raise ValueError(f"{section}.checkpoint is None: a frozen encoder that was never trained knows nothing; name a checkpoint")

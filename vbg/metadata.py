@@ -29,6 +29,7 @@ def learn_metadata(
     limit: int = 200,  # values of a field at most, the commonest
 ) -> dict:  # field -> list of values; number 0 is kept for "unknown"
     "The values of each field in the training split. Raises DataError on a field that no training item has."
+    fields = (fields,) if isinstance(fields, str) else fields
     known, train = {}, np.flatnonzero(np.asarray(data.split) == "train")
     for field in fields:
         values = _values(data, field)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import ModelOutput as _Mapping
 
-from .config import STUDY_MODELS, VARIANTS, Profile
+from .config import VARIANTS, Profile
 from .data import DataError
 from .fusion import BidirectionalFusion, masked_mean
 from .fusion_zoo import FUSIONS, LateAverageHead, build_fusion, fusion_multiply_adds

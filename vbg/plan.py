@@ -5,6 +5,7 @@
 # %% ../nbs/00a_plan.ipynb #bfb9cfc0
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ class Experiment:
     seeds: tuple | None = None  # None: all of the profile
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
     schedule: float = 1 / 3  # share of the profile's epochs
+    scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
 
 # %% ../nbs/00a_plan.ipynb #e484d9cd
 RECIPES = {
@@ -40,12 +42,12 @@ _PRINTED = {"linear patches (Eq. 1)": "stem", "learned positions (Eq. 2)": "posi
             "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
 _FUSIONS = {"pooled vectors": "bidirectional_vectors", "image reads text": "image_reads_text", "text reads image": "text_reads_image",
             "gated": "gated", "sum": "sum", "concatenation": "concatenation", "late average": "late_average"}
-_LAYERS, _METADATA = {"vision": dict(layers=(1, 2, 3))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
+_LAYERS, _METADATA = {"vision": dict(layers=(1 / 3, 2 / 3, 1))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
 EXPERIMENTS = {
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",), schedule=1),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
-        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}),
-    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")}}),
+        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, scratch="vision"),
+    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")}}, scratch="text"),
     "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}),
     "adaptation": Experiment(("without_gan", "without_vit_gan"), {
         "from scratch": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
@@ -64,10 +66,16 @@ def experiment_overrides(
     epochs = max(1, round(PROFILES[profile]["train"]["epochs"] * asked.schedule))
     short = {} if asked.schedule == 1 else {"train": {"epochs": epochs}}
     both = {section: short.get(section, {}) | asked.changes[change].get(section, {}) for section in short | asked.changes[change]}
-    depth = PROFILES[profile]["vision"]["num_layers"]
-    if both.get("vision", {}).get("layers"):
-        both["vision"] = both["vision"] | dict(layers=tuple(layer for layer in both["vision"]["layers"] if layer <= depth))
+    depth = PROFILES[profile]["vision"]["num_layers"] or 12
+    if both.get("vision", {}).get("layers"):  # shares of the depth
+        both["vision"] = both["vision"] | dict(layers=tuple(sorted({math.ceil(depth * share) for share in both["vision"]["layers"]})))
+    if _scratch(profile, asked):
+        both[asked.scratch] = both.get(asked.scratch, {}) | dict(checkpoint=None)
     return both
+
+def _scratch(profile, asked):
+    "Whether the rows leave out a checkpoint that the profile has."
+    return asked.scratch is not None and PROFILES[profile][asked.scratch]["checkpoint"] is not None
 
 def experiment_store(
     profile: str,  # 'smoke', 'mini' or 'paper'
@@ -78,4 +86,5 @@ def experiment_store(
     if EXPERIMENTS[experiment].changes[change]:
         words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
         return f"{profile}-{experiment}-{words}"
-    return profile if EXPERIMENTS[experiment].schedule == 1 else f"{profile}-short"
+    scratch = f"-{EXPERIMENTS[experiment].scratch}-scratch" if _scratch(profile, EXPERIMENTS[experiment]) else ""
+    return profile if EXPERIMENTS[experiment].schedule == 1 else f"{profile}-short{scratch}"

@@ -30,8 +30,8 @@ from .vision import VisionEncoder, seeded
 
 # %% auto #0
 __all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'SameConv2d', 'InvertedBottleneck',
-           'EfficientNetLite0', 'read_weights', 'put_weights', 'load_lite0', 'last_map', 'torchvision_map', 'timm_map',
-           'open_backbone', 'FeatureMapEncoder', 'build_vision']
+           'EfficientNetLite0', 'read_weights', 'put_weights', 'load_lite0', 'last_map', 'weights_in_cache',
+           'torchvision_map', 'timm_map', 'open_backbone', 'FeatureMapEncoder', 'build_vision']
 
 # %% ../nbs/06a_pretrained.ipynb #5889dabf
 @dataclass(frozen=True)
@@ -215,8 +215,12 @@ def last_map(
     return create_feature_extractor(model.eval(), {last: "map"})
 
 # %% ../nbs/06a_pretrained.ipynb #948b2835
-def _cached_weights(name):
-    "The file of a torchvision backbone's weights in torch's cache, checked by the digits in its name."
+def weights_in_cache(
+    name: str,  # of `torchvision.models.list_models()`
+) -> Path:  # a file that torch has downloaded
+    "The file of a torchvision backbone's weights in torch's cache, checked by the digits in its name. Raises DataError when there is none."
+    if name not in models.list_models(module=models):
+        raise DataError("torchvision has no such backbone", f"torchvision:{name}", remedy="take one of torchvision.models.list_models()")
     cache, urls = Path(torch.hub.get_dir()) / "checkpoints", [w.url for w in reversed(list(get_model_weights(name)))]
     for url in urls:
         file = cache / url.rsplit("/", 1)[-1]
@@ -233,7 +237,7 @@ def torchvision_map(
     "A torchvision backbone's last feature map. Raises `DataError` when name or weights are not there."
     if name not in models.list_models(module=models):
         raise DataError("torchvision has no such backbone", f"torchvision:{name}", remedy="take one of torchvision.models.list_models()")
-    file = file or _cached_weights(name)
+    file = file or weights_in_cache(name)
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")  # DenseNet's files are older than its code
     weights = {old.sub(r"\1\2", key): value for key, value in read_weights(file).items()}
     with seeded(0):

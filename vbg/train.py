@@ -25,7 +25,7 @@ from .coco import read_coco
 from .collection import read_collection
 from .baselines import BASELINES
 from .config import STUDY_MODELS, VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
-from .data import ExampleData, assign_folds, assign_splits, build_dataset, load_examples
+from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, load_examples
 from .frozen import check_encoders, checkpoint_version, encode_features
 from .metadata import encode_metadata, learn_metadata
 from .met import read_met
@@ -57,7 +57,7 @@ def study_settings(
     "The settings of a job. Raises ValueError on a data set that is neither in the profile nor described by `data`."
     settings = read_profile(profile, dict(overrides or {}) | ({"data": {dataset: dict(data)}} if data else {}))
     if dataset not in settings.data:
-        raise ValueError(f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data)}; describe it with data={{...}}")
+        raise ValueError(f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data) or 'those you describe'}; describe it with data={{...}}")
     strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold", "deal"})
     if strange or settings.data[dataset].get("reader") not in READERS:
         raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, folds and fold; got {settings.data[dataset]}")
@@ -223,7 +223,7 @@ def __getitems__(self: Batches, items):
 def _encoder_inputs(batches, items, words):
     "Augmented pixels and words."
     pixels = batches.parts["pixels"][items]
-    if batches.train:
+    if batches.train and (batches.flip or batches.shift):  # else no draw is made: a stored encoder sees the same texts as a live one
         pixels = augment(pixels, batches.flip, batches.shift, batches.generator)
     return dict(pixel_values=to_pixel_values(pixels), input_ids=words)
 
@@ -455,7 +455,7 @@ def run_inputs(
     "Everything that the result of a run depends on."
     sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train")}
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
-    versions = {name: environment()["packages"][name] for name in ("torch", "transformers", "tokenizers", "numpy")}
+    versions = {name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn")}
     data = {name: sets[name].fingerprint for name in ("natural", "balanced") if name in sets}
     return dict(settings=sections, checkpoints=found, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
                 code=code_version("train"), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -466,7 +466,8 @@ def _checkpoint(settings, dataset, seed, section):
     name = getattr(settings, section)["checkpoint"]
     if name is None:
         return None
-    name = name.format(profile=settings.name, dataset=dataset, seed=seed)
+    for word, value in dict(profile=settings.name, dataset=dataset, seed=seed).items():
+        name = str(name).replace("{" + word + "}", str(value))
     return str(home() / name) if (home() / name).exists() or name.startswith("runs/") else name
 
 def _for_run(settings, dataset, seed):
@@ -537,7 +538,8 @@ def _tokenise(sets, settings):
     "Learn vocabulary and metadata from the training split and add their numbers to every set."
     tokenizer = tokenizer_for(sets["natural"], settings.text["vocab_size"], settings.text["checkpoint"])
     length = settings.text["max_length"]
-    key = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {length}".encode()).hexdigest()[:16]
+    said = f"{tokenizer.backend_tokenizer.to_str()} {length} {code_version('text')} {environment()['packages']['tokenizers']}"
+    key = hashlib.sha256(said.encode()).hexdigest()[:16]
     known = learn_metadata(sets["natural"], settings.model["metadata"])
     for name, folder in sets["folders"].items():
         _tokenise_once(sets[name], folder, key, tokenizer, length)
@@ -578,6 +580,7 @@ def _one_run(job, settings, model, seed):
 # %% ../nbs/14_train.ipynb #c4919b97
 def _fit_network(job, settings, model, seed, name):
     "Build, train; the weights to keep: all, or all but those of frozen encoders, which their checkpoint holds."
+    _refuse_foreign(settings.text["checkpoint"], job.sets["natural"])
     tokenizer, key, known = _tokenise(job.sets, settings)
     natural, mode = job.sets["natural"], settings.train["encoders"]
     network = build_model(settings, variant=model, num_classes=natural.num_classes, vocab_size=len(tokenizer),
@@ -591,6 +594,13 @@ def _fit_network(job, settings, model, seed, name):
     kept = {name: value for name, value in fitted.model.state_dict().items() if mode == "trained" or not name.startswith(("vision.", "text."))}
     return fitted, kept, known
 
+def _refuse_foreign(checkpoint, data):
+    "Raise where a language model was adapted to another set or split: its training texts may be test texts here."
+    report = Path(checkpoint or "") / "adaptation.json"
+    if checkpoint and report.exists() and (made := json.loads(report.read_text(encoding="utf-8"))["fingerprint"]) != data.fingerprint:
+        raise DataError(f"this language model was adapted to data {made}, not to {data.name} ({data.fingerprint}): it may know the test split",
+                        file=checkpoint, remedy="adapt it to this data set: nbs/study/language_model.ipynb")
+
 def _store_features(job, settings, network, key, cached):
     "Attach the tokens of frozen encoders to the data, or take them off."
     for name, folder in job.sets["folders"].items():
@@ -598,8 +608,10 @@ def _store_features(job, settings, network, key, cached):
         data.image_tokens = data.text_tokens = None
         if cached:
             versions = {part: checkpoint_version(getattr(settings, part)["checkpoint"]) for part in ("vision", "text")}
-            layers = dict(layers=settings.vision["layers"], parts=[network.vision is not None, network.text is not None])
-            encode_features(network, data, folder, versions | layers | dict(data=data.fingerprint, tokens=key, size=settings.vision["image_size"]))
+            made_by = dict(code=code_version("frozen", "model"), **{name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers")})
+            parts = dict(parts=[network.vision is not None, network.text is not None], size=settings.vision["image_size"])
+            network.to("cuda" if torch.cuda.is_available() else "cpu")
+            encode_features(network, data, folder, versions | made_by | parts | dict(data=data.fingerprint, tokens=key))
 
 # %% ../nbs/14_train.ipynb #16bc8540
 def _fit_baseline(job, settings, model, seed, name):
@@ -607,10 +619,11 @@ def _fit_baseline(job, settings, model, seed, name):
     if settings.train["encoders"] != "cached":
         raise ValueError(f"{model} reads pooled tokens of frozen encoders: set train.encoders to 'cached'")
     tokenizer, key, known = _tokenise(job.sets, settings)
-    natural, start = job.sets["natural"], time.perf_counter()
+    natural = job.sets["natural"]
     network = build_model(settings, variant="without_gan", num_classes=natural.num_classes, vocab_size=len(tokenizer),
                           metadata_sizes=tuple(len(values) + 1 for values in known.values())).freeze_encoders()
     _store_features(job, settings, network, key, True)
+    start = time.perf_counter()
     fitted = BASELINES[model](natural.select("train"), natural.num_classes, seed)
     seconds = time.perf_counter() - start
     row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, natural.select("validation"))
