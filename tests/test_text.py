@@ -18,6 +18,7 @@ from vbg.vision import seeded
 TEXTS = ["A bronze vessel with a taotie mask.", "Blue and white porcelain dish, lotus scroll.", "Vessel of crackled porcelain, Ru kiln.",
          "A bronze mirror with a lotus scroll, found in a tomb."] * 5
 OPEN = dict(hidden_size=None, num_layers=None, num_heads=None, intermediate_size=None)
+LONG = "Vessel of porcelain, crackled, with a lotus scroll and a mirror, found in a tomb"
 LENGTH = 16  # texts of the tests; every model has exactly so many positions
 
 
@@ -66,7 +67,7 @@ def checkpoint(request, tmp_path_factory):
     return request.param, folder
 
 
-def tokens(folder, length=LENGTH, texts=(["a bronze mask"], ["Vessel of porcelain, crackled, with a lotus scroll and a mirror, found in a tomb", "a lotus"], [""])):
+def tokens(folder, length=LENGTH, texts=(["a bronze mask"], [LONG, "a lotus"], [""])):
     n = len(texts)
     data = ExampleData(pixels=np.zeros((n, 4, 4, 3), np.uint8), label=np.zeros(n, np.int64), ids=np.arange(n).astype(str), texts=list(texts),
                        class_names=["a"], split=np.array(["train"] * n))
@@ -93,9 +94,20 @@ def test_tokens_of_a_text_are_framed_and_padded_as_the_family_does_it(checkpoint
         assert ids[0] == first and ids[keep][-1] == last and (ids[~keep] == pad).all() and (ids[keep] != pad).all()
         assert (np.diff(keep.astype(int)) <= 0).all()  # padding at the end
     assert data.input_ids[2, 0][data.attention_mask[2, 0]].tolist() == [first, last]  # an empty text
-    assert data.attention_mask[1, 0].all()  # a long text is cut
+    assert data.attention_mask[1, 0].all()  # a long text is cut, at its end
+    whole = tokenizer(LONG)["input_ids"]
+    assert len(whole) > LENGTH and data.input_ids[1, 0].tolist() == [*whole[:LENGTH - 1], last]
     words = tokenizer.decode(data.input_ids[0, 0][data.attention_mask[0, 0]], skip_special_tokens=True)
     assert words.strip() == "a bronze mask"
+
+
+def test_a_tokenizer_that_cuts_and_pads_on_the_left_does_so_on_the_right_here(checkpoint, tmp_path):
+    name, folder = checkpoint
+    load_tokenizer(folder).save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(truncation_side="left", padding_side="left")))
+    assert load_tokenizer(tmp_path).truncation_side == load_tokenizer(tmp_path).padding_side == "left"
+    assert (tokens(tmp_path).input_ids == tokens(folder).input_ids).all() and (tokens(tmp_path).attention_mask == tokens(folder).attention_mask).all()
 
 
 def test_only_words_are_hidden(checkpoint):

@@ -123,10 +123,11 @@ def tokenise(
     "Add token numbers to the data: K texts an example, L tokens a text. Raises DataError when the tokenizer cannot pad."
     if tokenizer.pad_token_id is None:
         raise DataError("the tokenizer has no padding token", file=tokenizer.name_or_path or None, remedy="take a checkpoint whose tokenizer names its pad_token")
+    tokenizer.truncation_side = "right"  # an argument of the call would be ignored
     K = max(map(len, data.texts), default=1)
     flat = [texts[k % len(texts)] if texts else "" for texts in data.texts for k in range(K)]
     tokens = tokenizer(flat, padding="max_length", truncation=True, max_length=max_length, return_tensors="np", padding_side="right",
-                       truncation_side="right", return_token_type_ids=False)
+                       return_token_type_ids=False)
     shape = (len(data.texts), K, max_length)
     data.input_ids = tokens["input_ids"].astype("int32").reshape(shape)
     data.attention_mask = tokens["attention_mask"].astype(bool).reshape(shape)
