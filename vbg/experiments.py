@@ -11,9 +11,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from .config import EXPERIMENTS, experiment_overrides, experiment_store, home, profile as read_profile
+from .config import home, profile as read_profile
 from .figures import DATASETS, PAPER_MODELS, PERCENT, data_title, interval_text
 from .metrics import paired_difference, same_items, summarise_runs
+from .plan import EXPERIMENTS, experiment_overrides, experiment_store
 from .runs import RunError, load_runs
 
 # %% auto #0
