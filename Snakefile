@@ -2,6 +2,7 @@
 # Paths are relative to the folder that holds data/, runs/ and figures/ (`snakemake --directory`).
 # A job runs again when its notebook, its settings or the code that it uses changed; a comment in a module is no change.
 import json
+import sys
 from pathlib import Path
 
 from vbg.config import STUDY_MODELS, profile as read_profile, root
@@ -11,6 +12,8 @@ from vbg.runs import FILES, code_version, notebook_version
 NAME = config.get("profile", "mini")
 PROFILE = read_profile(NAME)
 DATASETS = list(PROFILE.data)
+if not DATASETS and not config.get("folder"):
+    sys.exit(f"profile {NAME} names no data set; give a collection of yours with `make collection FOLDER=...`, or take profile mini")
 MODELS = list(STUDY_MODELS)
 TABLE, FIGURE = ("csv", "md", "tex", "json"), ("png", "pdf", "json")
 ARTEFACTS = {  # notebook -> the files that it saves
@@ -23,7 +26,7 @@ ARTEFACTS = {  # notebook -> the files that it saves
 FIGURES, BOOK = f"figures/{NAME}", f"runs/{NAME}/notebooks"
 
 # One kernel trains a list of models and seeds; the list is split no wider than there are cores.
-PARTS = max(1, min(len(PROFILE.seeds), workflow.cores // len(DATASETS)))
+PARTS = max(1, min(len(PROFILE.seeds), workflow.cores // max(1, len(DATASETS))))
 SEEDS = {str(part): list(PROFILE.seeds)[part::PARTS] for part in range(PARTS)}
 
 
@@ -42,16 +45,16 @@ def papermill(name, **parameters):
     return f"python -m vbg.runs '{STUDY}/{name}.ipynb' {{output.notebook}} --timeout {limit} -p profile {NAME} {given}"
 
 
-def remake_missing_runs():
+def forget_if_lost(notebook, store, dataset, models, seeds):
     "A training notebook whose run folders are not all there does not count as done."
-    for part, seeds in SEEDS.items():
-        for dataset in DATASETS:
-            runs = [Path(f"runs/{NAME}/{dataset}/{model}/seed{seed}") for model in MODELS for seed in seeds]
-            if not all((run / name).exists() for run in runs for name in ("run.json", *FILES)):
-                Path(f"{BOOK}/train-{dataset}-{part}.ipynb").unlink(missing_ok=True)
+    runs = [Path(f"runs/{store}/{dataset}/{model}/seed{seed}") for model in models for seed in seeds]
+    if not all((run / name).exists() for run in runs for name in ("run.json", *FILES)):
+        Path(notebook).unlink(missing_ok=True)
 
 
-remake_missing_runs()
+for part, seeds in SEEDS.items():
+    for dataset in DATASETS:
+        forget_if_lost(f"{BOOK}/train-{dataset}-{part}.ipynb", NAME, dataset, MODELS, seeds)
 
 
 rule all:
@@ -100,6 +103,12 @@ for experiment, asked in EXPERIMENTS.items():
         row["models"] += [model for model in asked.models if model not in row["models"]]
         row["datasets"] += [name for name in asked.datasets or DATASETS if name in DATASETS and name not in row["datasets"]]
 ROWS.pop(NAME, None)  # a row that is the study itself
+for store, row in ROWS.items():
+    for dataset in row["datasets"]:
+        forget_if_lost(f"runs/{store}/{dataset}.ipynb", store, dataset, row["models"], row["seeds"])
+for dataset in DATASETS:
+    if not all(Path(f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json").exists() for seed in PROFILE.seeds):
+        Path(f"{BOOK}/language_model-{dataset}.ipynb").unlink(missing_ok=True)
 
 NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
 
@@ -181,6 +190,8 @@ rule step_cost:
 from vbg.small_collection import collection_data, collection_jobs
 
 COLLECTION = {f"runs/{job['store']}/{job['dataset']}.ipynb": job for job in collection_jobs()}
+for notebook, job in COLLECTION.items():
+    forget_if_lost(notebook, job["store"], job["dataset"], job["models"], job["seeds"])
 
 
 def collection_words(wildcards):
