@@ -116,6 +116,13 @@ def test_module_imports_only_earlier_modules(path):
         assert order[name] < mine, f"{path.name} imports {name}, which comes later"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_notebook_that_turns_gradients_off_turns_them_on_again(path):
+    "`nbdev_test` runs several notebooks in one process, and this switch outlives a notebook."
+    switched = re.findall(r"set_grad_enabled\((True|False)\)", "\n".join(c.source for c in cells(path)))
+    assert not switched or switched[-1] == "True", path.name
+
+
 def test_readme_is_made_from_the_index_notebook():
     from vbg.figures import readme_text
     assert (ROOT / "README.md").read_text(encoding="utf-8") == readme_text(ROOT / "nbs" / "index.ipynb"), "run `make readme`"
