@@ -210,10 +210,10 @@ def test_training_helps_on_validation_text(tmp_path):
 
 def test_both_tasks_are_learnt(tmp_path):
     "The second half names the stuff of the first, and another item's that reads differently names the other stuff."
-    texts = [[f"{stuff} {thing}. more {stuff}."] for stuff in ("bronze", "jade") for thing in "abcdefghij" for _ in range(6)]
+    texts = [[f"{stuff} {thing}. more {stuff}."] for stuff in ("bronze", "silver") for thing in "abcdefghij" for _ in range(6)]
     data = ExampleData(pixels=np.zeros((120, 1, 1, 3), np.uint8), label=np.zeros(120, np.int64), ids=np.arange(120).astype(str), texts=texts,
                        split=np.array(["train"] * 120), class_names=["a"])
-    history = adapt(tmp_path / "a", data, epochs=40, learning_rate=5e-3, hidden_size=32, intermediate_size=64)
+    history = adapt(tmp_path / "a", data, epochs=60, learning_rate=5e-3, hidden_size=32, intermediate_size=64)
     model, tokenizer = BertForPreTraining.from_pretrained(tmp_path / "a"), load_tokenizer(tmp_path / "a")
     assert next_sentence_accuracy(model, tokenizer, texts, max_length=24) > 0.9
     assert history.next_sentence_loss.iloc[-1] < 0.5 * history.next_sentence_loss.iloc[0]

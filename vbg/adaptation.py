@@ -218,10 +218,10 @@ def _optimizer(model, settings, steps):
     return optimizer, get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
 
 def _like_length(items, size, rng):
-    "Random batches of texts of like length (sorted within eight batches): less padding to compute."
+    "Random batches of texts of like length (sorted within eight batches): less padding to compute. Of a pair the first half counts: it does not tell whether the pair is true."
     order, batches = rng.permutation(len(items)), []
     for start in range(0, len(order), 8 * size):
-        pool = sorted(order[start:start + 8 * size].tolist(), key=lambda i: len(str(items[i])))
+        pool = sorted(order[start:start + 8 * size].tolist(), key=lambda i: len(items[i][0] if isinstance(items[i], tuple) else items[i]))
         batches += [[items[i] for i in pool[at:at + size]] for at in range(0, len(pool), size)]
     return batches
 
