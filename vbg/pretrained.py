@@ -353,4 +353,4 @@ def build_vision(
         return VisionEncoder(**settings)
     return FeatureMapEncoder(**{name: value for name, value in settings.items() if name not in _TRANSFORMER_ONLY})
 
-_TRANSFORMER_ONLY = ("stem", "position", "norm", "cls")  # a profile has them; a convolutional network does not
+_TRANSFORMER_ONLY = ("stem", "position", "norm", "cls", "qkv_bias")  # a profile has them; a convolutional network does not

@@ -392,12 +392,12 @@ def _fresh(sizes, dropout, init_std, options):
     if absent:
         raise ValueError(f"{', '.join(absent)}: None is for a checkpoint; an encoder from scratch needs a number")
     config = ViTConfig(**sizes, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-                       initializer_range=init_std, attn_implementation="sdpa")
-    return vit_from_scratch(config, **options)
+                       initializer_range=init_std, qkv_bias=options["qkv_bias"], attn_implementation="sdpa")
+    return vit_from_scratch(config, **{name: value for name, value in options.items() if name != "qkv_bias"})
 
 def _pretrained(sizes, dropout, checkpoint, options):
     "The model of a checkpoint, of whatever family."
-    defaults = dict(stem="linear", position="learned", norm="pre", cls=True)
+    defaults = dict(stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True)
     for name, value in options.items():
         if name not in defaults or value != defaults[name]:
             raise ValueError(f"{name}={value!r} does not go with a checkpoint, which has {defaults}")
@@ -455,12 +455,14 @@ class VisionEncoder(nn.Module):
         init_std: float = 0.02,  # spread of fresh weights; 0.08 suits width 64 from scratch
         checkpoint: str | Path | None = None,  # folder or hub name; given sizes but the image's are compared with it
         layers: tuple[int, ...] | None = None,  # layers whose tokens are joined, 1 the first; None: the last alone
+        qkv_bias: bool = True,  # False: no bias in Q, K, V, as printed in Eq. 3; from scratch only
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
         **options,  # stem, position, norm, cls of `vit_from_scratch`
     ):
         super().__init__()
         sizes = dict(image_size=image_size, patch_size=patch_size, hidden_size=hidden_size, num_hidden_layers=num_layers,
                      num_attention_heads=num_heads, intermediate_size=intermediate_size)
+        options |= dict(qkv_bias=qkv_bias)
         with seeded(seed):
             self.transformer = (_fresh(sizes, dropout, init_std, options) if checkpoint is None
                                 else _pretrained(sizes, dropout, checkpoint, options))
