@@ -124,6 +124,8 @@ def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
     model.fusion = build_fusion(**({"seed": seeds[2]} | fusion | {"hidden_size": width})) if both else None
     _build_heads(model, width, dropout, seeds[3:6])
     model.experts = nn.ModuleDict()
+    if model.expert_l2 is not None and not model.auxiliary_weight > 0:
+        raise ValueError("experts learn from the unimodal losses: auxiliary_weight must be above 0 where expert_l2 is set")
     for modality in sizes if both and model.expert_l2 is not None else ():
         model.experts[modality] = make_expert(sizes[modality], model.num_classes)
 
@@ -223,6 +225,12 @@ def _expert_logits(model, tokens, keep):
     masks = dict(image=None, text=keep)
     return {f"{name}_expert": expert(expert_features(tokens[f"{name}_tokens"], masks[name])) for name, expert in model.experts.items()}
 
+def _pooled(image, text, keep):
+    "The features of each side, and those of the last one."
+    found = {} if image is None else {"image_features": image.mean(1)}
+    found |= {} if text is None else {"text_features": masked_mean(text, keep)}
+    return found, list(found.values())[-1]
+
 def _sides(model, tokens, keep, metadata):
     "Projected tokens of both sides; the metadata token stands at the end of the text."
     image, text = (model.projection[name](side) if name in model.projection else side
@@ -245,20 +253,19 @@ def forward(
     return_maps: bool | None = None,  # None: maps in evaluation, none in training (the faster kernel)
     *,
     metadata: Tensor | None = None,  # `(B, F)`; read where the model has metadata fields
-    **tokens,  # image_tokens, text_tokens from `encode`, in place of pixels and words
+    image_tokens: Tensor | None = None,  # `(B, N, Di)` from `encode`, in place of pixels
+    text_tokens: Tensor | None = None,  # `(B, L, Dt)` from `encode`, in place of words
 ) -> ModelOutput:
     "Encode, fuse, classify. A modality that the variant lacks is ignored."
-    found, keep = {}, None if attention_mask is None else attention_mask.bool()
+    keep = None if attention_mask is None else attention_mask.bool()
     if self.trunk is not None:
         fused = self.trunk(pixel_values, input_ids, keep)
         return ModelOutput(logits=self.head(fused), fused=fused)
-    tokens = tokens or self.encode(pixel_values, input_ids, keep)
+    stored = {name: value for name, value in dict(image_tokens=image_tokens, text_tokens=text_tokens).items() if value is not None}
+    tokens = stored or self.encode(pixel_values, input_ids, keep)
     experts = _expert_logits(self, tokens, keep)
     image, text, keep = _sides(self, tokens, keep, metadata)
-    if image is not None:
-        found["image_features"] = fused = image.mean(1)
-    if text is not None:
-        found["text_features"] = fused = masked_mean(text, keep)
+    found, fused = _pooled(image, text, keep)
     if self.fusion is not None:
         both = self.fusion(image, text, keep, not self.training if return_maps is None else return_maps)
         found |= dict(gate=both.gate, image_to_text=both.image_to_text, text_to_image=both.text_to_image)
@@ -326,6 +333,8 @@ def multiply_adds(
 ) -> int:  # of one forward pass for one item; a training step takes three times as many
     "Multiply-adds of the linear maps, convolutions and attention products."
     heads = sum(m.weight.numel() for part in (model.head, model.auxiliary, model.experts) for m in part.modules() if isinstance(m, nn.Linear))
+    if model.vision is not None and image_size != model.vision.image_size:
+        raise ValueError(f"image_size {image_size} for an encoder of {model.vision.image_size} pixels a side")
     if model.trunk is not None:
         return heads + (trunk_multiply_adds(model.trunk, image_size) if isinstance(model.trunk, DiscriminatorTrunk) else
                         sum(m.weight.numel() for m in model.trunk.modules() if isinstance(m, nn.Linear)))
@@ -354,9 +363,10 @@ def load_weights(
     model: nn.Module,  # built with the same settings; changed in place
     file: str | Path,  # from `save_weights`
 ) -> nn.Module:  # the same model, in evaluation mode
-    "Read weights. Raises DataError when the file is absent, damaged, or of another model."
+    "Read weights; frozen encoders, whose weights their checkpoint holds, keep theirs. Raises DataError when the file is absent, damaged, or of another model."
+    frozen = {k: v for k, v in model.state_dict().items() if getattr(model, "frozen", False) and k.startswith(("vision.", "text."))}
     try:
-        model.load_state_dict(load_file(file))
+        model.load_state_dict(frozen | load_file(file))
     except (OSError, SafetensorError) as error:
         raise DataError(f"no weights could be read: {error}", file=file, remedy="train the model again") from error
     except RuntimeError as error:

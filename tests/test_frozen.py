@@ -1,0 +1,123 @@
+"""Frozen-feature mode in the study's own path: cached tokens and live frozen encoders give one result, and stored tokens belong to what made them."""
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+import vbg.train as vt
+from vbg.data import DataError
+from vbg.model import build_model, load_weights
+from vbg.text import train_tokenizer
+from vbg.vision import seeded
+
+SIZES = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, initializer_range=0.2)
+
+
+def settings(home, **train):
+    absent = dict.fromkeys(("hidden_size", "patch_size", "num_layers", "num_heads", "intermediate_size"))
+    vision = absent | dict(image_size=64, stem="linear", position="learned", checkpoint=str(home / "vit"))
+    text = {k: v for k, v in absent.items() if k != "patch_size"} | dict(vocab_size=None, max_length=24, checkpoint=str(home / "bert"))
+    return dict(vision=vision, text=text, fusion=dict(num_heads=2),
+                train=dict(epochs=1, flip=0.0, shift=0, token_masking=0.0, encoders="cached") | train)
+
+
+def run(home, model="without_gan", store="cached", **train):
+    return vt.train_runs("smoke", "met", models=model, seeds=[0], overrides=settings(home, **train), store=store)[0]
+
+
+def folders(home):
+    return {p for name in ("natural", "balanced") for p in vt.study_folders("smoke", "met")[name].glob("features-*")}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frozen")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBG_HOME", str(folder))
+        texts = vt.study_data("smoke", "met")["natural"].select("train").texts
+        tokenizer = train_tokenizer([text for several in texts for text in several], 300)
+        with seeded(0):
+            ViTModel(ViTConfig(image_size=64, patch_size=16, **SIZES), add_pooling_layer=False).save_pretrained(folder / "vit")
+            BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **SIZES)).save_pretrained(folder / "bert")
+        tokenizer.save_pretrained(folder / "bert")
+        run(folder)
+        yield folder
+
+
+def test_cached_and_live_give_the_same_predictions(home):
+    cached, live = run(home), run(home, store="live", encoders="frozen")
+    for split in ("validation", "test", "balanced"):
+        a, b = cached.select(split), live.select(split)
+        assert (a[0] == b[0]).all() and np.abs(a[2] - b[2]).max() < 1e-5
+
+
+def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):
+    made = run(home)
+    weights = load_file(made.folder / "model.safetensors")
+    assert weights and not [name for name in weights if name.startswith(("vision.", "text."))]
+    config = vt.study_settings("smoke", "met", overrides=settings(home))
+    sets = vt.study_data("smoke", "met")
+    vt._tokenise(sets, config)
+    model = build_model(config, num_classes=sets["natural"].num_classes, seed=9).freeze_encoders()
+    found = vt.predict(load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test"))
+    assert np.abs(found - made.select("test")[2]).max() < 1e-5
+    with pytest.raises(DataError, match="weights of another model"):
+        load_weights(build_model(config, num_classes=sets["natural"].num_classes, seed=9), made.folder / "model.safetensors")
+
+
+def test_tokens_are_made_once_for_all_models_that_read_both_sides(home):
+    before = folders(home)
+    assert len(before) == 2  # natural and balanced
+    run(home, "logistic_regression")
+    run(home, store="again", epochs=2)
+    assert folders(home) == before
+
+
+def test_the_regression_reads_the_stored_tokens_and_the_items_of_its_rule(home, monkeypatch):
+    counts = []
+    plain = vt.BASELINES["logistic_regression"]
+    monkeypatch.setitem(vt.BASELINES, "logistic_regression", lambda data, *rest: counts.append(len(data)) or plain(data, *rest))
+    best, last = run(home, "logistic_regression", store="best"), run(home, "logistic_regression", store="last", select="last")
+    natural = vt.study_data("smoke", "met")["natural"]
+    assert counts == [(natural.split == "train").sum(), (natural.split != "test").sum()]
+    assert np.isfinite(best.history.validation_accuracy).all() and last.history.validation_accuracy.isna().all()
+
+
+@pytest.mark.parametrize("change", ["vision weights", "text weights", "length", "tokenizer"])
+def test_whatever_tokens_depend_on_makes_them_anew(home, tmp_path, change):
+    for name in ("vit", "bert"):
+        shutil.copytree(home / name, tmp_path / name)
+    before, asked = folders(home), settings(tmp_path)
+    if change.endswith("weights"):
+        file = tmp_path / ("vit" if change.startswith("vision") else "bert") / "model.safetensors"
+        save_file({name: value + 0.01 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    elif change == "length":
+        asked["text"]["max_length"] = 20
+    else:
+        texts = vt.study_data("smoke", "met")["natural"].select("train").texts
+        train_tokenizer([text for several in texts for text in several], 290).save_pretrained(tmp_path / "bert")
+    vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, store=change.replace(" ", "-"))
+    assert len(folders(home) - before) == 2
+
+
+def test_other_data_have_tokens_of_their_own(home, monkeypatch):
+    before, plain = folders(home), vt.study_data
+
+    def renamed(*arguments, **named):
+        sets = plain(*arguments, **named)
+        for name in ("natural", "balanced"):
+            sets[name].fingerprint = "f" * 16
+        return sets
+
+    monkeypatch.setattr(vt, "study_data", renamed)
+    run(home, store="other-data")
+    assert len(folders(home) - before) == 2
+
+
+def test_damaged_tokens_are_named_with_a_remedy(home):
+    for place in folders(home):
+        (place / "text_tokens.npy").write_bytes(b"half")
+    with pytest.raises(DataError, match="text_tokens are damaged or absent.*delete this folder"):
+        run(home, store="damaged")
