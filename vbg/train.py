@@ -390,7 +390,9 @@ def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxi
 
 # %% ../nbs/14_train.ipynb #217a2045
 def _validate(model, data):
-    "Loss, accuracy and macro-F1 of the validation split."
+    "Loss, accuracy and macro-F1 of the validation split; nan without one."
+    if data is None:
+        return dict.fromkeys(("validation_loss", "validation_accuracy", "validation_f1"), math.nan)
     probabilities = predict(model, data)
     scores = evaluate(data.label, probabilities)
     loss = -np.log(np.maximum(probabilities[np.arange(len(data.label)), data.label], 1e-12)).mean()
@@ -401,7 +403,7 @@ def fit(
     *,
     model: torch.nn.Module,  # a fresh model of the study; trained in place
     train: ExampleData,  # tokenised training split
-    validation: ExampleData,  # tokenised validation split
+    validation: ExampleData | None,  # tokenised validation split; None: nothing is held back, and the last epoch is kept
     settings: dict,  # a profile's `train` section
     auxiliary_weight: float = 0.0,  # see `training_loss`
     mask_token_id: int | None = None,  # needed where `token_masking` is above 0
@@ -409,7 +411,7 @@ def fit(
     progress: Progress | None = None,  # told of each epoch
     name: str = "",  # how progress calls this run
 ) -> Fit:
-    "Train, validate after each epoch, keep the best epoch. Raises FloatingPointError when the loss is no number."
+    "Train, validate after each epoch, keep the best epoch, or the last without validation. Raises FloatingPointError when the loss is no number."
     accelerator, wrapped, optimizer, loader, schedule, order = _prepare(model, train, settings, seed)
     mask = _masking(settings["token_masking"], mask_token_id, seed)
     history, best, start = [], None, time.perf_counter()
@@ -437,9 +439,9 @@ def _masking(share, mask_token_id, seed):
         input_ids, attention_mask, probability=share, mask_token_id=mask_token_id, generator=generator)
 
 def _better(best, row, model):
-    "The better of the best epoch so far and this one: (score, epoch, weights)."
+    "The better of the best epoch so far and this one: (score, epoch, weights). Without validation the later one is."
     score = (row["validation_accuracy"], -row["validation_loss"])
-    if best is not None and score <= best[0]:
+    if best is not None and score <= best[0]:  # never true of nan
         return best
     return score, row["epoch"], {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
@@ -577,6 +579,15 @@ def _one_run(job, settings, model, seed):
     return Run(write_run(profile=job.store, dataset=job.dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
                          predictions=predictions, metrics=metrics, weights=weights, **about))
 
+# %% ../nbs/14_train.ipynb #d1dd7560
+def _learning_items(natural, settings):
+    "Items to learn from, and those that choose the epoch, or None. Raises ValueError on an unknown word."
+    if settings["select"] not in ("best", "last"):
+        raise ValueError(f"train.select is 'best' or 'last', not {settings['select']!r}")
+    if settings["select"] == "last":
+        return natural.take(np.flatnonzero(np.isin(natural.split, ("train", "validation")))), None
+    return natural.select("train"), natural.select("validation")
+
 # %% ../nbs/14_train.ipynb #c4919b97
 def _fit_network(job, settings, model, seed, name):
     "Build, train; the weights to keep: all, or all but those of frozen encoders, which their checkpoint holds."
@@ -588,12 +599,14 @@ def _fit_network(job, settings, model, seed, name):
     if mode != "trained":
         network.freeze_encoders()
     _store_features(job, settings, network, key, mode == "cached")
-    fitted = fit(model=network, train=natural.select("train"), validation=natural.select("validation"), settings=settings.train,
+    train, validation = _learning_items(natural, settings.train)
+    fitted = fit(model=network, train=train, validation=validation, settings=settings.train,
                  auxiliary_weight=settings.model["auxiliary_weight"], mask_token_id=tokenizer.mask_token_id, seed=seed,
                  progress=job.progress, name=name)
     kept = {name: value for name, value in fitted.model.state_dict().items() if mode == "trained" or not name.startswith(("vision.", "text."))}
     return fitted, kept, known
 
+# %% ../nbs/14_train.ipynb #1f2b9429
 def _refuse_foreign(checkpoint, data):
     "Raise where a language model was adapted to another set or split: its training texts may be test texts here."
     report = Path(checkpoint or "") / "adaptation.json"
@@ -601,6 +614,7 @@ def _refuse_foreign(checkpoint, data):
         raise DataError(f"this language model was adapted to data {made}, not to {data.name} ({data.fingerprint}): it may know the test split",
                         file=checkpoint, remedy="adapt it to this data set: nbs/study/language_model.ipynb")
 
+# %% ../nbs/14_train.ipynb #b62b3b9e
 def _store_features(job, settings, network, key, cached):
     "Attach the tokens of frozen encoders to the data, or take them off."
     for name, folder in job.sets["folders"].items():
@@ -624,10 +638,11 @@ def _fit_baseline(job, settings, model, seed, name):
                           metadata_sizes=tuple(len(values) + 1 for values in known.values())).freeze_encoders()
     _store_features(job, settings, network, key, True)
     start = time.perf_counter()
-    fitted = BASELINES[model](natural.select("train"), natural.num_classes, seed)
+    train, validation = _learning_items(natural, settings.train)
+    fitted = BASELINES[model](train, natural.num_classes, seed)
     seconds = time.perf_counter() - start
-    row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, natural.select("validation"))
-    job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}")
+    row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, validation)
+    job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}, {seconds:.1f} s")
     history = pd.DataFrame([{column: row[column] for column in HISTORY}])
     return Fit(fitted, history, 1, seconds), fitted.state_dict(), known
 
