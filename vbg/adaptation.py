@@ -271,7 +271,7 @@ def adapt_text_encoder(
     train, validation = ([list(map(str, several)) for several in data.select(split).texts] for split in ("train", "validation"))
     if not any(map(len, train)):
         raise DataError("there is no training text to adapt to", remedy="give a data set with splits, whose training split has texts")
-    made_from = _made_from(train, validation, text, settings, seed, inputs)
+    made_from = _made_from(train, validation, text, settings, seed, (inputs or {}) | dict(data=data.fingerprint))
     if (record := _kept(folder, made_from)) is None:
         record = _adapt(train, validation, text, settings, seed, dict(inputs=made_from, fingerprint=data.fingerprint), folder)
     return pd.DataFrame(record["history"])
