@@ -59,7 +59,7 @@ def table_row(table, **where):
 def test_rows_are_read_in_order_and_sorted_by_dataset_model_and_seed():
     fill("adaptation")
     runs = E.experiment_runs("smoke", "adaptation")
-    assert list(runs) == ["from scratch", "adapted"]
+    assert list(runs) == ["not adapted", "adapted"]
     expected = [(d, m, s) for d in ("coco", "met") for m in ("without_gan", "without_vit_gan") for s in (0, 1)]
     assert all([(r.dataset, r.model, r.seed) for r in made] == expected for made in runs.values())
     assert runs["adapted"][0].folder.parts[-4] == "smoke-adaptation-adapted"
@@ -108,7 +108,7 @@ def test_two_models_are_each_compared_with_their_own_reference():
     fill("adaptation")
     for seed in (0, 1):
         made_up("adaptation", "adapted", "met", "without_vit_gan", seed, skill=5.)
-        made_up("adaptation", "from scratch", "met", "without_gan", seed, skill=5.)
+        made_up("adaptation", "not adapted", "met", "without_gan", seed, skill=5.)
     table = E.experiment_table(E.experiment_runs("smoke", "adaptation"), resamples=100)
     met = table[(table["data set"] == "MET, rendered") & (table.test == "natural")]
     assert met.model.tolist() == ["without GAN"] * 2 + ["without ViT & GAN"] * 2
@@ -126,7 +126,7 @@ def test_missing_runs_are_named_with_the_command():
         E.experiment_runs("smoke", "departures_text")
     assert "ReLU (Eq. 13): no run of met, without_vit_gan, seeds [0, 1]" in str(error.value)
     fill("departures_text")
-    folder = run_folder("smoke-half", "coco", "without_vit_gan", 1)
+    folder = run_folder("smoke", "coco", "without_vit_gan", 1)
     folder.rename(folder.with_name("away"))
     with pytest.raises(RunError) as error:
         E.experiment_runs("smoke", "departures_text")
@@ -154,9 +154,9 @@ def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced
     (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
     (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
     (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
-    (dict(overrides={"train": dict(epochs=1, learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
-    (dict(overrides={"train": dict(epochs=2), "text": dict(activation="relu")}), "settings.train.epochs 2, expected 1"),
-    (dict(overrides={"train": dict(epochs=1)}), "settings.text.activation gelu, expected relu")])
+    (dict(overrides={"train": dict(learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
+    (dict(overrides={"train": dict(epochs=1), "text": dict(activation="relu")}), "settings.train.epochs 1, expected 2"),
+    (dict(overrides={}), "settings.text.activation gelu, expected relu")])
 def test_rows_that_differ_in_more_than_their_change_are_refused(change, said):
     fill("departures_text")
     E.experiment_runs("smoke", "departures_text")

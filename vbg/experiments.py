@@ -99,6 +99,7 @@ def difference_verdict(
     high:float,  # interval of the difference
 )->str:          # "better", "worse" or "smaller than the noise"
     "What the interval of a difference to the reference allows to say."
+    if np.isnan(low) or np.isnan(high): return "–"
     return "better" if low > 0 else "worse" if high < 0 else "smaller than the noise"
 
 # %% ../nbs/16a_experiments.ipynb #a79ab635
@@ -141,8 +142,8 @@ def _difference(made, base, split, resamples, seed):
     return {"difference, points": interval_text(d.difference, d.low, d.high), "verdict": difference_verdict(d.low, d.high)}
 
 def _size(made, split):
-    "Parameters, time, and what n is."
-    return {"parameters": f"{made[0].info['parameters']:,}", "seconds a run": f"{np.mean([r.info['seconds'] for r in made]):.0f}", "seeds": len(made), "items": made[0].metrics[split]["items"]}
+    "Epochs, parameters, time, and what n is."
+    return {"epochs": len(made[0].history), "parameters": f"{made[0].info['parameters']:,}", "seconds a run": f"{np.mean([r.info['seconds'] for r in made]):.0f}", "seeds": len(made), "items": made[0].metrics[split]["items"]}
 
 # %% ../nbs/16a_experiments.ipynb #b5a642eb
 def parameter_spread(

@@ -23,7 +23,7 @@ class Experiment:
     datasets: tuple | None = None  # None: all of the profile
     seeds: tuple | None = None  # None: all of the profile
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
-    schedule: float = 1 / 3  # share of the profile's epochs
+    schedule: float = 1  # share of the profile's epochs
     scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
 
 # %% ../nbs/00a_plan.ipynb #e484d9cd
@@ -37,20 +37,22 @@ RECIPES = {
 }
 
 # %% ../nbs/00a_plan.ipynb #4e093aef
-_AS_PRINTED = dict(stem="linear", position="learned", norm="post", cls=False, init_std=0.02)  # Eq. 1-7 and the library's own spread
+_AS_PRINTED = dict(stem="linear", position="learned", cls=False, qkv_bias=False, norm="post", init_std=0.02)  # Eq. 1-7 and the library's own spread
 _PRINTED = {"linear patches (Eq. 1)": "stem", "learned positions (Eq. 2)": "position", "no [CLS] (Eq. 2)": "cls",
-            "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
+            "no bias in Q, K, V (Eq. 3)": "qkv_bias", "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
+_TEXT_AS_PRINTED = dict(activation="relu", init_std=0.02)
 _FUSIONS = {"pooled vectors": "bidirectional_vectors", "image reads text": "image_reads_text", "text reads image": "text_reads_image",
             "gated": "gated", "sum": "sum", "concatenation": "concatenation", "late average": "late_average"}
 _LAYERS, _METADATA = {"vision": dict(layers=(1 / 3, 2 / 3, 1))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
 EXPERIMENTS = {
-    "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",), schedule=1),
+    "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
         name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, scratch="vision"),
-    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")}}, scratch="text"),
-    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}),
+    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")},
+        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, scratch="text"),
+    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}, schedule=1 / 3),
     "adaptation": Experiment(("without_gan", "without_vit_gan"), {
-        "from scratch": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
+        "not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
     "inputs": Experiment(("without_gan",), {
         "last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA}, datasets=("met",)),
 }
@@ -61,7 +63,7 @@ def experiment_overrides(
     experiment: str,  # a key of `EXPERIMENTS`
     change: str,  # a row of it
 ) -> dict:  # section -> {setting: value}
-    "The overrides that make a row: its change, and the shortened schedule."
+    "The overrides that make a row: its change, and the shortened schedule where it has one."
     asked = EXPERIMENTS[experiment]
     epochs = max(1, round(PROFILES[profile]["train"]["epochs"] * asked.schedule))
     short = {} if asked.schedule == 1 else {"train": {"epochs": epochs}}
@@ -87,4 +89,4 @@ def experiment_store(
         words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
         return f"{profile}-{experiment}-{words}"
     scratch = f"-{EXPERIMENTS[experiment].scratch}-scratch" if _scratch(profile, EXPERIMENTS[experiment]) else ""
-    return profile if EXPERIMENTS[experiment].schedule == 1 else f"{profile}-short{scratch}"
+    return profile + "-short" * (EXPERIMENTS[experiment].schedule < 1) + scratch
