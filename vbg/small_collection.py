@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import home, profile as read_profile, write_atomic
+from .config import home, profile as read_profile, root, write_atomic
 from .experiments import difference_verdict
 from .figures import PERCENT, interval_text
 from .metrics import paired_difference, same_items, summarise_runs
@@ -23,14 +25,14 @@ from .runs import RunError, code_version, environment, load_runs, why_stale
 
 # %% auto #0
 __all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
-           'collection_jobs', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table',
-           'encoding_run', 'frozen_table']
+           'collection_jobs', 'collection_folder', 'collection_name', 'collection_columns', 'main', 'collection_runs',
+           'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run', 'frozen_table']
 
 # %% ../nbs/16b_small_collection.ipynb #0bb694a8
 METHODS = {  # store -> what its runs are
     "collection-frozen": dict(profile="pretrained", models=["without_gan", "logistic_regression"], overrides={}),
-    "collection-no-experts": dict(profile="pretrained", models=["without_gan"], overrides={"model": dict(expert_l2=None, auxiliary_weight=0.3)}),
-    "collection-scratch": dict(profile="mini", models=["without_gan"], overrides={}),
+    "collection-no-experts": dict(profile="pretrained", models=["without_gan"], overrides={"model": dict(expert_l2=None, auxiliary_weight=0.5)}),
+    "collection-scratch": dict(profile="mini", models=["without_gan"], overrides={"train": dict(epochs=60, select="last")}),
     "collection-live": dict(profile="pretrained", models=["without_gan"], overrides={"train": dict(encoders="frozen")}),
 }
 ROWS = {  # row -> store, model
@@ -41,7 +43,8 @@ ROWS = {  # row -> store, model
     "VBG, encoders run live": ("collection-live", "without_gan"),
 }
 CACHED, *_, BASELINE, LIVE = ROWS
-DEALS, FOLDS, SPLITS = (0, 1, 2), 5, ["validation", "test"]
+DEALS, FOLDS, SPLITS = (0, 1, 2), 5, ["test"]
+COMMAND = "make collection FOLDER=<your folder>"
 
 # %% ../nbs/16b_small_collection.ipynb #475b4dc8
 def collection_data(
@@ -51,7 +54,7 @@ def collection_data(
     columns:dict,  # arguments of `read_collection`, such as {"label": "category"}
 )->dict:           # `data` of `vbg.train.train_runs`
     "The description of one fold of one deal."
-    return dict(reader="collection", folder=str(folder), options={**columns, "lenient": True}, minimum=FOLDS, folds=FOLDS, fold=fold, deal=42 + deal)
+    return dict(reader="collection", folder=str(folder), options={**columns, "lenient": True}, minimum=FOLDS, folds=FOLDS, fold=fold, deal=100 + deal)
 
 def collection_jobs()->list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
     "Every training job, in the order of the stores. The check of the frozen mode is one fold; all else is every fold of every deal."
@@ -59,9 +62,46 @@ def collection_jobs()->list:  # dicts: store, dataset, profile, models, seeds, o
     return [dict(store=store, dataset=f"deal{deal}-fold{fold}", **method, seeds=[deal], deal=deal, fold=fold)
             for store, method in METHODS.items() for deal, fold in (cells[:1] if store == ROWS[LIVE][0] else cells)]
 
-# %% ../nbs/16b_small_collection.ipynb #e87f0ca7
-COMMAND = "make collection FOLDER=<your folder>"
+# %% ../nbs/16b_small_collection.ipynb #316bf063
+def collection_folder()->Path:  # absolute
+    "The folder or csv that `VBG_FOLDER` names; a relative one lies under the repository. Raises RunError when there is none."
+    said = os.environ.get("VBG_FOLDER", "").strip()
+    if not said: raise RunError(f"which folder? {COMMAND} COLUMNS='{{\"label\": \"category\"}}'")
+    return (root() / Path(said).expanduser()).resolve()
 
+def collection_name(
+    folder:Path,  # of the collection, or its csv
+)->str:           # such as "collection-my-museum"
+    "Name of the folder below figures/ that gets the tables of a collection."
+    folder = Path(folder)
+    word = (folder.parent if folder.suffix else folder).name
+    return "collection-" + (re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "unnamed")
+
+def collection_columns(
+    text:str,  # JSON object of arguments of `read_collection`
+)->dict:       # the same
+    "Which column is what. Raises RunError when the text is no JSON object."
+    try: columns = json.loads(text or "{}")
+    except json.JSONDecodeError as error: raise RunError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
+    if not isinstance(columns, dict): raise RunError(f"COLUMNS is a JSON object such as {{\"label\": \"category\"}}, not {text}")
+    return columns
+
+# %% ../nbs/16b_small_collection.ipynb #00fcdc24
+def main()->int:  # exit code
+    "Read the collection that the environment names, once, and say what is in it or what is wrong."
+    from vbg.collection import read_collection
+    from vbg.data import DataError, assign_folds
+    try:
+        folder, columns = collection_folder(), collection_columns(os.environ.get("VBG_COLUMNS", ""))
+        described = collection_data(folder, 0, 0, columns)
+        examples = assign_folds(read_collection(folder, **described["options"]), 0, FOLDS, minimum=FOLDS)
+    except (RunError, DataError, TypeError, ValueError, OSError) as error:
+        print(f"make collection: {error}", file=sys.stderr)
+        return 2
+    print(f"{folder}: {len(examples.table)} items of {examples.table.label.nunique()} classes; tables go to figures/{collection_name(folder)}/")
+    return 0
+
+# %% ../nbs/16b_small_collection.ipynb #e87f0ca7
 def collection_runs()->dict:  # row of `ROWS` to its runs, by deal and fold
     "All runs of the comparison. Raises RunError with the command when some are missing, or were not made as their store says."
     there = {store: {(r.dataset, r.model): r for r in load_runs(store)} for store in METHODS}
@@ -87,17 +127,16 @@ def _strangers(found):
         for run, job in zip(found[row], [job for job in collection_jobs() if job["store"] == store], strict=True):
             items = same.setdefault((run.dataset, made.vision["image_size"]), run).info["inputs"]["data"]
             asked = shared | dict(settings=settings, data=items, seed=job["deal"], splits=SPLITS)
-            why = why_stale(run.folder, run.info["inputs"] | asked) or _other_fold(run, first, job)
+            why = why_stale(run.folder, run.info["inputs"] | asked) or _other_fold(run, job)
             if why: lines.append(f"{row}, {run.dataset}: {why}")
     return lines
 
 def _described(run): return run.info["config"]["data"][run.dataset]
 
-def _other_fold(run, first, job):
-    "What differs between the fold that a run read and the one that it should have read."
-    base, have = _described(first), _described(run)
-    want = collection_data(base["folder"], job["deal"], job["fold"], base["options"])
-    wrong = [f"{k} {have.get(k)}, not {want.get(k)}" for k in sorted({*have, *want}) if have.get(k) != want.get(k)]
+def _other_fold(run, job):
+    "What differs between the fold that a run read and the one that it should have read. Where the items lay does not count: they are compared by themselves."
+    have, want = _described(run), collection_data("", job["deal"], job["fold"], {})
+    wrong = [f"{k} {have.get(k)}, not {want[k]}" for k in sorted(want) if k not in ("folder", "options") and have.get(k) != want[k]]
     return f"read with {'; '.join(wrong)}" if wrong else None
 
 # %% ../nbs/16b_small_collection.ipynb #580337f9
@@ -144,7 +183,7 @@ def small_collection_table(
         text = {PERCENT[m]: interval_text(s["mean"], s.low, s.high) for m, s in scores.iterrows()}
         gain = {} if row == BASELINE else _over(labels, tables[:len(made)], tables[len(made):], resamples, seed)
         rows.append({"model": row} | text | {"accuracy, each deal": " / ".join(f"{100 * (p.argmax(1) == labels).mean():.1f}" for p in tables[:len(made)])}
-                    | gain | {"items": len(labels), "deals": len(made), "seconds a fold": f"{np.mean([r.info['seconds'] for r in runs[row]]):.1f}",
+                    | gain | {"items": len(labels), "classes": tables[0].shape[1], "deals": len(made), "seconds a fold": f"{np.mean([r.info['seconds'] for r in runs[row]]):.1f}",
                               "fusion and regularisation": _recipe(runs[row][0])})
     heads = list(rows[0])
     return pd.DataFrame(rows).fillna("–")[heads]
@@ -231,3 +270,7 @@ def frozen_table(
                      "largest difference of a probability": "–" if name == "cached" else f"{apart:.1e}",
                      "items with another class": "–" if name == "cached" else f"{other} of {len(first)}"})
     return pd.DataFrame(rows)
+
+# %% ../nbs/16b_small_collection.ipynb #000564c5
+#| eval: false
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
