@@ -21,14 +21,15 @@ __all__ = ['learn_metadata', 'encode_metadata', 'MetadataEncoder']
 # %% ../nbs/07b_metadata.ipynb #fddf21b6
 def _values(data, field):
     "The values of a field, one an item; '' where it is missing."
-    return [str(json.loads(a).get(field, "") or "").strip() for a in data.attributes]
+    values = (json.loads(a).get(field) for a in data.attributes)
+    return ["" if value is None else str(value).strip() for value in values]
 
 def learn_metadata(
     data: ExampleData,  # with `attributes` (JSON, one an item) and `split`
     fields: tuple,  # names of attributes
     limit: int = 200,  # values of a field at most, the commonest
 ) -> dict:  # field -> list of values; number 0 is kept for "unknown"
-    "The values of each field in the training split. Raises DataError on a field that no training item has."
+    "The values of each field in the training split. Raises DataError on a field that no training item has, or whose values all occur once."
     fields = (fields,) if isinstance(fields, str) else fields
     known, train = {}, np.flatnonzero(np.asarray(data.split) == "train")
     for field in fields:
@@ -38,6 +39,8 @@ def learn_metadata(
             there = sorted({key for i in train for key in json.loads(data.attributes[i])})
             raise DataError(f"no training item has metadata {field!r}", remedy=f"choose from {', '.join(there) or 'no columns: this set has none'}")
         known[field] = sorted(sorted(v for v, n in counts.items() if n > 1), key=lambda v: -counts[v])[:limit]
+        if not known[field]:
+            raise DataError(f"each value of metadata {field!r} occurs once in the training split, so none can be learnt", remedy="leave this field out")
     return known
 
 def encode_metadata(

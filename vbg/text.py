@@ -92,8 +92,8 @@ def load_tokenizer(
     checkpoint = resolve_checkpoint(str(checkpoint))
     try:
         tokenizer = _cached_first(AutoTokenizer.from_pretrained, checkpoint, offline)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise DataError("no tokenizer could be read here", file=checkpoint, remedy=_remedy(checkpoint, "tokenizer.json")) from error
+    except Exception as error:  # the libraries raise many kinds, `tokenizers` plain Exception
+        raise DataError(f"no tokenizer could be read here{_reason(error)}", file=checkpoint, remedy=_remedy(checkpoint, "tokenizer.json")) from error
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise DataError("its tokenizer has no words: the files of the vocabulary are absent", file=checkpoint,
                         remedy=_remedy(checkpoint, "tokenizer.json"))
@@ -109,8 +109,16 @@ def _cached_first(read, checkpoint, offline):
             raise
         return read(checkpoint)
 
+def _reason(error):
+    "The first line of what went wrong; nothing where nothing is known."
+    text = str(error or "").strip().split("\n")[0].rstrip(".:")
+    return f" ({type(error).__name__}: {text})" if text else ""
+
 def _remedy(checkpoint, file):
+    "What to do where a checkpoint's file cannot be read: a folder is to be mended, a name to be downloaded."
     from huggingface_hub.constants import HF_HUB_CACHE
+    if Path(checkpoint).is_dir():
+        return f"the folder must hold {file}, as `save_pretrained` writes it"
     return (f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, run `hf download {checkpoint}` once; "
             f"it is then kept in {HF_HUB_CACHE}")
 
@@ -239,7 +247,7 @@ def text_family(
     except (OSError, ValueError) as error:
         cause = error
     if not config:
-        raise DataError("no config.json could be read here", file=checkpoint, remedy=_remedy(checkpoint, "config.json and model.safetensors")
+        raise DataError(f"no config.json could be read here{_reason(cause)}", file=checkpoint, remedy=_remedy(checkpoint, "config.json and model.safetensors")
                         + ", or set `checkpoint` to None to train from scratch") from cause
     if config.get("model_type") not in TEXT_FAMILIES:
         raise DataError(f"its model_type is {config.get('model_type')!r}, which is no text encoder known here", file=checkpoint,
@@ -271,6 +279,8 @@ class TextEncoder(nn.Module):
         self.hidden_size = self.transformer.config.hidden_size
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # `(B, L)` twice to `(B, L, D)`
+        if (length := input_ids.shape[1]) > (positions := available_positions(self.transformer.config)):
+            raise ValueError(f"texts of {length} tokens for an encoder of {positions} positions")
         return self.transformer(input_ids.long(), attention_mask).last_hidden_state
 
 # %% ../nbs/07_text.ipynb #bf8681a2
@@ -279,6 +289,8 @@ def _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed):
     absent = [name for name, value in (sizes | dict(vocab_size=vocab_size, max_length=max_length)).items() if value is None]
     if absent:
         raise ValueError(f"{', '.join(absent)}: without a checkpoint a size cannot be None")
+    if sizes["activation"] not in ("relu", "gelu"):
+        raise ValueError(f"activation is one of relu, gelu, not {sizes['activation']!r}")
     if sizes["hidden_size"] % sizes["num_heads"]:
         raise ValueError(f"hidden_size {sizes['hidden_size']} is not a multiple of num_heads {sizes['num_heads']}")
     config = BertConfig(**{_SIZES[name]: value for name, value in sizes.items()}, vocab_size=vocab_size, max_position_embeddings=max_length,
