@@ -18,7 +18,7 @@ SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CU
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
-	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: about an hour"
+	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
 	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
 	@echo "make status    [PROFILE=mini]              what a reproduce would still do"
 	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"

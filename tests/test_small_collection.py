@@ -1,12 +1,13 @@
 """The comparison on a small collection, on made-up runs: what is read, refused and said; and its notebook through papermill."""
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import vbg.small_collection as sc
-from conftest import ROOT
+from conftest import ROOT, run_study
 from vbg.config import home, profile
 from vbg.metrics import evaluate
 from vbg.runs import HISTORY, RunError, predictions_table, run_folder, run_notebook, write_run
@@ -61,7 +62,7 @@ def test_differences_are_to_the_regression_and_carry_a_verdict(collection):
     assert table.loc[sc.CACHED, "accuracy over the regression, points"].startswith(f"{100 * (ours - theirs):.1f} [")
 
 
-@pytest.mark.parametrize("change, said", [(dict(code="old"), "code: old -> new"), (dict(seed=9), "seed"), (dict(splits=["test"]), "splits")])
+@pytest.mark.parametrize("change, said", [(dict(code="old"), "code: old -> new"), (dict(seed=9), "seed"), (dict(splits=["validation"]), "splits")])
 def test_a_run_made_otherwise_is_named(collection, change, said):
     job = sc.collection_jobs()[3]
     write(job, "logistic_regression", 2.0, **change)
@@ -82,8 +83,67 @@ def test_a_missing_run_is_named_with_the_command(collection):
 def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, tmp_path, monkeypatch):
     monkeypatch.setattr(sc, "_encode_once", lambda run, data: dict(items=40, seconds=7.0))
     sc.encoding_run(sc.collection_runs())  # measured; the notebook keeps it
-    run_notebook(ROOT / "nbs" / "study" / "small_collection.ipynb", tmp_path / "done.ipynb", dict(profile="smoke"), timeout=300)
+    run_notebook(ROOT / "nbs" / "study" / "small_collection.ipynb", tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300)
     for name in ("small_collection", "frozen_features"):
-        text = (collection / "figures" / "smoke" / f"{name}.json").read_text()
+        text = (collection / "figures" / "collection-toy" / f"{name}.json").read_text()
         assert json.loads(text) and "anywhere" not in text and str(collection) not in text
-        assert (collection / "figures" / "smoke" / f"{name}.md").stat().st_size > 0
+        assert (collection / "figures" / "collection-toy" / f"{name}.md").stat().st_size > 0
+
+
+@pytest.fixture
+def museum(tmp_path):
+    "A collection whose path has blanks, a quote and letters of another script."
+    folder = tmp_path / "My mus'eum Ё"
+    folder.mkdir()
+    rows = "\n".join(f"{i},{i}.jpg,thing {i},{'bowl' if i % 2 else 'coin'}" for i in range(20))
+    (folder / "objects.csv").write_text(f"id,image,title,category\n{rows}\n", encoding="utf-8")
+    return folder
+
+
+def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_name(museum, tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_FOLDER", str(museum))
+    monkeypatch.setenv("VBG_COLUMNS", '{"label": "category", "text": "title"}')
+    done = run_study(tmp_path, "--dry-run", "--printshellcmds", "collection", profile="mini")
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout + done.stderr
+    assert "figures/collection-my-mus-eum/small_collection.json" in said
+    commands = [line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs" in line]
+    assert len(commands) == len(sc.collection_jobs()) + 1
+    for command in commands:
+        words = shlex.split(command)
+        data = json.loads(words[max(i for i, w in enumerate(words) if w == "data") + 1])
+        assert data["folder"] == str(museum) and data["options"] == {"label": "category", "text": "title", "lenient": True}
+
+
+def test_a_changed_collection_is_read_again(museum, tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_FOLDER", str(museum))
+    before = listing(museum)
+    (museum / "objects.csv").write_text((museum / "objects.csv").read_text() + "99,99.jpg,late,coin\n")
+    assert listing(museum) != before
+
+
+def listing(folder):
+    "The function of the Snakefile."
+    source = (ROOT / "Snakefile").read_text(encoding="utf-8")
+    body = source[source.index("def listing("):]
+    space = {}
+    exec("import hashlib\nfrom pathlib import Path\n" + body[:body.index("\n\n\n")], space)
+    return space["listing"](folder)
+
+
+@pytest.mark.parametrize("folder, columns, said", [
+    ("", "{}", "which folder?"), ("no/such folder", "{}", "absent"), (None, "{label: category}", "COLUMNS is no JSON"),
+    (None, '{"label": "kind", "text": "title"}', "kind"), (None, '{"lable": "category"}', "lable")])
+def test_a_wrong_collection_ends_in_one_line_before_any_training(museum, monkeypatch, capsys, folder, columns, said):
+    monkeypatch.setenv("VBG_FOLDER", str(museum) if folder is None else folder)
+    monkeypatch.setenv("VBG_COLUMNS", columns)
+    assert sc.main() == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("make collection: ") and "Traceback" not in error
+
+
+def test_a_moved_collection_keeps_its_runs(collection, monkeypatch):
+    runs = sc.collection_runs()
+    first = runs[sc.CACHED][3]
+    first.info["config"]["data"][first.dataset]["folder"] = "elsewhere"
+    assert sc._other_fold(first, sc.collection_jobs()[3]) is None
