@@ -43,6 +43,7 @@ def learn_metadata(
             raise DataError(f"each value of metadata {field!r} occurs once in the training split, so none can be learnt", remedy="leave this field out")
     return known
 
+# %% ../nbs/07b_metadata.ipynb #82074cd4
 def encode_metadata(
     data: ExampleData,  # any split
     known: dict,  # from `learn_metadata`

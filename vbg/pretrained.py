@@ -237,6 +237,7 @@ def weights_in_cache(
     remedy = f"download {urls[0]} there, or give a file as 'torchvision:{name}:/path/to/weights'" if urls else "give a file of weights"
     raise DataError(f"no weights of {name} are in torch's cache", cache / urls[0].rsplit("/", 1)[-1] if urls else cache, remedy=remedy)
 
+# %% ../nbs/06a_pretrained.ipynb #449fe1dd
 def torchvision_map(
     name: str,  # of `torchvision.models.list_models()`
     file: str | None,  # state dict; None: torch's cache
