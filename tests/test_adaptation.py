@@ -2,6 +2,7 @@
 import json
 import math
 import re
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -245,7 +246,7 @@ def test_masks_are_drawn_anew_each_epoch(tmp_path, monkeypatch):
         return mask(*arguments, **named)
 
     monkeypatch.setattr(adaptation, "mask_for_mlm", watched)
-    adapt(tmp_path / "a", epochs=3)
+    adapt(tmp_path / "a", corpus().select("train"), epochs=3)  # nothing is measured
     first, second, third = (asked[at:at + len(asked) // 3] for at in range(0, len(asked), len(asked) // 3))
     for one, two in ((first, second), (second, third), (first, third)):
         assert [labels.shape for labels in one] == [labels.shape for labels in two]
@@ -259,6 +260,8 @@ def test_a_name_in_the_cache_is_part_of_what_a_checkpoint_was_made_from(tmp_path
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
     (snapshot / "model.safetensors").write_text("one")
+    for name in ("config.json", "README.md", "adaptation.json"):
+        (snapshot / name).write_text("{}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     def made_from(checkpoint):
@@ -266,9 +269,36 @@ def test_a_name_in_the_cache_is_part_of_what_a_checkpoint_was_made_from(tmp_path
 
     one = made_from("nobody/present")
     (snapshot / "model.safetensors").write_text("two")
-    assert list(one) == ["model.safetensors"] and made_from("nobody/present") != one
+    assert list(one) == ["config.json", "model.safetensors"] and made_from("nobody/present") != one
     assert made_from(snapshot) == made_from(str(snapshot)) == made_from("nobody/present")
-    assert made_from("nobody/absent") == made_from(None) == {}
+    assert made_from(None) == {}
+    for absent in ("nobody/absent", "/nothing/here"):
+        with pytest.raises(DataError, match="no such checkpoint on this machine"):
+            made_from(absent)
+
+
+def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch):
+    "It is downloaded, whole, before anything is recorded; a part of it that lies in the cache is not enough."
+    adapt(tmp_path / "from")
+    cache, asked = tmp_path / "cache", []
+    cache.mkdir()
+    shutil.copy(tmp_path / "from" / "tokenizer.json", cache)
+
+    def download(name, local_files_only, allow_patterns):
+        asked.append(local_files_only)
+        if not local_files_only:
+            shutil.copytree(tmp_path / "from", cache, dirs_exist_ok=True)
+        return str(cache)
+
+    monkeypatch.setattr(adaptation, "snapshot_download", download)
+    resolve = lambda name: str(cache) if name == "nobody/model" else name
+    monkeypatch.setattr("vbg.text.resolve_checkpoint", resolve)
+    monkeypatch.setattr(adaptation, "language_model", lambda text, *more: language_model(text | dict(checkpoint=resolve(text["checkpoint"])), *more))
+    adapt(tmp_path / "a", checkpoint="nobody/model")
+    assert asked == [True, False] and "model.safetensors" in record_of(tmp_path / "a")["inputs"]["checkpoint"]
+    monkeypatch.setattr(adaptation, "_adapt", None)  # no second one
+    adapt(tmp_path / "a", checkpoint="nobody/model")
+    assert asked == [True, False, True]
 
 
 def test_a_checkpoint_of_a_wheel_is_resolved(tmp_path, monkeypatch):
@@ -337,6 +367,36 @@ def test_a_second_call_keeps_what_is_there_and_a_change_does_not(tmp_path, monke
     (tmp_path / "a" / "tokenizer.json").unlink()
     adapt(tmp_path / "a", hidden_size=32)
     assert len(calls) == 5 and (tmp_path / "a" / "tokenizer.json").exists()
+
+
+def test_another_data_set_makes_the_checkpoint_again(tmp_path):
+    "With the same texts, too: training compares the fingerprint with that of its data."
+    data = corpus()
+    data.fingerprint = "one"
+    first = adapt(tmp_path / "a", data)
+    data.fingerprint = "two"
+    assert adapt(tmp_path / "a", data).equals(first) and record_of(tmp_path / "a")["fingerprint"] == "two"
+
+
+@pytest.mark.parametrize("texts", [["Bronze bowl."], ["Bronze bowl.", "Jade"], ["A bowl.", "A comb.", "A cup."],
+                                   ["A bowl of bronze.", "Jade", "Clay", "Glass", "A comb of jade.", "Comb"]])
+@pytest.mark.parametrize("held_out", [[], [""]])
+def test_a_small_collection_is_read_whole_where_it_cannot_be_paired(tmp_path, texts, held_out):
+    n = len(texts) + len(held_out)
+    data = ExampleData(pixels=np.zeros((n, 1, 1, 3), np.uint8), label=np.zeros(n, np.int64), ids=np.arange(n).astype(str), texts=[[t] for t in texts + held_out],
+                       split=np.array(["train"] * len(texts) + ["validation"] * len(held_out)), class_names=["a"])
+    for seed in range(3):
+        adapt(tmp_path / "a", data, seed=seed, epochs=8, batch_size=2)
+        record = json.loads((tmp_path / "a" / "adaptation.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert record["perplexity_before"] is record["perplexity_after"] is None and len(record["history"]) == 8
+        rates = [row["learning_rate"] for row in record["history"]]  # the number of batches differs from epoch to epoch
+        assert min(rates) == rates[-1] and rates == sorted(rates, reverse=True)
+
+
+def test_settings_that_cannot_be_are_named(tmp_path):
+    for change in (dict(batch_size=2.5), dict(epochs=1.0), dict(warmup=1.0), dict(warmup=-0.1), dict(learning_rate=math.nan), dict(clip_norm=None), dict(vocab_size=None)):
+        with pytest.raises(ValueError, match=f"{list(change)[0]} must be"):
+            adapt(tmp_path / "a", **change)
 
 
 def test_a_folder_of_something_else_is_not_removed(tmp_path):

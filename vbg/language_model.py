@@ -12,8 +12,8 @@ import pandas as pd
 
 from .adaptation import adapt_text_encoder
 from .config import home
-from .runs import code_version
-from .train import study_data, study_settings
+from .runs import RunError, code_version
+from .train import _for_run, study_data, study_settings
 
 # %% auto #0
 __all__ = ['checkpoint_folder', 'adapt_runs', 'adaptation_scores']
@@ -36,11 +36,11 @@ def adapt_runs(
     data: dict | None = None,  # reader, folder, options of a new data set (`vbg.train.study_settings`)
     overrides: dict | None = None,  # section -> {setting: value}
 ) -> pd.DataFrame:  # one row a seed and epoch: losses, validation perplexity, learning rate
-    "Adapt the profile's text encoder to the training texts of a data set, once a seed, and write the checkpoints."
+    "Adapt the profile's text encoder to the training texts of a data set, once a seed, and write the checkpoints. A name of its checkpoint may hold {profile}, {dataset} and {seed}."
     settings, natural = study_settings(profile, dataset, data, overrides), study_data(profile, dataset, data, overrides)["natural"]
     code, histories = code_version("adaptation"), []
     for seed in seeds:
-        history = adapt_text_encoder(natural, text=settings.text, settings=settings.adaptation, seed=int(seed),
+        history = adapt_text_encoder(natural, text=_for_run(settings, dataset, seed).text, settings=settings.adaptation, seed=int(seed),
                                      folder=checkpoint_folder(profile, dataset, seed), inputs=dict(code=code))
         histories.append(history.assign(dataset=dataset, seed=int(seed)))
     return pd.concat(histories, ignore_index=True)
@@ -51,10 +51,13 @@ def adaptation_scores(
     dataset: str,  # name of the data set
     seeds: list,  # of `adapt_runs`
 ) -> pd.DataFrame:  # one row a seed: words, training texts, perplexity before and after, next-sentence accuracy, seconds
-    "What is on record for the checkpoints of a data set: validation split."
+    "What is on record for the checkpoints of a data set: validation split. Raises RunError with the command when one is missing."
     columns = ["words", "texts", "perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds"]
     rows = []
     for seed in seeds:
-        record = json.loads((checkpoint_folder(profile, dataset, seed) / "adaptation.json").read_text(encoding="utf-8"))
+        file = checkpoint_folder(profile, dataset, seed) / "adaptation.json"
+        if not file.exists():
+            raise RunError(f"no adapted text encoder of {dataset}, seed {seed}: `make supplement{f' PROFILE={profile}' * (profile != 'mini')}` makes those of the study")
+        record = json.loads(file.read_text(encoding="utf-8"))
         rows.append(dict(dataset=dataset, seed=int(seed)) | {name: record[name] for name in columns})
     return pd.DataFrame(rows)
