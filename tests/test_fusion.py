@@ -209,7 +209,28 @@ def test_two_training_steps_are_equal_to_the_last_bit(kind):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@every_kind
+def test_the_dropout_setting_reaches_the_layer(kind):
+    rates = {part.p for part in build(kind, dropout=0.3).modules() if isinstance(part, torch.nn.Dropout)}
+    assert rates == {0.3} and {part.p for part in build(kind).modules() if isinstance(part, torch.nn.Dropout)} == {0.1}
+
+
+@pytest.mark.parametrize("kind", ["bidirectional", "bidirectional_vectors"])
+def test_both_sides_drop_what_they_read(kind):
+    layer, (image, text, keep) = build(kind, dropout=1.).train(), inputs()
+    out, other = layer(image, text, keep), layer(image + 1, text, keep)
+    assert torch.equal(out.text_summary, other.text_summary)
+    assert torch.equal(out.image_summary, layer(image, text + 1, keep).image_summary)
+
+
 # ---- the numbers ----
+
+@pytest.mark.parametrize("kind, count", [  # D = 32, worked out by hand; the output biases of the perceptrons are in it
+    ("bidirectional", 10_656), ("bidirectional_vectors", 10_656), ("image_reads_text", 4_320 + 97 * 65), ("text_reads_image", 4_320 + 97 * 65),
+    ("gated", 2_272 + 64 * 130), ("sum", 192 + 80 * 130), ("concatenation", 160 + 108 * 97), ("late_average", 192 + 80 * 130)])
+def test_parameters_by_hand(kind, count):
+    assert sum(p.numel() for p in build(kind).parameters()) == count
+
 
 @every_kind
 @pytest.mark.parametrize("width, heads", [(32, 1), (32, 4), (64, 4), (64, 8), (384, 6), (384, 12), (768, 8), (768, 12)])
