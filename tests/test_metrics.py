@@ -124,3 +124,13 @@ def test_eighty_classes_and_five_thousand_items_stay_in_memory():
     truth = rng.random((5000, 80)) < .04
     draws = M.bootstrap(truth.astype(int), rng.random((5000, 80)), ("accuracy", "f1"), resamples=50)
     assert np.isfinite(draws["f1"]).all()
+
+
+def test_equal_models_with_equal_seeds_rarely_differ():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(40):
+        right = rng.random((2, 3, 240)) < .8
+        sides = [[np.stack([made, ~made], 1).astype(float) for made in side] for side in right]
+        d = M.paired_difference(np.zeros(240, int), *sides, ("accuracy",), resamples=200).loc["accuracy"]
+        found.append(d.low > 0 or d.high < 0)
+    assert np.mean(found) <= .05
