@@ -2,6 +2,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,14 @@ def test_table_has_a_row_for_every_variant_and_counts_what_is_built():
         built = build_model(read_profile("smoke"), name, num_classes=10, seed=0)
         assert smoke.loc[variant.row, "parameters"] == sum(p.numel() for p in built.parameters())
         assert smoke.loc[variant.row, "multiply-adds"] == multiply_adds(built, 64, 64) > 0
+
+
+def test_more_text_positions_cost_parameters_and_no_multiply_adds():
+    paper = read_profile("paper")
+    with torch.device("meta"):
+        short, long = (build_model(replace(cost.from_scratch(paper), text=paper.text | dict(checkpoint=None, max_length=n)), num_classes=10) for n in (128, 512))
+    assert sum(p.numel() for p in long.parameters()) - sum(p.numel() for p in short.parameters()) == 294_912
+    assert multiply_adds(long, 224, 128) == multiply_adds(short, 224, 128)
 
 
 @pytest.mark.parametrize("variant", ["without_gan", "without_bert_gan", "without_vit_gan"])
