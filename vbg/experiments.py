@@ -18,8 +18,8 @@ from .plan import EXPERIMENTS, experiment_overrides, experiment_store
 from .runs import RunError, load_runs
 
 # %% auto #0
-__all__ = ['COMPARED', 'experiment_runs', 'difference_verdict', 'experiment_table', 'parameter_spread', 'adaptation_reports',
-           'perplexity_table']
+__all__ = ['COMPARED', 'experiment_runs', 'difference_verdict', 'experiment_table', 'parameter_spread', 'fusion_parameters',
+           'adaptation_reports', 'perplexity_table']
 
 # %% ../nbs/16a_experiments.ipynb #0705f900
 COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # parts of a run's inputs
@@ -154,6 +154,32 @@ def parameter_spread(
     for made in runs.values():
         for r in made: sizes.setdefault((r.dataset, r.model), []).append(r.info["parameters"])
     return max(max(several) / min(several) - 1 for several in sizes.values())
+
+# %% ../nbs/16a_experiments.ipynb #ad9432ec
+def fusion_parameters(
+    runs:dict,     # row to its runs, from `experiment_runs`
+)->pd.DataFrame:  # one row a data set and change: fusion layer, head
+    "Parameters of each row's fusion layer and of the head that follows it. Raises RunError where the runs do not tell the layer's width."
+    rows = []
+    for change, made in runs.items():
+        for r in {r.dataset: r for r in made}.values():
+            layer, width = _fusion_of(r)
+            classes, sides = r.predictions.columns.str.startswith("p_").sum(), layer.output_size // width
+            rows.append({"data set": _title(r), "change": change, "fusion layer": sum(p.numel() for p in layer.parameters()),
+                         "head": sides * (width + 1) * classes})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/16a_experiments.ipynb #f16ad05c
+def _fusion_of(run):
+    "The fusion layer of a run, without values, and its width."
+    import torch  # not at the top: the plan of the study imports this module
+
+    from vbg.fusion_zoo import build_fusion
+    settings = run.info["inputs"]["settings"]
+    own, *encoders = (settings[part].get("hidden_size") for part in ("fusion", "vision", "text"))
+    widths = [own] if own else encoders
+    if None in widths: raise RunError(f"{_named(run)}: its settings do not tell the width of fusion, a checkpoint does")
+    with torch.device("meta"): return build_fusion(**settings["fusion"] | {"hidden_size": min(widths)}), min(widths)
 
 # %% ../nbs/16a_experiments.ipynb #e1a0fe2e
 def adaptation_reports(
