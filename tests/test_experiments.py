@@ -126,7 +126,7 @@ def test_missing_runs_are_named_with_the_command():
         E.experiment_runs("smoke", "departures_text")
     assert "ReLU (Eq. 13): no run of met, without_vit_gan, seeds [0, 1]" in str(error.value)
     fill("departures_text")
-    folder = run_folder("smoke", "coco", "without_vit_gan", 1)
+    folder = run_folder("smoke-short", "coco", "without_vit_gan", 1)
     folder.rename(folder.with_name("away"))
     with pytest.raises(RunError) as error:
         E.experiment_runs("smoke", "departures_text")
@@ -154,9 +154,9 @@ def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced
     (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
     (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
     (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
-    (dict(overrides={"train": dict(learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
-    (dict(overrides={"train": dict(epochs=1), "text": dict(activation="relu")}), "settings.train.epochs 1, expected 2"),
-    (dict(overrides={}), "settings.text.activation gelu, expected relu")])
+    (dict(overrides={"train": dict(epochs=1, learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
+    (dict(overrides={"train": dict(epochs=2), "text": dict(activation="relu")}), "settings.train.epochs 2, expected 1"),
+    (dict(overrides={"train": dict(epochs=1)}), "settings.text.activation gelu, expected relu")])
 def test_rows_that_differ_in_more_than_their_change_are_refused(change, said):
     fill("departures_text")
     E.experiment_runs("smoke", "departures_text")

@@ -47,9 +47,9 @@ _LAYERS, _METADATA = {"vision": dict(layers=(1 / 3, 2 / 3, 1))}, {"model": dict(
 EXPERIMENTS = {
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
-        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, scratch="vision"),
+        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, schedule=1 / 3, scratch="vision"),
     "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")},
-        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, scratch="text"),
+        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, schedule=1 / 3, scratch="text"),
     "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}, schedule=1 / 3),
     "adaptation": Experiment(("without_gan", "without_vit_gan"), {
         "not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
