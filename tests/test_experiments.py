@@ -94,7 +94,7 @@ def test_equal_rows_are_smaller_than_the_noise_and_sizes_are_told():
     made_up("departures_text", "ReLU (Eq. 13)", seed=0, parameters=1_250_000)
     table = E.experiment_table(E.experiment_runs("smoke", "departures_text"), resamples=100)
     row = table_row(table, **{"data_set": "MET, rendered", "test": "natural", "change": "ReLU (Eq. 13)"})
-    assert row[["verdict", "parameters", "seconds a run", "seeds", "items"]].tolist() == ["smaller than the noise", "1,250,000", "10", 2, N]
+    assert row[["verdict", "epochs", "parameters", "seeds", "items"]].tolist() == ["smaller than the noise", 1, "1,250,000", 2, N]
     assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"] and "model" not in table
 
 

@@ -142,8 +142,8 @@ def _difference(made, base, split, resamples, seed):
     return {"difference, points": interval_text(d.difference, d.low, d.high), "verdict": difference_verdict(d.low, d.high)}
 
 def _size(made, split):
-    "Epochs, parameters, time, and what n is."
-    return {"epochs": len(made[0].history), "parameters": f"{made[0].info['parameters']:,}", "seconds a run": f"{np.mean([r.info['seconds'] for r in made]):.0f}", "seeds": len(made), "items": made[0].metrics[split]["items"]}
+    "Epochs, parameters, and what n is. Times are measured by `vbg.cost`: these runs shared a machine."
+    return {"epochs": len(made[0].history), "parameters": f"{made[0].info['parameters']:,}", "seeds": len(made), "items": made[0].metrics[split]["items"]}
 
 # %% ../nbs/16a_experiments.ipynb #b5a642eb
 def parameter_spread(
