@@ -32,7 +32,7 @@ def made_up(experiment, row, dataset="met", model=None, seed=0, skill=2., name="
     rng = np.random.default_rng([seed, len(row)])
     z = {s: np.exp(skill * one_hot(Y, CLASSES) + rng.normal(size=(N, CLASSES))) for s in splits}
     p = {s: each / each.sum(1, keepdims=True) for s, each in z.items()}
-    about = dict(settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train")}, code="new", versions={"torch": "1"},
+    about = dict(settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train", "balance")}, code="new", versions={"torch": "1"},
                  device="cpu", data={"natural": f"{dataset}1", "balanced": f"{dataset}2"}, checkpoints={"vision": None, "text": None})
     tables = [predictions_table([f"{dataset}{s}{i}" for i in range(N)], s, Y, p[s]) for s in splits]
     return write_run(profile=experiment_store(name, experiment, row), dataset=dataset, model=model or EXPERIMENTS[experiment].models[0], seed=seed,

@@ -23,7 +23,7 @@ def write(job, model, skill, **changes):
     p = scores / scores.sum(1, keepdims=True)
     made = profile(sc.METHODS[job["store"]]["profile"], sc.METHODS[job["store"]]["overrides"])
     parts = {"validation": np.setdiff1d(order, test)[::8], "test": test}
-    inputs = dict(settings={s: getattr(made, s) for s in ("vision", "text", "fusion", "model", "train")}, code="new", device="cpu",
+    inputs = dict(settings={s: getattr(made, s) for s in ("vision", "text", "fusion", "model", "train", "balance")}, code="new", device="cpu",
                   splits=sc.SPLITS, versions={"torch": "1"}, checkpoints={}, seed=job["deal"],
                   data={"natural": f"{job['dataset']} {made.vision['image_size']}"}) | changes
     return write_run(profile=job["store"], dataset=job["dataset"], model=model, seed=job["deal"], inputs=inputs, class_names=NAMES,

@@ -83,3 +83,43 @@ def test_unknown_model_and_data_set_are_refused_by_name(home):
 def test_absent_real_data_ends_in_an_error_with_a_remedy(home):
     with pytest.raises(DataError, match="MetObjects.csv.*Remedy"):
         vt.study_data("paper", "met")
+
+
+def test_the_pieces_of_an_epoch_make_every_item_come_equally_often():
+    for count, items, epochs in [(7, 20, 3), (50, 20, 7), (5, 5, 2), (3, 1, 4)]:
+        order = vt.SeededOrder(count=count, seed=3, items=items)
+        seen = []
+        for order.epoch in range(1, epochs + 1):
+            piece = list(order)
+            assert len(piece) == len(order) == items
+            seen += piece
+        assert np.ptp(np.bincount(seen, minlength=count)) <= 1
+
+
+def test_crop_and_mixup_draw_nothing_when_they_are_off(home):
+    data = vt.study_data("smoke", "met", overrides=TINY)["natural"].select("train").take(slice(0, 8))
+    data.input_ids, data.attention_mask = np.ones((8, 2, 4), int), np.ones((8, 2, 4), int)
+    plain, cut = (vt.Batches(data=data, train=True, flip=0.5, shift=2, crop=crop, seed=1) for crop in (0.0, 0.3))
+    first = [b.__getitems__(range(8))["pixel_values"] for b in (plain, cut)]
+    assert not first[0].equal(first[1])
+    draws = vt.torch.Generator().manual_seed(1)
+    vt.torch.rand(8, generator=draws)  # choice of text
+    vt.augment(vt.torch.zeros(8, 4, 4, 3, dtype=vt.torch.uint8), 0.5, 2, draws)
+    assert plain.generator.get_state().equal(draws.get_state()) and not cut.generator.get_state().equal(draws.get_state())
+    assert vt.mixup_draws(0.0, 0) is None
+
+
+def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
+    model = vt.build_model(vt.read_profile("smoke"), variant="without_gan", num_classes=4, vocab_size=60, seed=0).eval()
+    draw = vt.torch.Generator().manual_seed(0)
+    batch = dict(pixel_values=vt.torch.randn(4, 3, 64, 64, generator=draw), input_ids=vt.torch.randint(5, 60, (4, 6), generator=draw),
+                 attention_mask=(vt.torch.arange(6) < vt.torch.tensor([[6], [3], [4], [2]])).long())
+    tokens = model.encode(batch["pixel_values"], batch["input_ids"], batch["attention_mask"].bool())
+    tokens["text_tokens"][1, 3:] = 1e6  # what a store holds under padding does not count
+    stored = dict(attention_mask=batch["attention_mask"], label=None, **tokens)
+    partner = vt.torch.tensor([1, 2, 3, 0])
+    one, two = (model(**vt.mix_batch(model, b, 0.3, partner)).logits for b in (batch, stored))
+    assert vt.torch.allclose(one, two, atol=1e-5)
+    with pytest.raises(ValueError, match="crop has no images"):
+        vt.Batches(data=vt.ExampleData(ids=["a"], pixels=None, label=np.zeros(1, int), texts=[["x"]], split=["train"], class_names=["a"],
+                                       image_tokens=np.zeros((1, 2, 3), np.float32)), train=True, crop=0.1)

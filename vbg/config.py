@@ -55,7 +55,10 @@ class Profile:
     text: dict = field(default_factory=dict)  # arguments of `vbg.text.TextEncoder`
     fusion: dict = field(default_factory=dict)  # arguments of the fusion layer
     model: dict = field(default_factory=dict)  # head and auxiliary heads
-    train: dict = field(default_factory=dict)  # optimiser, schedule, batch, augmentation
+    train: dict = field(default_factory=dict)  # optimiser, schedule, batch, budget, augmentation
+    gan: dict = field(default_factory=dict)  # pair maker: networks, game, text generator (`vbg.gan_training`, `vbg.text_generator`)
+    loop: dict = field(default_factory=dict)  # rounds of generation and feedback (`vbg.loop`)
+    balance: dict = field(default_factory=dict)  # what is done about scarce classes, and up to which size (`vbg.balance`)
     adaptation: dict = field(default_factory=dict)  # masked-language-model training before the study (`vbg.adaptation`)
     evaluation: dict = field(default_factory=dict)  # bootstrap resamples and seed
 
@@ -71,7 +74,7 @@ def _mini_data(
     return dict(
         met=dict(reader="met", folder=f"{folder}/met", render=render, minimum=minimum, options=dict(label_set="fine")),
         coco=dict(reader="coco", folder=f"{folder}/coco", render=render, minimum=minimum,
-                  options=dict(label="supercategory", captions="random")))
+                  category="areas", options=dict(label="supercategory", captions="random")))
 
 # %% ../nbs/00_config.ipynb #ebd68d62
 _MINI = dict(
@@ -85,7 +88,15 @@ _MINI = dict(
     model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, expert_l2=None, metadata=(),
                trunk_channels=16, no_encoder="discriminator"),
     train=dict(epochs=24, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
-               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, threads=1, precision="no", encoders="trained", select="best"),
+               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, crop=0.0, mixup=0.0, items_per_epoch=None, threads=1,
+               precision="no", encoders="trained", select="best"),
+    balance=dict(kind="none", level="scarce", spread=0.25, weight=1.0, gan=None),
+    loop=dict(rounds=3, pairs=300, warm_epochs=2, weight=0.5, tries=3, surplus=2.0),
+    gan=dict(gans=(0, 1), conditioning="attributes", words=256, minimum=5, patches=1024, epochs=40, batch_size=32,
+             channels=24, discriminator_channels=20, latent_size=100, conditional_norm=True, normalisation="batch",
+             loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=1e-4, label_smoothing=0.1, class_weight=0.1,
+             attribute_weight=0.5, style_weight=10.0, mode_seeking_weight=0.05, augment=True, balance=0.5, average=0.998, diversity_bound=0.2, per_class=100,
+             text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1), classifier_epochs=20),
     adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
@@ -94,6 +105,8 @@ _MINI = dict(
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4))
 _SMOKE["train"] |= dict(epochs=2)
 _SMOKE["adaptation"] |= dict(epochs=2)
+_SMOKE["gan"] |= dict(epochs=2, channels=6, discriminator_channels=6, per_class=8, diversity_bound=0.0, minimum=3, classifier_epochs=1, text=_MINI["gan"]["text"] | dict(epochs=2))
+_SMOKE["loop"] |= dict(rounds=1, pairs=40, warm_epochs=1)
 _SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
 _SMOKE["evaluation"] |= dict(resamples=200)
@@ -101,7 +114,7 @@ _SMOKE["evaluation"] |= dict(resamples=200)
 # %% ../nbs/00_config.ipynb #be413068
 _PAPER = copy.deepcopy(_MINI) | dict(
     data=dict(met=dict(reader="met", folder="data/met", options=dict(label_set="coarse", lenient=True)),
-              coco=dict(reader="coco", folder="data/coco", options=dict(label="supercategory", captions="random", lenient=True))),
+              coco=dict(reader="coco", folder="data/coco", category="areas", options=dict(label="supercategory", captions="random", lenient=True))),
     vision=dict(image_size=224, patch_size=16, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
                 stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True, init_std=0.02, layers=None,
                 checkpoint="google/vit-base-patch16-224-in21k"),
@@ -110,6 +123,8 @@ _PAPER = copy.deepcopy(_MINI) | dict(
     fusion=dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1))
 _PAPER["train"] |= dict(encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0)
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
+_PAPER["gan"] |= dict(epochs=100, batch_size=64, channels=64, discriminator_channels=64, generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, words=1000)
+_PAPER["loop"] |= dict(pairs=2000)
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 
 # %% ../nbs/00_config.ipynb #d1b2c4a7
@@ -209,7 +224,11 @@ GLOSSARY = {
     "modality": "image or text",
     "ceiling": "the best accuracy that any model could reach from the given modalities, known exactly for the rendered data",
     "telling detail": "the part of the image that decides between classes that otherwise look alike",
+    "category": "a class, or the finer kind within it where the data set has one: a row of the category-attribute table",
+    "attribute": "a content word of the catalogue text; an image is asked for attributes",
+    "pair": "an image and a text generated for the same category and attributes",
     "scarce class": "a class with few items in the training split (lacquerware and amulets in the MET)",
+    "budget": "the number of items that a model learns from in all, repeats included; the same for all that are compared",
     "pixel_values": "normalised image, `(B, 3, H, W)` float32",
     "input_ids": "token numbers, `(B, L)` integers",
     "attention_mask": "1 for a word, 0 for padding, `(B, L)`",

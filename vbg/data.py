@@ -37,7 +37,7 @@ from .config import home, write_atomic
 __all__ = ['SPLITS', 'DataError', 'require_file', 'require_columns', 'Examples', 'drop_rows', 'image_present', 'check_examples',
            'merge_tiny', 'assign_splits', 'assign_folds', 'decode_image', 'read_image', 'near_pairs', 'colour_distance',
            'data_card', 'card_tables', 'show_card', 'data_fingerprint', 'load_dataset_dir', 'build_dataset',
-           'ExampleData', 'take', 'select', 'load_examples']
+           'ExampleData', 'take', 'select', 'load_examples', 'require_training', 'join_examples']
 
 # %% ../nbs/01_data.ipynb #cdaaa4b7
 class DataError(ValueError):
@@ -608,6 +608,7 @@ class ExampleData:
     metadata: np.ndarray | None = None  # `(N, F)` int64, from `vbg.metadata.encode_metadata`
     image_tokens: np.ndarray | None = None  # `(N, Ni, D)` float32, from `vbg.frozen.encode_features`
     text_tokens: np.ndarray | None = None  # `(N, K, L, D)` float32, likewise
+    weight: np.ndarray | None = None  # `(N,)` float32, weight of each item in the loss; None: all 1
     name: str = "examples"  # of the data set
     fingerprint: str = ""  # '' when made by hand
 
@@ -618,18 +619,21 @@ class ExampleData:
     def num_classes(self):
         return len(self.class_names)
 
+# %% ../nbs/01_data.ipynb #cbc74cd5
+_WHOLE = ("class_names", "label_names", "name", "fingerprint")  # fields of a set, not of its items
+_FILL = dict(weight=np.float32(1), origin="real", attributes="{}")  # what an item without the field is taken to have
+
 # %% ../nbs/01_data.ipynb #4ec35a0d
 def take(
     data: ExampleData,  # N items
     index,  # slice, `(n,)` int or `(N,)` bool
 ) -> ExampleData:  # n items; a slice shares memory
     "Some items of a data set, in the order of `index`."
-    whole = ("class_names", "label_names", "name", "fingerprint")
     if not isinstance(index, slice):
         index = np.arange(len(data))[np.asarray(index)]
     def part(v):
         return v[index] if isinstance(index, slice) or not isinstance(v, list) else [v[i] for i in index]
-    items = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in whole}
+    items = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in _WHOLE}
     return replace(data, **{k: part(v) for k, v in items.items() if v is not None})
 
 def select(
@@ -663,3 +667,49 @@ def load_examples(
         pixels=pixels.copy() if in_memory else pixels, label=table["label"].to_numpy(), ids=words.pop("id"), **words,
         texts=table["texts"].to_pylist(), class_names=dataset.features["label"].names, targets=targets, label_names=names,
         name=card["name"], fingerprint=card["fingerprint"])
+
+# %% ../nbs/01_data.ipynb #270aacfd
+def require_training(
+    data: ExampleData,  # items that something is about to learn from
+    what: str,  # who asks, named in the error
+    whole: ExampleData | None = None,  # all splits of the set: ids are looked up in it as well
+) -> None:
+    "Raise `DataError` when an item is of another split than training, or says it is not but is in `whole`."
+    held = {} if whole is None else {str(i): str(s) for i, s in zip(whole.ids, whole.split) if s != "train"}
+    for name, split in zip(map(str, data.ids), map(str, data.split)):
+        if split != "train" or name in held:
+            claim = f"is of split {split!r}" if split != "train" else f"says 'train' but is of split {held[name]!r} in {whole.name!r}"
+            raise DataError(f"{what} may see the training split only: item {name!r} {claim}", remedy="give it data.select('train')")
+
+# %% ../nbs/01_data.ipynb #4433b029
+def _column(data, name, alternatives):
+    "One field of every item, filled where it has a default, alternatives repeated in turn up to their number."
+    value = getattr(data, name)
+    if value is None and name in _FILL:
+        return np.full(len(data), _FILL[name])
+    if value is None:
+        raise ValueError(f"{name} is absent from one of the two sets ({data.name!r}): tokenise or encode both")
+    if name in ("input_ids", "attention_mask", "text_tokens"):
+        return value[:, np.arange(alternatives) % value.shape[1]]
+    return value
+
+# %% ../nbs/01_data.ipynb #2e6615a4
+def join_examples(
+    first: ExampleData,  # N items
+    second: ExampleData,  # M items of the same classes
+) -> ExampleData:  # N + M items, those of `first` in front; fingerprint '' unless `second` is empty
+    "Two sets as one. The set with fewer alternative texts repeats its own in turn. Raises ValueError where a field does not fit."
+    for name in ("class_names", "label_names"):
+        if getattr(first, name) != getattr(second, name):
+            raise ValueError(f"{name} differ: {getattr(first, name)} and {getattr(second, name)}; join sets of the same classes")
+    if not len(second):
+        return replace(first)
+    alternatives = max([d.input_ids.shape[1] for d in (first, second) if d.input_ids is not None], default=0)
+    parts = {}
+    for name in [f.name for f in fields(ExampleData) if f.name not in _WHOLE]:
+        if getattr(first, name) is not None or getattr(second, name) is not None:
+            one, two = (_column(data, name, alternatives) for data in (first, second))
+            if np.shape(one)[1:] != np.shape(two)[1:] and name != "texts":
+                raise ValueError(f"{name} differ in shape: items of {one.shape[1:]} and {two.shape[1:]}; make both sets with the same settings")
+            parts[name] = one + two if name == "texts" else np.concatenate([one, two])
+    return replace(first, fingerprint="", **parts)

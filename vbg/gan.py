@@ -19,8 +19,8 @@ from .vision import seeded
 # %% auto #0
 __all__ = ['GENERATOR_LOSSES', 'ImageTrunk', 'TextTrunk', 'DiscriminatorTrunk', 'trunk_multiply_adds', 'ConditionalNorm',
            'ImageGenerator', 'DiscriminatorOutput', 'ImageDiscriminator', 'discriminator_loss', 'generator_loss',
-           'differentiable_augment', 'MovingAverage', 'class_balanced_probabilities', 'generator_multiply_adds',
-           'discriminator_multiply_adds']
+           'differentiable_augment', 'mode_seeking_loss', 'MovingAverage', 'class_balanced_probabilities',
+           'generator_multiply_adds', 'discriminator_multiply_adds']
 
 # %% ../nbs/09_gan.ipynb #bfda873b
 class ImageTrunk(nn.Sequential):
@@ -132,7 +132,7 @@ class ImageGenerator(nn.Module):
         with seeded(seed):
             self.category, self.attributes = nn.Embedding(num_rows, half), nn.Linear(num_words, half, bias=False)
             self.fully_connected = nn.Sequential(nn.Linear(latent_size + 2 * half, hidden_size), nn.ReLU(), nn.Linear(hidden_size, widths[0] * self.side**2))
-            self.norms = nn.ModuleList(ConditionalNorm(channels=w, condition_size=2 * half if conditional_norm else None) for w in widths[:-1])
+            self.norms = nn.ModuleList(ConditionalNorm(channels=w, condition_size=latent_size + 2 * half if conditional_norm else None) for w in widths[:-1])
             self.transposed = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:]))
             for layer in self.transposed:
                 nn.init.normal_(layer.weight, std=0.02)
@@ -147,8 +147,8 @@ def forward(
     asked: Tensor,  # `(B, W)` float, 1 for an attribute word that is asked for
 ) -> Tensor:  # `(B, 3, H, W)` in -1..1
     "G(z), Eq. 15."
-    condition = torch.cat([self.category(rows), self.attributes(asked)], dim=1)
-    maps = self.fully_connected(torch.cat([latent, condition], dim=1)).view(len(latent), -1, self.side, self.side)
+    condition = torch.cat([latent, self.category(rows), self.attributes(asked)], dim=1)
+    maps = self.fully_connected(condition).view(len(latent), -1, self.side, self.side)
     maps = F.relu(self.norms[0](maps, condition)).contiguous(memory_format=torch.channels_last)
     for layer, norm in zip(self.transposed, self.norms[1:]):
         maps = F.relu(norm(layer(maps), condition))
@@ -190,23 +190,27 @@ class ImageDiscriminator(nn.Module):
             widths, size = [layer.out_channels for layer in convolutions], 8 * channels * (image_size // 16) ** 2
             self.convolutions = nn.ModuleList(wrap(layer) for layer in convolutions)
             self.norms = nn.ModuleList(nn.BatchNorm2d(w) if normalisation == "batch" and w > widths[0] else nn.Identity() for w in widths)
-            self.judge, self.category, self.words = wrap(nn.Linear(size, 1)), wrap(nn.Embedding(num_rows, size)), wrap(nn.Linear(num_words, size, bias=False))
+            self.judge, self.category = wrap(nn.Linear(size, 1)), wrap(nn.Embedding(num_rows, size))
             self.class_head, self.attribute_head = nn.Linear(size, num_classes), nn.Linear(size, num_words)
+            self.spread = wrap(nn.Linear(widths[-1], 1, bias=False))
 
-    def forward(self, images: Tensor, rows: Tensor, asked: Tensor) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)`, `(B, W)`
+    def forward(self, images: Tensor, rows: Tensor) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)` category
         for layer, norm in zip(self.convolutions, self.norms):
             images = F.leaky_relu(norm(layer(images)), 0.2)
         features = images.flatten(1)
-        match = (features * (self.category(rows) + self.words(asked))).sum(1) / features.shape[1] ** 0.5
-        return DiscriminatorOutput(self.judge(features)[:, 0] + match, self.class_head(features), self.attribute_head(features))
+        match = (features * self.category(rows)).sum(1) / features.shape[1] ** 0.5
+        spread = self.spread(images.std(0).mean((1, 2))) if len(images) > 1 else images.new_zeros(1)
+        return DiscriminatorOutput(self.judge(features)[:, 0] + match + spread, self.class_head(features), self.attribute_head(features))
 
 # %% ../nbs/09_gan.ipynb #c8a796f7
 def discriminator_loss(
     real: Tensor,  # `(B,)` scores of real images, logits
     generated: Tensor,  # `(B,)` scores of generated images
+    smoothing: float = 0.0,  # real images count as 1 - smoothing; 0: Eq. 19 as printed
 ) -> Tensor:  # scalar, nats
     "-V(D, G) of Eq. 19."
-    return -(F.logsigmoid(real).mean() + F.logsigmoid(-generated).mean())
+    seen = (1 - smoothing) * F.logsigmoid(real) + smoothing * F.logsigmoid(-real)
+    return -(seen.mean() + F.logsigmoid(-generated).mean())
 
 GENERATOR_LOSSES = ("saturating", "non_saturating")
 
@@ -226,8 +230,9 @@ def differentiable_augment(
     brightness: float = 0.4,  # width of the uniform shift
     contrast: float = 0.5,  # largest relative change
     shift: float = 0.1,  # largest shift, share of the side
+    cutout: float = 0.4,  # side of a grey square in every second image, share of the side
 ) -> Tensor:  # `(B, 3, H, W)`; each image has its own draw
-    "Brightness, contrast and place of each image, changed at random; differentiable."
+    "Brightness, contrast and place of each image, changed at random, and a part hidden; differentiable."
     count, _, height, width = images.shape
     draws = torch.rand(2, count, 1, 1, 1, generator=generator).to(images.device)
     images = images + (draws[0] - 0.5) * brightness
@@ -237,7 +242,25 @@ def differentiable_augment(
     dy, dx = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(images.device)
     rows = (torch.arange(height, device=images.device) + dy).clamp(0, height - 1)
     columns = (torch.arange(width, device=images.device) + dx).clamp(0, width - 1)
-    return images[torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    images = images[torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images * _window(count, height, width, cutout, generator).to(images)
+
+def _window(count, height, width, side, generator):
+    "0 in a square around a random place of every second image, drawn; 1 elsewhere. `(B, 1, H, W)`."
+    half, hidden = side * height / 2, torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    y, x = (torch.randint(size, (count, 1), generator=generator) for size in (height, width))
+    inside = [(torch.arange(size) - at).abs() < half for size, at in ((height, y), (width, x))]
+    return (~(inside[0][:, None, :, None] & inside[1][:, None, None, :] & hidden)).float()
+
+# %% ../nbs/09_gan.ipynb #ef43df86
+def mode_seeking_loss(
+    images: Tensor,  # `(2 B, 3, H, W)`; image i and image B + i answer the same request
+    latent: Tensor,  # `(2 B, latent_size)` their latent vectors
+) -> Tensor:  # scalar; infinite in the limit of equal images, but for the 0.01 that bounds it at 100
+    "Mean of 1 / (distance of two images over the distance of their latent vectors)."
+    one, two = images.chunk(2)
+    apart = (one - two).abs().mean((1, 2, 3)) / (latent[: len(one)] - latent[len(one) :]).abs().mean(1)
+    return (1 / (apart + 0.01)).mean()
 
 # %% ../nbs/09_gan.ipynb #a9e769a3
 class MovingAverage:
@@ -282,5 +305,5 @@ def discriminator_multiply_adds(
     image_size: int,  # pixels a side
 ) -> int:  # per image
     "Multiply-adds of the convolutions and the heads."
-    linear = sum(m.weight.numel() for m in discriminator.modules() if isinstance(m, nn.Linear))
+    linear = sum(m.weight.numel() for m in discriminator.modules() if isinstance(m, nn.Linear)) - discriminator.spread.weight.numel()  # once a batch
     return linear + sum(layer.weight.numel() * (image_size >> step) ** 2 for step, layer in enumerate(discriminator.convolutions, 1))

@@ -166,6 +166,7 @@ def write_run(*,
     predictions:pd.DataFrame,  # as `predictions_table` makes it
     metrics:dict,              # split to what `evaluate` gives; no times
     weights:dict=None,         # state dict of tensors, or arrays
+    files:dict=None,           # more files of the folder, name to bytes
     **more,                    # anything else for run.json: config, class_names, seconds
 )->Path:                       # the folder
     "Write a run, whole or not at all. Raises ValueError on wrong columns of `history` or `predictions`."
@@ -174,6 +175,7 @@ def write_run(*,
     place = run_folder(profile, dataset, model, seed)
     with _staging(place) as part:
         _write_files(part, history, predictions, metrics, weights or {})
+        for name, content in (files or {}).items(): (part / name).write_bytes(content)
         about = dict(profile=profile, dataset=dataset, model=model, seed=int(seed), inputs=inputs, environment=environment(), **more)
         sums = {n: _sum(part / n) for n in FILES}
         (part / "run.json").write_text(_json(about | {"written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": sums}), encoding="utf-8")

@@ -123,7 +123,7 @@ def _strangers(found):
     shared = {k: first.info["inputs"][k] for k in ("code", "versions", "device")}
     for row, (store, _) in ROWS.items():
         made = read_profile(METHODS[store]["profile"], METHODS[store]["overrides"])
-        settings = {s: getattr(made, s) for s in ("vision", "text", "fusion", "model", "train")}
+        settings = {s: getattr(made, s) for s in ("vision", "text", "fusion", "model", "train", "balance")}
         for run, job in zip(found[row], [job for job in collection_jobs() if job["store"] == store], strict=True):
             items = same.setdefault((run.dataset, made.vision["image_size"]), run).info["inputs"]["data"]
             asked = shared | dict(settings=settings, data=items, seed=job["deal"], splits=SPLITS)

@@ -11,7 +11,7 @@ import json
 import math
 import time
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,12 @@ from PIL import Image
 
 from .coco import read_coco
 from .collection import read_collection
+from .balance import balance, balance_targets
 from .baselines import BASELINES
-from .config import STUDY_MODELS, VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
+from .config import VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
 from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, load_examples
 from .frozen import check_encoders, checkpoint_version, encode_features
+from .generated import GENERATED, LearningPlan, learning_plan
 from .metadata import encode_metadata, learn_metadata
 from .met import read_met
 from .metrics import evaluate
@@ -40,9 +42,9 @@ from .vision import to_pixel_values
 
 # %% auto #0
 __all__ = ['READERS', 'RENDERERS', 'IN_MEMORY', 'study_settings', 'source_folder', 'study_data', 'study_folders', 'cards_of',
-           'card_of', 'ceilings_of', 'sample_sheet', 'augment', 'Batches', 'SeededOrder', 'training_loss',
-           'parameter_groups', 'predict', 'Progress', 'Fit', 'fit', 'run_inputs', 'predict_splits', 'train_runs',
-           'run_scores']
+           'card_of', 'ceilings_of', 'sample_sheet', 'augment', 'crop_images', 'Batches', 'SeededOrder',
+           'training_loss', 'parameter_groups', 'mixup_draws', 'mix_batch', 'predict', 'Progress', 'Fit', 'fit',
+           'run_inputs', 'predict_splits', 'train_runs', 'budget', 'run_scores']
 
 # %% ../nbs/14_train.ipynb #be27cff1
 READERS = dict(met=read_met, coco=read_coco, collection=read_collection)
@@ -58,9 +60,9 @@ def study_settings(
     settings = read_profile(profile, dict(overrides or {}) | ({"data": {dataset: dict(data)}} if data else {}))
     if dataset not in settings.data:
         raise ValueError(f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data) or 'those you describe'}; describe it with data={{...}}")
-    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold", "deal"})
+    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category"})
     if strange or settings.data[dataset].get("reader") not in READERS:
-        raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, folds and fold; got {settings.data[dataset]}")
+        raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, category, folds and fold; got {settings.data[dataset]}")
     return settings
 
 # %% ../nbs/14_train.ipynb #31aa8f9e
@@ -180,6 +182,24 @@ def augment(
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     return pixels[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
+# %% ../nbs/14_train.ipynb #65c2f9b6
+def crop_images(
+    pixels: torch.Tensor,  # `(B, H, W, 3)` uint8
+    crop: float,  # largest share of the side that is cut away, 0 to below 1
+    generator: torch.Generator,  # on the CPU
+) -> torch.Tensor:  # `(B, H, W, 3)` uint8
+    "Keep a square window of each image, its size and place drawn, at the size of the image. Raises ValueError on an impossible share."
+    if not 0 <= crop < 1:
+        raise ValueError(f"train.crop is a share of the side, 0 to below 1, not {crop}")
+    kept, *place = torch.rand(3, len(pixels), generator=generator)
+    kept = 1 - crop * kept
+    centre = torch.stack([(2 * where - 1) * (1 - kept) for where in place], dim=1)  # `(B, 2)`; the image spans -1..1
+    window = torch.cat([kept[:, None, None] * torch.eye(2), centre[:, :, None]], dim=2)
+    images = pixels.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(window, images.shape, align_corners=False)
+    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
 # %% ../nbs/14_train.ipynb #60c242f0
 class Batches(torch.utils.data.Dataset):
     "Items of one split; asked for many at once, it returns a batch."
@@ -191,13 +211,20 @@ class Batches(torch.utils.data.Dataset):
         train: bool = False,  # draw text alternatives and augment
         flip: float = 0.0,  # see `augment`
         shift: int = 0,  # pixels
+        crop: float = 0.0,  # see `crop_images`
         seed: int = 0,  # of text choice and augmentation
     ):
-        self.parts = {name: _tensor(getattr(data, name)) for name in (*_INPUTS, *_TOKENS) if getattr(data, name) is not None}
+        self.train, self.flip, self.shift, self.crop = train, flip, shift, crop
+        self.generator = torch.Generator().manual_seed(seed)
+        self.hold(data)
+
+    def hold(self, data):
+        "Serve these items from now on. The generator goes on."
+        self.parts = {name: _tensor(getattr(data, name)) for name in (*_INPUTS, *_TOKENS, "weight") if getattr(data, name) is not None}
         self.label = torch.as_tensor(data.label)
         self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
-        self.train, self.flip, self.shift = train, flip, shift
-        self.generator = torch.Generator().manual_seed(seed)
+        if self.train and self.crop and any(name in self.parts for name in _TOKENS):
+            raise ValueError("train.crop has no images to cut where the tokens of frozen encoders are stored: set it to 0, or train.encoders to 'frozen'")
 
     def __len__(self):
         return len(self.label)
@@ -205,17 +232,14 @@ class Batches(torch.utils.data.Dataset):
 # %% ../nbs/14_train.ipynb #413e5d79
 @patch
 def __getitems__(self: Batches, items):
-    "A batch: mask, labels, and pixels and words or the stored tokens in their place."
+    "A batch: mask, labels, weights where there are any, and pixels and words or the stored tokens in their place."
     items, parts = torch.as_tensor(items), self.parts
     choice = torch.zeros(len(items), dtype=torch.long)
     if self.train:
         choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
     words, keep = trim(parts["input_ids"][items, choice], parts["attention_mask"][items, choice])
     batch = dict(attention_mask=keep, label=self.label[items])
-    if "metadata" in parts:
-        batch["metadata"] = parts["metadata"][items]
-    if "image_tokens" in parts:
-        batch["image_tokens"] = parts["image_tokens"][items]
+    batch |= {name: parts[name][items] for name in ("metadata", "weight", "image_tokens") if name in parts}
     if "text_tokens" in parts:
         batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
     return batch if any(name in parts for name in _TOKENS) else batch | _encoder_inputs(self, items, words)
@@ -225,6 +249,8 @@ def _encoder_inputs(batches, items, words):
     pixels = batches.parts["pixels"][items]
     if batches.train and (batches.flip or batches.shift):  # else no draw is made: a stored encoder sees the same texts as a live one
         pixels = augment(pixels, batches.flip, batches.shift, batches.generator)
+    if batches.train and batches.crop:
+        pixels = crop_images(pixels, batches.crop, batches.generator)
     return dict(pixel_values=to_pixel_values(pixels), input_ids=words)
 
 # %% ../nbs/14_train.ipynb #9ddf37ac
@@ -238,39 +264,52 @@ def _tensor(values):
 
 def _inputs(batch, device=None):
     "What a model reads of a batch."
-    return {name: value if device is None else value.to(device) for name, value in batch.items() if name != "label"}
+    return {name: value if device is None else value.to(device) for name, value in batch.items() if name not in ("label", "weight")}
 
 # %% ../nbs/14_train.ipynb #69619c50
 class SeededOrder(torch.utils.data.Sampler):
-    "A permutation of the items for each epoch, from (seed, epoch) alone."
+    "A permutation of the items for each epoch, or the next piece of a row of permutations, from (seed, epoch) alone."
 
     def __init__(
         self,
         *,
         count: int,  # items
         seed: int,  # of the run
+        items: int | None = None,  # of an epoch; None: every item once
     ):
-        self.count, self.seed, self.epoch = count, seed, 0
+        if items is not None and items < 1:
+            raise ValueError(f"train.items_per_epoch is a number of items above 0, or None for every item once; not {items}")
+        self.count, self.seed, self.items, self.epoch, self.since = count, seed, items, 0, 1
 
     def __len__(self):
-        return self.count
+        return self.items or self.count
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        yield from torch.randperm(self.count, generator=generator).tolist()
+        place = (self.epoch - self.since) * len(self)  # in the row of permutations that starts with epoch `since`
+        for turn in range(place // self.count, -(-(place + len(self)) // self.count)):
+            generator = torch.Generator().manual_seed(self.seed * 100_003 + self.since + turn)
+            begin = place - turn * self.count
+            yield from torch.randperm(self.count, generator=generator)[max(0, begin) : begin + len(self)].tolist()
 
 # %% ../nbs/14_train.ipynb #20ad68be
 def training_loss(
     output,  # `vbg.model.ModelOutput`
     label: torch.Tensor,  # `(B,)` int64
     auxiliary_weight: float = 0.0,  # weight of the mean loss of the unimodal heads
+    weight: torch.Tensor | None = None,  # `(B,)` float, of each item; None: all alike
 ) -> torch.Tensor:  # scalar, nats
     "Cross-entropy of the fused logits, and of the unimodal heads at their weight. The L2 penalty of the head is added by `fit`."
-    loss = F.cross_entropy(output.logits.float(), label)
+    loss = _mean_loss(output.logits, label, weight)
     heads = list((output.auxiliary_logits or {}).values())
     if auxiliary_weight and heads:
-        loss = loss + auxiliary_weight * sum(F.cross_entropy(logits.float(), label) for logits in heads) / len(heads)
+        loss = loss + auxiliary_weight * sum(_mean_loss(logits, label, weight) for logits in heads) / len(heads)
     return loss
+
+def _mean_loss(logits, label, weight):
+    "Cross-entropy, the mean over items or their weighted mean."
+    if weight is None:
+        return F.cross_entropy(logits.float(), label)
+    return (weight * F.cross_entropy(logits.float(), label, reduction="none")).sum() / weight.sum()
 
 # %% ../nbs/14_train.ipynb #82e62da8
 def parameter_groups(
@@ -288,6 +327,35 @@ def parameter_groups(
     rate = {True: settings["encoder_learning_rate"], False: settings["learning_rate"]}
     return [dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
             for (encoder, decays), params in groups.items()]
+
+# %% ../nbs/14_train.ipynb #98fce43a
+def mixup_draws(
+    alpha: float,  # of the Beta distribution; 0: no mixup
+    seed: int,  # of the run
+):  # None, or a function: B -> the share of the item itself, and its partner `(B,)`
+    "Draw one share and one permutation a batch, from a generator of their own. Raises ValueError on an alpha below 0."
+    if alpha < 0:
+        raise ValueError(f"train.mixup is 0 or the alpha above 0 of a Beta distribution, not {alpha}")
+    generator = np.random.default_rng([seed, 2])
+    return (lambda count: (float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(count)))) if alpha else None
+
+# %% ../nbs/14_train.ipynb #09b25933
+def mix_batch(
+    model: torch.nn.Module,  # a model of the study with at least one encoder
+    batch: dict,  # from `Batches`
+    share: float,  # lambda, 0 to 1
+    partner: torch.Tensor,  # `(B,)` int, a permutation
+) -> dict:  # what the model reads: 'attention_mask' and mixed tokens
+    "Mix the encoders' tokens of each item with those of its partner. Raises ValueError for a model that cannot be mixed."
+    if model.trunk is not None or model.metadata is not None:
+        what = "this variant has no encoders whose tokens" if model.trunk is not None else "this model reads metadata, whose numbers"
+        raise ValueError(f"{what} could be mixed: set train.mixup to 0")
+    keep = batch["attention_mask"].bool()
+    tokens = {name: batch[name] for name in _TOKENS if name in batch} or model.encode(batch["pixel_values"], batch["input_ids"], keep)
+    if "text_tokens" in tokens:
+        tokens["text_tokens"] = tokens["text_tokens"] * keep[..., None]
+    mixed = {name: share * side + (1 - share) * side[partner] for name, side in tokens.items()}
+    return dict(attention_mask=keep | keep[partner], **mixed)
 
 # %% ../nbs/14_train.ipynb #d2573f11
 @torch.no_grad()
@@ -348,14 +416,16 @@ class Fit:
     history: pd.DataFrame  # one row per epoch
     best_epoch: int  # 1-based; highest validation accuracy, at a tie the lower validation loss
     seconds: float  # wall time of all epochs
+    notes: dict = field(default_factory=dict)  # more for run.json: generated pairs, rounds of the loop
+    files: dict = field(default_factory=dict)  # more files of the run folder, name to bytes
 
 # %% ../nbs/14_train.ipynb #cf250483
 def _prepare(model, data, settings, seed):
     "Batches, optimiser and schedule on the devices that accelerate finds."
     from accelerate import Accelerator
     from transformers import get_cosine_schedule_with_warmup
-    batches = Batches(data=data, train=True, flip=settings["flip"], shift=settings["shift"], seed=seed)
-    order = SeededOrder(count=len(batches), seed=seed)
+    batches = Batches(data=data, train=True, flip=settings["flip"], shift=settings["shift"], crop=settings["crop"], seed=seed)
+    order = SeededOrder(count=len(batches), seed=seed, items=settings["items_per_epoch"])
     loader = torch.utils.data.DataLoader(batches, batch_size=settings["batch_size"], sampler=order, collate_fn=lambda batch: batch)
     cuda = torch.cuda.is_available()  # other accelerators do not promise the same bits
     accelerator = Accelerator(cpu=not cuda, mixed_precision=settings["precision"] if cuda else "no")
@@ -363,30 +433,43 @@ def _prepare(model, data, settings, seed):
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps = settings["epochs"] * len(loader)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
-    return accelerator, model, optimizer, loader, schedule, order
+    return accelerator, model, optimizer, loader, schedule, order, batches
 
 # %% ../nbs/14_train.ipynb #c068607b
-def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxiliary_weight, mask):
-    "One pass over the training split; returns mean cross-entropy of the fused prediction, accuracy and items seen."
+def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxiliary_weight, mask, mix=None):
+    "One epoch; returns mean cross-entropy of the fused prediction, accuracy and items seen."
     loss_sum, hits, seen = 0.0, 0, 0
     model.train()
     for batch in loader:
         if "input_ids" in batch:
             batch["input_ids"] = mask(batch["input_ids"], batch["attention_mask"])
-        output = model(**_inputs(batch))
-        loss = training_loss(output, batch["label"], auxiliary_weight)
+        output, goals = _read(accelerator, model, batch, mix)
+        loss = sum(share * training_loss(output, label, auxiliary_weight, weight) for share, label, weight in goals)
         loss = loss + accelerator.unwrap_model(model).head_penalty()
         optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), settings["clip_norm"])
         optimizer.step()
         schedule.step()
-        loss_sum += F.cross_entropy(output.logits.detach().float(), batch["label"], reduction="sum").item()
-        hits += (output.logits.detach().argmax(-1) == batch["label"]).sum().item()
+        logits = output.logits.detach().float()
+        loss_sum += sum(share * F.cross_entropy(logits, label, reduction="sum").item() for share, label, _ in goals)
+        hits += sum(share * (logits.argmax(-1) == label).sum().item() for share, label, _ in goals)
         seen += len(batch["label"])
     if not math.isfinite(loss_sum):
         raise FloatingPointError("the training loss is not a number any more; lower the learning rate in the profile's train section")
     return loss_sum / seen, hits / seen, seen
+
+# %% ../nbs/14_train.ipynb #fa82d809
+def _read(accelerator, model, batch, mix):
+    "The output for a batch, and what it is held against: (share, labels, weights), twice where items are mixed."
+    label, weight = batch["label"], batch.get("weight")
+    if mix is None:
+        return model(**_inputs(batch)), [(1.0, label, weight)]
+    share, partner = mix(len(label))
+    partner = partner.to(label.device)
+    with accelerator.autocast():
+        inputs = mix_batch(accelerator.unwrap_model(model), batch, share, partner)
+    return model(**inputs), [(share, label, weight), (1 - share, label[partner], None if weight is None else weight[partner])]
 
 # %% ../nbs/14_train.ipynb #217a2045
 def _validate(model, data):
@@ -410,14 +493,15 @@ def fit(
     seed: int = 0,  # of order, text choice, augmentation and masking
     progress: Progress | None = None,  # told of each epoch
     name: str = "",  # how progress calls this run
+    between=None,  # None, or called as `between(epoch, model, rows)` after each validation; may give the items of the next epochs
 ) -> Fit:
     "Train, validate after each epoch, keep the best epoch, or the last without validation. Raises FloatingPointError when the loss is no number."
-    accelerator, wrapped, optimizer, loader, schedule, order = _prepare(model, train, settings, seed)
-    mask = _masking(settings["token_masking"], mask_token_id, seed)
+    accelerator, wrapped, optimizer, loader, schedule, order, batches = _prepare(model, train, settings, seed)
+    mask, mix = _masking(settings["token_masking"], mask_token_id, seed), mixup_draws(settings["mixup"], seed)
     history, best, start = [], None, time.perf_counter()
     for epoch in range(1, settings["epochs"] + 1):
         began, order.epoch = time.perf_counter(), epoch
-        loss, accuracy, seen = _train_epoch(accelerator, wrapped, optimizer, loader, schedule, settings, auxiliary_weight, mask)
+        loss, accuracy, seen = _train_epoch(accelerator, wrapped, optimizer, loader, schedule, settings, auxiliary_weight, mask, mix)
         seconds = time.perf_counter() - began
         row = dict(epoch=epoch, train_loss=loss, train_accuracy=accuracy, **_validate(accelerator.unwrap_model(wrapped), validation),
                    lr=schedule.get_last_lr()[-1], seconds=seconds, items_per_second=seen / seconds)
@@ -425,9 +509,32 @@ def fit(
         best = _better(best, row, accelerator.unwrap_model(wrapped))
         if progress:
             progress.epoch(name, row)
+        if between is not None:
+            _renew(batches, order, _called(between, epoch, accelerator.unwrap_model(wrapped), history), settings)
     model = accelerator.unwrap_model(wrapped).cpu().eval()
     model.load_state_dict(best[2])
     return Fit(model, pd.DataFrame(history), best[1], time.perf_counter() - start)
+
+# %% ../nbs/14_train.ipynb #5edd9565
+def _called(between, epoch, model, history):
+    "What `between` gives; mode of the model and torch's generator are afterwards as they were."
+    training = model.training
+    with torch.random.fork_rng():
+        items = between(epoch, model, [dict(row) for row in history])
+    model.train(training)
+    return items
+
+def _renew(batches, order, items, settings):
+    "Train on `items` from the next epoch on; None: on the same as before."
+    if items is None:
+        return
+    if settings["items_per_epoch"] is None:
+        raise ValueError("new training items would change the number of steps: set train.items_per_epoch, the items of an epoch")
+    held = set(batches.parts)
+    batches.hold(items)
+    if set(batches.parts) - {"weight"} != held - {"weight"}:
+        raise ValueError(f"new training items hold {', '.join(sorted(batches.parts))}, the ones before {', '.join(sorted(held))}: tokenise and encode both alike")
+    order.count, order.since = len(batches), order.epoch + 1
 
 # %% ../nbs/14_train.ipynb #557148c3
 def _masking(share, mask_token_id, seed):
@@ -455,7 +562,9 @@ def run_inputs(
     splits: list,  # what is predicted
 ) -> dict:  # JSON
     "Everything that the result of a run depends on."
-    sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train")}
+    sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train", "balance")}
+    if settings.balance["kind"] in GENERATED:
+        sections |= dict(gan=settings.gan, loop=settings.loop)
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
     versions = {name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn")}
     data = {name: sets[name].fingerprint for name in ("natural", "balanced") if name in sets}
@@ -509,12 +618,12 @@ def train_runs(
     "Train every model with every seed and write a run folder for each. A run whose inputs are unchanged is kept."
     settings, models = study_settings(profile, dataset, data, overrides), [models] if isinstance(models, str) else list(models)
     for model in models:
-        _refuse_untrainable(model)
+        refuse_unknown_model(model)
     check_encoders(settings)
     sets = study_data(profile, dataset, data, overrides)
     log = home() / "runs" / (store or profile) / f"{dataset}.log"
     job = Job(dataset, sets, store or profile, list(splits), Progress(total=len(models) * len(seeds) * settings.train["epochs"], log=log))
-    return [_one_run(job, settings, model, seed) for seed in seeds for model in models]
+    return [_one_run(job, for_variant(settings, model), model, seed) for seed in seeds for model in models]
 
 # %% ../nbs/14_train.ipynb #efdec940
 @dataclass
@@ -526,14 +635,16 @@ class Job:
     splits: list  # what the best epoch predicts
     progress: Progress  # told of each epoch
 
-def _refuse_untrainable(name):
-    "Raise for a model that does not exist or whose generated pairs do not."
-    if name in BASELINES or name in STUDY_MODELS:
-        return
-    if name not in VARIANTS:
+def refuse_unknown_model(name):
+    "Raise for a model that does not exist."
+    if name not in BASELINES and name not in VARIANTS:
         raise ValueError(f"no model {name!r}; there are {', '.join((*VARIANTS, *BASELINES))}")
-    raise ValueError(f"model {name!r} ({VARIANTS[name].row} in Table 4) is trained on generated pairs (Eq. 15-19), which cannot be made "
-                     f"yet; these need none: {', '.join(STUDY_MODELS)}")
+
+def for_variant(settings, model):
+    "Settings of a variant with GAN that names no balance of its own: the closed loop, at the budget of the real items."
+    if model not in VARIANTS or not VARIANTS[model].gan or settings.balance["kind"] != "none":
+        return settings
+    return replace(settings, balance=settings.balance | dict(kind="loop"), train=settings.train | dict(items_per_epoch="real"))
 
 # %% ../nbs/14_train.ipynb #7d214412
 def _tokenise(sets, settings):
@@ -577,7 +688,7 @@ def _one_run(job, settings, model, seed):
     about = dict(config=asdict(settings), class_names=job.sets["natural"].class_names, metadata=known, best_epoch=fitted.best_epoch,
                  seconds=fitted.seconds, parameters=sum(p.numel() for p in fitted.model.parameters()))
     return Run(write_run(profile=job.store, dataset=job.dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
-                         predictions=predictions, metrics=metrics, weights=weights, **about))
+                         predictions=predictions, metrics=metrics, weights=weights, files=fitted.files, **about, **fitted.notes))
 
 # %% ../nbs/14_train.ipynb #d1dd7560
 def _learning_items(natural, settings):
@@ -587,6 +698,22 @@ def _learning_items(natural, settings):
     if settings["select"] == "last":
         return natural.take(np.flatnonzero(np.isin(natural.split, ("train", "validation")))), None
     return natural.select("train"), natural.select("validation")
+
+# %% ../nbs/14_train.ipynb #2dac802a
+def _balanced(job, settings, train, validation, tokenizer, seed):
+    "What to learn from, balanced as the settings ask; every kind of balance comes in here. Raises ValueError on an unknown kind."
+    asked = settings.balance
+    targets = balance_targets(train.label, train.num_classes, asked["level"])
+    if asked["kind"] not in GENERATED:
+        return LearningPlan(train=balance(train, asked["kind"], seed, targets, GENERATED))
+    return learning_plan(settings, job.dataset, job.sets["natural"], train, validation, targets, tokenizer=tokenizer, predict=predict, seed=seed, say=job.progress.say)
+
+def budget(
+    settings: dict,  # a profile's `train` section
+    real: int,  # real training items
+) -> dict:  # with a number, or None, for `items_per_epoch`
+    "`items_per_epoch='real'` is the number of real training items: what is added then takes the place of repeats, not of time."
+    return settings | dict(items_per_epoch=real) if settings["items_per_epoch"] == "real" else settings
 
 # %% ../nbs/14_train.ipynb #c4919b97
 def _fit_network(job, settings, model, seed, name):
@@ -600,9 +727,11 @@ def _fit_network(job, settings, model, seed, name):
         network.freeze_encoders()
     _store_features(job, settings, network, key, mode == "cached")
     train, validation = _learning_items(natural, settings.train)
-    fitted = fit(model=network, train=train, validation=validation, settings=settings.train,
+    plan = _balanced(job, settings, train, validation, tokenizer, seed)
+    fitted = fit(model=network, train=plan.train, validation=validation, settings=budget(settings.train, len(train)),
                  auxiliary_weight=settings.model["auxiliary_weight"], mask_token_id=tokenizer.mask_token_id, seed=seed,
-                 progress=job.progress, name=name)
+                 progress=job.progress, name=name, between=plan.loop and plan.loop.between)
+    fitted.notes, fitted.files = plan.finish()
     kept = {name: value for name, value in fitted.model.state_dict().items() if mode == "trained" or not name.startswith(("vision.", "text."))}
     return fitted, kept, known
 
@@ -632,6 +761,8 @@ def _fit_baseline(job, settings, model, seed, name):
     "Fit a baseline on the pooled tokens that the frozen encoders give."
     if settings.train["encoders"] != "cached":
         raise ValueError(f"{model} reads pooled tokens of frozen encoders: set train.encoders to 'cached'")
+    if settings.balance["kind"] != "none":
+        raise ValueError(f"{model} is fitted to the items as they are: set balance.kind to 'none'")
     tokenizer, key, known = _tokenise(job.sets, settings)
     natural = job.sets["natural"]
     network = build_model(settings, variant="without_gan", num_classes=natural.num_classes, vocab_size=len(tokenizer),
