@@ -67,7 +67,11 @@ def _kinds(data, kind):
     values = (json.loads(a).get(kind) for a in data.attributes)
     return [str(next(iter(v), "")) if isinstance(v, (dict, list)) else "" if v is None else str(v).strip() for v in values]
 
+def _category(name, kind):
+    return f"{name} / {kind}" if kind else name
+
 def _pairs(data, kind):
+    "Class and kind of each item."
     return [(int(c), k) for c, k in zip(data.label, _kinds(data, kind))]
 
 # %% ../nbs/09a_attributes.ipynb #a900000a
@@ -117,8 +121,7 @@ def row_of(
     pairs = _pairs(data, self.kind)
     for name, (label, kind) in zip(data.ids, pairs):
         if (label, kind) not in self._row:
-            category = self.class_names[label] + f" / {kind}" * bool(kind)
-            raise DataError(f"item {str(name)!r} is of category {category!r}, which no training item is of", remedy="leave it out (`has_row`)")
+            raise DataError(f"item {str(name)!r} is of category {_category(self.class_names[label], kind)!r}, which no training item is of", remedy="leave it out (`has_row`)")
     return np.array([self._row[pair] for pair in pairs], np.int64)
 
 # %% ../nbs/09a_attributes.ipynb #a9000010
@@ -129,7 +132,7 @@ def row_name(
 ) -> str:  # class, and kind where there is one
     "How messages call a category."
     label, kind = self.rows[row]
-    return self.class_names[label] + f" / {kind}" * bool(kind)
+    return _category(self.class_names[label], kind)
 
 @patch
 def row_one_hot(

@@ -67,10 +67,11 @@ def _mini_data(
     folder: str,  # where the rendered sets are written, under `home()`
     n: int,  # items of the natural, long-tailed set
     balanced_per_class: int,  # items a class of the balanced test set
+    scarce_per_class: int,  # more training items of the two scarcest classes, for the curve over how scarce they are
     size: int = 64,  # pixels a side
 ) -> dict:  # the `data` section of a profile
     "The two rendered sets, written in the real layouts and read by the readers of the real data."
-    render, minimum = dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class), 3
+    render, minimum = dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class, scarce_per_class=scarce_per_class), 3
     return dict(
         met=dict(reader="met", folder=f"{folder}/met", render=render, minimum=minimum, options=dict(label_set="fine")),
         coco=dict(reader="coco", folder=f"{folder}/coco", render=render, minimum=minimum,
@@ -79,7 +80,7 @@ def _mini_data(
 # %% ../nbs/00_config.ipynb #ebd68d62
 _MINI = dict(
     seeds=(0, 1, 2),
-    data=_mini_data("data/mini", 2400, 40),
+    data=_mini_data("data/mini", 2400, 40, 160),
     vision=dict(image_size=64, patch_size=8, hidden_size=64, num_layers=3, num_heads=4, intermediate_size=128,
                 stem="conv", position="sincos", norm="pre", cls=True, qkv_bias=True, init_std=0.08, layers=None, checkpoint=None),
     text=dict(vocab_size=2000, max_length=64, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128,
@@ -90,19 +91,19 @@ _MINI = dict(
     train=dict(epochs=24, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, weight_decay=0.05,
                warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, crop=0.0, mixup=0.0, items_per_epoch=None, threads=1,
                precision="no", encoders="trained", select="best"),
-    balance=dict(kind="none", level="scarce", spread=0.25, weight=1.0, gan=None),
+    balance=dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None),
     loop=dict(rounds=3, pairs=300, warm_epochs=2, weight=0.5, tries=3, surplus=2.0),
-    gan=dict(gans=(0, 1), conditioning="attributes", words=256, minimum=5, patches=1024, epochs=40, batch_size=32,
-             channels=24, discriminator_channels=20, latent_size=100, conditional_norm=True, normalisation="batch",
-             loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=1e-4, label_smoothing=0.1, class_weight=0.1,
+    gan=dict(gans=(0, 1), conditioning="attributes", words=256, minimum=5, patches=1024, epochs=60, batch_size=32,
+             channels=20, discriminator_channels=16, latent_size=100, conditional_norm=True, normalisation="batch",
+             loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=2e-4, label_smoothing=0.1, class_weight=0.2,
              attribute_weight=0.5, style_weight=10.0, mode_seeking_weight=0.05, augment=True, balance=0.5, average=0.998, diversity_bound=0.2, per_class=100,
-             text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1), classifier_epochs=20),
+             text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1), classifier_epochs=40),
     adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
 
 # %% ../nbs/00_config.ipynb #382de284
-_SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4))
+_SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
 _SMOKE["train"] |= dict(epochs=2)
 _SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["gan"] |= dict(epochs=2, channels=6, discriminator_channels=6, per_class=8, diversity_bound=0.0, minimum=3, classifier_epochs=1, text=_MINI["gan"]["text"] | dict(epochs=2))

@@ -42,7 +42,7 @@ def gan_inputs(
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
     return json.loads(json.dumps(dict(gan=settings.gan, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
-                                      text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("pairs"))))
+                                      text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("pairs", without=("config",)))))
 
 def is_made(
     folder: Path,  # of a GAN

@@ -646,14 +646,18 @@ def write_mini_coco(folder:str|Path,           # appears whole or not at all; an
                     size:int=64,               # pixels, 32 to 224
                     seed:int=42,               # source of all chance
                     balanced_per_class:int=40, # scenes of each super-category in the balanced set
+                    scarce_per_class:int=0,    # more scenes of the two scarcest super-categories, a set of their own; 0: no such set
                    )->dict:                    # what ceilings.json holds
-    "Render the miniature COCO: `natural/`, `balanced/` and `ceilings.json`. Raises `DataError` on figures it cannot draw."
+    "Render the miniature COCO: `natural/`, `balanced/`, where asked `scarce/`, and `ceilings.json`. Raises `DataError` on figures it cannot draw."
     if not 32 <= size <= 224: raise DataError(f'scenes of {size} pixels cannot be drawn', file=folder, remedy='choose a size from 32 to 224')
     if n < 20 or balanced_per_class < 1:
         raise DataError(f'{n} scenes and {balanced_per_class} a class are too few', file=folder, remedy='ask for 20 scenes and 1 a class, or more')
     rng, report = np.random.default_rng(seed), coco_ceilings()
     counts = {'natural': natural_counts(n), 'balanced': np.full(len(SUPERCATEGORIES), balanced_per_class)}
-    ids = np.split(rng.permutation(580_000)[:sum(c.sum() for c in counts.values())]+9, [n])
+    if scarce_per_class:
+        counts['scarce'] = np.zeros(len(SUPERCATEGORIES), int); counts['scarce'][np.argsort(counts['natural'], kind='stable')[:2]] = scarce_per_class
+    sizes = np.cumsum([c.sum() for c in counts.values()])
+    ids = np.split(rng.permutation(580_000)[:sizes[-1]]+9, sizes[:-1])
     with whole_folder(folder) as made:
         for (name, count), own in zip(counts.items(), ids):
             report[f'{name}_reached'] = _write_set(made/name, name, sample_scenes(rng, count), np.sort(own), size, seed)

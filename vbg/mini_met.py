@@ -297,12 +297,14 @@ def write_mini_met(folder:str|Path,   # folder to write; appears whole or not at
                    size:int=64,       # pixels, up to 224
                    seed:int=42,       # source of all chance
                    balanced_per_class:int=40, # items a class of the balanced set
+                   scarce_per_class:int=0,    # more items of the two scarcest classes, a set of their own; 0: no such set
                   )->dict:            # what ceilings.json holds
-    "Render the miniature MET: `natural/`, `balanced/` and `ceilings.json`. ValueError when n leaves a class without an item."
+    "Render the miniature MET: `natural/`, `balanced/`, where asked `scarce/`, and `ceilings.json`. ValueError when n leaves a class without an item."
     counts, c = _counts(n), len(CLASSES)
     if counts.min() < 1: raise ValueError(f'n = {n} leaves {list(CLASSES)[counts.argmin()]} without an item; use at least 40')
     labels = {'natural': np.repeat(np.arange(c), counts), 'balanced': np.repeat(np.arange(c), balanced_per_class)}
     priors = {'natural': met_model().prior, 'balanced': np.full(c, 1/c)}
+    if scarce_per_class: labels['scarce'], priors['scarce'] = np.repeat(np.argsort(counts, kind='stable')[:2], scarce_per_class), met_model().prior
     report = met_ceilings()
     with whole_folder(folder) as tmp:
         for k, (name, label) in enumerate(labels.items()):

@@ -42,16 +42,18 @@ __all__ = ['PACKAGES', 'HISTORY', 'FILES', 'code_version', 'notebook_version', '
 def code_version(
     *modules:str,      # names of vbg modules, such as "train"
     folder:Path=None,  # package folder; None for the installed one
+    without:tuple=(),  # modules left out, such as one whose values are listed elsewhere
 )->str:                # 16 hexadecimal digits
     "Hash of what the modules and all vbg modules they import say to the computer. Raises FileNotFoundError on a module that does not exist."
     folder = Path(folder or Path(vbg.__file__).parent)
-    todo, trees = sorted(modules), {}
+    todo, trees = sorted(modules), dict.fromkeys(without, "")
     while todo:
         name = todo.pop()
         if name in trees: continue
         tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
         trees[name] = ast.unparse(_Bare().visit(tree))
         todo += [m for m in _imported(tree) if (folder / f"{m}.py").exists()]
+    trees = {name: tree for name, tree in trees.items() if name not in without}
     return hashlib.sha256("\0".join(f"{n}\0{trees[n]}" for n in sorted(trees)).encode()).hexdigest()[:16]
 
 # %% ../nbs/13_runs.ipynb #dc781e2a

@@ -254,26 +254,26 @@ def word_graph(
     tokenizer,  # WordPiece, V tokens
 ) -> WordGraph:
     "The trees of a table. A word that the tokenizer cannot spell without [UNK] is left out. Raises DataError on another kind of tokenizer or an empty row."
-    model = tokenizer.backend_tokenizer
-    if type(model.model).__name__ != "WordPiece":
-        raise DataError(f"texts are generated from WordPiece tokens, not {type(model.model).__name__}", remedy="learn one with vbg.text.tokenizer_for")
+    if (model := type(tokenizer.backend_tokenizer.model).__name__) != "WordPiece":
+        raise DataError(f"texts are generated from WordPiece tokens, not {model}", remedy="learn one with vbg.text.tokenizer_for")
     words = sorted(set(table.free).union(*table.seen))
-    ids = tokenizer(words, add_special_tokens=False, padding=False)["input_ids"]  # the backend would pad as it was last asked to
-    spelled = {w: i for w, i in zip(words, ids) if not set(i) & set(tokenizer.all_special_ids)}
+    pieces = tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+    spelled = {word: ids for word, ids in zip(words, pieces) if not set(ids) & set(tokenizer.all_special_ids)}
     rows = [[w for w in (*seen, *table.free) if w in spelled] for seen in table.seen]
     for r, words in enumerate(rows):
         if not words:
             raise DataError(f"category {table.row_name(r)!r} has no word to write with", remedy="give its training items a text, or enlarge vocab_size")
-    nodes, complete = _grow(spelled, rows)
-    R, V = len(rows), len(tokenizer)
+    return _as_tensors(*_grow(spelled, rows), R=len(rows), V=len(tokenizer))
+
+def _as_tensors(nodes, complete, R, V):
     begins, children = torch.zeros(R, V, dtype=torch.bool), torch.full((len(nodes), max(1, *map(len, nodes[R:]))), V)
     for r in range(R):
         begins[r, list(nodes[r])] = True
     for node in range(R, len(nodes)):
         children[node, : len(nodes[node])] = torch.tensor(list(nodes[node]), dtype=torch.long)
-    edges = torch.tensor(sorted((n * V + t, to) for n, node in enumerate(nodes) for t, to in node.items()))
+    keys, targets = torch.tensor(sorted((n * V + t, to) for n, node in enumerate(nodes) for t, to in node.items())).T.contiguous()
     whole = torch.tensor([n in complete or n < R for n in range(len(nodes))])
-    return WordGraph(complete=whole, begins=begins, children=children, keys=edges[:, 0].contiguous(), targets=edges[:, 1].contiguous())
+    return WordGraph(complete=whole, begins=begins, children=children, keys=keys, targets=targets)
 
 # %% ../nbs/09b_text_generator.ipynb #b900001c
 @patch

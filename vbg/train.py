@@ -26,7 +26,7 @@ from .collection import read_collection
 from .balance import balance, balance_targets
 from .baselines import BASELINES
 from .config import VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
-from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, load_examples
+from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, join_examples, load_examples
 from .frozen import check_encoders, checkpoint_version, encode_features
 from .generated import GENERATED, LearningPlan, learning_plan
 from .metadata import encode_metadata, learn_metadata
@@ -44,7 +44,7 @@ from .vision import to_pixel_values
 __all__ = ['READERS', 'RENDERERS', 'IN_MEMORY', 'study_settings', 'source_folder', 'study_data', 'study_folders', 'cards_of',
            'card_of', 'ceilings_of', 'sample_sheet', 'augment', 'crop_images', 'Batches', 'SeededOrder',
            'training_loss', 'parameter_groups', 'mixup_draws', 'mix_batch', 'predict', 'Progress', 'Fit', 'fit',
-           'run_inputs', 'predict_splits', 'train_runs', 'budget', 'run_scores']
+           'run_inputs', 'predict_splits', 'train_runs', 'scarce_training_items', 'budget', 'run_scores']
 
 # %% ../nbs/14_train.ipynb #be27cff1
 READERS = dict(met=read_met, coco=read_coco, collection=read_collection)
@@ -80,12 +80,11 @@ def source_folder(
     return folder
 
 # %% ../nbs/14_train.ipynb #9abb51de
-def _open(name, settings, folder, image_size, class_names=None):
-    "Read, check, split, decode once, open. With `class_names`, a test set of another set's classes."
+def _open(name, settings, folder, image_size, class_names=None, ratios=(0.8, 0.1, 0.1)):
+    "Read, check, split, decode once, open. With `class_names`, a set of another set's classes."
     options = dict(settings.get("options", {}))
     lenient = options.get("lenient", False)
     examples = replace(READERS[settings["reader"]](folder, **options), name=name)
-    ratios = (0.8, 0.1, 0.1) if class_names is None else (0.0, 0.0, 1.0)
     rule = {"minimum": settings["minimum"]} if "minimum" in settings else {}
     if "folds" in settings:
         examples = assign_folds(examples, settings["fold"], settings["folds"], seed=settings.get("deal", 42), **rule)
@@ -111,7 +110,7 @@ def study_data(
     dataset: str,  # name of a data set of the profile, or a new one
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
-) -> dict:  # 'natural' -> ExampleData, and 'balanced' where there is one; 'folders' -> where they are stored
+) -> dict:  # 'natural' -> ExampleData, and 'balanced' and 'scarce' where there are such; 'folders' -> where they are stored
     "The decoded data of a job. Made once; later calls open what is stored."
     folders = study_folders(profile, dataset, data, overrides)
     return {name: _load(folder) for name, folder in folders.items()} | dict(folders=folders)
@@ -122,7 +121,7 @@ def study_folders(
     dataset: str,  # name of a data set of the profile, or a new one
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
-) -> dict:  # 'natural', and 'balanced' where there is one -> folder with Arrow file and data card
+) -> dict:  # 'natural', and 'balanced' and 'scarce' where there are such -> folder with Arrow file and data card
     "Where the decoded data of a job is stored; decoded now if it is not."
     settings = study_settings(profile, dataset, data, overrides)
     described, size = settings.data[dataset], settings.vision["image_size"]
@@ -130,7 +129,8 @@ def study_folders(
     if not described.get("render"):
         return dict(natural=_open(dataset, described, source, size))
     natural = _open(dataset, described, source / "natural", size)
-    return dict(natural=natural, balanced=_open(f"{dataset}-balanced", described, source / "balanced", size, list(_card(natural)["classes"])))
+    classes, more = list(_card(natural)["classes"]), {"balanced": (0.0, 0.0, 1.0)} | ({"scarce": (1.0, 0.0, 0.0)} if described["render"].get("scarce_per_class") else {})
+    return dict(natural=natural) | {name: _open(f"{dataset}-{name}", described, source / name, size, classes, ratios) for name, ratios in more.items()}
 
 # %% ../nbs/14_train.ipynb #4639e96d
 def cards_of(
@@ -567,9 +567,10 @@ def run_inputs(
         sections |= dict(gan=settings.gan, loop=settings.loop)
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
     versions = {name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn")}
-    data = {name: sets[name].fingerprint for name in ("natural", "balanced") if name in sets}
+    used = ("natural", "balanced") + ("scarce",) * bool(settings.balance["scarce_items"])
+    data = {name: sets[name].fingerprint for name in used if name in sets}
     return dict(settings=sections, checkpoints=found, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
-                code=code_version("train"), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
+                code=code_version("train", without=("config",)), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
 
 # %% ../nbs/14_train.ipynb #736ff0ec
 def _checkpoint(settings, dataset, seed, section):
@@ -700,6 +701,23 @@ def _learning_items(natural, settings):
     return natural.select("train"), natural.select("validation")
 
 # %% ../nbs/14_train.ipynb #2dac802a
+def scarce_training_items(
+    sets: dict,  # from `study_data`, with a set 'scarce': more training items of the scarcest classes
+    count: int,  # real items that each of these classes shall have
+) -> ExampleData:  # training split with so many
+    "The training split with fewer or more items of its scarcest classes; all other classes stay. Raises DataError where there are not so many."
+    train = sets["natural"].select("train")
+    if "scarce" not in sets:
+        raise DataError(f"{train.name} has no further items of its scarcest classes", remedy="balance.scarce_items is for the rendered sets; leave it at null")
+    pool = join_examples(train, sets["scarce"])
+    chosen = np.ones(len(pool), bool)
+    for c in np.unique(sets["scarce"].label):
+        members = np.flatnonzero(pool.label == c)
+        if len(members) < count:
+            raise DataError(f"class {train.class_names[c]!r} has {len(members)} items, not {count}", remedy="render more with scarce_per_class")
+        chosen[members[count:]] = False
+    return pool.take(chosen)
+
 def _balanced(job, settings, train, validation, tokenizer, seed):
     "What to learn from, balanced as the settings ask; every kind of balance comes in here. Raises ValueError on an unknown kind."
     asked = settings.balance
@@ -727,6 +745,8 @@ def _fit_network(job, settings, model, seed, name):
         network.freeze_encoders()
     _store_features(job, settings, network, key, mode == "cached")
     train, validation = _learning_items(natural, settings.train)
+    if settings.balance["scarce_items"]:
+        train = scarce_training_items(job.sets, settings.balance["scarce_items"])
     plan = _balanced(job, settings, train, validation, tokenizer, seed)
     fitted = fit(model=network, train=plan.train, validation=validation, settings=budget(settings.train, len(train)),
                  auxiliary_weight=settings.model["auxiliary_weight"], mask_token_id=tokenizer.mask_token_id, seed=seed,
