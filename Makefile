@@ -14,9 +14,11 @@ SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CU
            --resources gpu=$(if $(filter 0,$(GPUS)),$(CORES),1) --rerun-incomplete --rerun-triggers input params mtime \
            --quiet rules progress host reason --cores $(CORES)
 
-.PHONY: help install reproduce recipe supplement collection status unlock export readme test test-slow
+.PHONY: help install reproduce gan scarcity recipe supplement collection status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
+	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside ten other ways: about an hour and a half"
+	@echo "make scarcity  [PROFILE=mini]              the same over how scarce the scarce classes are: about an hour and a half more"
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
 	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
 	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
@@ -39,6 +41,12 @@ install: .venv/.installed
 reproduce: install
 	@$(SNAKE) all
 	@$(RUN) python -m vbg.figures show --profile $(PROFILE)
+
+gan: install
+	@$(SNAKE) gan
+
+scarcity: install
+	@$(SNAKE) scarcity
 
 recipe: install
 	@$(SNAKE) recipe

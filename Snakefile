@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vbg import runs
 from vbg.config import STUDY_MODELS, home, profile as read_profile, root
+from vbg.generated import GENERATED
 from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.runs import FILES
 
@@ -62,7 +63,7 @@ def papermill(name, **parameters):
     words = {key: json.dumps(value) if not isinstance(value, str) else value for key, value in parameters.items()}
     given = " ".join(f"-p {key} {word[:-1]}:q}}" if word.startswith("{") and isinstance(parameters[key], str) else f"-p {key} '{word}'"
                      for key, word in words.items())
-    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model") else 3600  # seconds a cell may take
+    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "loop") else 3600  # seconds a cell may take
     return f"python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
@@ -150,7 +151,35 @@ SUPPLEMENT = {
     "domain_adaptation": (["adaptation"], ["domain_adaptation", "domain_adaptation_perplexity"]),
     "input_ablation": (["inputs"], ["input_ablation"]),
     "recipe_search": (["recipe"], ["recipe_search"]),
+    "gan_judged": (["balance"], ["gan_judged", "gan_judged_best"]),
+    "gan_scarcity": (["scarcity"], ["gan_scarcity_numbers"]),
 }
+OTHER_TARGETS = {"recipe_search", "gan_judged", "gan_scarcity"}  # not part of `make supplement`
+MORE_FILES = {"gan_scarcity": [f"gan_scarcity.{kind}" for kind in FIGURE]}  # figures beside the tables
+
+
+def gan_notebooks(dataset, overrides):
+    "The notebooks that train the GANs which a row of an experiment reads."
+    if overrides.get("balance", {}).get("kind") not in GENERATED:
+        return []
+    conditioning, scarce = overrides.get("gan", {}).get("conditioning", PROFILE.gan["conditioning"]), overrides["balance"].get("scarce_items")
+    return [f"{BOOK}/gan-{dataset}-{conditioning}-{scarce or 0}.ipynb"]
+
+
+def gan_files(dataset, conditioning, scarce):
+    kind = conditioning + (f"-scarce{scarce}" if scarce else "")
+    return [f"runs/{NAME}/gan/{dataset}/{kind}/gan{k}/quality.json" for k in gans_of(conditioning, scarce)]
+
+
+def gans_of(conditioning, scarce):
+    "Two GANs as a rule; one for class-only conditioning and for each step of the curve."
+    return list(PROFILE.gan["gans"]) if conditioning == PROFILE.gan["conditioning"] and not scarce else [0]
+
+
+GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 1)) for row in ROWS.values() for dataset in row["datasets"]
+               for notebook in gan_notebooks(dataset, row["overrides"])})
+for dataset, conditioning, scarce in GANS:
+    forget_if_lost(f"{BOOK}/gan-{dataset}-{conditioning}-{scarce}.ipynb", *gan_files(dataset, conditioning, int(scarce)))
 
 
 def runs_of(experiments):
@@ -166,13 +195,57 @@ rule recipe:
 
 rule supplement:
     input:
-        [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name != "recipe_search" for table in tables],
+        [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name not in OTHER_TARGETS for table in tables],
         f"{FIGURES}/step_cost.json"
+
+
+# The pair makers, the loop and their judgement: `make gan`. The curve over how scarce the scarce classes are: `make scarcity`.
+rule gan:
+    input:
+        f"{FIGURES}/gan_judged.json",
+        f"{FIGURES}/gan_quality.json",
+        f"{FIGURES}/loop_rounds.json"
+
+
+rule scarcity:
+    input: f"{FIGURES}/gan_scarcity.json"
+
+
+rule gans:
+    input: f"{BOOK}/data-{{dataset}}.ipynb"
+    output: notebook=f"{BOOK}/gan-{{dataset}}-{{conditioning}}-{{scarce}}.ipynb"
+    wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+"
+    resources: gpu=1
+    params:
+        inputs=lambda w, output: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook),
+        gans=lambda w: json.dumps(gans_of(w.conditioning, int(w.scarce)))
+    shell: papermill("gan", dataset="{wildcards.dataset}", gans="{params.gans}", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}")
+
+
+rule gan_samples:
+    input: [f"{BOOK}/gan-{dataset}-{conditioning}-0.ipynb" for dataset in DATASETS for conditioning in ("attributes", "class")]
+    output:
+        [f"{FIGURES}/{table}.{kind}" for table in ("gan_quality", "gan_classes") for kind in TABLE],
+        [f"{FIGURES}/{figure}_{dataset}.{kind}" for figure in ("gan_samples", "gan_neighbours") for dataset in DATASETS for kind in FIGURE],
+        notebook=f"{BOOK}/gan_samples.ipynb"
+    params: inputs=inputs("gan_samples", "gan_figures", settings=PROFILE)
+    shell: papermill("gan_samples")
+
+
+rule loop:
+    input: [f"runs/{experiment_store(NAME, 'balance', 'closed loop')}/{dataset}.ipynb" for dataset in DATASETS]
+    output:
+        [f"{FIGURES}/loop_rounds.{kind}" for kind in TABLE],
+        [f"{FIGURES}/loop_samples_{dataset}.{kind}" for dataset in DATASETS for kind in FIGURE],
+        notebook=f"{BOOK}/loop.ipynb"
+    params: inputs=inputs("loop", "gan_figures", "gan_jobs", settings=PROFILE)
+    shell: papermill("loop")
 
 
 rule experiment:
     input:
         f"{BOOK}/data-{{dataset}}.ipynb",
+        lambda w: gan_notebooks(w.dataset, ROWS[w.store]["overrides"]),
         lambda w: f"{BOOK}/language_model-{w.dataset}.ipynb" if ROWS[w.store]["adapted"] else []
     output: notebook="runs/{store}/{dataset}.ipynb"
     resources: gpu=1
@@ -199,9 +272,10 @@ for name, (experiments, tables) in SUPPLEMENT.items():
         input: runs_of(experiments)
         output:
             [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
+            [f"{FIGURES}/{file}" for file in MORE_FILES.get(name, [])],
             notebook=f"{BOOK}/{name}.ipynb"
         params:
-            inputs=inputs(name, "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
+            inputs=inputs(name, "gan_figures" if name in MORE_FILES or name == "gan_judged" else "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
         shell: papermill("{params.name}")
 

@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .config import Profile, home, seed_everything, write_atomic
+from .config import Profile, home, profile as gan_profile, seed_everything, write_atomic
 from .data import ExampleData
 from .gan_runs import describe_gan, gan_folder, gan_inputs, is_made, open_maker
 from .model import load_weights, save_weights
+from .plan import EXPERIMENTS, experiment_overrides, experiment_store
 from .quality import IndependentClassifier, fit_independent
 from .runs import code_version
-from .train import _tokenise, scarce_training_items, study_data, study_settings
+from .train import _tokenise, scarce_training_items, study_data, study_settings, train_runs
 
 # %% auto #0
-__all__ = ['independent_classifier', 'gan_settings', 'train_gans', 'gan_history', 'gan_quality']
+__all__ = ['independent_classifier', 'gan_settings', 'train_gans', 'gan_history', 'gan_quality', 'loop_runs']
 
 # %% ../nbs/14c_gan_jobs.ipynb #7d2f6fc2
 def independent_classifier(
@@ -107,3 +108,18 @@ def gan_quality(
                          fid_real=q["distances_real"]["fid"], kid=q["distances"]["kid"], precision=q["manifold"]["precision"], recall=q["manifold"]["recall"],
                          memorised=q["neighbours"]["pixels"]["share"], format_auc=q["format"]["auc"], inside_table=q["text"]["inside"] / q["text"]["pairs"], diversity=q["diversity"]))
     return pd.DataFrame(rows)
+
+# %% ../nbs/14c_gan_jobs.ipynb #b95d1d52
+def loop_runs(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    datasets: list,  # names; empty: all of the profile
+    seeds: list,  # of the classifiers; empty: those of the experiment
+) -> list:  # the runs (`vbg.runs.Run`), each with `loop` in its info
+    "Run the closed loop on every data set."
+    asked, runs = EXPERIMENTS["balance"], []
+    for dataset in datasets or gan_profile(profile).data:
+        overrides = experiment_overrides(profile, "balance", "closed loop")
+        train_gans(profile, dataset, gan_profile(profile).gan["gans"])
+        runs += train_runs(profile, dataset, models=list(asked.models), seeds=list(seeds or asked.seeds), overrides=overrides, splits=list(asked.splits),
+                           store=experiment_store(profile, "balance", "closed loop"))
+    return runs

@@ -64,7 +64,7 @@ class Loop:
 
     def ends(self) -> list:  # epochs after which a round is generated
         "Rounds of equal length; the last share of the epochs follows the last generation."
-        return [round(self.epochs * (r + 1) / (self.settings["rounds"] + 1)) for r in range(self.settings["rounds"])]
+        return [max(1, round(self.epochs * (r + 1) / (self.settings["rounds"] + 1))) for r in range(self.settings["rounds"])]
 
     def between(self, epoch, model, history):  # as `vbg.train.fit` calls it
         "At the end of a round: the training items from now on. None: go on with those there are."
