@@ -228,12 +228,8 @@ def test_every_variant_learns_saves_and_reloads(variant, tmp_path):
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in TRAINABLE])
-def test_variants_with_a_gan_are_built_and_their_training_is_refused(variant):
-    from vbg.train import train_runs
-    model = build_model(TINY, variant, num_classes=3, seed=0).eval()
-    assert model(*batch()).logits.shape == (6, 3)
-    with pytest.raises(ValueError, match="trained on generated pairs"):
-        train_runs("smoke", "met", models=[variant], seeds=[0])
+def test_variants_with_a_gan_are_built(variant):
+    assert build_model(TINY, variant, num_classes=3, seed=0).eval()(*batch()).logits.shape == (6, 3)
 
 
 @pytest.mark.parametrize("section", ["vision", "text", "fusion", "model"])

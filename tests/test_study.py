@@ -10,18 +10,20 @@ import pytest
 from conftest import ROOT, run_study
 
 ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost"]  # of `all`
-EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost"]  # of `recipe` and `supplement`
-ELSEWHERE = {"departures", "fusion_comparison", "small_collection"}  # run on made-up runs by test_experiments and test_small_collection
+EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "gan_judged", "gan_samples_met", "loop_samples_coco", "loop_rounds"]  # of `recipe`, `supplement`, `gan`
+PICTURES = ("fig", "gan_samples", "loop_samples")
+ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity"}  # run on made-up runs by test_experiments and test_small_collection
 
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])
 def test_artefact_is_saved_with_what_made_it(smoke_home, name):
     folder = smoke_home / "figures" / "smoke"
-    kinds = ("png", "pdf") if name.startswith("fig") else ("csv", "md", "tex")
+    kinds = ("png", "pdf") if name.startswith(PICTURES) else ("csv", "md", "tex")
     for kind in kinds:
         assert (folder / f"{name}.{kind}").stat().st_size > 0
     assert json.loads((folder / f"{name}.json").read_text())
-    notebook = nbformat.read(smoke_home / "runs" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
+    made_by = {"gan_samples_met": "gan_samples", "loop_samples_coco": "loop", "loop_rounds": "loop"}.get(name, name)
+    notebook = nbformat.read(smoke_home / "runs" / "smoke" / "notebooks" / f"{made_by}.ipynb", as_version=4)
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
 
 
@@ -44,7 +46,7 @@ def test_every_study_notebook_was_run(smoke_home):
 
 
 def test_the_plan_of_every_target_holds_together(smoke_home):
-    for target in ("all", "recipe", "supplement"):
+    for target in ("all", "recipe", "supplement", "gan", "scarcity"):
         done = run_study(smoke_home, "--dry-run", target)
         assert done.returncode == 0, done.stderr[-2000:]
     asked = run_study(smoke_home, "--dry-run", "supplement").stdout

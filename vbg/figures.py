@@ -79,8 +79,8 @@ _TABLE2 = [("ViT", "image size", "224", "vision.image_size"), ("ViT", "patch siz
            ("ViT", "heads", "12", "vision.num_heads"),
            ("BERT", "tokens at most", "128", "text.max_length"), ("BERT", "hidden size", "768", "text.hidden_size"),
            ("BERT", "layers", "12", "text.num_layers"), ("BERT", "batch size", "32", "train.batch_size"),
-           ("GAN", "latent size", "100", "gan.latent_size"), ("GAN", "learning rate, generator", "0.0001", "gan.generator_lr"),
-           ("GAN", "learning rate, discriminator", "0.0001", "gan.discriminator_lr"), ("GAN", "batch size", "64", "gan.batch_size")]
+           ("GAN", "latent size", "100", "gan.latent_size"), ("GAN", "learning rate, generator", "0.0001", "gan.generator_learning_rate"),
+           ("GAN", "learning rate, discriminator", "0.0001", "gan.discriminator_learning_rate"), ("GAN", "batch size", "64", "gan.batch_size")]
 _IN_THE_TEXT = {"model.head_dropout": "0.5", "model.head_l2": "0.001"}  # given outside Table 2
 
 # %% ../nbs/16_figures.ipynb #91d9b9c6
@@ -257,16 +257,18 @@ def hyperparameter_table(
     "Table 2 beside the profiles, and what the table leaves out."
     flat = {name: _leaves(p) for name, p in profiles.items()}
     rows, printed = [], paper_table("table2")
-    for r in printed.itertuples(): rows.append([r.module, r.setting, r.paper] + [f.get(r.path, "no GAN yet" if r.module == "GAN" else "–") for f in flat.values()])
+    for r in printed.itertuples(): rows.append([r.module, r.setting, r.paper] + [f.get(r.path, "–") for f in flat.values()])
     rest = [path for path in dict.fromkeys(p for f in flat.values() for p in f) if path not in set(printed.path)]
     for path in rest:
         module, setting = path.split(".", 1)
         rows.append([module, setting.replace("_", " "), _IN_THE_TEXT.get(path, "not given")] + [f.get(path, "–") for f in flat.values()])
     return pd.DataFrame(rows, columns=["module", "setting", "printed", *(f"profile {name}" for name in profiles)])
 
-def _leaves(settings, sections=("vision", "text", "fusion", "gan", "model", "train")):
+def _leaves(settings, sections=("vision", "text", "fusion", "gan", "loop", "model", "train", "balance")):
     held = {s: getattr(settings, s, None) or {} for s in sections}
-    return {f"{s}.{k}": f"{v:g}" if isinstance(v, float) else "none" if v is None else str(v) for s in sections for k, v in held[s].items()}
+    flat = {f"{s}.{k}": v for s in sections for k, v in held[s].items()}
+    flat |= {f"{k}.{inner}": v for k, several in flat.items() if isinstance(several, dict) for inner, v in several.items()}
+    return {k: f"{v:g}" if isinstance(v, float) else "none" if v is None else str(v) for k, v in flat.items() if not isinstance(v, dict)}
 
 # %% ../nbs/16_figures.ipynb #47c3be84
 def save_table(

@@ -15,15 +15,15 @@ import pandas as pd
 
 from .config import home, profile as read_profile
 from .experiments import difference_verdict
-from .figures import DATASETS, PALETTE, WIDTH, data_title, interval_text, paper_table, style
+from .figures import DATASETS, PALETTE, WIDTH, data_title, interval_text, paper_table, save_figure, style
 from .metrics import interval, measure, paired_difference, same_items, seed_bootstrap, summarise_runs
 from .runs import RunError
 
 # %% auto #0
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'gan_files', 'quality_table', 'class_agreement_table',
-           'sample_figure', 'neighbour_figure', 'scarce_classes', 'scores_of', 'paired', 'balance_scores',
-           'balance_table', 'against_best_control', 'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores',
-           'scarcity_figure']
+           'sample_figure', 'neighbour_figure', 'save_sheets', 'save_round_sheets', 'scarce_classes', 'scores_of',
+           'paired', 'balance_scores', 'balance_table', 'against_best_control', 'claim_text', 'rounds_table',
+           'round_figure', 'scarcity_scores', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -132,7 +132,28 @@ def neighbour_figure(
         axes[row, 0].text(-0.08, 0.5, name, transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=6)
     return figure
 
-# %% ../nbs/16c_gan_figures.ipynb #9680d264
+# %% ../nbs/16c_gan_figures.ipynb #a0500c01
+def save_sheets(
+    folders: list,  # from `gan_folders`
+    profile: str,  # folder below figures/
+    conditioning: str = "attributes",  # of the GANs shown
+) -> list:  # the folders shown: the first GAN of each data set
+    "Save `gan_samples_<dataset>` and `gan_neighbours_<dataset>`."
+    shown = [folder for folder in folders if folder.name == "gan0" and folder.parent.name == conditioning]
+    for folder in shown:
+        save_figure(sample_figure(folder), f"gan_samples_{folder.parents[1].name}", profile=profile, made_from=gan_files([folder]))
+        save_figure(neighbour_figure(folder), f"gan_neighbours_{folder.parents[1].name}", profile=profile, made_from=gan_files([folder]))
+    return shown
+
+def save_round_sheets(
+    runs: list,  # runs of the closed loop
+    profile: str,  # folder below figures/
+) -> None:
+    "Save `loop_samples_<dataset>`, of the first seed."
+    for run in {run.dataset: run for run in reversed(runs)}.values():
+        save_figure(round_figure(run), f"loop_samples_{run.dataset}", profile=profile, made_from=[run])
+
+# %% ../nbs/16c_gan_figures.ipynb #0c2983a9
 def scarce_classes(
     card: dict,  # data card of the natural set
 ) -> list:  # indices
@@ -165,7 +186,7 @@ def paired(
     p = 2 * min((1 + (gap <= 0).sum()) / (1 + len(gap)), (1 + (gap >= 0).sum()) / (1 + len(gap)))
     return dict(zip(("difference", "low", "high", "p"), (float(means[0] - means[1]), *interval(gap), float(min(1, p)))))
 
-# %% ../nbs/16c_gan_figures.ipynb #05139b29
+# %% ../nbs/16c_gan_figures.ipynb #de47c448
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
 
 def balance_scores(
@@ -192,7 +213,7 @@ def balance_scores(
         rows += [b | dict(holm=float(h)) for b, h in zip(block, [np.nan, *holm])]
     return pd.DataFrame(rows)
 
-# %% ../nbs/16c_gan_figures.ipynb #e7219eda
+# %% ../nbs/16c_gan_figures.ipynb #a55a9d68
 def balance_table(
     scores: pd.DataFrame,  # from `balance_scores`
     profile: str,  # whose sets they are
@@ -233,7 +254,7 @@ def against_best_control(
                          "p": f"{gap['p']:.3f}", "verdict": difference_verdict(gap["low"], gap["high"])})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16c_gan_figures.ipynb #5566fb28
+# %% ../nbs/16c_gan_figures.ipynb #4f055873
 def claim_text(
     runs: dict,  # row to its runs
     resamples: int = 2000,  # of the bootstrap
@@ -252,7 +273,7 @@ def claim_text(
                      f"points on the natural test ({effect}). The claim {holds} here.")
     return "\n".join(lines)
 
-# %% ../nbs/16c_gan_figures.ipynb #da3e22fe
+# %% ../nbs/16c_gan_figures.ipynb #3dded261
 def rounds_table(
     runs: list,  # runs of the closed loop
     profile: str,  # whose sets they are
@@ -291,7 +312,7 @@ def round_figure(
         axis.grid(False)
     return figure
 
-# %% ../nbs/16c_gan_figures.ipynb #b773166b
+# %% ../nbs/16c_gan_figures.ipynb #767053ed
 def scarcity_scores(
     runs: dict,  # row ("GAN pairs, 50") to its runs
     cards: dict,  # data set to its data card

@@ -13,16 +13,18 @@ import pandas as pd
 import torch
 
 from .config import Profile, home, profile as gan_profile, seed_everything, write_atomic
-from .data import ExampleData
-from .gan_runs import describe_gan, gan_folder, gan_inputs, is_made, open_maker
+from .data import DataError, ExampleData, require_training
+from .gan_runs import describe_gan, gan_folder, gan_inputs, is_described, is_made, open_maker
 from .model import load_weights, save_weights
 from .plan import EXPERIMENTS, experiment_overrides, experiment_store
 from .quality import IndependentClassifier, fit_independent
 from .runs import code_version
+from .text import tokenizer_for
 from .train import _tokenise, scarce_training_items, study_data, study_settings, train_runs
 
 # %% auto #0
-__all__ = ['independent_classifier', 'gan_settings', 'train_gans', 'gan_history', 'gan_quality', 'loop_runs']
+__all__ = ['independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'gan_history', 'gan_quality',
+           'loop_runs']
 
 # %% ../nbs/14c_gan_jobs.ipynb #7d2f6fc2
 def independent_classifier(
@@ -55,6 +57,15 @@ def gan_settings(
     both["gan"] = dict(both.get("gan", {})) | gan
     return study_settings(profile, dataset, data, both)
 
+def training_tokenizer(
+    train: ExampleData,  # training split
+    settings: Profile,  # section `text`
+    whole: ExampleData | None = None,  # all splits: ids are looked up in it
+):  # the tokenizer of the GAN's texts and of the classifier
+    "Learn the tokenizer. Raises DataError on an item of another split."
+    require_training(train, "the tokenizer", whole)
+    return tokenizer_for(train, settings.text["vocab_size"], settings.text["checkpoint"])
+
 def train_gans(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -70,13 +81,15 @@ def train_gans(
     sets = study_data(profile, dataset, data, overrides)
     tokenizer, _, _ = _tokenise(sets, settings)
     natural = sets["natural"]
+    if training_tokenizer(natural.select("train"), settings, natural).get_vocab() != tokenizer.get_vocab():
+        raise DataError(f"the tokenizer of {dataset} was not learnt from its training split alone", remedy="delete the stored token numbers beside the data")
     train = scarce_training_items(sets, scarce_items) if scarce_items else natural.select("train")
     return [_one_gan(settings, dataset, natural, train, tokenizer, int(number), scarce_items or None) for number in gans]
 
 def _one_gan(settings, dataset, natural, train, tokenizer, number, scarce_items):
     "Train and describe one GAN, or keep it."
     folder = gan_folder(settings, dataset, number, scarce_items)
-    if is_made(folder, gan_inputs(settings, train, number)):
+    if is_made(folder, gan_inputs(settings, train, number)) and is_described(folder):
         print(f"{dataset} GAN {number}: kept, nothing it depends on changed", flush=True)
         return folder
     seed_everything(number, settings.train["threads"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from .quality import class_agreement, format_test, image_distances, neighbour_di
 from .runs import RunError, code_version, environment
 
 # %% auto #0
-__all__ = ['gan_folder', 'gan_inputs', 'is_made', 'open_maker', 'gan_command', 'measure_gan', 'gan_samples', 'describe_gan']
+__all__ = ['gan_folder', 'gan_inputs', 'is_made', 'is_described', 'open_maker', 'gan_command', 'measure_gan', 'gan_samples',
+           'describe_gan']
 
 # %% ../nbs/13a_gan_runs.ipynb #1b34f02b
 def gan_folder(
@@ -42,15 +44,25 @@ def gan_inputs(
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
     return json.loads(json.dumps(dict(gan=settings.gan, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
-                                      text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("pairs", without=("config",)))))
+                                      text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("gan_training", "text_generator", without=("config",)))))
 
 def is_made(
     folder: Path,  # of a GAN
     inputs: dict,  # from `gan_inputs`
 ) -> bool:
     "Whether the folder holds a whole GAN made from these inputs."
-    stamp = folder / "inputs.json"
-    return stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == inputs and (folder / "quality.json").exists()
+    stamp, gan = folder / "inputs.json", folder / "gan.json"
+    if not stamp.exists() or not gan.exists() or json.loads(stamp.read_text(encoding="utf-8")) != inputs:
+        return False
+    about = json.loads(gan.read_text(encoding="utf-8"))
+    return about["status"] in ("diverged", "collapsed") or len(about["history"]) >= inputs["gan"]["epochs"]
+
+def is_described(
+    folder: Path,  # of a whole GAN
+) -> bool:
+    "Whether it was measured by the code of today."
+    file = folder / "quality.json"
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("code") == code_version("gan_runs", without=("config",))
 
 # %% ../nbs/13a_gan_runs.ipynb #7c1c4404
 def open_maker(
@@ -106,8 +118,14 @@ def measure_gan(
         agreement_real=class_agreement(classifier, held.pixels, held.label), distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
         distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed), manifold=precision_recall(features, see(classifier, same.pixels)),
         manifold_real=precision_recall(features, see(classifier, held.pixels)),
-        neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(train, same, seed=seed),
+        neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(_one_text(train, seed), same, seed=seed),
         text=_text_facts(maker, even, train), diversity=maker.images.diversity()))
+
+def _one_text(data, seed):
+    "Each item with one of its texts, drawn: a generated item has one, like any of the several that a real one may have."
+    choice = np.random.default_rng(seed).integers([len(texts) for texts in data.texts])
+    place = np.arange(len(data))
+    return replace(data, input_ids=data.input_ids[place, choice][:, None], attention_mask=data.attention_mask[place, choice][:, None])
 
 def _text_facts(maker, pairs, train):
     "Texts inside the table, new ones, and those that the image was asked for."
@@ -153,6 +171,6 @@ def describe_gan(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **gan_samples(maker, natural))
     write_atomic(folder / "samples.npz", buffer.getvalue())
-    found = measure_gan(maker, natural, classifier, per_class)
+    found = measure_gan(maker, natural, classifier, per_class) | dict(code=code_version("gan_runs", without=("config",)))
     write_atomic(folder / "quality.json", json.dumps(found, indent=1))
     return found

@@ -25,7 +25,7 @@ from .text_generator import TextGenerator, fit_text_generator, generate_texts, l
 from .texture import to_images
 
 # %% auto #0
-__all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'draw_rows', 'pair_rows']
+__all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'finish', 'draw_rows', 'pair_rows']
 
 # %% ../nbs/11a_pairs.ipynb #247b3349
 @dataclass(kw_only=True)
@@ -74,7 +74,27 @@ def _text_generator(train, validation, table, tokenizer, settings, seed, folder,
     write_atomic(stamp, json.dumps(facts))
     return fitted.generator
 
-# %% ../nbs/11a_pairs.ipynb #8eddbbc1
+# %% ../nbs/11a_pairs.ipynb #a93c8bf5
+def finish(
+    pixels: np.ndarray,  # `(N, H, W, 3)` uint8 as generated
+    known_label: torch.Tensor,  # `(M,)` classes of the training images
+    known: np.ndarray,  # `(M, H, W, 3)` uint8 training images
+    label: np.ndarray,  # `(N,)` classes of the generated images
+    seed: int,  # of shifts and of the images whose range is taken
+) -> np.ndarray:  # `(N, H, W, 3)` uint8
+    "Shift, stretch and encode generated images."
+    rng, out, known_label = np.random.default_rng([seed, 5]), np.empty_like(pixels), np.asarray(known_label)
+    height, width = pixels.shape[1:3]
+    for i, (image, c) in enumerate(zip(pixels, label)):
+        like = known[rng.choice(np.flatnonzero(known_label == c))]
+        dy, dx = rng.integers(-4, 4, 2)
+        moved = image[np.clip(np.arange(height) + dy, 0, height - 1)][:, np.clip(np.arange(width) + dx, 0, width - 1)]
+        (low, high), (lowest, highest) = (np.percentile(values, (0.5, 99.5)) for values in (moved, like))
+        stretched = (moved - low) * (highest - lowest) / max(high - low, 1) + lowest
+        out[i] = np.clip(np.round(stretched), 0, 255)
+    return jpeg_round_trip(out)
+
+# %% ../nbs/11a_pairs.ipynb #436d0290
 def draw_rows(
     table: AttributeTable,  # of the training split
     counts: np.ndarray,  # `(C,)` pairs wanted of each class
@@ -114,9 +134,18 @@ def paint(
     "Images asked for the category and the words of the texts."
     asked = torch.as_tensor(self.table.encode(texts))
     rows, asked = self.ask(rows, asked)
-    return jpeg_round_trip(make_images(self.images.average.average, rows, asked, seed))
+    made = make_images(self.images.average.average, rows, asked, seed)
+    return finish(made, self.images.conditions.label, self.images.pixels, self.classes_of(rows), seed)
 
-# %% ../nbs/11a_pairs.ipynb #4be2f035
+@patch
+def classes_of(
+    self: PairMaker,
+    rows: torch.Tensor,  # `(N,)` categories
+) -> np.ndarray:  # `(N,)` classes
+    "The class of each category."
+    return np.array([self.table.rows[r][0] for r in rows.tolist()], int)
+
+# %% ../nbs/11a_pairs.ipynb #c534a288
 @patch
 def ask(
     self: PairMaker,
@@ -161,7 +190,7 @@ def _targets(label, like):
             targets[i, like.label_names.index(like.class_names[c])] = 1
     return targets
 
-# %% ../nbs/11a_pairs.ipynb #bb10cda5
+# %% ../nbs/11a_pairs.ipynb #84aa4ab9
 @patch
 def make_images_only(
     self: PairMaker,
@@ -186,7 +215,7 @@ def make_texts_only(
     texts = generate_texts(self.text, self.table, self.tokenizer, rows, asked=asked.astype(np.float32), max_length=self.max_length, seed=seed)
     return _items(self, rows, texts, np.asarray(items.pixels), items, f"generated-texts-{seed}")
 
-# %% ../nbs/11a_pairs.ipynb #c8946e9b
+# %% ../nbs/11a_pairs.ipynb #f8c0c2ab
 REASONS = ("discriminator", "class", "attributes", "classifier", "memorised")
 
 @patch
@@ -230,7 +259,7 @@ def _verdicts(fails, columns):
         reason[fails[name]] = name
     return pd.DataFrame(columns | dict(kept=reason == "", reason=reason))
 
-# %% ../nbs/11a_pairs.ipynb #f3e57bd2
+# %% ../nbs/11a_pairs.ipynb #cc5b2934
 @patch
 def collect(
     self: PairMaker,

@@ -224,7 +224,7 @@ class Batches(torch.utils.data.Dataset):
         self.label = torch.as_tensor(data.label)
         self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
         if self.train and self.crop and any(name in self.parts for name in _TOKENS):
-            raise ValueError("train.crop has no images to cut where the tokens of frozen encoders are stored: set it to 0, or train.encoders to 'frozen'")
+            raise ValueError("train.crop has no images to cut where the tokens of frozen encoders are stored: set it to 0")
 
     def __len__(self):
         return len(self.label)
@@ -498,26 +498,24 @@ def fit(
     "Train, validate after each epoch, keep the best epoch, or the last without validation. Raises FloatingPointError when the loss is no number."
     accelerator, wrapped, optimizer, loader, schedule, order, batches = _prepare(model, train, settings, seed)
     mask, mix = _masking(settings["token_masking"], mask_token_id, seed), mixup_draws(settings["mixup"], seed)
-    history, best, start = [], None, time.perf_counter()
+    bare, history, best, start = accelerator.unwrap_model(wrapped), [], None, time.perf_counter()
     for epoch in range(1, settings["epochs"] + 1):
         began, order.epoch = time.perf_counter(), epoch
-        loss, accuracy, seen = _train_epoch(accelerator, wrapped, optimizer, loader, schedule, settings, auxiliary_weight, mask, mix)
-        seconds = time.perf_counter() - began
-        row = dict(epoch=epoch, train_loss=loss, train_accuracy=accuracy, **_validate(accelerator.unwrap_model(wrapped), validation),
-                   lr=schedule.get_last_lr()[-1], seconds=seconds, items_per_second=seen / seconds)
+        learned = _train_epoch(accelerator, wrapped, optimizer, loader, schedule, settings, auxiliary_weight, mask, mix)
+        row = _row(epoch, learned, time.perf_counter() - began, bare, validation, schedule)
         history.append({column: row[column] for column in HISTORY})
-        best = _better(best, row, accelerator.unwrap_model(wrapped))
+        best = _better(best, row, bare)
         if progress:
             progress.epoch(name, row)
-        if between is not None:
-            _renew(batches, order, _called(between, epoch, accelerator.unwrap_model(wrapped), history), settings)
-    model = accelerator.unwrap_model(wrapped).cpu().eval()
-    model.load_state_dict(best[2])
-    return Fit(model, pd.DataFrame(history), best[1], time.perf_counter() - start)
+        _renew(batches, order, _called(between, epoch, bare, history), settings)
+    bare.cpu().eval().load_state_dict(best[2])
+    return Fit(bare, pd.DataFrame(history), best[1], time.perf_counter() - start)
 
 # %% ../nbs/14_train.ipynb #5edd9565
 def _called(between, epoch, model, history):
     "What `between` gives; mode of the model and torch's generator are afterwards as they were."
+    if between is None:
+        return None
     training = model.training
     with torch.random.fork_rng():
         items = between(epoch, model, [dict(row) for row in history])
@@ -544,6 +542,12 @@ def _masking(share, mask_token_id, seed):
         return lambda input_ids, attention_mask: input_ids
     return lambda input_ids, attention_mask: mask_tokens(
         input_ids, attention_mask, probability=share, mask_token_id=mask_token_id, generator=generator)
+
+def _row(epoch, learned, seconds, model, validation, schedule):
+    "The row of one epoch; validates the model."
+    loss, accuracy, seen = learned
+    return dict(epoch=epoch, train_loss=loss, train_accuracy=accuracy, **_validate(model, validation),
+                lr=schedule.get_last_lr()[-1], seconds=seconds, items_per_second=seen / seconds)
 
 def _better(best, row, model):
     "The better of the best epoch so far and this one: (score, epoch, weights). Without validation the later one is."

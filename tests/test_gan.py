@@ -1,0 +1,144 @@
+"""The GAN, its pairs and the loop: what they may see, what they promise, and what they say when something is missing."""
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vbg.attributes import learn_table
+from vbg.config import profile
+from vbg.data import DataError, ExampleData
+from vbg.gan_jobs import training_tokenizer
+from vbg.gan_runs import gan_folder, open_maker
+from vbg.gan_training import GanTrainer
+from vbg.pairs import fit_pair_maker
+from vbg.quality import fit_independent
+from vbg.runs import RunError
+from vbg.text import tokenise, tokenizer_for
+from vbg.text_generator import fit_text_generator
+from vbg.texture import cut_library
+
+SETTINGS = profile("smoke")
+
+
+def things(n=60, size=32):
+    "Discs and bars, red or blue as the text says; 40 to train, 10 to validate, 10 to test."
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:size, :size]
+    label, hue = np.arange(n) % 2, np.arange(n) // 2 % 2
+    pixels = np.full((n, size, size, 3), 30, np.uint8)
+    for i in range(n):
+        cy, cx = rng.integers(10, size - 10, 2)
+        pixels[i][(y - cy) ** 2 + (x - cx) ** 2 < 50 if label[i] == 0 else (abs(y - cy) < 4) & (abs(x - cx) < 9)] = (220, 40, 40) if hue[i] == 0 else (40, 40, 220)
+    texts = [[f"{('scarlet', 'azure')[h]} {('round', 'oblong')[c]} thing, {k} cm."] for c, h, k in zip(label, hue, rng.integers(10, 30, n))]
+    return ExampleData(pixels=pixels, label=label, ids=np.array([f"thing{i}" for i in range(n)], object), texts=texts, text=np.array([t[0] for t in texts], object),
+                       split=np.array(["train"] * 40 + ["validation"] * 10 + ["test"] * 10, object), attributes=np.array(["{}"] * n, object),
+                       origin=np.array(["real"] * n, object), class_names=["disc", "bar"], name="things", fingerprint="things")
+
+
+@pytest.fixture(scope="module")
+def whole():
+    data = things()
+    return tokenise(data, tokenizer_for(data, 200), 16)
+
+
+def planted(whole, disguised):
+    "The training split with test item 55 in it, under its own split or called 'train'."
+    data = whole.take(np.r_[0:40, 55])
+    data.split = data.split.copy()
+    if disguised:
+        data.split[-1] = "train"
+    return data
+
+
+LEARNERS = {
+    "table": lambda train, whole: learn_table(train, minimum=3, whole=whole),
+    "texture library": lambda train, whole: cut_library(train, whole=whole),
+    "GAN": lambda train, whole: GanTrainer(train=train, table=learn_table(whole.select("train"), minimum=3), settings=SETTINGS.gan, seed=0, whole=whole),
+    "tokenizer": lambda train, whole: training_tokenizer(train, SETTINGS, whole),
+    "text generator": lambda train, whole: fit_text_generator(train=train, validation=whole.select("validation"), table=learn_table(whole.select("train"), minimum=3),
+                                                              tokenizer=tokenizer_for(whole, 200), settings=dict(epochs=1), seed=0, whole=whole),
+    "independent classifier": lambda train, whole: fit_independent(train, epochs=1, whole=whole),
+}
+
+
+@pytest.mark.parametrize("disguised", [False, True], ids=["as it is", "called a training item"])
+@pytest.mark.parametrize("what", LEARNERS)
+def test_a_planted_test_item_is_refused_by_name(whole, what, disguised):
+    with pytest.raises(DataError, match="may see the training split only: item 'thing55'"):
+        LEARNERS[what](planted(whole, disguised), whole)
+
+
+def test_learners_accept_the_training_split(whole):
+    for what in ("table", "texture library", "GAN", "tokenizer"):
+        assert LEARNERS[what](whole.select("train"), whole) is not None
+
+
+@pytest.fixture(scope="module")
+def maker(whole, tmp_path_factory):
+    return fit_pair_maker(whole.select("train"), whole.select("validation"), tokenizer=tokenizer_for(whole, 200), settings=SETTINGS.gan, seed=0,
+                          folder=tmp_path_factory.mktemp("maker"), whole=whole)
+
+
+def test_pairs_have_the_schema_of_real_items_and_their_images_were_asked_for_their_words(whole, maker, monkeypatch):
+    asked = []
+    monkeypatch.setattr("vbg.pairs.make_images", lambda generator, rows, words, seed: asked.append((rows, words)) or np.zeros((len(rows), 32, 32, 3), np.uint8))
+    pairs = maker.make(np.array([5, 4]), like=whole, seed=1)
+    assert set(pairs.origin) == {"generated"} and set(pairs.split) == {"train"} and pairs.input_ids.shape[1:] == (1, 16)
+    rows, words = asked[0]
+    assert torch.equal(words, torch.as_tensor(maker.table.encode(list(pairs.text))).float())
+    assert [maker.table.rows[r][0] for r in rows.tolist()] == pairs.label.tolist()
+    assert all(not maker.table.outside(int(r), t) for r, t in zip(rows, pairs.text))
+
+
+def test_class_only_conditioning_asks_for_no_words(whole, tmp_path):
+    settings = SETTINGS.gan | dict(conditioning="class", epochs=1)
+    maker = fit_pair_maker(whole.select("train"), whole.select("validation"), tokenizer=tokenizer_for(whole, 200), settings=settings, seed=0, folder=tmp_path, whole=whole)
+    rows, words = maker.ask(np.array([1, 0]), torch.ones(2, len(maker.table.words)))
+    assert rows.tolist() == [1, 0] and not words.any() and not maker.images.conditions.words.any()
+
+
+def test_a_missing_gan_is_named_with_the_command_that_makes_it(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    for change, word in ((dict(), "gans"), (dict(conditioning="class"), "-p conditioning class"), (dict(loss="saturating"), "-p loss saturating")):
+        with pytest.raises(RunError, match=word):
+            open_maker(profile("smoke", {"gan": change}), "things", whole, tokenizer_for(whole, 200), 0)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_damaged_checkpoint_of_other_settings_is_made_anew(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    tokenizer, short = tokenizer_for(whole, 200), profile("smoke", {"gan": dict(epochs=1)})
+    open_maker(short, "things", whole, tokenizer, 0, make=True)
+    folder = gan_folder(short, "things", 0)
+    (folder / "inputs.json").write_text(json.dumps(dict(other=1)))
+    (folder / "left.txt").write_text("old")
+    assert len(open_maker(short, "things", whole, tokenizer, 0, make=True).images.history) == 1 and not (folder / "left.txt").exists()
+
+
+def test_saturating_and_non_saturating_training_differ(whole):
+    table, ends = learn_table(whole.select("train"), minimum=3), []
+    for loss in ("saturating", "non_saturating"):
+        trainer = GanTrainer(train=whole.select("train"), table=table, settings=SETTINGS.gan | dict(loss=loss), seed=0).fit(1)
+        ends.append(next(trainer.generator.parameters()).detach().clone())
+    assert not torch.equal(*ends)
+
+
+def test_every_variant_with_a_gan_runs_the_loop(tmp_path, monkeypatch):
+    from vbg.config import VARIANTS
+    from vbg.gan_jobs import train_gans
+    from vbg.train import train_runs
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    short = {"gan": dict(epochs=1, gans=(0,), text=SETTINGS.gan["text"] | dict(epochs=1), per_class=4)}
+    models = [name for name, variant in VARIANTS.items() if variant.gan]
+    with pytest.raises(RunError, match="study/gan.ipynb"):
+        train_runs("smoke", "met", models=models[:1], seeds=[0], overrides=short, splits=["validation"])
+    train_gans("smoke", "met", [0], overrides=short)
+    runs = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])
+    for run in runs:
+        record = run.info["loop"][0]
+        assert sum(record["quotas"]) == SETTINGS.loop["pairs"] and record["gan_epochs"] == 2
+        assert record["made"] >= sum(record["kept"]) and set(record["refused"]) == {"discriminator", "class", "attributes", "classifier", "memorised"}
+        assert (run.folder / "loop.npz").exists()
+    again = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])
+    assert [r.info["written"] for r in again] == [r.info["written"] for r in runs]
