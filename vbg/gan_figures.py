@@ -44,7 +44,7 @@ def read_quality(
 ) -> dict:  # what quality.json holds, with dataset, conditioning, gan, history, status
     "The quality of one GAN."
     about = json.loads((folder / "gan.json").read_text(encoding="utf-8"))
-    made = dict(dataset=folder.parents[1].name, conditioning=folder.parent.name, gan=folder.name, folder=folder, history=about["history"], status=about["status"])
+    made = dict(dataset=folder.parents[1].name, conditioning=folder.parent.name, gan=folder.name, folder=folder, history=about["history"])
     return made | json.loads((folder / "quality.json").read_text(encoding="utf-8"))
 
 def gan_files(

@@ -107,7 +107,7 @@ def gan_history(
     parts = []
     for folder in map(Path, folders):
         about = json.loads((folder / "gan.json").read_text(encoding="utf-8"))
-        parts.append(pd.DataFrame(about["history"]).assign(gan=folder.name, status=about["status"]))
+        parts.append(pd.DataFrame(about["history"]).assign(gan=folder.name))
     return pd.concat(parts, ignore_index=True)
 
 def gan_quality(
@@ -117,7 +117,7 @@ def gan_quality(
     rows = []
     for folder in map(Path, folders):
         q = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
-        rows.append(dict(gan=folder.name, conditioning=folder.parent.name, agreement=q["agreement"]["share"], agreement_real=q["agreement_real"]["share"], fid=q["distances"]["fid"],
+        rows.append(dict(gan=folder.name, conditioning=folder.parent.name, status=q["status"], agreement=q["agreement"]["share"], agreement_real=q["agreement_real"]["share"], fid=q["distances"]["fid"],
                          fid_real=q["distances_real"]["fid"], kid=q["distances"]["kid"], precision=q["manifold"]["precision"], recall=q["manifold"]["recall"],
                          memorised=q["neighbours"]["pixels"]["share"], format_auc=q["format"]["auc"], inside_table=q["text"]["inside"] / q["text"]["pairs"], diversity=q["diversity"]))
     return pd.DataFrame(rows)

@@ -119,7 +119,7 @@ def measure_gan(
         distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed), manifold=precision_recall(features, see(classifier, same.pixels)),
         manifold_real=precision_recall(features, see(classifier, held.pixels)),
         neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(_one_text(train, seed), same, seed=seed),
-        text=_text_facts(maker, even, train), diversity=maker.images.diversity()))
+        text=_text_facts(maker, even, train), diversity=maker.images.diversity(), status=maker.images.status))
 
 def _one_text(data, seed):
     "Each item with one of its texts, drawn: a generated item has one, like any of the several that a real one may have."
