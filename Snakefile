@@ -151,10 +151,9 @@ SUPPLEMENT = {
     "domain_adaptation": (["adaptation"], ["domain_adaptation", "domain_adaptation_perplexity"]),
     "input_ablation": (["inputs"], ["input_ablation"]),
     "recipe_search": (["recipe"], ["recipe_search"]),
-    "gan_judged": (["balance"], ["gan_judged", "gan_judged_best"]),
     "gan_scarcity": (["scarcity"], ["gan_scarcity_numbers"]),
 }
-OTHER_TARGETS = {"recipe_search", "gan_judged", "gan_scarcity"}  # not part of `make supplement`
+OTHER_TARGETS = {"recipe_search", "gan_scarcity"}  # not part of `make supplement`
 MORE_FILES = {"gan_scarcity": [f"gan_scarcity.{kind}" for kind in FIGURE]}  # figures beside the tables
 
 
@@ -202,7 +201,7 @@ rule supplement:
 # The pair makers, the loop and their judgement: `make gan`. The curve over how scarce the scarce classes are: `make scarcity`.
 rule gan:
     input:
-        f"{FIGURES}/gan_judged.json",
+        expand(f"{FIGURES}/gan_judged_{{dataset}}.json", dataset=DATASETS),
         f"{FIGURES}/gan_quality.json",
         f"{FIGURES}/loop_rounds.json"
 
@@ -230,6 +229,16 @@ rule gan_samples:
         notebook=f"{BOOK}/gan_samples.ipynb"
     params: inputs=inputs("gan_samples", "gan_figures", settings=PROFILE)
     shell: papermill("gan_samples")
+
+
+rule gan_judged:
+    input: lambda w: [f"runs/{experiment_store(NAME, 'balance', change)}/{w.dataset}.ipynb" for change in EXPERIMENTS["balance"].changes]
+    output:
+        [f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in ("gan_judged", "gan_judged_best") for kind in TABLE],
+        notebook=f"{BOOK}/gan_judged-{{dataset}}.ipynb"
+    wildcard_constraints: dataset="|".join(DATASETS)
+    params: inputs=inputs("gan_judged", "gan_figures", settings=PROFILE, experiment=EXPERIMENTS["balance"]).translate(NO_WILDCARDS)
+    shell: papermill("gan_judged", dataset="{wildcards.dataset}")
 
 
 rule loop:
@@ -275,7 +284,7 @@ for name, (experiments, tables) in SUPPLEMENT.items():
             [f"{FIGURES}/{file}" for file in MORE_FILES.get(name, [])],
             notebook=f"{BOOK}/{name}.ipynb"
         params:
-            inputs=inputs(name, "gan_figures" if name in MORE_FILES or name == "gan_judged" else "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
+            inputs=inputs(name, "gan_figures" if name in MORE_FILES else "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
         shell: papermill("{params.name}")
 

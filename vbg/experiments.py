@@ -28,11 +28,12 @@ COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # 
 def experiment_runs(
     profile:str,     # 'smoke', 'mini' or 'paper'
     experiment:str,  # a key of `EXPERIMENTS`
+    datasets:list=None,  # names; None for those of the experiment
 )->dict:             # row to its `Runs`; the first row is the reference
     "The runs of every row. Raises RunError with the command when runs or predictions are missing or rows differ in more than their change."
     if experiment not in EXPERIMENTS: raise ValueError(f"no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
     asked, settings = EXPERIMENTS[experiment], read_profile(profile)
-    wanted = dict(datasets=[d for d in asked.datasets or settings.data if d in settings.data],
+    wanted = dict(datasets=[d for d in datasets or asked.datasets or settings.data if d in settings.data],
                   models=list(asked.models), seeds=list(asked.seeds or settings.seeds))
     runs = {row: load_runs(experiment_store(profile, experiment, row), **wanted) for row in asked.changes}
     problems = _gaps(runs, wanted, asked.splits) or _strangers(runs, profile, experiment)
@@ -40,7 +41,7 @@ def experiment_runs(
     return runs
 
 def _command(profile, experiment=""):
-    return f"make {'recipe' if experiment == 'recipe' else 'supplement'}" + f" PROFILE={profile}" * (profile != "mini")
+    return f"make {dict(recipe='recipe', balance='gan', scarcity='scarcity').get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
 
 # %% ../nbs/16a_experiments.ipynb #d93fb43f
 def _gaps(runs, wanted, splits):
