@@ -233,6 +233,7 @@ def balance_table(
 
 GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop")
 
+# %% ../nbs/16c_gan_figures.ipynb #5f663e56
 def against_best_control(
     runs: dict,  # row to its runs
     cards: dict,  # data set to its data card
@@ -290,6 +291,7 @@ def rounds_table(
                          "ended": run.info["loop_stopped"] or "all rounds"})
     return pd.DataFrame(rows)
 
+# %% ../nbs/16c_gan_figures.ipynb #f234963d
 def round_figure(
     run,  # a run of the closed loop
     columns: int = 4,  # images of each class and round
@@ -330,6 +332,7 @@ def scarcity_scores(
             rows.append(dict(dataset=dataset, way=way, count=int(count), merit=merit, mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])), low=low, high=high, seeds=len(tables)))
     return pd.DataFrame(rows)
 
+# %% ../nbs/16c_gan_figures.ipynb #d3eff4be
 def scarcity_figure(
     scores: pd.DataFrame,  # from `scarcity_scores`
     profile: str,  # whose sets they are

@@ -66,6 +66,7 @@ def training_tokenizer(
     require_training(train, "the tokenizer", whole)
     return tokenizer_for(train, settings.text["vocab_size"], settings.text["checkpoint"])
 
+# %% ../nbs/14c_gan_jobs.ipynb #74f3fad9
 def train_gans(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -86,6 +87,7 @@ def train_gans(
     train = scarce_training_items(sets, scarce_items) if scarce_items else natural.select("train")
     return [_one_gan(settings, dataset, natural, train, tokenizer, int(number), scarce_items or None) for number in gans]
 
+# %% ../nbs/14c_gan_jobs.ipynb #9a1c84d8
 def _one_gan(settings, dataset, natural, train, tokenizer, number, scarce_items):
     "Train and describe one GAN, or keep it."
     folder = gan_folder(settings, dataset, number, scarce_items)

@@ -46,6 +46,7 @@ def gan_inputs(
     return json.loads(json.dumps(dict(gan=settings.gan, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
                                       text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("gan_training", "text_generator", without=("config",)))))
 
+# %% ../nbs/13a_gan_runs.ipynb #8d409876
 def is_made(
     folder: Path,  # of a GAN
     inputs: dict,  # from `gan_inputs`
@@ -91,6 +92,7 @@ def open_maker(
     return fit_pair_maker(train, natural.select("validation"), tokenizer=tokenizer, settings=settings.gan, seed=gan, folder=folder, kind=kind,
                           whole=natural if scarce_items is None else None, device="cuda" if torch.cuda.is_available() else "cpu", say=say)
 
+# %% ../nbs/13a_gan_runs.ipynb #35b0dcb5
 def gan_command(settings, dataset, gans, scarce_items=None):
     "The command that trains GANs, from the repository root."
     more = "" if settings.gan["conditioning"] == "attributes" else f" -p conditioning {settings.gan['conditioning']}"
@@ -127,6 +129,7 @@ def _one_text(data, seed):
     place = np.arange(len(data))
     return replace(data, input_ids=data.input_ids[place, choice][:, None], attention_mask=data.attention_mask[place, choice][:, None])
 
+# %% ../nbs/13a_gan_runs.ipynb #8d755c11
 def _text_facts(maker, pairs, train):
     "Texts inside the table, new ones, and those that the image was asked for."
     known = {t for texts in train.texts for t in texts}

@@ -56,6 +56,7 @@ def conditions_of(
         words[:], rows = False, torch.tensor([first[c] for c in label.tolist()])
     return Conditions(rows=rows, label=label, words=torch.as_tensor(words), texts=torch.tensor([len(t) for t in data.texts]))
 
+# %% ../nbs/09d_gan_training.ipynb #f5476ed4
 def draw_words(
     conditions: Conditions,  # of N items
     items: Tensor,  # `(B,)` int64
@@ -187,6 +188,7 @@ def _set_rates(self: GanTrainer):
         for group in adam.param_groups:
             group["lr"] = share * self.settings[f"{name}_learning_rate"]
 
+# %% ../nbs/09d_gan_training.ipynb #585dcdd7
 @patch
 def _step(self: GanTrainer, items):
     "Both steps on the same items."
@@ -256,6 +258,7 @@ def fit(
         self.average.average.load_state_dict(self.good[0])
     return self
 
+# %% ../nbs/09d_gan_training.ipynb #8a062cb4
 @patch
 def _judge(self: GanTrainer, row):
     "Note a good epoch, or count the bad ones in a row."
@@ -325,6 +328,7 @@ def resume(
     self.good = part("good"), about["good_epoch"]
     return self
 
+# %% ../nbs/09d_gan_training.ipynb #24dc596a
 def _load_adam(adam, flat):
     "Moments and step of each parameter. The fused kernel walks moments and weights side by side, so they must lie alike in memory."
     state, parameters = {}, adam.param_groups[0]["params"]

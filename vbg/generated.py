@@ -56,6 +56,7 @@ class LearningPlan:
         np.savez_compressed(buffer, **{f"round{r}_{name}": value for r, sample in self.loop.samples.items() for name, value in sample.items()})
         return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), {"loop.npz": buffer.getvalue()}
 
+# %% ../nbs/13b_generated.ipynb #149d7709
 def add_generated(
     kind: str,  # of `GENERATED`, but 'loop'
     maker: PairMaker,  # trained on the training split

@@ -38,6 +38,7 @@ class PairMaker:
     max_length: int  # L, tokens of a text
     kind: str | None = None  # field of `attributes` that tells the finer category
 
+# %% ../nbs/11a_pairs.ipynb #9c2b2eed
 def fit_pair_maker(
     train: ExampleData,  # training split, tokenised
     validation: ExampleData,  # tokenised; chooses the epoch of the text generator
@@ -111,6 +112,7 @@ def draw_rows(
             rows.append(rng.choice(members, count, p=share / share.sum()))
     return np.concatenate(rows) if rows else np.zeros(0, int)
 
+# %% ../nbs/11a_pairs.ipynb #ebebd3fb
 @patch
 def make(
     self: PairMaker,
@@ -137,6 +139,7 @@ def paint(
     made = make_images(self.images.average.average, rows, asked, seed)
     return finish(made, self.images.conditions.label, self.images.pixels, self.classes_of(rows), seed)
 
+# %% ../nbs/11a_pairs.ipynb #2c1c2715
 @patch
 def classes_of(
     self: PairMaker,
@@ -173,6 +176,7 @@ def _items(maker, rows, texts, pixels, like, name):
         targets=None if like.targets is None else _targets(label, like), metadata=None if like.metadata is None else np.zeros((len(rows), like.metadata.shape[1]), np.int64))
     return tokenise(made, maker.tokenizer, maker.max_length) if len(rows) else made
 
+# %% ../nbs/11a_pairs.ipynb #150d1908
 def pair_rows(
     maker: PairMaker,  # that made them
     pairs: ExampleData,  # generated
@@ -218,6 +222,7 @@ def make_texts_only(
 # %% ../nbs/11a_pairs.ipynb #f8c0c2ab
 REASONS = ("discriminator", "class", "attributes", "classifier", "memorised")
 
+# %% ../nbs/11a_pairs.ipynb #069bd29e
 @patch
 @torch.no_grad()
 def judge(
@@ -246,6 +251,7 @@ def judge(
         fails["attributes"] = np.zeros(len(label), bool)
     return _verdicts(fails, dict(id=pairs.ids, label=label, score=score, agreement=agreement, probability=probability))
 
+# %% ../nbs/11a_pairs.ipynb #35b815c5
 def _agreement(logits, words, conditions):
     "Log-likelihood of the asked words under the attribute head, over that under their shares in the training split; nats a pair."
     share = conditions.words.float().mean((0, 1)).clamp(1e-3, 1 - 1e-3)

@@ -38,24 +38,34 @@ RECIPES = {
 
 # %% ../nbs/00a_plan.ipynb #4e093aef
 _AS_PRINTED = dict(stem="linear", position="learned", cls=False, qkv_bias=False, norm="post", init_std=0.02)  # Eq. 1-7 and the library's own spread
+
 _PRINTED = {"linear patches (Eq. 1)": "stem", "learned positions (Eq. 2)": "position", "no [CLS] (Eq. 2)": "cls",
             "no bias in Q, K, V (Eq. 3)": "qkv_bias", "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
+
 _TEXT_AS_PRINTED = dict(activation="relu", init_std=0.02)
+
 _FUSIONS = {"pooled vectors": "bidirectional_vectors", "image reads text": "image_reads_text", "text reads image": "text_reads_image",
             "gated": "gated", "sum": "sum", "concatenation": "concatenation", "late average": "late_average"}
+
 _LAYERS, _METADATA = {"vision": dict(layers=(1 / 3, 2 / 3, 1))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
+
 def _row(kind, **more):
     "A way to balance, at the budget of the real items; `more` changes other sections."
     return {"train": dict(items_per_epoch="real") | more.pop("train", {}), "balance": dict(kind=kind) | more.pop("balance", {})} | more
 
 _CROPS, _ONE_GAN = dict(crop=0.3), dict(conditioning="class", gans=(0,))
+
 _BALANCES = {
     "nothing": {"train": dict(items_per_epoch="real")}, "oversampling": _row("oversampling"), "oversampling, crops": _row("oversampling", train=_CROPS),
     "class weights": _row("class_weights"), "mixup": {"train": dict(items_per_epoch="real", mixup=0.2)}, "GAN images": _row("gan_images"), "GAN texts": _row("gan_texts"),
     "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=_ONE_GAN), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop")}
+
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
+
 _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"} | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
           for n in SCARCITY for name, row in _BALANCES.items() if name in ("nothing", "oversampling, crops", "GAN pairs")}
+
+# %% ../nbs/00a_plan.ipynb #9320ffcf
 EXPERIMENTS = {
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=1 / 3),
     "scarcity": Experiment(("without_gan",), _CURVE, schedule=1 / 3),

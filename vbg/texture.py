@@ -77,6 +77,7 @@ def cut_library(
     cut = np.stack([train.pixels[i, y : y + size, x : x + size] for i, (y, x) in zip(chosen, corner)])
     return TextureLibrary(patches=cut, label=train.label[chosen], ids=np.asarray(train.ids)[chosen], grams=_grams(to_images(cut)))
 
+# %% ../nbs/09c_texture.ipynb #4c8ff4b5
 def to_images(
     pixels: np.ndarray | Tensor,  # `(B, H, W, 3)` uint8
 ) -> Tensor:  # `(B, 3, H, W)` float32 in -1..1
