@@ -1,6 +1,5 @@
 """The GAN, its pairs and the loop: what they may see, what they promise, and what they say when something is missing."""
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from vbg.data import DataError, ExampleData
 from vbg.gan_jobs import training_tokenizer
 from vbg.gan_runs import gan_folder, open_maker
 from vbg.gan_training import GanTrainer
+from vbg.generated import GENERATED
 from vbg.pairs import fit_pair_maker
 from vbg.quality import fit_independent
 from vbg.runs import RunError
@@ -124,7 +124,7 @@ def test_saturating_and_non_saturating_training_differ(whole):
     assert not torch.equal(*ends)
 
 
-def test_every_variant_with_a_gan_runs_the_loop(tmp_path, monkeypatch):
+def test_every_variant_with_a_gan_runs_the_loop_and_every_other_kind_adds_its_items(tmp_path, monkeypatch):
     from vbg.config import VARIANTS
     from vbg.gan_jobs import train_gans
     from vbg.train import train_runs
@@ -142,3 +142,32 @@ def test_every_variant_with_a_gan_runs_the_loop(tmp_path, monkeypatch):
         assert (run.folder / "loop.npz").exists()
     again = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])
     assert [r.info["written"] for r in again] == [r.info["written"] for r in runs]
+    for kind in GENERATED[:-1]:
+        asked = short | {"balance": dict(kind=kind), "train": dict(items_per_epoch="real")}
+        run, = train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, splits=["validation"], store=f"smoke-{kind}")
+        note = run.info["generated"]
+        assert note["kind"] == kind and run.info["gan"] == 0 and len(note["added"]) == 10
+        assert all(a <= w for a, w in zip(note["added"], note["wanted"])) and (note["added"] == note["wanted"] or kind in ("gan_pairs", "gan_oversampling"))
+
+
+def test_a_finished_copy_of_a_training_image_is_still_refused_as_memorised(whole, maker):
+    pairs = maker.make(np.array([6, 6]), like=whole, seed=9)
+    train, held_out = whole.select("train"), whole.select("validation")
+    maker.raw["generated-9"][:] = train.pixels[:12]
+    verdicts = maker.judge(pairs, np.eye(2)[pairs.label], train, held_out, lowest=0.0)
+    others = {"class", "attributes", "discriminator"}
+    assert not verdicts.kept.any() and set(verdicts.reason) <= {"memorised"} | others
+
+
+def test_the_memorisation_check_refuses_test_items_as_held_out(whole, maker):
+    pairs = maker.make(np.array([2, 2]), like=whole, seed=9)
+    with pytest.raises(DataError, match="may see the validation split only: item 'thing50'"):
+        maker.judge(pairs, np.eye(2)[pairs.label], whole.select("train"), whole.select("test"))
+
+
+def test_gans_of_changed_scarce_items_are_other_gans():
+    from vbg.gan_runs import gan_inputs
+    one, two = things(), things()
+    two.fingerprint = "things+more:25"
+    assert gan_inputs(SETTINGS, one, 0) != gan_inputs(SETTINGS, two, 0)
+    assert gan_inputs(profile("smoke", {"gan": dict(gans=(0,))}), one, 0) == gan_inputs(SETTINGS, one, 0)

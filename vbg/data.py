@@ -37,7 +37,7 @@ from .config import home, write_atomic
 __all__ = ['SPLITS', 'DataError', 'require_file', 'require_columns', 'Examples', 'drop_rows', 'image_present', 'check_examples',
            'merge_tiny', 'assign_splits', 'assign_folds', 'decode_image', 'read_image', 'near_pairs', 'colour_distance',
            'data_card', 'card_tables', 'show_card', 'data_fingerprint', 'load_dataset_dir', 'build_dataset',
-           'ExampleData', 'take', 'select', 'load_examples', 'require_training', 'join_examples']
+           'ExampleData', 'take', 'select', 'load_examples', 'require_held_out', 'require_training', 'join_examples']
 
 # %% ../nbs/01_data.ipynb #cdaaa4b7
 class DataError(ValueError):
@@ -669,6 +669,15 @@ def load_examples(
         name=card["name"], fingerprint=card["fingerprint"])
 
 # %% ../nbs/01_data.ipynb #270aacfd
+def require_held_out(
+    data: ExampleData,  # items that choose an epoch, a limit or a quota
+    what: str,  # who asks, named in the error
+) -> None:
+    "Raise `DataError` when an item is of another split than validation."
+    for name, split in zip(data.ids, data.split):
+        if split != "validation":
+            raise DataError(f"{what} may see the validation split only: item {name!r} is of split {split!r}", remedy="give it data.select('validation')")
+
 def require_training(
     data: ExampleData,  # items that something is about to learn from
     what: str,  # who asks, named in the error

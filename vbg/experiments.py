@@ -22,7 +22,7 @@ __all__ = ['COMPARED', 'experiment_runs', 'difference_verdict', 'experiment_tabl
            'adaptation_reports', 'perplexity_table']
 
 # %% ../nbs/16a_experiments.ipynb #0705f900
-_OF_GAN = ("settings.gan.", "settings.loop.")
+_OF_GAN = ("settings.gan.",)
 COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # parts of a run's inputs
 
 def experiment_runs(
@@ -67,19 +67,21 @@ def _strangers(runs, profile, experiment):
     reference, lines = next(iter(runs.values())), []
     for row, made in runs.items():
         asked = {f"settings.{k}": v for k, v in _leaves(experiment_overrides(profile, experiment, row))}
-        found = [(r, *d) for r in made for d in _unlike(r, reference, asked)]
+        found = [(r, *d) for r in made for d in _unlike(r, reference, asked, read_profile(profile).loop)]
         if found:
             run, key, have, want = found[0]
             more = len({_named(f[0]) for f in found}) - 1
             lines.append(f"{row}: {_named(run)} was made with {key} {have}, expected {want}" + f" (and {more} more runs)" * bool(more))
     return lines
 
-def _unlike(run, reference, asked):
+def _unlike(run, reference, asked, loop):
     "What a run was made with and should not have been: key, value, expected value."
     same_data = next(r for r in reference if r.dataset == run.dataset)
     data = {k: v for k, v in _facts(same_data).items() if k.startswith("data.")}
     expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith("data.")} | data | asked
     expected = {k: v for k, v in expected.items() if not k.startswith(_OF_GAN)}  # checked against the GAN's own inputs when a run opens it
+    if "loop" in run.info["inputs"]["settings"]: expected |= {f"settings.loop.{k}": v for k, v in _leaves(loop)} | asked
+    else: expected = {k: v for k, v in expected.items() if not k.startswith("settings.loop.")}
     have, free = _facts(run), {f"checkpoints.{k.split('.')[1]}" for k in asked if k.endswith(".checkpoint")}
     for key in sorted({*have, *expected}):
         if key.startswith((*_OF_GAN, *(() if "settings.balance.scarce_items" not in asked else ("data.scarce",)))): continue

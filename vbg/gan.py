@@ -194,12 +194,13 @@ class ImageDiscriminator(nn.Module):
             self.class_head, self.attribute_head = nn.Linear(size, num_classes), nn.Linear(size, num_words)
             self.spread = wrap(nn.Linear(widths[-1], 1, bias=False))
 
-    def forward(self, images: Tensor, rows: Tensor) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)` category
+    def forward(self, images: Tensor, rows: Tensor, alone: bool = False) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)` category
+        "`alone`: judge each image without the spread of its batch."
         for layer, norm in zip(self.convolutions, self.norms):
             images = F.leaky_relu(norm(layer(images)), 0.2)
         features = images.flatten(1)
         match = (features * self.category(rows)).sum(1) / features.shape[1] ** 0.5
-        spread = self.spread(images.std(0).mean((1, 2))) if len(images) > 1 else images.new_zeros(1)
+        spread = self.spread(images.std(0).mean((1, 2))) if len(images) > 1 and not alone else images.new_zeros(1)
         return DiscriminatorOutput(self.judge(features)[:, 0] + match + spread, self.class_head(features), self.attribute_head(features))
 
 # %% ../nbs/09_gan.ipynb #c8a796f7

@@ -33,7 +33,7 @@ def gan_folders(
     "The folders that hold quality and samples. Raises RunError with the command where a data set has none."
     found = []
     for dataset in datasets or read_profile(profile).data:
-        own = sorted((home() / "runs" / profile / "gan" / dataset).glob("*/gan*/quality.json"))
+        own = [path for kind in ("attributes", "class") for path in sorted((home() / "runs" / profile / "gan" / dataset / kind).glob("gan*/quality.json"))]
         if not own:
             raise RunError(f"no GAN of {dataset}: `make gan{'' if profile == 'mini' else f' PROFILE={profile}'}` makes it")
         found += [path.parent for path in own]
@@ -64,7 +64,8 @@ def quality_table(
         near, real, same = q["neighbours"]["pixels"], q["agreement_real"], q["agreement"]
         rows.append({
             "data set": data_title(q["dataset"], settings), "asked for": q["conditioning"], "GAN": q["gan"].removeprefix("gan"), "epochs": len(q["history"]), "status": q["status"],
-            "class agreement, % (held-out real)": f"{interval_text(same['share'], same['low'], same['high'])}, n {same['n']} ({100 * real['share']:.1f}, n {real['n']})",
+            "class agreement, classes alike, %": f"{interval_text(same['share'], same['low'], same['high'])}, n {same['n']}",
+            "class agreement, natural shares, % (held-out real)": f"{100 * q['agreement_natural']['share']:.1f}, n {q['agreement_natural']['n']} ({100 * real['share']:.1f}, n {real['n']})",
             "FID (training split)": f"{q['distances']['fid']:.2f} ({q['distances_real']['fid']:.2f})",
             "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
             "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})", "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
@@ -73,6 +74,7 @@ def quality_table(
             "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}", "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}"})
     return pd.DataFrame(rows)
 
+# %% ../nbs/16c_gan_figures.ipynb #9b5efb6a
 def class_agreement_table(
     found: list,  # from `read_quality`
     profile: str,  # whose sets they are
@@ -268,7 +270,8 @@ def claim_text(
         gap = paired(own["nothing"][0], own["closed loop"][1], own["nothing"][1], "accuracy", resamples, seed)
         printed = table[table.dataset == dataset].set_index("model").accuracy
         asked, low, high = 100 * (printed.vbg - printed.without_gan), 100 * gap["low"], 100 * gap["high"]
-        holds = "does not hold" if high < asked else "holds" if low > 0 else "is neither shown nor refuted"
+        holds = ("does not hold" if high < asked else "is neither shown nor refuted" if low <= 0 else "holds" if 100 * gap["difference"] >= asked
+                 else "is not refuted, but the effect found is smaller")
         effect = {"better": "better than nothing", "worse": "worse than nothing", "smaller than the noise": "no different from nothing beyond the noise"}[difference_verdict(gap["low"], gap["high"])]
         lines.append(f"{DATASETS.get(dataset, dataset)}: the paper gives the GAN {asked:.0f} points of accuracy; the closed loop here adds {interval_text(gap['difference'], gap['low'], gap['high'])} "
                      f"points on the natural test ({effect}). The claim {holds} here.")
@@ -284,9 +287,11 @@ def rounds_table(
     for run in runs:
         names = run.info["class_names"]
         for r in run.info["loop"]:
+            rare = np.argsort(r["feedback"]["count"], kind="stable")[:2]
             most = np.argsort(-np.array(r["quotas"]), kind="stable")[:3]
-            rows.append({"data set": data_title(run.dataset, settings), "seed": run.seed, "GAN": run.info["gan"], "round": r["round"], "validation macro-F1 before": f"{r['validation_f1']:.3f}",
-                         "largest quotas": ", ".join(f"{names[c]} {r['quotas'][c]}" for c in most), "made": r["made"], "kept": sum(r["kept"]), "of": sum(r["quotas"]),
+            rows.append({"data set": data_title(run.dataset, settings), "seed": run.seed, "round": r["round"], "validation macro-F1 before": f"{r['validation_f1']:.3f}",
+                         "largest quotas": ", ".join(f"{names[c]} {r['quotas'][c]}" for c in most), "kept of the two scarcest classes": ", ".join(f"{names[c]} {r['kept'][c]} of {r['quotas'][c]}" for c in rare),
+                         "made": r["made"], "kept": sum(r["kept"]), "of": sum(r["quotas"]),
                          **{f"refused: {reason}": n for reason, n in r["refused"].items()}, "GAN epochs": r["gan_epochs"], "GAN": f"{run.info['gan']} {r['gan_status']}",
                          "ended": run.info["loop_stopped"] or "all rounds"})
     return pd.DataFrame(rows)

@@ -97,7 +97,7 @@ def _one_gan(settings, dataset, natural, train, tokenizer, number, scarce_items)
     seed_everything(number, settings.train["threads"])
     say = lambda line: print(f"{dataset} {line}", flush=True)
     maker = open_maker(settings, dataset, natural, tokenizer, number, train=train, kind=settings.data[dataset].get("category"), scarce_items=scarce_items, make=True, say=say)
-    found = describe_gan(maker, natural, independent_classifier(settings, dataset, natural), folder, settings.gan["per_class"])
+    found = describe_gan(maker, natural, independent_classifier(settings, dataset, natural), folder, train, settings.gan["per_class"])
     say(f"GAN {number}: {maker.images.status}, class agreement {found['agreement']['share']:.3f}")
     return folder
 

@@ -21,8 +21,8 @@ from .quality import class_agreement, format_test, image_distances, neighbour_di
 from .runs import RunError, code_version, environment
 
 # %% auto #0
-__all__ = ['gan_folder', 'gan_inputs', 'is_made', 'is_described', 'open_maker', 'gan_command', 'measure_gan', 'gan_samples',
-           'describe_gan']
+__all__ = ['NOT_OF_ONE', 'gan_folder', 'gan_inputs', 'is_made', 'is_described', 'open_maker', 'gan_command', 'measure_gan',
+           'gan_samples', 'describe_gan']
 
 # %% ../nbs/13a_gan_runs.ipynb #1b34f02b
 def gan_folder(
@@ -35,6 +35,8 @@ def gan_folder(
     kind = settings.gan["conditioning"] + ("" if settings.gan["loss"] == "non_saturating" else f"-{settings.gan['loss']}")
     return home() / "runs" / settings.name / "gan" / dataset / (kind + (f"-scarce{scarce_items}" if scarce_items else "")) / f"gan{gan}"
 
+NOT_OF_ONE = ("gans", "per_class", "classifier_epochs")  # settings that change no GAN
+
 def gan_inputs(
     settings: Profile,  # of the job
     train: ExampleData,  # training split
@@ -43,7 +45,8 @@ def gan_inputs(
     "Everything that a GAN depends on."
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
-    return json.loads(json.dumps(dict(gan=settings.gan, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
+    gan_settings = {name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE}
+    return json.loads(json.dumps(dict(gan=gan_settings, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
                                       text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("gan_training", "text_generator", without=("config",)))))
 
 # %% ../nbs/13a_gan_runs.ipynb #8d409876
@@ -90,7 +93,7 @@ def open_maker(
         shutil.rmtree(folder)
     write_atomic(stamp, json.dumps(inputs))
     return fit_pair_maker(train, natural.select("validation"), tokenizer=tokenizer, settings=settings.gan, seed=gan, folder=folder, kind=kind,
-                          whole=natural if scarce_items is None else None, device="cuda" if torch.cuda.is_available() else "cpu", say=say)
+                          whole=natural, device="cuda" if torch.cuda.is_available() else "cpu", say=say)
 
 # %% ../nbs/13a_gan_runs.ipynb #35b0dcb5
 def gan_command(settings, dataset, gans, scarce_items=None):
@@ -106,19 +109,21 @@ def measure_gan(
     maker: PairMaker,  # trained
     natural: ExampleData,  # all splits, tokenised
     classifier,  # `vbg.quality.IndependentClassifier`, trained on the real training split
+    train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 100,  # pairs of each class for the class-balanced figures
     seed: int = 1,  # of the pairs
 ) -> dict:  # JSON
     "Quality of the pairs: classes, distances, manifold, neighbours, format."
-    train, held = natural.select("train"), natural.select("validation")
+    train, held = natural.select("train") if train is None else train, natural.select("validation")
     even = maker.make(np.full(natural.num_classes, per_class), like=train, seed=seed)
     shares = np.bincount(train.label, minlength=natural.num_classes) / len(train)
     same = maker.make(np.round(shares * per_class * natural.num_classes).astype(int), like=train, seed=seed + 1)
-    near, features = neighbour_distances(same.pixels, train.pixels, held.pixels, classifier), see(classifier, train.pixels)
+    near, features = neighbour_distances(maker.unfinished(same), train.pixels, held.pixels, classifier), see(classifier, train.pixels)
+    few = np.random.default_rng(seed).permutation(len(same))[: len(held)]  # as many as held-out ones: the manifold grows with n
     return _plain(dict(
         agreement=class_agreement(classifier, even.pixels, even.label), agreement_natural=class_agreement(classifier, same.pixels, same.label),
         agreement_real=class_agreement(classifier, held.pixels, held.label), distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
-        distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed), manifold=precision_recall(features, see(classifier, same.pixels)),
+        distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed), manifold=precision_recall(features, see(classifier, same.pixels[few])),
         manifold_real=precision_recall(features, see(classifier, held.pixels)),
         neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(_one_text(train, seed), same, seed=seed),
         text=_text_facts(maker, even, train), diversity=maker.images.diversity(), status=maker.images.status))
@@ -149,13 +154,14 @@ def _plain(value):
 def gan_samples(
     maker: PairMaker,  # trained
     natural: ExampleData,  # all splits
+    train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 10,  # generated pairs of each class
     seed: int = 0,  # of the pairs: the first ones, none chosen
 ) -> dict:  # arrays: real, generated, nearest `(C, n, H, W, 3)` uint8; texts `(C, n)`; class_names `(C,)`
     "What a sheet shows."
-    train, classes = natural.select("train"), natural.num_classes
+    train, classes = natural.select("train") if train is None else train, natural.num_classes
     made = maker.make(np.full(classes, per_class), like=train, seed=seed)
-    index = neighbour_distances(made.pixels, train.pixels, natural.select("validation").pixels)["pixels"]["index"]
+    index = neighbour_distances(maker.unfinished(made), train.pixels, natural.select("validation").pixels)["pixels"]["index"]
     rng, shape = np.random.default_rng(seed), (classes, per_class, *made.pixels.shape[1:])
     order = np.argsort(made.label, kind="stable")
     real = np.concatenate([rng.choice(np.flatnonzero(train.label == c), per_class) for c in range(classes)])
@@ -163,17 +169,19 @@ def gan_samples(
                 texts=np.array(made.text[order], "U").reshape(classes, per_class), real_texts=np.array([train.texts[i][0] for i in real], "U").reshape(classes, per_class),
                 class_names=np.array(natural.class_names, "U"))
 
+# %% ../nbs/13a_gan_runs.ipynb #04699759
 def describe_gan(
     maker: PairMaker,  # trained
     natural: ExampleData,  # all splits, tokenised
     classifier,  # independent classifier
     folder: Path,  # of the GAN
+    train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 100,  # see `measure_gan`
 ) -> dict:  # what quality.json holds
     "Measure it, and write `samples.npz` and, last, `quality.json`: with that the folder is whole."
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **gan_samples(maker, natural))
+    np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())
-    found = measure_gan(maker, natural, classifier, per_class) | dict(code=code_version("gan_runs", without=("config",)))
+    found = measure_gan(maker, natural, classifier, train, per_class) | dict(code=code_version("gan_runs", without=("config",)))
     write_atomic(folder / "quality.json", json.dumps(found, indent=1))
     return found

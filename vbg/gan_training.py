@@ -89,7 +89,7 @@ class GanTrainer:
         self.num_classes, self.random = len(train.class_names), torch.Generator().manual_seed(seed)
         self.history, self.status, self.low = [], "running", 0
         self._build()
-        self.good = {name: value.clone() for name, value in self.average.average.state_dict().items()}, 0
+        self.good = self._state(), 0
 
 # %% ../nbs/09d_gan_training.ipynb #cc2adfa9
 @patch
@@ -104,6 +104,20 @@ def _build(self: GanTrainer):
     self.average = MovingAverage(module=self.generator, decay=s["average"])
     self.adam = [torch.optim.Adam(network.parameters(), lr=s[f"{name}_learning_rate"], betas=(0.5, 0.999), fused=True)
                  for name, network in (("generator", self.generator), ("discriminator", self.discriminator))]
+
+# %% ../nbs/09d_gan_training.ipynb #09dstate
+@patch
+def _state(self: GanTrainer):
+    "Moving average and discriminator: what makes images and what judges them."
+    parts = dict(average=self.average.average, discriminator=self.discriminator)
+    return {f"{name}/{key}": value.detach().clone() for name, part in parts.items() for key, value in part.state_dict().items()}
+
+@patch
+def _restore(self: GanTrainer):
+    "Put the last good generator and discriminator back; the generator in training takes the average's weights."
+    for name, network in dict(average=self.average.average, discriminator=self.discriminator).items():
+        network.load_state_dict({key.split("/", 1)[1]: value for key, value in self.good[0].items() if key.startswith(f"{name}/")})
+    self.generator.load_state_dict(self.average.average.state_dict())
 
 # %% ../nbs/09d_gan_training.ipynb #c07b964b
 def _extra(output, label, asked, class_weight, attribute_weight):
@@ -249,13 +263,17 @@ def fit(
             break
         self.history.append(row)
         self._judge(row)
+        if self.status == "running" and len(self.history) == epochs:
+            self.status = "finished"
         if say:
             say(f"GAN epoch {row['epoch']}: D {row['discriminator_loss']:.2f}, G {row['generator_loss']:.2f}, diversity {row['diversity']:.2f}, {row['seconds']:.1f} s")
         if folder:
             self.save(folder)
+    if self.status in ("diverged", "collapsed"):
+        self._restore()
+        if folder:
+            self.save(folder)
     self.status = "finished" if self.status == "running" else self.status
-    if self.status != "finished":
-        self.average.average.load_state_dict(self.good[0])
     return self
 
 # %% ../nbs/09d_gan_training.ipynb #8a062cb4
@@ -263,7 +281,7 @@ def fit(
 def _judge(self: GanTrainer, row):
     "Note a good epoch, or count the bad ones in a row."
     if row["diversity"] >= self.settings["diversity_bound"]:
-        self.good, self.low = ({name: value.clone() for name, value in self.average.average.state_dict().items()}, row["epoch"]), 0
+        self.good, self.low = (self._state(), row["epoch"]), 0
     elif self.good[1] or row["epoch"] > 10:
         self.low += 1
     if self.low >= 5:
@@ -280,12 +298,15 @@ def _tensors(self: GanTrainer):
         flat |= {f"adam{i}/{n}/{key}": torch.as_tensor(value) for n, s in adam.state_dict()["state"].items() for key, value in s.items()}
     return {key: value.detach().cpu().contiguous().clone() for key, value in flat.items()}
 
+_NOT_OF_IMAGES = ("gans", "per_class", "classifier_epochs", "text")  # settings that change nothing here
+
 @patch
 def _facts(self: GanTrainer):
     "What a checkpoint must agree in."
     table = dict(rows=[list(row) for row in self.table.rows], words=self.table.words)
-    return json.loads(json.dumps(dict(settings={k: v for k, v in self.settings.items() if k != "epochs"}, seed=self.seed, data=self.fingerprint, items=len(self.pixels), table=table)))
+    return json.loads(json.dumps(dict(settings={k: v for k, v in self.settings.items() if k not in _NOT_OF_IMAGES}, seed=self.seed, data=self.fingerprint, items=len(self.pixels), table=table)))
 
+# %% ../nbs/09d_gan_training.ipynb #97dab507
 @patch
 def save(
     self: GanTrainer,

@@ -9,6 +9,7 @@ import io
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from .balance import oversample
 from .config import Profile
@@ -103,8 +104,10 @@ def learning_plan(
     kind, gan = settings.balance["kind"], which_gan(settings, seed)
     if validation is None:
         raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")
-    maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance.get("scarce_items"))
+    maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance["scarce_items"])
     if kind != "loop":
-        return add_generated(kind, maker, train, validation, targets, settings.balance, seed)
+        plan = add_generated(kind, maker, train, validation, targets, settings.balance, seed)
+        plan.notes["gan"] = gan
+        return plan
     loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, say=say)
     return LearningPlan(train=train, loop=loop, notes=dict(gan=gan))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .attributes import AttributeTable, learn_table, save_table
 from .config import write_atomic
-from .data import DataError, ExampleData, join_examples
+from .data import DataError, ExampleData, join_examples, require_held_out
 from .gan_training import GanTrainer, make_images
 from .quality import jpeg_round_trip, memorised
 from .text import tokenise
@@ -37,6 +37,7 @@ class PairMaker:
     tokenizer: object  # of the classifier as well
     max_length: int  # L, tokens of a text
     kind: str | None = None  # field of `attributes` that tells the finer category
+    raw: dict = field(default_factory=dict)  # name of a batch of pairs -> its images before `finish`, of the last few batches
 
 # %% ../nbs/11a_pairs.ipynb #9c2b2eed
 def fit_pair_maker(
@@ -124,20 +125,33 @@ def make(
     "Texts inside the table, and images that were asked for their words."
     rows = draw_rows(self.table, counts, seed)
     texts = generate_texts(self.text, self.table, self.tokenizer, rows, max_length=self.max_length, seed=seed)
-    return _items(self, rows, texts, self.paint(rows, texts, seed), like, f"generated-{seed}")
+    name = f"generated-{seed}"
+    return _items(self, rows, texts, self.paint(rows, texts, seed, name), like, name)
 
+# %% ../nbs/11a_pairs.ipynb #884ee1f9
 @patch
 def paint(
     self: PairMaker,
     rows: np.ndarray,  # `(N,)` categories
     texts: list,  # N texts
     seed: int,  # of the latent vectors
+    name: str = "",  # of the batch, under which the unfinished images are kept
 ) -> np.ndarray:  # `(N, H, W, 3)` uint8, after one JPEG encoding
     "Images asked for the category and the words of the texts."
     asked = torch.as_tensor(self.table.encode(texts))
     rows, asked = self.ask(rows, asked)
     made = make_images(self.images.average.average, rows, asked, seed)
+    self.raw = dict([*self.raw.items()][-3:]) | {name: made}
     return finish(made, self.images.conditions.label, self.images.pixels, self.classes_of(rows), seed)
+
+@patch
+def unfinished(
+    self: PairMaker,
+    pairs: ExampleData,  # some of the pairs made last
+) -> np.ndarray:  # `(N, H, W, 3)` uint8
+    "The images as the generator made them, before shift, stretch and JPEG: these are compared with training images. Others stand as they are."
+    places = [str(i).rpartition("-") for i in pairs.ids]
+    return np.stack([self.raw[name][int(k)] if name in self.raw else image for (name, _, k), image in zip(places, np.asarray(pairs.pixels))]) if len(pairs) else pairs.pixels
 
 # %% ../nbs/11a_pairs.ipynb #2c1c2715
 @patch
@@ -203,8 +217,10 @@ def make_images_only(
 ) -> ExampleData:  # real texts, generated images
     "New images for real texts."
     rows = self.table.row_of(items)
-    made = _items(self, rows, [texts[0] for texts in items.texts], self.paint(rows, [texts[0] for texts in items.texts], seed), items, f"generated-images-{seed}")
-    return made
+    choice = np.random.default_rng(seed).integers([len(texts) for texts in items.texts])
+    asked, name = [texts[k] for texts, k in zip(items.texts, choice)], f"generated-images-{seed}"
+    made = _items(self, rows, asked, self.paint(rows, asked, seed, name), items, name)
+    return replace(made, texts=items.texts, text=items.text, input_ids=items.input_ids, attention_mask=items.attention_mask)
 
 @patch
 def make_texts_only(
@@ -231,22 +247,25 @@ def judge(
     probabilities: np.ndarray,  # `(N, C)` the classifier's prediction of each pair
     train: ExampleData,  # training split
     held_out: ExampleData,  # real items that the GAN has not seen: validation split
+    trusted: np.ndarray | None = None,  # `(C,)` bool, classes of which the classifier may refuse pairs; None: all
     lowest: float = 0.2,  # share refused by D's score
     quantile: float = 0.01,  # of the distances of held-out images
 ) -> pd.DataFrame:  # one row a pair: score, agreement, probability, kept, reason ('' where kept)
     "Which pairs may teach, and why the others may not."
+    require_held_out(held_out, "the memorisation check")
     network, label = self.images.discriminator.eval(), np.asarray(pairs.label)
     words = torch.as_tensor(self.table.encode(list(pairs.text)))
     rows, _ = self.ask(pair_rows(self, pairs), words)
-    parts = [network(*(p.to(self.images.device) for p in part)) for part in zip(to_images(pairs.pixels).split(200), rows.split(200))]
+    parts = [network(*(p.to(self.images.device) for p in part), alone=True) for part in zip(to_images(self.unfinished(pairs)).split(200), rows.split(200))]
     network.train()
     score = torch.cat([p.score for p in parts]).cpu().numpy()
     read = torch.cat([p.class_logits for p in parts]).argmax(1).cpu().numpy()
     agreement = _agreement(torch.cat([p.attribute_logits for p in parts]).cpu(), words, self.images.conditions)
     least = {c: np.quantile(score[label == c], lowest) for c in np.unique(label)}
     probability = probabilities[np.arange(len(label)), label]
-    fails = dict(discriminator=score < np.array([least[c] for c in label]), attributes=agreement < 0, classifier=probability < 1 / probabilities.shape[1],
-                 memorised=memorised(pairs.pixels, train.pixels, held_out.pixels, quantile)) | {"class": read != label}
+    fails = dict(discriminator=~np.isfinite(score) | ~np.isfinite(agreement) | (score < np.array([least[c] for c in label])), attributes=agreement < 0,
+                 classifier=(probability < 1 / probabilities.shape[1]) & (True if trusted is None else np.asarray(trusted)[label]),
+                 memorised=memorised(self.unfinished(pairs), train.pixels, held_out.pixels, quantile)) | {"class": read != label}
     if self.images.settings["conditioning"] == "class":
         fails["attributes"] = np.zeros(len(label), bool)
     return _verdicts(fails, dict(id=pairs.ids, label=label, score=score, agreement=agreement, probability=probability))
@@ -274,6 +293,7 @@ def collect(
     train: ExampleData,  # training split, tokenised
     held_out: ExampleData,  # real items that the GAN has not seen
     predict=None,  # function ExampleData to `(N, C)` probabilities; None: no classifier is asked
+    trusted: np.ndarray | None = None,  # see `judge`
     seed: int,  # of the pairs; each try has its own
     tries: int = 3,  # rounds of making and judging
     surplus: float = 2.0,  # pairs made for one that is wanted
@@ -284,7 +304,7 @@ def collect(
         if not open_.sum():
             break
         pairs = self.make(np.ceil(open_ * surplus).astype(int), like=train, seed=seed * 100 + attempt)
-        verdict = self.judge(pairs, np.eye(len(open_))[pairs.label] if predict is None else predict(pairs), train, held_out)
+        verdict = self.judge(pairs, np.eye(len(open_))[pairs.label] if predict is None else predict(pairs), train, held_out, trusted)
         good = verdict[verdict.kept]
         rank = good.groupby("label").cumcount()
         chosen = rank.index[rank.to_numpy() < open_[good.label.to_numpy()]].to_numpy()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .attributes import AttributeTable
 from .config import write_atomic
-from .data import DataError, ExampleData, require_training
+from .data import DataError, ExampleData, require_held_out, require_training
 from .text import trim
 from .vision import seeded
 
@@ -192,6 +192,7 @@ def fit_text_generator(
 ) -> TextFit:
     "Train on the true texts and keep the best epoch. Raises DataError on an item that is not of the training split, FloatingPointError on a loss that is not finite."
     require_training(train, "the text generator", whole)
+    require_held_out(validation, "the choice of the text generator's epoch")
     if unknown := set(settings) - set(TEXT_GENERATOR):
         raise ValueError(f"unknown settings {sorted(unknown)}. Remedy: choose from {', '.join(TEXT_GENERATOR)}")
     options = TEXT_GENERATOR | settings

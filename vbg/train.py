@@ -720,7 +720,7 @@ def scarce_training_items(
         if len(members) < count:
             raise DataError(f"class {train.class_names[c]!r} has {len(members)} items, not {count}", remedy="render more with scarce_per_class")
         chosen[members[count:]] = False
-    return pool.take(chosen)
+    return replace(pool.take(chosen), fingerprint=f"{train.fingerprint}+{sets['scarce'].fingerprint}:{count}")
 
 def _balanced(job, settings, train, validation, tokenizer, seed):
     "What to learn from, balanced as the settings ask; every kind of balance comes in here. Raises ValueError on an unknown kind."
