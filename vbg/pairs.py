@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,13 @@ def _verdicts(fails, columns):
     return pd.DataFrame(columns | dict(kept=reason == "", reason=reason))
 
 # %% ../nbs/11a_pairs.ipynb #cc5b2934
+def _first(verdict, wanted):
+    "Indices of kept pairs, the first ones of each class up to the number wanted."
+    good = verdict[verdict.kept]
+    rank = good.groupby("label").cumcount()
+    return rank.index[rank.to_numpy() < wanted[good.label.to_numpy()]].to_numpy()
+
+# %% ../nbs/11a_pairs.ipynb #f263f08d
 @patch
 def collect(
     self: PairMaker,
@@ -305,14 +313,9 @@ def collect(
             break
         pairs = self.make(np.ceil(open_ * surplus).astype(int), like=train, seed=seed * 100 + attempt)
         verdict = self.judge(pairs, np.eye(len(open_))[pairs.label] if predict is None else predict(pairs), train, held_out, trusted)
-        good = verdict[verdict.kept]
-        rank = good.groupby("label").cumcount()
-        chosen = rank.index[rank.to_numpy() < open_[good.label.to_numpy()]].to_numpy()
+        chosen = _first(verdict, open_)
         kept.append(pairs.take(chosen))
         open_ = open_ - np.bincount(verdict.label.to_numpy()[chosen], minlength=len(open_))
         verdicts.append(verdict.assign(used=np.isin(np.arange(len(verdict)), chosen)))
     some = [k for k in kept if len(k)]
-    joined = some[0] if some else None
-    for more in some[1:]:
-        joined = join_examples(joined, more)
-    return joined, pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["label", "kept", "reason", "used"])
+    return reduce(join_examples, some) if some else None, pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["label", "kept", "reason", "used"])
