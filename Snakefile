@@ -63,7 +63,7 @@ def papermill(name, **parameters):
     words = {key: json.dumps(value) if not isinstance(value, str) else value for key, value in parameters.items()}
     given = " ".join(f"-p {key} {word[:-1]}:q}}" if word.startswith("{") and isinstance(parameters[key], str) else f"-p {key} '{word}'"
                      for key, word in words.items())
-    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "loop") else 3600  # seconds a cell may take
+    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "loop", "gan_choice") else 3600  # seconds a cell may take
     return f"python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
@@ -203,6 +203,8 @@ rule gan:
     input:
         expand(f"{FIGURES}/gan_judged_{{dataset}}.json", dataset=DATASETS),
         f"{FIGURES}/gan_quality.json",
+        f"{FIGURES}/gan_choice.json",
+        f"{FIGURES}/gan_cost.json",
         f"{FIGURES}/loop_rounds.json"
 
 
@@ -219,6 +221,27 @@ rule gans:
         inputs=lambda w, output: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook),
         gans=lambda w: json.dumps(gans_of(w.conditioning, int(w.scarce)))
     shell: papermill("gan", dataset="{wildcards.dataset}", gans="{params.gans}", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}")
+
+
+rule gan_choice:
+    input: f"{BOOK}/data-{DATASETS[0] if DATASETS else 'none'}.ipynb"
+    output:
+        [f"{FIGURES}/gan_choice.{kind}" for kind in TABLE],
+        notebook=f"{BOOK}/gan_choice.ipynb"
+    resources: gpu=1
+    params: inputs=inputs("gan_choice", "gan_jobs", settings=PROFILE), dataset=(DATASETS or ["none"])[0]
+    shell: papermill("gan_choice", dataset="{params.dataset}")
+
+
+# Timings need a machine that does nothing else: all cores are asked for.
+rule gan_cost:
+    input: [f"{BOOK}/data-{dataset}.ipynb" for dataset in DATASETS]
+    output:
+        [f"{FIGURES}/gan_cost.{kind}" for kind in TABLE],
+        notebook=f"{BOOK}/gan_cost.ipynb"
+    threads: workflow.cores
+    params: inputs=inputs("gan_cost", "gan_jobs", settings=PROFILE)
+    shell: papermill("gan_cost")
 
 
 rule gan_samples:

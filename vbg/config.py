@@ -93,7 +93,7 @@ _MINI = dict(
                precision="no", encoders="trained", select="best"),
     balance=dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None),
     loop=dict(rounds=3, pairs=300, warm_epochs=2, weight=0.5, tries=3, surplus=2.0),
-    gan=dict(gans=(0, 1), conditioning="attributes", words=256, minimum=5, patches=1024, epochs=60, batch_size=32,
+    gan=dict(gans=(0, 1), variant="", conditioning="attributes", words=256, minimum=5, patches=1024, epochs=60, batch_size=32,
              channels=20, discriminator_channels=16, latent_size=100, conditional_norm=True, normalisation="batch",
              loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=2e-4, label_smoothing=0.1, class_weight=0.2,
              attribute_weight=0.5, style_weight=10.0, mode_seeking_weight=0.05, augment=True, balance=0.5, average=0.998, diversity_bound=0.2, per_class=100,

@@ -20,10 +20,10 @@ from .metrics import interval, measure, paired_difference, same_items, seed_boot
 from .runs import RunError
 
 # %% auto #0
-__all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'gan_files', 'quality_table', 'class_agreement_table',
-           'sample_figure', 'neighbour_figure', 'save_sheets', 'save_round_sheets', 'scarce_classes', 'scores_of',
-           'paired', 'balance_scores', 'balance_table', 'against_best_control', 'claim_text', 'rounds_table',
-           'round_figure', 'scarcity_scores', 'scarcity_figure']
+__all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'gan_files', 'most_telling', 'quality_table',
+           'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets', 'save_round_sheets',
+           'scarce_classes', 'scores_of', 'paired', 'balance_scores', 'balance_table', 'against_best_control',
+           'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -54,6 +54,13 @@ def gan_files(
     return [folder / name for folder in folders for name in ("inputs.json", "quality.json", "samples.npz")]
 
 # %% ../nbs/16c_gan_figures.ipynb #dd88236f
+def most_telling(
+    features: dict,  # name of a column of the format test to its AUC alone
+    count: int = 3,  # how many
+) -> str:  # such as "share_0 0.65, smallest 0.34"
+    "The columns by which real and generated are told apart most easily."
+    return ", ".join(f"{name} {value:.2f}" for name, value in sorted(features.items(), key=lambda f: -abs(f[1] - 0.5))[:count])
+
 def quality_table(
     found: list,  # from `read_quality`
     profile: str,  # whose sets they are
@@ -70,7 +77,7 @@ def quality_table(
             "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
             "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})", "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
             "distance to the nearest training image (held-out real)": f"{near['generated']:.3f} ({near['held_out']:.3f})", "nearer than 99 % of held-out real, %": f"{100 * near['share']:.1f}",
-            "diversity": f"{q['diversity']:.2f}", "format AUC": interval_text(q["format"]["auc"], q["format"]["low"], q["format"]["high"], scale=1, digits=2),
+            "diversity": f"{q['diversity']:.2f}", "format AUC": interval_text(q["format"]["auc"], q["format"]["low"], q["format"]["high"], scale=1, digits=2), "most telling (AUC alone)": most_telling(q["format"]["features"]),
             "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}", "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}"})
     return pd.DataFrame(rows)
 

@@ -6,25 +6,29 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from .attributes import learn_table
 from .config import Profile, home, profile as gan_profile, seed_everything, write_atomic
 from .data import DataError, ExampleData, require_training
+from .cost import _times, machine_state, matmul_peak, use_threads
 from .gan_runs import describe_gan, gan_folder, gan_inputs, is_described, is_made, open_maker
+from .gan_training import GanTrainer
 from .model import load_weights, save_weights
 from .plan import EXPERIMENTS, experiment_overrides, experiment_store
 from .quality import IndependentClassifier, fit_independent
-from .runs import code_version
+from .runs import code_version, environment
 from .text import tokenizer_for
 from .train import _tokenise, scarce_training_items, study_data, study_settings, train_runs
 
 # %% auto #0
-__all__ = ['independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'gan_history', 'gan_quality',
-           'loop_runs']
+__all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'gan_history',
+           'gan_quality', 'loop_runs', 'gan_cost_run', 'gan_cost_table', 'choice_gans', 'choice_table']
 
 # %% ../nbs/14c_gan_jobs.ipynb #7d2f6fc2
 def independent_classifier(
@@ -138,3 +142,60 @@ def loop_runs(
         runs += train_runs(profile, dataset, models=list(asked.models), seeds=list(seeds or asked.seeds), overrides=overrides, splits=list(asked.splits),
                            store=experiment_store(profile, "balance", "closed loop"))
     return runs
+
+# %% ../nbs/14c_gan_jobs.ipynb #5352c3c7
+def gan_cost_run(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    datasets: list = (),  # names; empty: all of the profile
+    steps: int = 20,  # that are timed
+) -> Path:  # runs/<profile>/cost/gan.json
+    "Time the GAN's step on every data set."
+    rows = [_gan_cost(profile, dataset, steps) for dataset in datasets or gan_profile(profile).data]
+    return write_atomic(home() / "runs" / profile / "cost" / "gan.json", json.dumps(dict(code=code_version("gan_training"), hardware=environment()["hardware"], rows=rows), indent=1))
+
+def _gan_cost(profile, dataset, steps):
+    "One row: seconds, operations, share of the peak."
+    settings, load, threads = gan_settings(profile, dataset), os.getloadavg()[0], 1
+    with use_threads(threads):
+        train = study_data(profile, dataset)["natural"].select("train")
+        table = learn_table(train, kind=settings.data[dataset].get("category"), minimum=settings.gan["minimum"], limit=settings.gan["words"])
+        trainer = GanTrainer(train=train, table=table, settings=settings.gan, seed=0)
+        items = torch.arange(settings.gan["batch_size"])
+        with FlopCounterMode(display=False) as counter:
+            trainer._step(items)
+        times, peak = _times(lambda: trainer._step(items), steps), matmul_peak(threads)
+    seconds, busy = (float(value) for value in times.median())
+    count, flop = len(train) // len(items), counter.get_total_flops()
+    return {"data set": dataset, "threads": threads, "batch": len(items), "seconds a step": seconds, "steps an epoch": count, "seconds an epoch": seconds * count, "GFLOP a step": flop / 1e9,
+            "GFLOP/s": flop / seconds / 1e9, "peak GFLOP/s": peak / 1e9, "share of peak": flop / seconds / peak, "machine": machine_state(load, busy / seconds)}
+
+def gan_cost_table(
+    file: Path,  # from `gan_cost_run`
+) -> pd.DataFrame:  # one row a data set
+    "What `gan_cost_run` measured."
+    return pd.DataFrame(json.loads(Path(file).read_text(encoding="utf-8"))["rows"])
+
+# %% ../nbs/14c_gan_jobs.ipynb #3e5c9fd5
+_PRINTED = dict(loss="saturating", generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, batch_size=64, label_smoothing=0.0, mode_seeking_weight=0.0, augment=False, balance=0.0,
+                average=0.0, conditional_norm=False, normalisation="none")
+GAN_CHOICES = {
+    "as in the profile": {}, "saturating loss (Eq. 19)": dict(loss="saturating"), "as printed (Eq. 19, Table 2)": _PRINTED, "no augmentation": dict(augment=False),
+    "no mode seeking": dict(mode_seeking_weight=0.0), "no style constraint": dict(style_weight=0.0), "spectral normalisation": dict(normalisation="spectral"), "no class balance": dict(balance=0.0)}
+
+def choice_gans(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    dataset: str,  # name of a data set of the profile
+) -> dict:  # row to GAN folder
+    "Train one GAN for each row of `GAN_CHOICES`, or keep it."
+    epochs, folders = max(1, gan_profile(profile).gan["epochs"] // 2), {}
+    for number, (row, change) in enumerate(GAN_CHOICES.items()):
+        folders[row], = train_gans(profile, dataset, [0], **change, epochs=epochs, variant=f"choice{number}")
+    return folders
+
+def choice_table(
+    folders: dict,  # from `choice_gans`
+) -> pd.DataFrame:  # one row a change
+    "Quality against the validation split, one GAN a row."
+    found = gan_quality(list(folders.values())).assign(change=list(folders))
+    kept = ["change", "status", "agreement", "fid", "kid", "precision", "recall", "diversity"]
+    return found[kept].rename(columns=dict(agreement="class agreement", fid="FID", kid="KID"))

@@ -32,10 +32,10 @@ def gan_folder(
     scarce_items: int | None = None,  # real items of each scarce class, where they were changed
 ) -> Path:  # under `home()`
     "The folder of one GAN."
-    kind = settings.gan["conditioning"] + ("" if settings.gan["loss"] == "non_saturating" else f"-{settings.gan['loss']}")
+    kind = "-".join(filter(None, (settings.gan["variant"], settings.gan["conditioning"], settings.gan["loss"] * (settings.gan["loss"] != "non_saturating"))))
     return home() / "runs" / settings.name / "gan" / dataset / (kind + (f"-scarce{scarce_items}" if scarce_items else "")) / f"gan{gan}"
 
-NOT_OF_ONE = ("gans", "per_class", "classifier_epochs")  # settings that change no GAN
+NOT_OF_ONE = ("variant", "gans", "per_class", "classifier_epochs")  # settings that change no GAN
 
 def gan_inputs(
     settings: Profile,  # of the job

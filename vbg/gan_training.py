@@ -298,7 +298,7 @@ def _tensors(self: GanTrainer):
         flat |= {f"adam{i}/{n}/{key}": torch.as_tensor(value) for n, s in adam.state_dict()["state"].items() for key, value in s.items()}
     return {key: value.detach().cpu().contiguous().clone() for key, value in flat.items()}
 
-_NOT_OF_IMAGES = ("gans", "per_class", "classifier_epochs", "text")  # settings that change nothing here
+_NOT_OF_IMAGES = ("variant", "gans", "per_class", "classifier_epochs", "text")  # settings that change nothing here
 
 @patch
 def _facts(self: GanTrainer):

@@ -94,7 +94,7 @@ def finish(
         moved = image[np.clip(np.arange(height) + dy, 0, height - 1)][:, np.clip(np.arange(width) + dx, 0, width - 1)]
         (low, high), (lowest, highest) = (np.percentile(values, (0.5, 99.5)) for values in (moved, like))
         stretched = (moved - low) * (highest - lowest) / max(high - low, 1) + lowest
-        out[i] = np.clip(np.round(stretched), 0, 255)
+        out[i] = np.clip(np.round(stretched), lowest, highest)
     return jpeg_round_trip(out)
 
 # %% ../nbs/11a_pairs.ipynb #436d0290
