@@ -81,12 +81,12 @@ def test_reader_and_two_writers_at_once(store):
         [w.stdout.readline() for w in writers]
         seen, end = set(), time.time() + 3
         while time.time() < end:
-            for run in R.load_runs("smoke"):
-                try:
+            try:
+                for run in R.load_runs("smoke"):
                     seen.add(run.info["inputs"]["by"])
                     assert run.info["inputs"]["k"] >= 0
-                except (R.RunError, FileNotFoundError):
-                    pass  # replaced between listing and reading
+            except (R.RunError, FileNotFoundError):
+                pass  # replaced between listing and reading
         assert all(w.poll() is None for w in writers), "a writer fell over the other"
     finally:
         [w.kill() for w in writers]

@@ -313,7 +313,13 @@ def round_figure(
     style()
     with np.load(run.folder / "loop.npz", allow_pickle=False) as held:
         rounds = {int(k.split("_")[0].removeprefix("round")): (held[k], held[k.replace("pixels", "label")]) for k in held.files if k.endswith("pixels")}
-    names, side = run.info["class_names"], next(iter(rounds.values()))[0].shape[1]
+    names = run.info["class_names"]
+    if not rounds:
+        figure, axis = plt.subplots(figsize=(WIDTH, 1))
+        axis.text(0.5, 0.5, "no pair was kept in any round", ha="center", va="center")
+        axis.set_axis_off()
+        return figure
+    side = next(iter(rounds.values()))[0].shape[1]
     figure, axes = plt.subplots(1, len(rounds), figsize=(WIDTH, WIDTH * len(names) / (columns * len(rounds)) * 1.05), squeeze=False)
     for axis, (number, (pixels, label)) in zip(axes[0], sorted(rounds.items())):
         sheet = np.full((len(names) * side, columns * side, 3), 255, np.uint8)
