@@ -16,7 +16,7 @@ import pandas as pd
 from .config import home, profile as read_profile
 from .experiments import difference_verdict
 from .figures import DATASETS, PALETTE, WIDTH, data_title, interval_text, paper_table, save_figure, style
-from .metrics import interval, measure, paired_difference, same_items, seed_bootstrap, summarise_runs
+from .metrics import interval, measure, paired_difference, same_items, seed_bootstrap
 from .runs import RunError
 
 # %% auto #0
