@@ -52,6 +52,7 @@ class TextGenerator(nn.Module):
             self.start = nn.Linear(latent_size + 2 * embedding_size, hidden_size)
             self.gru = nn.GRU(embedding_size, hidden_size, batch_first=True)
             self.output = nn.Linear(hidden_size, vocab_size)
+            nn.init.normal_(self.asked.weight)  # a word of the bag counts as much as an embedding
         self.dropout = nn.Dropout(dropout)
 
 # %% ../nbs/09b_text_generator.ipynb #b9000006
