@@ -59,7 +59,7 @@ def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):
     assert weights and not [name for name in weights if name.startswith(("vision.", "text."))]
     config = vt.study_settings("smoke", "met", overrides=settings(home))
     sets = vt.study_data("smoke", "met")
-    vt._tokenise(sets, config)
+    vt.tokenise_sets(sets, config)
     model = build_model(config, num_classes=sets["natural"].num_classes, seed=9).freeze_encoders()
     found = vt.predict(load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test"))
     assert np.abs(found - made.select("test")[2]).max() < 1e-5

@@ -142,7 +142,10 @@ def test_every_variant_with_a_gan_runs_the_loop_and_every_other_kind_adds_its_it
         assert (run.folder / "loop.npz").exists()
     again = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])
     assert [r.info["written"] for r in again] == [r.info["written"] for r in runs]
-    for kind in GENERATED[:-1]:
+    asked = short | {"balance": dict(kind="loop_oversampling"), "train": dict(items_per_epoch="real")}
+    run, = train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, splits=["validation"], store="smoke-both")
+    assert len(run.info["loop"]) == 1 and run.info["gan"] == 0
+    for kind in GENERATED[:-2]:
         asked = short | {"balance": dict(kind=kind), "train": dict(items_per_epoch="real")}
         run, = train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, splits=["validation"], store=f"smoke-{kind}")
         note = run.info["generated"]

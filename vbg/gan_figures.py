@@ -16,14 +16,15 @@ import pandas as pd
 from .config import home, profile as read_profile
 from .experiments import difference_verdict
 from .figures import DATASETS, PALETTE, WIDTH, data_title, interval_text, paper_table, save_figure, style
+from .quality import require_chance
 from .metrics import interval, measure, paired_difference, same_items, seed_bootstrap
 from .runs import RunError
 
 # %% auto #0
-__all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'gan_files', 'most_telling', 'quality_table',
-           'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets', 'save_round_sheets',
-           'scarce_classes', 'scores_of', 'paired', 'balance_scores', 'balance_table', 'against_best_control',
-           'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_figure']
+__all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
+           'quality_table', 'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets',
+           'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'balance_scores', 'balance_table',
+           'against_best_control', 'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -46,6 +47,13 @@ def read_quality(
     about = json.loads((folder / "gan.json").read_text(encoding="utf-8"))
     made = dict(dataset=folder.parents[1].name, conditioning=folder.parent.name, gan=folder.name, folder=folder, history=about["history"])
     return made | json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+
+def require_formats(
+    found: list,  # from `read_quality`
+) -> None:
+    "Raise `DataError` where the pairs of a GAN can be told from real ones by their format."
+    for q in found:
+        require_chance(q["format"], f"{q['dataset']}, {q['conditioning']}, {q['gan']}")
 
 def gan_files(
     folders: list,  # from `gan_folders`
@@ -77,7 +85,7 @@ def quality_table(
             "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
             "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})", "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
             "distance to the nearest training image (held-out real)": f"{near['generated']:.3f} ({near['held_out']:.3f})", "nearer than 99 % of held-out real, %": f"{100 * near['share']:.1f}",
-            "diversity": f"{q['diversity']:.2f}", "format AUC": interval_text(q["format"]["auc"], q["format"]["low"], q["format"]["high"], scale=1, digits=2), "most telling (AUC alone)": most_telling(q["format"]["features"]),
+            "diversity": f"{q['diversity']:.2f}", **{f"{kind} AUC": interval_text(q[kind]["auc"], q[kind]["low"], q[kind]["high"], scale=1, digits=2) for kind in ("format", "texture")}, "most telling (AUC alone)": most_telling(q["format"]["features"] | q["texture"]["features"]),
             "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}", "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}"})
     return pd.DataFrame(rows)
 
@@ -240,7 +248,7 @@ def balance_table(
         rows.append(row | {"seeds": int(part.seeds.iloc[0]), "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})"})
     return pd.DataFrame(rows)
 
-GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop")
+GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop", "closed loop, oversampling")
 
 # %% ../nbs/16c_gan_figures.ipynb #5f663e56
 def against_best_control(

@@ -24,7 +24,7 @@ from .plan import EXPERIMENTS, experiment_overrides, experiment_store
 from .quality import IndependentClassifier, fit_independent
 from .runs import code_version, environment
 from .text import tokenizer_for
-from .train import _tokenise, scarce_training_items, study_data, study_settings, train_runs
+from .train import scarce_training_items, study_data, study_settings, tokenise_sets, train_runs
 
 # %% auto #0
 __all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'gan_history',
@@ -84,7 +84,7 @@ def train_gans(
     "Train, measure and store GANs. One that is whole and made from the same inputs is kept."
     settings = gan_settings(profile, dataset, data, overrides, **gan)
     sets = study_data(profile, dataset, data, overrides)
-    tokenizer, _, _ = _tokenise(sets, settings)
+    tokenizer, _, _ = tokenise_sets(sets, settings)
     natural = sets["natural"]
     if training_tokenizer(natural.select("train"), settings, natural).get_vocab() != tokenizer.get_vocab():
         raise DataError(f"the tokenizer of {dataset} was not learnt from its training split alone", remedy="delete the stored token numbers beside the data")

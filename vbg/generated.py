@@ -22,7 +22,7 @@ from .pairs import REASONS, PairMaker
 __all__ = ['GENERATED', 'lacking', 'which_gan', 'LearningPlan', 'add_generated', 'learning_plan']
 
 # %% ../nbs/13b_generated.ipynb #36146979
-GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop")
+GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop", "loop_oversampling")
 
 def lacking(
     label: np.ndarray,  # `(N,)` int, real training items
@@ -59,7 +59,7 @@ class LearningPlan:
 
 # %% ../nbs/13b_generated.ipynb #149d7709
 def add_generated(
-    kind: str,  # of `GENERATED`, but 'loop'
+    kind: str,  # of `GENERATED`, but the loops
     maker: PairMaker,  # trained on the training split
     train: ExampleData,  # real training items, tokenised
     validation: ExampleData,  # held-out images of the memorisation check
@@ -105,9 +105,10 @@ def learning_plan(
     if validation is None:
         raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")
     maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance["scarce_items"])
-    if kind != "loop":
+    if kind not in ("loop", "loop_oversampling"):
         plan = add_generated(kind, maker, train, validation, targets, settings.balance, seed)
         plan.notes["gan"] = gan
         return plan
-    loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, say=say)
-    return LearningPlan(train=train, loop=loop, notes=dict(gan=gan))
+    start = oversample(train, targets, seed) if kind == "loop_oversampling" else train
+    loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, start=start, say=say)
+    return LearningPlan(train=start, loop=loop, notes=dict(gan=gan))

@@ -56,6 +56,7 @@ class Loop:
     settings: dict  # section `loop` of the profile: rounds, pairs, warm_epochs, weight, tries
     epochs: int  # of the classifier, all rounds together
     seed: int  # of all draws
+    start: ExampleData | None = None  # items of the first epochs, such as repeated ones; None: the real items
     say: object = None  # function told one line a round
     kept: ExampleData | None = None  # pairs of all rounds
     records: list = field(default_factory=list)  # one dict a round
@@ -110,12 +111,12 @@ def _note(self, number, score, feedback, quota, verdicts, gan):
         self.say(f"loop round {number}: validation macro-F1 {score:.3f}, {len(verdicts)} pairs made, {used.sum()} kept, refused {refused}")
 
 def _join(self, pairs):
-    "Real items at weight 1 and all pairs kept so far at the loop's weight."
+    "The items of the first epochs at weight 1 and all pairs kept so far at the loop's weight."
     if pairs is not None and len(pairs):
         first = np.concatenate([np.flatnonzero(pairs.label == c)[:8] for c in np.unique(pairs.label)])
         self.samples[len(self.records)] = dict(pixels=pairs.pixels[first], label=pairs.label[first], texts=np.array([pairs.texts[i][0] for i in first], "U"))
         pairs.weight = np.full(len(pairs), self.settings["weight"], np.float32)
         self.kept = pairs if self.kept is None else join_examples(self.kept, pairs)
-    return None if self.kept is None else join_examples(self.train, self.kept)
+    return None if self.kept is None else join_examples(self.train if self.start is None else self.start, self.kept)
 
 Loop._note, Loop._join = _note, _join

@@ -85,17 +85,26 @@ def finish(
     label: np.ndarray,  # `(N,)` classes of the generated images
     seed: int,  # of shifts and of the images whose range is taken
 ) -> np.ndarray:  # `(N, H, W, 3)` uint8
-    "Shift, stretch and encode generated images."
+    "Shift generated images, give them the range of real ones, and encode them."
     rng, out, known_label = np.random.default_rng([seed, 5]), np.empty_like(pixels), np.asarray(known_label)
     height, width = pixels.shape[1:3]
-    for i, (image, c) in enumerate(zip(pixels, label)):
-        like = known[rng.choice(np.flatnonzero(known_label == c))]
+    likes = [rng.choice(np.flatnonzero(known_label == c)) for c in label]
+    for i, (image, like) in enumerate(zip(pixels, likes)):
         dy, dx = rng.integers(-4, 4, 2)
         moved = image[np.clip(np.arange(height) + dy, 0, height - 1)][:, np.clip(np.arange(width) + dx, 0, width - 1)]
-        (low, high), (lowest, highest) = (np.percentile(values, (0.5, 99.5)) for values in (moved, like))
-        stretched = (moved - low) * (highest - lowest) / max(high - low, 1) + lowest
-        out[i] = np.clip(np.round(stretched), lowest, highest)
-    return jpeg_round_trip(out)
+        ends, wanted = (np.percentile(values, (0, 0.1, 0.5, 2, 98, 99.5, 99.9, 100)) for values in (moved, known[like]))
+        out[i] = np.round(np.interp(moved, ends + 1e-6 * np.arange(8), wanted))  # equal ends stay in order
+    return np.stack([_same_ends(image, known[like]) for image, like in zip(jpeg_round_trip(out), likes)]) if len(out) else out
+
+def _same_ends(image, like):
+    "As many values at 0 and at 255 as in `like`, and the others between the same bounds; both `(H, W, 3)` uint8."
+    inner = like[(like > 0) & (like < 255)]
+    lowest, highest = (int(inner.min()), int(inner.max())) if len(inner) else (0, 255)
+    order, (black, white) = image.ravel().argsort(kind="stable"), ((like == end).sum() for end in (0, 255))
+    flat = np.clip(image.ravel(), lowest, highest)
+    flat[order[:max(black, 1)]] = 0 if black else lowest
+    flat[order[len(order) - max(white, 1):]] = 255 if white else highest
+    return flat.reshape(image.shape)
 
 # %% ../nbs/11a_pairs.ipynb #436d0290
 def draw_rows(
@@ -274,7 +283,7 @@ def judge(
 # %% ../nbs/11a_pairs.ipynb #35b815c5
 def _agreement(logits, words, conditions):
     "Log-likelihood of the asked words under the attribute head, over that under their shares in the training split; nats a pair."
-    share = conditions.words.float().mean((0, 1)).clamp(1e-3, 1 - 1e-3)
+    share = conditions.words.mean((0, 1), dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
     gain = F.binary_cross_entropy_with_logits(share.logit().expand_as(words), words, reduction="none") - F.binary_cross_entropy_with_logits(logits, words, reduction="none")
     return gain.sum(1).numpy()
 

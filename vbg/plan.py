@@ -58,7 +58,8 @@ _CROPS = dict(crop=0.3)
 _BALANCES = {
     "nothing": {"train": dict(items_per_epoch="real")}, "oversampling": _row("oversampling"), "oversampling, crops": _row("oversampling", train=_CROPS),
     "class weights": _row("class_weights"), "mixup": {"train": dict(items_per_epoch="real", mixup=0.2)}, "GAN images": _row("gan_images"), "GAN texts": _row("gan_texts"),
-    "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class"), balance=dict(gan=0)), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop")}
+    "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class"), balance=dict(gan=0)), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop"),
+    "closed loop, oversampling": _row("loop_oversampling", train=_CROPS)}
 
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
 

@@ -27,9 +27,10 @@ from .text import SPECIAL_TOKENS
 from .vision import seeded, to_pixel_values
 
 # %% auto #0
-__all__ = ['IndependentClassifier', 'shift_and_flip', 'fit_independent', 'see', 'feature_distances', 'image_distances',
-           'real_distances', 'precision_recall', 'nearest', 'memorised', 'neighbour_distances', 'class_agreement',
-           'collapse_score', 'diversity', 'jpeg_round_trip', 'format_features', 'format_test']
+__all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip', 'fit_independent', 'see', 'feature_distances',
+           'image_distances', 'real_distances', 'precision_recall', 'nearest', 'memorised', 'neighbour_distances',
+           'class_agreement', 'collapse_score', 'diversity', 'jpeg_round_trip', 'texture_features', 'format_features',
+           'format_test', 'require_chance']
 
 # %% ../nbs/09e_quality.ipynb #b3cb9f0f
 class IndependentClassifier(nn.Module):
@@ -202,11 +203,21 @@ def precision_recall(
 
 # %% ../nbs/09e_quality.ipynb #1a18c8a6
 def _points(pixels, extractor=None):
-    "`(N, d)`: pixels at half the side, scaled so that a Euclidean distance is a root mean square; or features."
+    "`(N, d)`: pixels at half the side and 32 at most, scaled so that a Euclidean distance is a root mean square; or features."
     if extractor is not None:
         return torch.as_tensor(see(extractor, pixels))
-    small = F.avg_pool2d(torch.as_tensor(np.array(pixels)).permute(0, 3, 1, 2).float() / 255, 2).flatten(1)
+    side = [min(32, s // 2) for s in np.shape(pixels)[1:3]]
+    parts = [F.adaptive_avg_pool2d(torch.as_tensor(np.array(pixels[k:k + 500])).permute(0, 3, 1, 2).float() / 255, side).flatten(1) for k in range(0, len(pixels), 500)]
+    small = torch.cat(parts) if parts else torch.zeros(0, 3 * side[0] * side[1])
     return small / small.shape[1] ** 0.5
+
+def _nearest_of(points, known):
+    "Distance, index and relative distance; `points` `(N, d)`, `known` `(2, M, d)`."
+    distances = torch.cdist(points, known, compute_mode="use_mm_for_euclid_dist").amin(0)  # `(N, M)`
+    index = distances.argmin(1)
+    exact = (points - known[:, index]).norm(dim=-1).amin(0)  # the fast product loses digits near 0
+    around = distances.topk(min(12, distances.shape[1]), largest=False).values[:, 2:].mean(1)
+    return exact, index, exact / around
 
 def nearest(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
@@ -217,11 +228,7 @@ def nearest(
     train_pixels = np.asarray(train_pixels)
     mirrored = np.ascontiguousarray(train_pixels[:, :, ::-1])
     points, known = _points(pixels, extractor), torch.stack([_points(train_pixels, extractor), _points(mirrored, extractor)])
-    distances = torch.cdist(points, known, compute_mode="use_mm_for_euclid_dist").amin(0)  # `(N, M)`
-    index = distances.argmin(1)
-    exact = (points - known[:, index]).norm(dim=-1).amin(0)  # the fast product loses digits near 0
-    around = distances.sort(1).values[:, 2:12].mean(1)
-    return exact.numpy(), index.numpy(), (exact / around).numpy()
+    return tuple(torch.cat(part).numpy() for part in zip(*(_nearest_of(some, known) for some in points.split(256))))
 
 # %% ../nbs/09e_quality.ipynb #f0d09e53
 def memorised(
@@ -320,21 +327,40 @@ def _text_format(data, special):
                 share_unknown=columns["count [UNK]"] / np.maximum(count, 1))
 
 # %% ../nbs/09e_quality.ipynb #edd91407
+JPEG_QUALITIES = (60, 75, 85, 92, 97)  # told apart; the last also where there was no JPEG
+
+def _change(pixels, quality=92):
+    "Mean absolute change of each image by a further JPEG."
+    return np.abs(jpeg_round_trip(np.ascontiguousarray(pixels), quality).astype(np.int16) - pixels).mean((1, 2, 3))
+
+def _counts(pixels):
+    "`(N, 256)`: how often each value stands in an image."
+    values = pixels.reshape(len(pixels), -1)
+    return np.bincount((values + 256 * np.arange(len(values))[:, None]).ravel(), minlength=256 * len(values)).reshape(-1, 256)
+
+def _image_format(pixels):
+    "Columns from range and coding of each image."
+    pixels, height, width = np.asarray(pixels), *np.shape(pixels)[1:3]
+    values, counts = pixels.reshape(len(pixels), -1), _counts(pixels)
+    quality = np.argmin([_change(pixels, q) for q in JPEG_QUALITIES], 0)
+    grid = np.argmin([_change(pixels[:, k:k + height - 8, k:k + width - 8]) for k in range(0, 8, 2)], 0)
+    return dict(smallest=values.min(1), largest=values.max(1), share_0=counts[:, 0] / values.shape[1], share_255=counts[:, 255] / values.shape[1],
+                even=counts[:, ::2].sum(1) / values.shape[1], jpeg_quality=np.array(JPEG_QUALITIES)[quality], jpeg_grid=2 * grid)
+
 def _ratio(across, inside):
     "Step across block borders over the step inside blocks, 1 for an image without steps."
     return np.divide(across, inside, out=np.ones_like(across), where=inside > 0)
 
-def _image_format(pixels):
-    "Columns from the values of each image."
-    pixels = np.asarray(pixels)
-    N, values = len(pixels), pixels.reshape(len(pixels), -1)
-    steps = [np.abs(np.diff(pixels.astype(np.int16), axis=axis)).mean((3 - axis, 3)) for axis in (1, 2)]  # `(N, side - 1)` each
+def texture_features(
+    pixels: np.ndarray,  # `(N, H, W, 3)` uint8
+) -> pd.DataFrame:  # `(N, 4)`: distinct, blockiness, jpeg_change, curvature
+    "Contrast and fine grain of each image."
+    pixels = np.asarray(pixels).astype(np.int16)
+    steps = [np.abs(np.diff(pixels, axis=axis)).mean((3 - axis, 3)) for axis in (1, 2)]  # `(N, side - 1)` each
     border = [np.arange(1, s.shape[1] + 1) % 8 == 0 for s in steps]
     across, inside = (sum(s[:, b == at].mean(1) for s, b in zip(steps, border)) for at in (True, False))
-    counts = np.bincount((values + 256 * np.arange(N)[:, None]).ravel(), minlength=256 * N).reshape(N, 256)
-    again = np.abs(jpeg_round_trip(pixels).astype(np.int16) - pixels).mean((1, 2, 3))
-    return dict(smallest=values.min(1), largest=values.max(1), share_0=counts[:, 0] / values.shape[1], share_255=counts[:, 255] / values.shape[1],
-                distinct=(counts > 0).mean(1), even=counts[:, ::2].sum(1) / values.shape[1], blockiness=_ratio(across, inside), jpeg_change=again)
+    curvature = sum(np.abs(np.diff(pixels, n=2, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
+    return pd.DataFrame(dict(distinct=(_counts(pixels) > 0).mean(1), blockiness=_ratio(across, inside), jpeg_change=_change(pixels.astype(np.uint8)), curvature=curvature))
 
 def format_features(
     data: ExampleData,  # N items with `input_ids` and `attention_mask`; without them, of the images alone
@@ -374,15 +400,28 @@ def format_test(
     folds: int = 5,  # of the cross-validation
     permutations: int = 200,  # of the labels; 0 gives no p-value
     special: dict | None = None,  # see `format_features`
+    texture: bool = False,  # by contrast and fine grain instead
 ) -> dict:  # auc, low, high (95%), p_value, n, features (name -> AUC of that column alone, 0.5 says nothing)
     "Can real and generated be told apart by format alone? Raises ValueError when one side has tokens and the other has none."
     if (real.input_ids is None) != (generated.input_ids is None):
         raise ValueError("one of the two sets has no input_ids: run vbg.text.tokenise on both")
-    table = pd.concat([format_features(d, special) for d in (real, generated)], ignore_index=True)
+    table = pd.concat([texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated)], ignore_index=True)
     X, label, rng = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)]), np.random.default_rng(seed)
     score = _scores(X, label, folds, seed)
     auc, (low, high) = _auc(label, score), np.quantile(_resampled_auc(label, score, rng), [0.025, 0.975])
     shuffled = (rng.permutation(label) for _ in range(permutations))
     above = sum(_auc(other, _scores(X, other, folds, seed)) >= auc for other in shuffled)
-    return dict(auc=float(auc), low=float(low), high=float(high), p_value=float(1 + above) / (1 + permutations) if permutations else float("nan"),
+    return dict(auc=float(auc), low=float(low), high=float(high), p_value=float(1 + above) / (1 + permutations) if permutations else None,
                 n=len(label), features={c: float(_auc(label, table[c])) for c in table})
+
+CHANCE = 0.55  # an interval that begins above it is not chance
+
+def require_chance(
+    found: dict,  # from `format_test`
+    what: str,  # named in the error
+) -> None:
+    "Raise `DataError` where generated items can be told by their format."
+    if not found["low"] <= CHANCE:
+        most = max(found["features"], key=lambda k: abs(found["features"][k] - 0.5))
+        raise DataError(f"{what}: real and generated items can be told apart by format, AUC {found['auc']:.2f} [{found['low']:.2f}, {found['high']:.2f}], most by {most!r}",
+                        remedy="store and tokenise generated items as the real ones are")

@@ -652,7 +652,10 @@ def for_variant(settings, model):
     return replace(settings, balance=settings.balance | dict(kind="loop"), train=settings.train | dict(items_per_epoch="real"))
 
 # %% ../nbs/14_train.ipynb #7d214412
-def _tokenise(sets, settings):
+def tokenise_sets(
+    sets: dict,  # from `study_data`
+    settings: Profile,  # sections `text` and `model`
+) -> tuple:  # tokenizer, key of the stored token numbers, metadata (`vbg.metadata`; None: none is read)
     "Learn vocabulary and metadata from the training split and add their numbers to every set."
     tokenizer = tokenizer_for(sets["natural"], settings.text["vocab_size"], settings.text["checkpoint"])
     length = settings.text["max_length"]
@@ -741,7 +744,7 @@ def budget(
 def _fit_network(job, settings, model, seed, name):
     "Build, train; the weights to keep: all, or all but those of frozen encoders, which their checkpoint holds."
     _refuse_foreign(settings.text["checkpoint"], job.sets["natural"])
-    tokenizer, key, known = _tokenise(job.sets, settings)
+    tokenizer, key, known = tokenise_sets(job.sets, settings)
     natural, mode = job.sets["natural"], settings.train["encoders"]
     network = build_model(settings, variant=model, num_classes=natural.num_classes, vocab_size=len(tokenizer),
                           metadata_sizes=tuple(len(values) + 1 for values in known.values()))
@@ -787,7 +790,7 @@ def _fit_baseline(job, settings, model, seed, name):
         raise ValueError(f"{model} reads pooled tokens of frozen encoders: set train.encoders to 'cached'")
     if settings.balance["kind"] != "none":
         raise ValueError(f"{model} is fitted to the items as they are: set balance.kind to 'none'")
-    tokenizer, key, known = _tokenise(job.sets, settings)
+    tokenizer, key, known = tokenise_sets(job.sets, settings)
     natural = job.sets["natural"]
     network = build_model(settings, variant="without_gan", num_classes=natural.num_classes, vocab_size=len(tokenizer),
                           metadata_sizes=tuple(len(values) + 1 for values in known.values())).freeze_encoders()
