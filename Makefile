@@ -17,7 +17,7 @@ SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CU
 .PHONY: help install reproduce gan scarcity recipe supplement collection status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
-	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside ten other ways: about an hour and a half"
+	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside ten other ways: about two hours"
 	@echo "make scarcity  [PROFILE=mini]              the same over how scarce the scarce classes are: about an hour and a half more"
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
 	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"

@@ -133,7 +133,7 @@ def test_missing_runs_are_named_with_the_command():
     assert str(error.value).splitlines()[1:] == ["  as in the profile: no run of coco, without_vit_gan, seeds [1]"]
     with pytest.raises(RunError, match="`make recipe` makes it"):
         E.experiment_runs("mini", "recipe")
-    with pytest.raises(ValueError, match="no experiment 'fusions'; there are balance, scarcity, recipe, "):
+    with pytest.raises(ValueError, match="no experiment 'fusions'; there are balance, loop_choice, scarcity, recipe, "):
         E.experiment_runs("mini", "fusions")
 
 

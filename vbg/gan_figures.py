@@ -24,7 +24,7 @@ from .runs import RunError
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
            'quality_table', 'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets',
            'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'balance_scores', 'balance_table',
-           'against_best_control', 'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_figure']
+           'direct_comparisons', 'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -249,26 +249,28 @@ def balance_table(
     return pd.DataFrame(rows)
 
 GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop", "closed loop, oversampling")
+_LOOPS = GENERATED_WAYS[-2:]
 
 # %% ../nbs/16c_gan_figures.ipynb #5f663e56
-def against_best_control(
+def direct_comparisons(
     runs: dict,  # row to its runs
     cards: dict,  # data set to its data card
     scores: pd.DataFrame,  # from `balance_scores`
     split: str = "balanced",  # of the predictions
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # text, one row a data set and merit
-    "The closed loop beside nothing and beside the best control without a GAN (best in mean on the same test: the harder one to beat)."
+) -> pd.DataFrame:  # text, one row a data set, merit and comparison
+    "The loops beside nothing and beside the best control without a GAN (best in mean on the same test: the harder one to beat), and what attributes add to the class."
     rows = []
     for (dataset, merit), part in scores.groupby(["dataset", "merit"], sort=False):
         metric, which = MERITS[merit]
         table = {way: scores_of([r for r in made if r.dataset == dataset], split, scarce_classes(cards[dataset]))[which] for way, made in runs.items()}
         controls = part[~part.way.isin(GENERATED_WAYS)]
         best = controls.loc[controls["mean"].idxmax(), "way"]
-        for other in dict.fromkeys(("nothing", best)):
-            gap = paired(table["closed loop"][0], table["closed loop"][1], table[other][1], metric, resamples, seed)
-            rows.append({"data set": dataset, "merit": merit.removesuffix(", %"), "closed loop over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
+        pairs = dict.fromkeys([(way, other) for way in _LOOPS for other in ("nothing", best)] + [("GAN pairs", "nothing"), ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")])
+        for way, other in (pair for pair in pairs if set(pair) <= table.keys()):
+            gap = paired(table[way][0], table[way][1], table[other][1], metric, resamples, seed)
+            rows.append({"data set": dataset, "merit": merit.removesuffix(", %"), "training items": way, "over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
                          "p": f"{gap['p']:.3f}", "verdict": difference_verdict(gap["low"], gap["high"])})
     return pd.DataFrame(rows)
 
