@@ -172,8 +172,8 @@ def gan_files(dataset, conditioning, scarce):
 
 
 def gans_of(conditioning, scarce):
-    "Two GANs as a rule; one for class-only conditioning and for each step of the curve."
-    return list(PROFILE.gan["gans"]) if conditioning == PROFILE.gan["conditioning"] and not scarce else [0]
+    "Two GANs as a rule; one for each step of the curve."
+    return [0] if scarce else list(PROFILE.gan["gans"])
 
 
 GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 1)) for row in ROWS.values() for dataset in row["datasets"]
@@ -259,7 +259,7 @@ rule gan_samples:
 rule gan_judged:
     input: lambda w: [f"runs/{experiment_store(NAME, 'balance', change)}/{w.dataset}.ipynb" for change in EXPERIMENTS["balance"].changes]
     output:
-        [f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in ("gan_judged", "gan_judged_best") for kind in TABLE],
+        [f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in ("gan_judged", "gan_judged_best", "gan_claim") for kind in TABLE],
         notebook=f"{BOOK}/gan_judged-{{dataset}}.ipynb"
     wildcard_constraints: dataset="|".join(DATASETS)
     params: inputs=inputs("gan_judged", "gan_figures", settings=PROFILE, experiment=EXPERIMENTS["balance"]).translate(NO_WILDCARDS)

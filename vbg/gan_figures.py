@@ -23,8 +23,9 @@ from .runs import RunError
 # %% auto #0
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
            'quality_table', 'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets',
-           'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'balance_scores', 'balance_table',
-           'direct_comparisons', 'claim_text', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_figure']
+           'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'judged_split', 'generated_items',
+           'scarce_names', 'balance_scores', 'balance_table', 'direct_comparisons', 'claim_table', 'rounds_table',
+           'round_figure', 'scarcity_scores', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -80,6 +81,7 @@ def quality_table(
         rows.append({
             "data set": data_title(q["dataset"], settings), "asked for": q["conditioning"], "GAN": q["gan"].removeprefix("gan"), "epochs": len(q["history"]), "status": q["status"],
             "class agreement, classes alike, %": f"{interval_text(same['share'], same['low'], same['high'])}, n {same['n']}",
+            "at least 60 %": "yes" if same["low"] >= 0.6 else "no" if same["high"] < 0.6 else "within the noise",
             "class agreement, natural shares, % (held-out real)": f"{100 * q['agreement_natural']['share']:.1f}, n {q['agreement_natural']['n']} ({100 * real['share']:.1f}, n {real['n']})",
             "FID (training split)": f"{q['distances']['fid']:.2f} ({q['distances_real']['fid']:.2f})",
             "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
@@ -206,25 +208,55 @@ def paired(
 # %% ../nbs/16c_gan_figures.ipynb #de47c448
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
 
+def judged_split(
+    runs: dict,  # row to its runs
+    dataset: str,  # name of the data set
+) -> str:  # 'balanced', or 'test' for a set without a class-balanced test
+    "The split on which ways are judged."
+    return "balanced" if all("balanced" in r.metrics for made in runs.values() for r in made if r.dataset == dataset) else "test"
+
+def generated_items(
+    runs: list,  # runs of one row and one data set
+    scarce: list,  # class indices
+) -> str:  # such as "151 of 204": added and wanted in scarce classes, mean of the runs; '–' where nothing is generated
+    "How many generated items of scarce classes joined the training items."
+    notes = [[dict(added=r["kept"], wanted=r["quotas"]) for r in run.info["loop"]] if "loop" in run.info else [run.info["generated"]]
+             for run in runs if {"loop", "generated"} & run.info.keys()]
+    if not notes:
+        return "–"
+    added, wanted = (np.mean([sum(np.array(part[key])[scarce].sum() for part in parts) for parts in notes]) for key in ("added", "wanted"))
+    return f"{added:.0f} of {wanted:.0f}"
+
+def scarce_names(
+    cards: dict,  # data set to its data card
+    dataset: str,  # name of the data set
+) -> str:  # such as "amulets (35 training items), lacquerware (40)"
+    "The scarce classes of a data set."
+    classes = cards[dataset]["classes"]
+    names = list(classes)
+    return ", ".join(f"{names[c]} ({classes[names[c]]['train']}{' training items' if k == 0 else ''})" for k, c in enumerate(scarce_classes(cards[dataset])))
+
 def balance_scores(
     runs: dict,  # row to its runs, from `experiment_runs`
     cards: dict,  # data set to its data card
-    split: str = "balanced",  # of the predictions
+    split: str | None = None,  # of the predictions; None: see `judged_split`
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # one row a data set, way and merit: mean, low, high, values of the seeds, and differences to the first row with p and Holm's p
+) -> pd.DataFrame:  # one row a data set, way and merit: mean, low, high, values of the seeds, differences to the first row with p and Holm's p, generated items
     "Every way to balance, as numbers."
     from statsmodels.stats.multitest import multipletests
     rows, first = [], next(iter(runs))
     for dataset, merit in product({r.dataset: 0 for r in runs[first]}, MERITS):
         metric, part = MERITS[merit]
-        scored = {way: scores_of([r for r in made if r.dataset == dataset], split, scarce_classes(cards[dataset]))[part] for way, made in runs.items()}
+        used, scarce = split or judged_split(runs, dataset), scarce_classes(cards[dataset])
+        scored = {way: scores_of([r for r in made if r.dataset == dataset], used, scarce)[part] for way, made in runs.items()}
         block = []
         for way, (labels, tables) in scored.items():
             values = [measure(labels, t, metrics=(metric,))[metric][0] for t in tables]
             low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
             gap = paired(labels, tables, scored[first][1], metric, resamples, seed) if way != first else dict.fromkeys(("difference", "low", "high", "p"), np.nan)
-            block.append(dict(dataset=dataset, merit=merit, way=way, mean=float(np.mean(values)), low=low, high=high, seeds=len(tables), items=len(labels), values=values)
+            block.append(dict(dataset=dataset, merit=merit, way=way, mean=float(np.mean(values)), low=low, high=high, seeds=len(tables), items=len(labels), values=values, split=used,
+                              generated=generated_items([r for r in runs[way] if r.dataset == dataset], scarce))
                          | {f"gap_{k}": v for k, v in gap.items()})
         holm = multipletests([b["gap_p"] for b in block[1:]], method="holm")[1] if len(block) > 1 else []
         rows += [b | dict(holm=float(h)) for b, h in zip(block, [np.nan, *holm])]
@@ -245,10 +277,11 @@ def balance_table(
             row[f"{short}: over the first row, points"] = "–" if np.isnan(s.gap_difference) else interval_text(s.gap_difference, s.gap_low, s.gap_high)
             row[f"{short}: p (Holm)"] = "–" if np.isnan(s.holm) else f"{s.gap_p:.3f} ({s.holm:.3f})"
             row[f"{short}: verdict"] = difference_verdict(s.gap_low, s.gap_high) if not np.isnan(s.gap_low) else "–"
-        rows.append(row | {"seeds": int(part.seeds.iloc[0]), "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})"})
+        row["generated items of scarce classes, a run"] = part.generated.iloc[0]
+        rows.append(row | {"seeds": int(part.seeds.iloc[0]), "judged on": {"balanced": "class-balanced test", "test": "natural test"}.get(part.split.iloc[0], part.split.iloc[0]), "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})"})
     return pd.DataFrame(rows)
 
-GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop", "closed loop, oversampling")
+GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop", "closed loop, oversampling, crops")
 _LOOPS = GENERATED_WAYS[-2:]
 
 # %% ../nbs/16c_gan_figures.ipynb #5f663e56
@@ -256,43 +289,57 @@ def direct_comparisons(
     runs: dict,  # row to its runs
     cards: dict,  # data set to its data card
     scores: pd.DataFrame,  # from `balance_scores`
-    split: str = "balanced",  # of the predictions
+    profile: str,  # whose sets they are
+    split: str | None = None,  # of the predictions; None: see `judged_split`
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
 ) -> pd.DataFrame:  # text, one row a data set, merit and comparison
     "The loops beside nothing and beside the best control without a GAN (best in mean on the same test: the harder one to beat), and what attributes add to the class."
-    rows = []
+    rows, settings = [], read_profile(profile).data
     for (dataset, merit), part in scores.groupby(["dataset", "merit"], sort=False):
         metric, which = MERITS[merit]
-        table = {way: scores_of([r for r in made if r.dataset == dataset], split, scarce_classes(cards[dataset]))[which] for way, made in runs.items()}
+        table = {way: scores_of([r for r in made if r.dataset == dataset], split or judged_split(runs, dataset), scarce_classes(cards[dataset]))[which] for way, made in runs.items()}
         controls = part[~part.way.isin(GENERATED_WAYS)]
         best = controls.loc[controls["mean"].idxmax(), "way"]
-        pairs = dict.fromkeys([(way, other) for way in _LOOPS for other in ("nothing", best)] + [("GAN pairs", "nothing"), ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")])
+        pairs = dict.fromkeys([(way, other) for way in _LOOPS for other in ("nothing", best)] + [
+            ("closed loop, oversampling, crops", "oversampling, crops"), ("closed loop", "GAN pairs"), ("GAN pairs", "nothing"), ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")])
         for way, other in (pair for pair in pairs if set(pair) <= table.keys()):
             gap = paired(table[way][0], table[way][1], table[other][1], metric, resamples, seed)
-            rows.append({"data set": dataset, "merit": merit.removesuffix(", %"), "training items": way, "over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
+            rows.append({"data set": data_title(dataset, settings), "merit": merit.removesuffix(", %"), "training items": way, "over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
                          "p": f"{gap['p']:.3f}", "verdict": difference_verdict(gap["low"], gap["high"])})
     return pd.DataFrame(rows)
 
 # %% ../nbs/16c_gan_figures.ipynb #4f055873
-def claim_text(
+def claim_table(
     runs: dict,  # row to its runs
+    profile: str,  # whose sets they are
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
-) -> str:  # one sentence a data set
+) -> pd.DataFrame:  # text, one row a data set and loop
     "Whether the GAN is worth the points of accuracy that Table 4 gives it, on the natural test."
-    lines, table = [], paper_table("table4")
+    rows, table, settings = [], paper_table("table4"), read_profile(profile).data
     for dataset in {r.dataset: 0 for r in runs["nothing"]}:
-        own = {way: same_items([r for r in runs[way] if r.dataset == dataset], "test") for way in ("closed loop", "nothing")}
-        gap = paired(own["nothing"][0], own["closed loop"][1], own["nothing"][1], "accuracy", resamples, seed)
+        own = {way: same_items([r for r in made if r.dataset == dataset], "test") for way, made in runs.items()}
+        accuracy = {way: np.mean([measure(labels, t, metrics=("accuracy",))["accuracy"][0] for t in tables]) for way, (labels, tables) in own.items()}
+        best = max((way for way in own if way not in GENERATED_WAYS), key=accuracy.get)
         printed = table[table.dataset == dataset].set_index("model").accuracy
-        asked, low, high = 100 * (printed.vbg - printed.without_gan), 100 * gap["low"], 100 * gap["high"]
-        holds = ("does not hold" if high < asked else "is neither shown nor refuted" if low <= 0 else "holds" if 100 * gap["difference"] >= asked
-                 else "is not refuted, but the effect found is smaller")
-        effect = {"better": "better than nothing", "worse": "worse than nothing", "smaller than the noise": "no different from nothing beyond the noise"}[difference_verdict(gap["low"], gap["high"])]
-        lines.append(f"{DATASETS.get(dataset, dataset)}: the paper gives the GAN {asked:.0f} points of accuracy; the closed loop here adds {interval_text(gap['difference'], gap['low'], gap['high'])} "
-                     f"points on the natural test ({effect}). The claim {holds} here.")
-    return "\n".join(lines)
+        for loop in (way for way in _LOOPS if way in own):
+            gaps = {other: paired(own[loop][0], own[loop][1], own[other][1], "accuracy", resamples, seed) for other in ("nothing", best)}
+            asked = 100 * (printed.vbg - printed.without_gan)
+            rows.append({"data set": data_title(dataset, settings), "training items": loop, "paper: points of accuracy by the GAN": f"{asked:.0f}",
+                         "here, over nothing": interval_text(*(gaps["nothing"][k] for k in ("difference", "low", "high"))),
+                         "here, over the best way without a GAN": f"{interval_text(*(gaps[best][k] for k in ('difference', 'low', 'high')))} ({best})",
+                         "the claim": _claim(asked / 100, gaps["nothing"], gaps[best]), "seeds": len(own[loop][1]), "items": len(own[loop][0])})
+    return pd.DataFrame(rows)
+
+def _claim(asked, over_nothing, over_best):
+    "What two differences say of a difference that was promised."
+    if over_nothing["high"] < asked:
+        found = difference_verdict(over_nothing["low"], over_nothing["high"])
+        return "does not hold: " + {"better": "the gain is smaller", "worse": "the loop is worse than nothing", "smaller than the noise": "no gain beyond the noise"}[found]
+    if over_nothing["low"] <= 0:
+        return "is neither shown nor refuted"
+    return "holds" if over_best["low"] > 0 else "does not hold: a way without a GAN gives as much"
 
 # %% ../nbs/16c_gan_figures.ipynb #3dded261
 def rounds_table(
@@ -346,7 +393,6 @@ def round_figure(
 def scarcity_scores(
     runs: dict,  # row ("GAN pairs, 50") to its runs
     cards: dict,  # data set to its data card
-    split: str = "balanced",  # of the predictions
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
 ) -> pd.DataFrame:  # dataset, way, items, merit, mean, low, high, seeds
@@ -355,7 +401,7 @@ def scarcity_scores(
     for name, made in runs.items():
         way, count = name.rsplit(", ", 1)
         for dataset, (merit, (metric, part)) in product({r.dataset: 0 for r in made}, MERITS.items()):
-            labels, tables = scores_of([r for r in made if r.dataset == dataset], split, scarce_classes(cards[dataset]))[part]
+            labels, tables = scores_of([r for r in made if r.dataset == dataset], judged_split({name: made}, dataset), scarce_classes(cards[dataset]))[part]
             low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
             rows.append(dict(dataset=dataset, way=way, count=int(count), merit=merit, mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])), low=low, high=high, seeds=len(tables)))
     return pd.DataFrame(rows)

@@ -89,6 +89,8 @@ def train_gans(
     if training_tokenizer(natural.select("train"), settings, natural).get_vocab() != tokenizer.get_vocab():
         raise DataError(f"the tokenizer of {dataset} was not learnt from its training split alone", remedy="delete the stored token numbers beside the data")
     train = scarce_training_items(sets, scarce_items) if scarce_items else natural.select("train")
+    for name in {"natural", "balanced"} & sets.keys():  # the class-balanced test is a set of its own
+        require_training(train, "the pair maker", sets[name])
     return [_one_gan(settings, dataset, natural, train, tokenizer, int(number), scarce_items or None) for number in gans]
 
 # %% ../nbs/14c_gan_jobs.ipynb #9a1c84d8

@@ -75,9 +75,9 @@ def add_generated(
         pairs, verdicts = maker.collect(need, train=train, held_out=validation, seed=1000 + seed)
     else:
         rng = np.random.default_rng([seed, 11])
-        items = [rng.choice(np.flatnonzero(train.label == c), n) for c, n in enumerate(wanted) if n]
-        source = train.take(np.concatenate(items))
-        pairs = maker.make_images_only(source, 1000 + seed) if kind == "gan_images" else maker.make_texts_only(source, 1000 + seed)
+        items = [rng.choice(np.flatnonzero(train.label == c), n) for c, n in enumerate(wanted)]
+        source = train.take(np.concatenate(items).astype(int))
+        pairs = None if not len(source) else maker.make_images_only(source, 1000 + seed) if kind == "gan_images" else maker.make_texts_only(source, 1000 + seed)
     joined = oversample(train, np.bincount(train.label, minlength=len(targets)) + lacking(train.label, targets) // 2, seed) if kind == "gan_oversampling" else train
     if pairs is not None:
         pairs.weight = np.full(len(pairs), settings["weight"], np.float32)
@@ -102,6 +102,8 @@ def learning_plan(
 ) -> LearningPlan:
     "Open the GAN of the run and plan with it. Raises RunError with the command where it is absent, ValueError where no validation split is held back."
     kind, gan = settings.balance["kind"], which_gan(settings, seed)
+    if settings.train["encoders"] == "cached":
+        raise ValueError(f"balance.kind {kind!r} adds items that have no cached tokens: set train.encoders to 'frozen' or 'trained'")
     if validation is None:
         raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")
     maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance["scarce_items"])
@@ -109,6 +111,7 @@ def learning_plan(
         plan = add_generated(kind, maker, train, validation, targets, settings.balance, seed)
         plan.notes["gan"] = gan
         return plan
+    maker.images.random.manual_seed(1000 + seed)  # runs that share a GAN go on from it in their own ways
     start = oversample(train, targets, seed) if kind == "loop_oversampling" else train
     loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, start=start, say=say)
     return LearningPlan(train=start, loop=loop, notes=dict(gan=gan))

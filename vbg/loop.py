@@ -67,9 +67,9 @@ class Loop:
         require_held_out(self.validation, "the feedback of the loop")
 
     def ends(self) -> list:  # epochs after which a round is generated
-        "The first after half of the epochs, when the classifier knows something; the others in equal steps after it."
+        "In equal steps: late pairs would teach little, for the learning rate falls."
         rounds = self.settings["rounds"]
-        return sorted({max(1, round(self.epochs * (1 + r / rounds) / 2)) for r in range(rounds)})
+        return sorted({max(1, round(self.epochs * (r + 1) / (rounds + 1))) for r in range(rounds)})
 
     def between(self, epoch, model, history):  # as `vbg.train.fit` calls it
         "At the end of a round: the training items from now on. None: go on with those there are."

@@ -62,7 +62,8 @@ def fit_pair_maker(
     text = _text_generator(train, validation, table, tokenizer, settings, seed, folder / "text", whole)
     if (folder / "gan.json").exists():
         images.resume(folder)
-    images.fit(settings["epochs"], folder=folder, say=say)
+    if images.status not in ("diverged", "collapsed") and len(images.history) < settings["epochs"]:
+        images.fit(settings["epochs"], folder=folder, say=say)
     return PairMaker(table=table, text=text, images=images, tokenizer=tokenizer, max_length=train.input_ids.shape[-1], kind=kind)
 
 # %% ../nbs/11a_pairs.ipynb #dcb49952
@@ -134,7 +135,7 @@ def make(
 ) -> ExampleData:  # tokenised, origin 'generated', stored as the data pipeline stores real images
     "Texts inside the table, and images that were asked for their words."
     rows = draw_rows(self.table, counts, seed)
-    texts = generate_texts(self.text, self.table, self.tokenizer, rows, max_length=self.max_length, seed=seed)
+    texts = generate_texts(self.text, self.table, self.tokenizer, rows, max_length=self.max_length, seed=seed + 10**6)  # latent vectors are not those of the images
     name = f"generated-{seed}"
     return _items(self, rows, texts, self.paint(rows, texts, seed, name), like, name)
 
@@ -230,7 +231,9 @@ def make_images_only(
     choice = np.random.default_rng(seed).integers([len(texts) for texts in items.texts])
     asked, name = [texts[k] for texts, k in zip(items.texts, choice)], f"generated-images-{seed}"
     made = _items(self, rows, asked, self.paint(rows, asked, seed, name), items, name)
-    return replace(made, texts=items.texts, text=items.text, input_ids=items.input_ids, attention_mask=items.attention_mask)
+    place = np.arange(len(items))  # of several texts only the one whose words the image was asked for
+    return replace(made, texts=[[t] for t in asked], text=np.array(asked, object), input_ids=items.input_ids[place, choice][:, None],
+                   attention_mask=items.attention_mask[place, choice][:, None])
 
 @patch
 def make_texts_only(
@@ -239,9 +242,10 @@ def make_texts_only(
     seed: int,  # of the words asked and the texts
     share: float = 0.5,  # of an item's attribute words that are asked for
 ) -> ExampleData:  # real images, generated texts
-    "New texts for real images."
-    rows, bag = self.table.row_of(items), self.table.encode([texts[0] for texts in items.texts])
-    asked = bag * (np.random.default_rng(seed).random(bag.shape) < share)
+    "New texts for real images: words that were not asked for need not fit the image."
+    rng = np.random.default_rng(seed)
+    rows, bag = self.table.row_of(items), self.table.encode([texts[rng.integers(len(texts))] for texts in items.texts])
+    asked = bag * (rng.random(bag.shape) < share)
     texts = generate_texts(self.text, self.table, self.tokenizer, rows, asked=asked.astype(np.float32), max_length=self.max_length, seed=seed)
     return _items(self, rows, texts, np.asarray(items.pixels), items, f"generated-texts-{seed}")
 
@@ -271,9 +275,9 @@ def judge(
     score = torch.cat([p.score for p in parts]).cpu().numpy()
     read = torch.cat([p.class_logits for p in parts]).argmax(1).cpu().numpy()
     agreement = _agreement(torch.cat([p.attribute_logits for p in parts]).cpu(), words, self.images.conditions)
-    least = {c: np.quantile(score[label == c], lowest) for c in np.unique(label)}
+    least, middle = ({c: np.quantile(values[label == c], q) for c in np.unique(label)} for values, q in ((score, lowest), (agreement, 0.5)))
     probability = probabilities[np.arange(len(label)), label]
-    fails = dict(discriminator=~np.isfinite(score) | ~np.isfinite(agreement) | (score < np.array([least[c] for c in label])), attributes=agreement < 0,
+    fails = dict(discriminator=~np.isfinite(score) | ~np.isfinite(agreement) | (score < np.array([least[c] for c in label])), attributes=agreement < np.minimum(0, [middle[c] for c in label]),
                  classifier=(probability < 1 / probabilities.shape[1]) & (True if trusted is None else np.asarray(trusted)[label]),
                  memorised=memorised(self.unfinished(pairs), train.pixels, held_out.pixels, quantile)) | {"class": read != label}
     if self.images.settings["conditioning"] == "class":

@@ -58,20 +58,20 @@ _CROPS = dict(crop=0.3)
 _BALANCES = {
     "nothing": {"train": dict(items_per_epoch="real")}, "oversampling": _row("oversampling"), "oversampling, crops": _row("oversampling", train=_CROPS),
     "class weights": _row("class_weights"), "mixup": {"train": dict(items_per_epoch="real", mixup=0.2)}, "GAN images": _row("gan_images"), "GAN texts": _row("gan_texts"),
-    "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class"), balance=dict(gan=0)), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop"),
-    "closed loop, oversampling": _row("loop_oversampling", train=_CROPS)}
+    "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class")), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop"),
+    "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS)}
 
-_LOOPS = {"closed loop": {}, "pairs at full weight": dict(weight=1.0), "twice the pairs": dict(pairs=600), "a single round": dict(rounds=1), "GAN not trained on": dict(warm_epochs=0)}
+_LOOPS = {"closed loop": {}, "pairs at full weight": dict(weight=1.0), "twice the pairs": dict(pairs=600), "a single round": dict(rounds=1), "GAN not trained on": dict(warm_epochs=0), "oversampling, crops": "loop_oversampling"}
 
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
 
 _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"} | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
-          for n in SCARCITY for name, row in _BALANCES.items() if name in ("nothing", "oversampling, crops", "GAN pairs")}
+          for n in SCARCITY for name, row in _BALANCES.items() if name in ("nothing", "oversampling", "GAN pairs")}
 
 # %% ../nbs/00a_plan.ipynb #9320ffcf
 EXPERIMENTS = {
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=1 / 3),
-    "loop_choice": Experiment(("without_gan",), {name: _row("loop", **({"loop": change} if change else {})) for name, change in _LOOPS.items()}, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
+    "loop_choice": Experiment(("without_gan",), {name: _BALANCES["closed loop, oversampling, crops"] if isinstance(change, str) else _row("loop", **({"loop": change} if change else {})) for name, change in _LOOPS.items()}, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
     "scarcity": Experiment(("without_gan",), _CURVE, schedule=1 / 3),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
