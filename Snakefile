@@ -221,8 +221,9 @@ rule gans:
     resources: gpu=1
     params:
         inputs=lambda w, output: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook),
-        gans=lambda w: json.dumps(gans_of(w.conditioning, int(w.scarce)))
-    shell: papermill("gan", dataset="{wildcards.dataset}", gans="{params.gans}", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}")
+        gans=lambda w: json.dumps(gans_of(w.conditioning, int(w.scarce))),
+        overrides=lambda w: json.dumps({"gan": experiment_overrides(NAME, "scarcity", f"GAN pairs, {w.scarce}")["gan"]} if int(w.scarce) else {})
+    shell: papermill("gan", dataset="{wildcards.dataset}", gans="{params.gans}", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
 
 rule gan_choice:

@@ -125,7 +125,7 @@ def measure_gan(
         agreement_real=class_agreement(classifier, held.pixels, held.label), distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
         distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed), manifold=precision_recall(features, see(classifier, same.pixels[few])),
         manifold_real=precision_recall(features, see(classifier, held.pixels)),
-        neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(_one_text(train, seed), same, seed=seed),
+        neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(_one_text(train, seed), same, seed=seed, permutations=50),
         texture=format_test(train, same, seed=seed, texture=True, permutations=0),
         text=_text_facts(maker, even, train), diversity=maker.images.diversity(), status=maker.images.status))
 

@@ -24,6 +24,7 @@ class Experiment:
     seeds: tuple | None = None  # None: all of the profile
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
     schedule: float = 1  # share of the profile's epochs
+    gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
     scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
 
 # %% ../nbs/00a_plan.ipynb #e484d9cd
@@ -72,7 +73,7 @@ _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.item
 EXPERIMENTS = {
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=1 / 3),
     "loop_choice": Experiment(("without_gan",), {name: _BALANCES["closed loop, oversampling, crops"] if isinstance(change, str) else _row("loop", **({"loop": change} if change else {})) for name, change in _LOOPS.items()}, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
-    "scarcity": Experiment(("without_gan",), _CURVE, schedule=1 / 3),
+    "scarcity": Experiment(("without_gan",), _CURVE, schedule=1 / 3, gan_schedule=1 / 2),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
         name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, schedule=1 / 3, scratch="vision"),
@@ -96,6 +97,8 @@ def experiment_overrides(
     epochs = max(1, round(PROFILES[profile]["train"]["epochs"] * asked.schedule))
     short = {} if asked.schedule == 1 else {"train": {"epochs": epochs}}
     both = {section: short.get(section, {}) | asked.changes[change].get(section, {}) for section in short | asked.changes[change]}
+    if asked.gan_schedule != 1 and both.get("balance", {}).get("kind", "").startswith("gan"):
+        both["gan"] = both.get("gan", {}) | dict(epochs=max(1, round(PROFILES[profile]["gan"]["epochs"] * asked.gan_schedule)))
     depth = PROFILES[profile]["vision"]["num_layers"] or 12
     if both.get("vision", {}).get("layers"):  # shares of the depth
         both["vision"] = both["vision"] | dict(layers=tuple(sorted({math.ceil(depth * share) for share in both["vision"]["layers"]})))
