@@ -12,8 +12,8 @@ from vbg.gan_jobs import training_tokenizer
 from vbg.gan_runs import gan_folder, open_maker
 from vbg.gan_training import GanTrainer
 from vbg.generated import GENERATED
-from vbg.pairs import fit_pair_maker
-from vbg.quality import fit_independent
+from vbg.pairs import REASONS, _verdicts, fit_pair_maker
+from vbg.quality import fit_independent, memorised
 from vbg.runs import RunError
 from vbg.text import tokenise, tokenizer_for
 from vbg.text_generator import fit_text_generator
@@ -67,6 +67,39 @@ LEARNERS = {
 def test_a_planted_test_item_is_refused_by_name(whole, what, disguised):
     with pytest.raises(DataError, match="may see the training split only: item 'thing55'"):
         LEARNERS[what](planted(whole, disguised), whole)
+
+
+def test_a_planted_item_of_the_class_balanced_test_is_refused_by_name(tmp_path, monkeypatch):
+    from vbg import gan_jobs
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    honest = gan_jobs.study_data
+
+    def planted(*asked):
+        sets = honest(*asked)
+        natural = sets["natural"]
+        natural.ids = natural.ids.copy()
+        natural.ids[np.flatnonzero(natural.split == "train")[3]] = sets["balanced"].ids[5]
+        return sets
+
+    monkeypatch.setattr(gan_jobs, "study_data", planted)
+    with pytest.raises(DataError, match="the pair maker may see the training split only: item '[^']+' says 'train' but is of split 'test'"):
+        gan_jobs.train_gans("smoke", "met", [0])
+    assert not list(tmp_path.rglob("gan.json"))
+
+
+def test_the_scarce_classes_get_as_many_items_as_asked_and_the_others_stay(whole):
+    from vbg.train import scarce_training_items
+    more = whole.take(np.flatnonzero(whole.label[:30] == 1))
+    more.ids, more.fingerprint = np.array([f"more{i}" for i in range(len(more))], object), "more"
+    more.split = np.array(["train"] * len(more), object)
+    for count in (5, 20, 30):
+        items = scarce_training_items(dict(natural=whole, scarce=more), count)
+        assert np.bincount(items.label).tolist() == [20, count] and set(items.split) == {"train"}
+        assert sum(str(i).startswith("more") for i in items.ids) == max(0, count - 20) and items.fingerprint.endswith(f":{count}")
+    with pytest.raises(DataError, match="class 'bar' has 35 items, not 36"):
+        scarce_training_items(dict(natural=whole, scarce=more), 36)
+    with pytest.raises(DataError, match="no further items of its scarcest classes"):
+        scarce_training_items(dict(natural=whole), 5)
 
 
 def test_learners_accept_the_training_split(whole):
@@ -158,8 +191,10 @@ def test_a_finished_copy_of_a_training_image_is_still_refused_as_memorised(whole
     train, held_out = whole.select("train"), whole.select("validation")
     maker.raw["generated-9"][:] = train.pixels[:12]
     verdicts = maker.judge(pairs, np.eye(2)[pairs.label], train, held_out, lowest=0.0)
-    others = {"class", "attributes", "discriminator"}
-    assert not verdicts.kept.any() and set(verdicts.reason) <= {"memorised"} | others
+    assert not verdicts.kept.any()
+    assert memorised(maker.unfinished(pairs), train.pixels, held_out.pixels).all()  # not by another reason alone
+    fails = {r: np.zeros(12, bool) for r in REASONS} | {"memorised": memorised(maker.unfinished(pairs), train.pixels, held_out.pixels)}
+    assert set(_verdicts(fails, dict(id=pairs.ids)).reason) == {"memorised"}
 
 
 def test_the_memorisation_check_refuses_test_items_as_held_out(whole, maker):
