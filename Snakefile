@@ -196,7 +196,8 @@ rule recipe:
 rule supplement:
     input:
         [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name not in OTHER_TARGETS for table in tables],
-        f"{FIGURES}/step_cost.json"
+        f"{FIGURES}/step_cost.json",
+        expand(f"{FIGURES}/label_leaks_{{dataset}}.json", dataset=DATASETS)
 
 
 # The pair makers, the loop and their judgement: `make gan`. The curve over how scarce the scarce classes are: `make scarcity`.
@@ -234,6 +235,15 @@ rule gan_choice:
     resources: gpu=1
     params: inputs=inputs("gan_choice", "gan_jobs", settings=PROFILE), dataset=(DATASETS or ["none"])[0]
     shell: papermill("gan_choice", dataset="{params.dataset}")
+
+
+rule label_leaks:
+    input: f"{BOOK}/data-{{dataset}}.ipynb"
+    output:
+        [f"{FIGURES}/label_leaks_{{dataset}}.{kind}" for kind in TABLE],
+        notebook=f"{BOOK}/label_leaks-{{dataset}}.ipynb"
+    params: inputs=lambda w: inputs("label_leaks", "leaks", "train", settings=PROFILE.data[w.dataset])
+    shell: papermill("label_leaks", dataset="{wildcards.dataset}")
 
 
 # Timings need a machine that does nothing else: all cores are asked for.
@@ -313,6 +323,15 @@ for name, (experiments, tables) in SUPPLEMENT.items():
             inputs=inputs(name, "gan_figures" if name in MORE_FILES else "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
         shell: papermill("{params.name}")
+
+
+rule label_leaks:
+    input: f"{BOOK}/data-{{dataset}}.ipynb"
+    output:
+        [f"{FIGURES}/label_leaks_{{dataset}}.{kind}" for kind in TABLE],
+        notebook=f"{BOOK}/label_leaks-{{dataset}}.ipynb"
+    params: inputs=lambda w: inputs("label_leaks", "leaks", "train", settings=PROFILE.data[w.dataset])
+    shell: papermill("label_leaks", dataset="{wildcards.dataset}")
 
 
 # Timings need a machine that does nothing else: all cores are asked for.

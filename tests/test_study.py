@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, run_study
 
 ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost"]  # of `all`
-EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "loop_choice", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
+EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "loop_choice", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
 PICTURES = ("fig", "gan_samples", "loop_samples")
 ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity"}  # run on made-up runs by test_experiments and test_small_collection
 
@@ -22,7 +22,7 @@ def test_artefact_is_saved_with_what_made_it(smoke_home, name):
     for kind in kinds:
         assert (folder / f"{name}.{kind}").stat().st_size > 0
     assert json.loads((folder / f"{name}.json").read_text())
-    made_by = {"gan_judged_met": "gan_judged-met", "gan_judged_best_coco": "gan_judged-coco", "gan_samples_met": "gan_samples", "loop_samples_coco": "loop", "loop_rounds": "loop"}.get(name, name)
+    made_by = {"label_leaks_coco": "label_leaks-coco", "gan_judged_met": "gan_judged-met", "gan_judged_best_coco": "gan_judged-coco", "gan_samples_met": "gan_samples", "loop_samples_coco": "loop", "loop_rounds": "loop"}.get(name, name)
     notebook = nbformat.read(smoke_home / "runs" / "smoke" / "notebooks" / f"{made_by}.ipynb", as_version=4)
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
 
