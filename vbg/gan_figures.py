@@ -236,6 +236,7 @@ def scarce_names(
     names = list(classes)
     return ", ".join(f"{names[c]} ({classes[names[c]]['train']}{' training items' if k == 0 else ''})" for k, c in enumerate(scarce_classes(cards[dataset])))
 
+# %% ../nbs/16c_gan_figures.ipynb #afe9ce3c
 def balance_scores(
     runs: dict,  # row to its runs, from `experiment_runs`
     cards: dict,  # data set to its data card

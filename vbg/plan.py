@@ -110,6 +110,7 @@ def _scratch(profile, asked):
     "Whether the rows leave out a checkpoint that the profile has."
     return asked.scratch is not None and PROFILES[profile][asked.scratch]["checkpoint"] is not None
 
+# %% ../nbs/00a_plan.ipynb #5f299cd7
 def experiment_store(
     profile: str,  # 'smoke', 'mini' or 'paper'
     experiment: str,  # a key of `EXPERIMENTS`

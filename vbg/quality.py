@@ -351,6 +351,7 @@ def _ratio(across, inside):
     "Step across block borders over the step inside blocks, 1 for an image without steps."
     return np.divide(across, inside, out=np.ones_like(across), where=inside > 0)
 
+# %% ../nbs/09e_quality.ipynb #6e7a3e00
 def texture_features(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
 ) -> pd.DataFrame:  # `(N, 4)`: distinct, blockiness, jpeg_change, curvature
@@ -416,6 +417,7 @@ def format_test(
 
 CHANCE = 0.55  # an interval that begins above it is not chance
 
+# %% ../nbs/09e_quality.ipynb #069eb509
 def require_chance(
     found: dict,  # from `format_test`
     what: str,  # named in the error
