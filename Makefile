@@ -14,11 +14,12 @@ SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CU
            --resources gpu=$(if $(filter 0,$(GPUS)),$(CORES),1) --rerun-incomplete --rerun-triggers input params mtime \
            --quiet rules progress host reason --cores $(CORES)
 
-.PHONY: help install reproduce gan scarcity recipe supplement collection status unlock export readme test test-slow
+.PHONY: help install reproduce gan loop-choice scarcity recipe supplement collection status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
-	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside ten other ways: about two hours"
-	@echo "make scarcity  [PROFILE=mini]              the same over how scarce the scarce classes are: about an hour and a half more"
+	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside eleven other ways: about two hours"
+	@echo "make loop-choice [PROFILE=mini]            settings of the closed loop on the validation split: about half an hour after \`make gan\`"
+	@echo "make scarcity  [PROFILE=mini]              the curve over how scarce the scarce classes are: about an hour more"
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
 	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
 	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
@@ -44,6 +45,9 @@ reproduce: install
 
 gan: install
 	@$(SNAKE) gan
+
+loop-choice: install
+	@$(SNAKE) loop_choice
 
 scarcity: install
 	@$(SNAKE) scarcity

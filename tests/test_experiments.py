@@ -294,20 +294,34 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
     assert str(store) not in about
 
 
-def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store, monkeypatch):
+def run_in_place(name, monkeypatch):
+    "The cells of a study notebook, with data cards of four made-up classes."
     import nbformat
-    fill("scarcity", skills={f"{way}, {n}": 2. + k for k, way in enumerate(("nothing", "oversampling", "GAN pairs")) for n in (25, 50, 100, 200)})
     card = dict(classes={c: dict(train=n) for c, n in dict(a=200, b=150, c=40, d=100).items()})
     monkeypatch.setattr("vbg.train.cards_of", lambda profile: dict(met=card, coco=card))
-    cells = [c.source for c in nbformat.read(ROOT / "nbs" / "study" / "gan_scarcity.ipynb", 4).cells if c.cell_type == "code"]
+    cells = [c.source for c in nbformat.read(ROOT / "nbs" / "study" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
     cells[0] = 'profile = "smoke"'
     exec("\n".join(cells), {})
+
+
+def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store, monkeypatch):
+    fill("scarcity", skills={f"{way}, {n}": 2. + k for k, way in enumerate(("nothing", "oversampling", "GAN pairs")) for n in (25, 50, 100, 200)})
+    run_in_place("gan_scarcity", monkeypatch)
     assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(
         [f"gan_scarcity.{k}" for k in ("png", "pdf", "json")] + [f"gan_scarcity_numbers.{k}" for k in ("csv", "md", "tex", "json")])
     saved = pd.read_csv(store / "figures/smoke/gan_scarcity_numbers.csv")
     assert len(saved) == 2 * 12 * 2 and set(saved.seeds) == {2}
     means = saved[saved.dataset == "met"].groupby("way")["mean"].mean()
     assert means["nothing"] < means["oversampling"] < means["GAN pairs"]
+
+
+def test_loop_choice_notebook_reads_validation_items_of_made_up_runs(store, monkeypatch):
+    fill("loop_choice", skills={"twice the pairs": 4.})
+    run_in_place("loop_choice", monkeypatch)
+    saved = pd.read_csv(store / "figures/smoke/loop_choice.csv")
+    assert len(saved) == 2 * 6 and set(saved["judged on"]) == {"validation"} and set(saved.seeds) == {2}
+    better = saved[(saved["data set"] == "MET, rendered") & (saved["training items"] == "twice the pairs")].iloc[0]
+    assert better["macro-F1: verdict"] == "better" and saved["macro-F1: verdict"][0] == "–"
 
 
 def test_fusion_notebook_refuses_layers_of_other_sizes(store, monkeypatch):

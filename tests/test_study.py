@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT, run_study
 
 ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost"]  # of `all`
-EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "loop_choice", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
+EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
 PICTURES = ("fig", "gan_samples", "loop_samples")
-ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity"}  # run on made-up runs by test_experiments and test_small_collection
+ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity", "loop_choice"}  # run on made-up runs by test_experiments and test_small_collection
 
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])
@@ -46,7 +46,7 @@ def test_every_study_notebook_was_run(smoke_home):
 
 
 def test_the_plan_of_every_target_holds_together(smoke_home):
-    for target in ("all", "recipe", "supplement", "gan", "scarcity"):
+    for target in ("all", "recipe", "supplement", "gan", "loop_choice", "scarcity"):
         done = run_study(smoke_home, "--dry-run", target)
         assert done.returncode == 0, done.stderr[-2000:]
     asked = run_study(smoke_home, "--dry-run", "supplement").stdout

@@ -41,7 +41,7 @@ def experiment_runs(
     return runs
 
 def _command(profile, experiment=""):
-    return f"make {dict(recipe='recipe', balance='gan', loop_choice='gan', scarcity='scarcity').get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
+    return f"make {dict(recipe='recipe', balance='gan', loop_choice='loop-choice', scarcity='scarcity').get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
 
 # %% ../nbs/16a_experiments.ipynb #d93fb43f
 def _gaps(runs, wanted, splits):
