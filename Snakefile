@@ -197,7 +197,8 @@ rule supplement:
     input:
         [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name not in OTHER_TARGETS for table in tables],
         f"{FIGURES}/step_cost.json",
-        expand(f"{FIGURES}/label_leaks_{{dataset}}.json", dataset=DATASETS)
+        expand(f"{FIGURES}/label_leaks_{{dataset}}.json", dataset=DATASETS),
+        f"{FIGURES}/contradictions.json"
 
 
 # The pair makers, the loop and their judgement: `make gan`. The loop's settings on the validation split: `make loop-choice`. The curve over how scarce the scarce classes are: `make scarcity`.
@@ -247,6 +248,14 @@ rule label_leaks:
         notebook=f"{BOOK}/label_leaks-{{dataset}}.ipynb"
     params: inputs=lambda w: inputs("label_leaks", "leaks", "train", settings=PROFILE.data[w.dataset])
     shell: papermill("label_leaks", dataset="{wildcards.dataset}")
+
+
+rule contradictions:
+    output:
+        [f"{FIGURES}/contradictions.{kind}" for kind in TABLE],
+        notebook=f"{BOOK}/contradictions.ipynb"
+    params: inputs=inputs("contradictions", "audit")
+    shell: papermill("contradictions")
 
 
 # Timings need a machine that does nothing else: all cores are asked for.

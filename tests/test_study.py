@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, run_study
 
 ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost"]  # of `all`
-EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
+EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
 PICTURES = ("fig", "gan_samples", "loop_samples")
 ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity", "loop_choice"}  # run on made-up runs by test_experiments and test_small_collection
 
