@@ -337,15 +337,6 @@ for name, (experiments, tables) in SUPPLEMENT.items():
         shell: papermill("{params.name}")
 
 
-rule label_leaks:
-    input: f"{BOOK}/data-{{dataset}}.ipynb"
-    output:
-        [f"{FIGURES}/label_leaks_{{dataset}}.{kind}" for kind in TABLE],
-        notebook=f"{BOOK}/label_leaks-{{dataset}}.ipynb"
-    params: inputs=lambda w: inputs("label_leaks", "leaks", "train", settings=PROFILE.data[w.dataset])
-    shell: papermill("label_leaks", dataset="{wildcards.dataset}")
-
-
 # Timings need a machine that does nothing else: all cores are asked for.
 rule step_cost:
     output:
