@@ -189,7 +189,7 @@ def choice_gans(
     dataset: str,  # name of a data set of the profile
 ) -> dict:  # row to GAN folder
     "Train one GAN for each row of `GAN_CHOICES`, or keep it."
-    epochs, folders = max(1, gan_profile(profile).gan["epochs"] // 2), {}
+    epochs, folders = max(1, gan_profile(profile).gan["epochs"] // 3), {}
     for number, (row, change) in enumerate(GAN_CHOICES.items()):
         folders[row], = train_gans(profile, dataset, [0], **change, epochs=epochs, variant=f"choice{number}")
     return folders

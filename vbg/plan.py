@@ -73,7 +73,7 @@ _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.item
 EXPERIMENTS = {
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=1 / 3),
     "loop_choice": Experiment(("without_gan",), {name: _BALANCES["closed loop, oversampling, crops"] if isinstance(change, str) else _row("loop", **({"loop": change} if change else {})) for name, change in _LOOPS.items()}, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
-    "scarcity": Experiment(("without_gan",), _CURVE, schedule=1 / 3, gan_schedule=1 / 2),
+    "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), schedule=1 / 3, gan_schedule=1 / 2),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
         name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, schedule=1 / 3, scratch="vision"),
