@@ -62,7 +62,9 @@ _BALANCES = {
     "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class")), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop"),
     "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS)}
 
-_LOOPS = {"closed loop": {}, "pairs at full weight": dict(weight=1.0), "twice the pairs": dict(pairs=600), "a single round": dict(rounds=1), "GAN not trained on": dict(warm_epochs=0), "oversampling, crops": "loop_oversampling"}
+_LOOPS = {
+    "closed loop": _BALANCES["closed loop"], "pairs at full weight": _row("loop", loop=dict(weight=1.0)), "twice the pairs": _row("loop", loop=dict(pairs=600)),
+    "a single round": _row("loop", loop=dict(rounds=1)), "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)), "oversampling, crops": _BALANCES["closed loop, oversampling, crops"]}
 
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
 
@@ -72,7 +74,7 @@ _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.item
 # %% ../nbs/00a_plan.ipynb #9320ffcf
 EXPERIMENTS = {
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=1 / 3),
-    "loop_choice": Experiment(("without_gan",), {name: _BALANCES["closed loop, oversampling, crops"] if isinstance(change, str) else _row("loop", **({"loop": change} if change else {})) for name, change in _LOOPS.items()}, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
+    "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
     "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), schedule=1 / 3, gan_schedule=1 / 2),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
