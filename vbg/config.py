@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'GLOSSARY', 'root', 'home', 'write_atomic', 'Profile', 'profile', 'Variant',
+__all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
+           'TABLE4_MODELS', 'GLOSSARY', 'root', 'home', 'write_atomic', 'Profile', 'profile', 'Variant', 'Baseline',
            'seed_everything']
 
 # %% ../nbs/00_config.ipynb #f26a3ec2
@@ -183,6 +184,33 @@ VARIANTS = {
     "without_vit_gan": Variant("without ViT & GAN", False, True, False),
 }
 STUDY_MODELS = tuple(name for name, variant in VARIANTS.items() if not variant.gan)  # those that need no generated pairs
+
+# %% ../nbs/00_config.ipynb #9c075c36
+@dataclass(frozen=True)
+class Baseline:
+    "One model beside VBG in Table 3: what it is called, what it reads, and whether the paper prints it."
+    title: str  # in print
+    image: bool  # reads the image
+    text: bool  # reads the text
+    printed: bool = True  # a row of the paper's Table 3
+    network: bool = True  # trained by gradient descent, epoch by epoch
+
+BASELINE_MODELS = {
+    "resnet": Baseline("ResNet-50", True, False),
+    "densenet": Baseline("DenseNet-121", True, False),
+    "squeezenet": Baseline("SqueezeNet 1.1", True, False),
+    "textcnn": Baseline("TextCNN", False, True),
+    "inception": Baseline("Inception-V3", True, False),
+    "vgg": Baseline("VGG-16 with batch norm", True, False),
+    "xgboost": Baseline("XGBoost", True, True, network=False),
+    "swin": Baseline("Swin-T", True, False),
+    "majority": Baseline("most frequent class", False, False, printed=False, network=False),
+    "tfidf": Baseline("TF-IDF + logistic regression", False, True, printed=False, network=False),
+    "clip": Baseline("CLIP-style dual encoder", True, True, printed=False),
+}
+FUSION_ABLATIONS = {"vbg_concatenation": ("fusion by concatenation", "concatenation"), "vbg_fixed_gate": ("gate fixed at 1/2", "fixed_gate")}  # name -> row, kind of fusion
+LATE_AVERAGE = "late_average"  # made from the predictions of other runs
+TABLE3_MODELS, TABLE4_MODELS = (*BASELINE_MODELS, "vbg"), (*VARIANTS, *FUSION_ABLATIONS)  # what is trained for each
 
 # %% ../nbs/00_config.ipynb #e0a0151f
 def seed_everything(
