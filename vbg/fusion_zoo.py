@@ -15,9 +15,9 @@ from .fusion import BidirectionalFusion, CrossAttention, FusionOutput, Gate, mas
 from .vision import seeded
 
 # %% auto #0
-__all__ = ['FUSIONS', 'PooledBidirectionalFusion', 'bidirectional_parameters', 'matched_width', 'MLP', 'matched_mlps',
+__all__ = ['FUSIONS', 'ABLATED', 'PooledBidirectionalFusion', 'bidirectional_parameters', 'matched_width', 'MLP', 'matched_mlps',
            'ImageReadsText', 'TextReadsImage', 'SumFusion', 'GatedFusion', 'ConcatenationFusion', 'LateAverageFusion',
-           'LateAverageHead', 'build_fusion', 'fusion_multiply_adds']
+           'LateAverageHead', 'HalfGate', 'FixedGateFusion', 'build_fusion', 'fusion_multiply_adds']
 
 # %% ../nbs/08a_fusion_zoo.ipynb #6c3dbbea
 class PooledBidirectionalFusion(BidirectionalFusion):
@@ -204,6 +204,20 @@ class LateAverageHead(nn.Module):
         image, text = (linear(side).log_softmax(-1) for linear, side in sides)
         return torch.logaddexp(image, text) - math.log(2)
 
+# %% ../nbs/08a_fusion_zoo.ipynb #be910099
+class HalfGate(nn.Module):
+    "Both sides weigh the same, whatever they hold."
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # `(B, D)` twice: mixture, gate
+        return (a + b) / 2, torch.full_like(a, 0.5)
+
+class FixedGateFusion(BidirectionalFusion):
+    "The bidirectional layer with its gate fixed at 1/2."
+
+    def __init__(self, **settings):  # of `BidirectionalFusion`
+        super().__init__(**settings)
+        self.gate = HalfGate()
+
 # %% ../nbs/08a_fusion_zoo.ipynb #d7db3009
 FUSIONS = {
     "bidirectional": BidirectionalFusion,
@@ -215,16 +229,18 @@ FUSIONS = {
     "concatenation": ConcatenationFusion,
     "late_average": LateAverageFusion,
 }
+ABLATED = {"fixed_gate": FixedGateFusion}  # not of the same size
 
 def build_fusion(
     *,
-    kind: str = "bidirectional",  # key of `FUSIONS`
+    kind: str = "bidirectional",  # key of `FUSIONS` or `ABLATED`
     **settings,  # hidden_size, num_heads, dropout, seed of the layer
 ) -> nn.Module:  # in training mode
     "The fusion layer of that name. Raises ValueError on a name that does not exist."
-    if kind not in FUSIONS:
-        raise ValueError(f"no fusion is called {kind!r}; there are {', '.join(FUSIONS)}")
-    return FUSIONS[kind](**settings)
+    known = FUSIONS | ABLATED
+    if kind not in known:
+        raise ValueError(f"no fusion is called {kind!r}; there are {', '.join(known)}")
+    return known[kind](**settings)
 
 # %% ../nbs/08a_fusion_zoo.ipynb #5e81d3d2
 def fusion_multiply_adds(
