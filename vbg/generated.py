@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,16 @@ from .config import Profile
 from .data import ExampleData, join_examples
 from .gan_runs import open_maker
 from .loop import Loop
-from .pairs import REASONS, PairMaker
+from .pairs import REASONS, PairMaker, generated_items
+from .runs import RunError
+from .text import tokenise
 
 # %% auto #0
-__all__ = ['GENERATED', 'lacking', 'which_gan', 'LearningPlan', 'add_generated', 'learning_plan']
+__all__ = ['GENERATED', 'PAIRS', 'lacking', 'which_gan', 'LearningPlan', 'add_generated', 'Replay', 'replay_plan',
+           'learning_plan']
 
 # %% ../nbs/13b_generated.ipynb #36146979
-GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop", "loop_oversampling")
+GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop", "loop_oversampling", "pairs_of_vbg")
 
 def lacking(
     label: np.ndarray,  # `(N,)` int, real training items
@@ -46,16 +50,21 @@ def which_gan(
 class LearningPlan:
     "What a classifier learns from, and what is noted of it."
     train: ExampleData  # items of the first epoch
-    loop: Loop | None = None  # called between epochs
+    loop: Loop | Replay | None = None  # called between epochs
     notes: dict = field(default_factory=dict)  # JSON, for run.json
 
     def finish(self) -> tuple:  # notes; files of the run folder, name to bytes
         "What is left to note after training."
-        if self.loop is None:
+        if not isinstance(self.loop, Loop):
             return self.notes, {}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{f"round{r}_{name}": value for r, sample in self.loop.samples.items() for name, value in sample.items()})
-        return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), {"loop.npz": buffer.getvalue()}
+        samples = {f"round{r}_{name}": value for r, sample in self.loop.samples.items() for name, value in sample.items()}
+        return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), {"loop.npz": _npz(samples), PAIRS: _npz(_kept(self.loop))}
+
+def _npz(arrays):
+    "Arrays as the bytes of a compressed file without pickle."
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 # %% ../nbs/13b_generated.ipynb #149d7709
 def add_generated(
@@ -86,6 +95,48 @@ def add_generated(
     refused = {reason: int((verdicts.reason == reason).sum()) for reason in REASONS}
     return LearningPlan(train=joined, notes=dict(generated=dict(kind=kind, wanted=wanted.tolist(), added=added.tolist(), made=len(verdicts), refused=refused)))
 
+# %% ../nbs/13b_generated.ipynb #677f89b6
+PAIRS = "pairs.npz"  # of a run with a loop
+
+def _kept(loop):
+    "The pairs of a loop as arrays, and after which epochs they joined."
+    kept = loop.kept if loop.kept is not None else loop.train.take(slice(0))
+    words = {name: np.array([str(v) for v in getattr(kept, name)], "U") for name in ("ids", "text", "attributes")}
+    return dict(pixels=np.asarray(kept.pixels), label=np.asarray(kept.label), joined=np.array(loop.joined, np.int64).reshape(-1, 2), **words)
+
+# %% ../nbs/13b_generated.ipynb #b4ada6c8
+@dataclass(kw_only=True)
+class Replay:
+    "Pairs of a loop that is over, joined after the same epochs."
+    start: ExampleData  # items of the first epochs
+    pairs: ExampleData  # all pairs, tokenised, with their weight
+    joined: list  # (epoch, pairs so far)
+
+    def between(self, epoch, model, history):  # as `vbg.train.fit` calls it
+        "The training items from now on. None: go on with those there are."
+        count = dict(self.joined).get(epoch)
+        return join_examples(self.start, self.pairs.take(slice(0, count))) if count else None
+
+# %% ../nbs/13b_generated.ipynb #c3d4a62c
+def replay_plan(
+    source: Path,  # run folder of VBG with the same seed
+    train: ExampleData,  # items to learn from, tokenised
+    tokenizer,  # learnt from the training split
+    settings: Profile,  # sections `text` and `loop`
+) -> LearningPlan:
+    "Learn from the pairs that VBG's loop kept. Raises RunError where there are none to read."
+    file = Path(source or "") / PAIRS
+    if not file.exists():
+        raise RunError(f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with the same seed before it, in the same store")
+    with np.load(file, allow_pickle=False) as stored:
+        held = {name: stored[name] for name in stored.files}
+    pairs = generated_items(held["pixels"], held["label"], held["text"].tolist(), held["attributes"].tolist(), held["ids"].tolist(), train)
+    if len(pairs):
+        pairs = tokenise(pairs, tokenizer, settings.text["max_length"])
+        pairs.weight = np.full(len(pairs), settings.loop["weight"], np.float32)
+    joined = [tuple(row) for row in held["joined"].tolist()]
+    return LearningPlan(train=train, loop=Replay(start=train, pairs=pairs, joined=joined), notes=dict(pairs_of="vbg", joined=joined))
+
 # %% ../nbs/13b_generated.ipynb #8ec52d7d
 def learning_plan(
     settings: Profile,  # of the job
@@ -99,13 +150,17 @@ def learning_plan(
     predict,  # function (model, ExampleData) to `(N, C)` probabilities
     seed: int,  # of the run
     say=None,  # function told one line a round
+    source: Path | None = None,  # run folder of VBG, for kind 'pairs_of_vbg'
 ) -> LearningPlan:
     "Open the GAN of the run and plan with it. Raises RunError with the command where it is absent, ValueError where no validation split is held back."
-    kind, gan = settings.balance["kind"], which_gan(settings, seed)
+    kind = settings.balance["kind"]
     if settings.train["encoders"] == "cached":
         raise ValueError(f"balance.kind {kind!r} adds items that have no cached tokens: set train.encoders to 'frozen' or 'trained'")
     if validation is None:
         raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")
+    if kind == "pairs_of_vbg":
+        return replay_plan(source, train, tokenizer, settings)
+    gan = which_gan(settings, seed)
     maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance["scarce_items"])
     if kind not in ("loop", "loop_oversampling"):
         plan = add_generated(kind, maker, train, validation, targets, settings.balance, seed)

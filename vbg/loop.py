@@ -61,6 +61,7 @@ class Loop:
     kept: ExampleData | None = None  # pairs of all rounds
     records: list = field(default_factory=list)  # one dict a round
     samples: dict = field(default_factory=dict)  # round -> the first kept pairs of each class: pixels, label, texts
+    joined: list = field(default_factory=list)  # (epoch, pairs kept so far) of each time that pairs joined
     stopped: str = ""  # why no round follows
 
     def __post_init__(self):
@@ -75,7 +76,10 @@ class Loop:
         "At the end of a round: the training items from now on. None: go on with those there are."
         if epoch not in self.ends() or self.stopped:
             return None
-        return self._round(model, max(row["validation_f1"] for row in history))
+        items = self._round(model, max(row["validation_f1"] for row in history))
+        if items is not None:
+            self.joined.append((int(epoch), len(self.kept)))
+        return items
 
 # %% ../nbs/11b_loop.ipynb #ca0adc6f
 def _round(self, model, score):

@@ -26,7 +26,7 @@ from .text_generator import TextGenerator, fit_text_generator, generate_texts, l
 from .texture import to_images
 
 # %% auto #0
-__all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'finish', 'draw_rows', 'pair_rows']
+__all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'finish', 'draw_rows', 'generated_items', 'pair_rows']
 
 # %% ../nbs/11a_pairs.ipynb #247b3349
 @dataclass(kw_only=True)
@@ -194,12 +194,24 @@ def _items(maker, rows, texts, pixels, like, name):
     label = np.array([maker.table.rows[r][0] for r in rows], np.int64)
     words = [[maker.table.words[w] for w in np.flatnonzero(bag)] for bag in maker.table.encode(list(texts))] if len(texts) else []
     about = [json.dumps(dict(category=maker.table.rows[r][1], words=asked)) for r, asked in zip(rows, words)]
-    made = ExampleData(
-        pixels=pixels, label=label, ids=np.array([f"{name}-{i}" for i in range(len(rows))], object), texts=[[t] for t in texts],
-        text=np.array(list(texts), object), split=np.array(["train"] * len(rows), object), origin=np.array(["generated"] * len(rows), object),
-        attributes=np.array(about, object), class_names=like.class_names, label_names=like.label_names, name=name,
-        targets=None if like.targets is None else _targets(label, like), metadata=None if like.metadata is None else np.zeros((len(rows), like.metadata.shape[1]), np.int64))
+    made = generated_items(pixels, label, texts, about, [f"{name}-{i}" for i in range(len(rows))], like, name)
     return tokenise(made, maker.tokenizer, maker.max_length) if len(rows) else made
+
+def generated_items(
+    pixels: np.ndarray,  # `(N, H, W, 3)` uint8
+    label: np.ndarray,  # `(N,)` int
+    texts: list,  # N texts
+    attributes: list,  # N texts of JSON: category and words
+    ids: list,  # N ids
+    like: ExampleData,  # whose classes, labels and metadata fields the items shall have
+    name: str = "generated",  # of the set
+) -> ExampleData:  # not tokenised
+    "Generated pairs in the schema of the real items; metadata is unknown."
+    column, n = lambda values: np.array(list(values), object), len(label)
+    return ExampleData(
+        pixels=pixels, label=label, ids=column(ids), texts=[[t] for t in texts], text=column(texts), split=column(["train"] * n), origin=column(["generated"] * n),
+        attributes=column(attributes), class_names=like.class_names, label_names=like.label_names, name=name,
+        targets=None if like.targets is None else _targets(label, like), metadata=None if like.metadata is None else np.zeros((n, like.metadata.shape[1]), np.int64))
 
 # %% ../nbs/11a_pairs.ipynb #150d1908
 def pair_rows(
