@@ -174,9 +174,10 @@ def test_missing_runs_are_named_with_a_command_that_works(store):
         R.assert_complete(R.load_runs("smoke"), ["toy"], ["m"], [0, 1, 2])
     text = str(told.value)
     assert "toy, m, seeds [1, 2]" in text and "make reproduce" in text
-    line = next(l for l in text.splitlines() if "python -m vbg.runs" in l)
+    assert "make reproduce PROFILE=smoke" in text
+    line = R.train_command("mine", "toy", "m", [1, 2])
     assert R.check_parameters(root() / "nbs/study/train.ipynb", dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2))) == \
-        {"profile": "smoke", "dataset": "toy", "model": ["m"], "seeds": [1, 2]}
+        {"profile": "mini", "dataset": "toy", "model": ["m"], "seeds": [1, 2], "store": "mine"}
 
 
 def test_experiments_have_a_folder_and_a_command_of_their_own(store):
@@ -184,6 +185,7 @@ def test_experiments_have_a_folder_and_a_command_of_their_own(store):
     assert len(R.load_runs("smoke-fusion-sum")) == 1 and R.load_runs("smoke") == []
     assert R.train_command("smoke-fusion-sum", "toy", "m", [0]) == "make supplement PROFILE=smoke"
     assert R.train_command("mini-recipe-flip", "toy", "m", [0]) == "make recipe PROFILE=mini"
+    assert R.train_command("mini-rate-a-third", "toy", "m", [0]) == R.train_command("mini", "toy", "m", [0]) == "make reproduce PROFILE=mini"
     assert "-p profile mini " in R.train_command("mine", "toy", "m", [0]) and "-p store mine" in R.train_command("mine", "toy", "m", [0])
 
 

@@ -33,10 +33,10 @@ import vbg
 from .config import PROFILES, home, root, write_atomic
 
 # %% auto #0
-__all__ = ['PACKAGES', 'HISTORY', 'FILES', 'code_version', 'notebook_version', 'environment', 'RunError', 'predictions_table',
-           'select_predictions', 'run_folder', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs', 'why_stale',
-           'is_current', 'assert_complete', 'train_command', 'notebook_parameters', 'check_parameters', 'run_notebook',
-           'main']
+__all__ = ['PACKAGES', 'HISTORY', 'FILES', 'TARGETS', 'code_version', 'notebook_version', 'environment', 'RunError',
+           'predictions_table', 'select_predictions', 'run_folder', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs',
+           'why_stale', 'is_current', 'assert_complete', 'train_command', 'notebook_parameters', 'check_parameters',
+           'run_notebook', 'main']
 
 # %% ../nbs/13_runs.ipynb #306a8d0a
 def code_version(
@@ -375,13 +375,20 @@ def assert_complete(
 
 # %% ../nbs/13_runs.ipynb #fc849891
 def _assert_alike(runs):
-    "Runs of one data set must differ in nothing but model, seed and the checkpoint that a seed starts from."
+    "Seeds of a model must differ in nothing but the seed, its checkpoint and its pairs; models of a data set also in what makes a row of Tables 3 and 4."
     first = {}
     for r in runs:
-        one = first.setdefault(r.dataset, r)
-        other = [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if k.split(".")[0] not in ("seed", "model", "checkpoints")]
+        mates = first.setdefault((r.dataset, r.model), r), first.setdefault(r.dataset, r)
+        one, other = mates[0], _other(mates[0], r, ("seed", "checkpoints", "pairs"))
+        if not other: one, other = mates[1], _other(mates[1], r, ("seed", "checkpoints", "pairs", "model", *OF_A_ROW))
         if other: raise RunError(f"{one.model} seed {one.seed} and {r.model} seed {r.seed} of {r.dataset} were made from different inputs "
                                  f"({'; '.join(other[:3])}): make reproduce makes the older one again")
+
+OF_A_ROW = tuple(f"settings.{name}" for name in ("fusion.kind", "balance.kind", "train.items_per_epoch", "train.learning_rate_factor", "gan", "loop", "baselines"))
+
+def _other(one, r, free):
+    "Inputs in which two runs differ and should not."
+    return [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if not any(k == f or k.startswith(f + ".") for f in free)]
 
 # %% ../nbs/13_runs.ipynb #abaf08cf
 def train_command(
@@ -390,13 +397,15 @@ def train_command(
     model:str,     # such as "without_gan"
     seeds:list,    # seeds to make
 )->str:
-    "The command that makes runs, from the repository root. The runs of an experiment are made by its own make target."
+    "The command that makes runs, from the repository root. The runs of the study and of its experiments are made by make targets."
     name, _, experiment = profile.partition("-")
-    if name in PROFILES and experiment:
-        return f"make {'recipe' if experiment.startswith('recipe') else 'supplement'} PROFILE={name}"
-    rest = "" if name in PROFILES else f" -p store {profile}"
-    return (f"python -m vbg.runs nbs/study/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile {name if not rest else 'mini'}"
-            f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}'{rest}")
+    if name in PROFILES:
+        target = next((t for word, t in TARGETS.items() if experiment.startswith(word)), "supplement") if experiment else "reproduce"
+        return f"make {target} PROFILE={name}"
+    return (f"python -m vbg.runs nbs/study/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile mini"
+            f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}' -p store {profile}")
+
+TARGETS = {"recipe": "recipe", "balance": "gan", "loop": "loop-choice", "scarcity": "scarcity", "rate": "reproduce"}  # start of an experiment's name -> make target
 
 # %% ../nbs/13_runs.ipynb #e250a604
 def notebook_parameters(

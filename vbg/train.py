@@ -5,6 +5,7 @@
 # %% ../nbs/14_train.ipynb #5259304b
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -24,11 +25,11 @@ from PIL import Image
 from .coco import read_coco
 from .collection import read_collection
 from .balance import balance, balance_targets
-from .baselines import BASELINES
-from .config import VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
+from .baselines import BASELINES, FITTED
+from .config import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
 from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, join_examples, load_examples
 from .frozen import check_encoders, checkpoint_version, encode_features
-from .generated import GENERATED, LearningPlan, learning_plan
+from .generated import GENERATED, PAIRS, LearningPlan, learning_plan
 from .metadata import encode_metadata, learn_metadata
 from .met import read_met
 from .metrics import evaluate
@@ -36,15 +37,17 @@ from .mini import contact_sheet
 from .mini_coco import write_mini_coco
 from .mini_met import write_mini_met
 from .model import build_model
-from .runs import HISTORY, Run, code_version, environment, is_current, note_run, predictions_table, run_folder, write_run
+from .networks import NETWORKS, build_network, count_multiply_adds
+from .runs import HISTORY, Run, RunError, code_version, environment, is_current, load_runs, note_run, predictions_table, run_folder, write_run
 from .text import mask_tokens, tokenise, tokenizer_for, trim
 from .vision import to_pixel_values
 
 # %% auto #0
 __all__ = ['READERS', 'RENDERERS', 'IN_MEMORY', 'study_settings', 'source_folder', 'study_data', 'study_folders', 'cards_of',
-           'card_of', 'ceilings_of', 'sample_sheet', 'augment', 'crop_images', 'Batches', 'SeededOrder',
+           'card_of', 'ceilings_of', 'sample_sheet', 'augment', 'crop_images', 'withhold', 'Batches', 'SeededOrder',
            'training_loss', 'parameter_groups', 'mixup_draws', 'mix_batch', 'predict', 'Progress', 'Fit', 'fit',
-           'run_inputs', 'predict_splits', 'train_runs', 'scarce_training_items', 'budget', 'run_scores']
+           'run_inputs', 'predict_splits', 'train_runs', 'searched', 'step_memory', 'scarce_training_items', 'budget',
+           'run_scores']
 
 # %% ../nbs/14_train.ipynb #be27cff1
 READERS = dict(met=read_met, coco=read_coco, collection=read_collection)
@@ -200,6 +203,18 @@ def crop_images(
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
+# %% ../nbs/14_train.ipynb #24b14577
+def withhold(
+    batch: dict,  # from `Batches`, with pixels and words
+    image: torch.Tensor,  # `(B,)` bool, items that lose their image
+    text: torch.Tensor,  # `(B,)` bool, items that lose their text
+) -> dict:
+    "A batch in which some items have lost a modality."
+    keep = batch["attention_mask"].clone()
+    keep[text, 1:] = 0
+    pixels = batch["pixel_values"] * ~image[:, None, None, None]
+    return batch | dict(attention_mask=keep, pixel_values=pixels)
+
 # %% ../nbs/14_train.ipynb #60c242f0
 class Batches(torch.utils.data.Dataset):
     "Items of one split; asked for many at once, it returns a batch."
@@ -212,9 +227,13 @@ class Batches(torch.utils.data.Dataset):
         flip: float = 0.0,  # see `augment`
         shift: int = 0,  # pixels
         crop: float = 0.0,  # see `crop_images`
+        dropout: float = 0.0,  # of each modality: share of the items that lose it, 0 to 0.5
+        without: str = "",  # 'image' or 'text': every item loses it
         seed: int = 0,  # of text choice and augmentation
     ):
-        self.train, self.flip, self.shift, self.crop = train, flip, shift, crop
+        if not 0 <= dropout <= 0.5:
+            raise ValueError(f"train.modality_dropout is a share of the items for each modality, 0 to 0.5, not {dropout}")
+        self.train, self.flip, self.shift, self.crop, self.dropout, self.without = train, flip, shift, crop, dropout, without
         self.generator = torch.Generator().manual_seed(seed)
         self.hold(data)
 
@@ -223,8 +242,9 @@ class Batches(torch.utils.data.Dataset):
         self.parts = {name: _tensor(getattr(data, name)) for name in (*_INPUTS, *_TOKENS, "weight") if getattr(data, name) is not None}
         self.label = torch.as_tensor(data.label)
         self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
-        if self.train and self.crop and any(name in self.parts for name in _TOKENS):
-            raise ValueError("train.crop has no images to cut where the tokens of frozen encoders are stored: set it to 0")
+        for name, asked in dict(crop=self.train and self.crop, modality_dropout=self.train and self.dropout, without=self.without).items():
+            if asked and any(part in self.parts for part in _TOKENS):
+                raise ValueError(f"train.{name} has no image and text to change where the tokens of frozen encoders are stored: leave it out")
 
     def __len__(self):
         return len(self.label)
@@ -242,7 +262,17 @@ def __getitems__(self: Batches, items):
     batch |= {name: parts[name][items] for name in ("metadata", "weight", "image_tokens") if name in parts}
     if "text_tokens" in parts:
         batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
-    return batch if any(name in parts for name in _TOKENS) else batch | _encoder_inputs(self, items, words)
+    return batch if any(name in parts for name in _TOKENS) else _withheld(self, batch | _encoder_inputs(self, items, words))
+
+def _withheld(batches, batch):
+    "The batch without what is withheld; a modality that is dropped in training is never the only one."
+    count = len(batch["label"])
+    if batches.without:
+        return withhold(batch, *(torch.full((count,), batches.without == name) for name in ("image", "text")))
+    if not (batches.train and batches.dropout):
+        return batch
+    draw = torch.rand(count, generator=batches.generator)
+    return withhold(batch, draw < batches.dropout, draw >= 1 - batches.dropout)
 
 def _encoder_inputs(batches, items, words):
     "Augmented pixels and words."
@@ -324,7 +354,7 @@ def parameter_groups(
             table = any(part in name for part in ("position", "token_type", "cls_token"))
             decays = parameter.ndim > 1 and not table and not name.startswith(("head.", "experts."))
             groups.setdefault((encoder, decays), []).append(parameter)
-    rate = {True: settings["encoder_learning_rate"], False: settings["learning_rate"]}
+    rate = {encoder: settings["learning_rate_factor"] * settings[name] for encoder, name in ((True, "encoder_learning_rate"), (False, "learning_rate"))}
     return [dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
             for (encoder, decays), params in groups.items()]
 
@@ -363,11 +393,12 @@ def predict(
     model: torch.nn.Module,  # put in evaluation mode, and back afterwards
     data: ExampleData,  # tokenised
     batch_size: int = 256,  # items
+    without: str = "",  # 'image' or 'text': withheld from every item
 ) -> np.ndarray:  # `(N, C)` float32 probabilities, in the order of `data`
     "Class probabilities of every item, on the device of the model."
-    device, training = next(model.parameters()).device, model.training
+    device, training = (*model.parameters(), *model.buffers())[0].device, model.training
     model.eval()
-    batches, rows = Batches(data=data), []
+    batches, rows = Batches(data=data, without=without), []
     for start in range(0, len(batches), batch_size):
         batch = batches.__getitems__(range(start, min(start + batch_size, len(batches))))
         output = model(**_inputs(batch, device), return_maps=False)
@@ -424,7 +455,7 @@ def _prepare(model, data, settings, seed):
     "Batches, optimiser and schedule on the devices that accelerate finds."
     from accelerate import Accelerator
     from transformers import get_cosine_schedule_with_warmup
-    batches = Batches(data=data, train=True, flip=settings["flip"], shift=settings["shift"], crop=settings["crop"], seed=seed)
+    batches = Batches(data=data, train=True, seed=seed, dropout=settings["modality_dropout"], **{name: settings[name] for name in ("flip", "shift", "crop")})
     order = SeededOrder(count=len(batches), seed=seed, items=settings["items_per_epoch"])
     loader = torch.utils.data.DataLoader(batches, batch_size=settings["batch_size"], sampler=order, collate_fn=lambda batch: batch)
     cuda = torch.cuda.is_available()  # other accelerators do not promise the same bits
@@ -566,7 +597,8 @@ def run_inputs(
     splits: list,  # what is predicted
 ) -> dict:  # JSON
     "Everything that the result of a run depends on."
-    sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train", "balance")}
+    more = ("baselines",) * (model in BASELINE_MODELS)
+    sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train", "balance", *more)}
     if settings.balance["kind"] in GENERATED:
         sections |= dict(gan=settings.gan, loop=settings.loop)
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
@@ -595,15 +627,16 @@ def _for_run(settings, dataset, seed):
 def predict_splits(
     model: torch.nn.Module,  # trained
     sets: dict,  # from `study_data`, tokenised
-    splits: list,  # of 'train', 'validation', 'test' and 'balanced'
+    splits: list,  # of 'train', 'validation', 'test' and 'balanced'; with '_without_image' or '_without_text' that is withheld
 ) -> tuple[pd.DataFrame, dict]:  # predictions of all splits, metrics of each
     "The predictions of a run and its metrics, Eq. 20-25. A split that the data set does not have is left out."
     tables, metrics = [], {}
     for split in splits:
-        if split == "balanced" and "balanced" not in sets:
+        which, _, without = split.partition("_without_")
+        if which == "balanced" and "balanced" not in sets:
             continue
-        data = sets["balanced"] if split == "balanced" else sets["natural"].select(split)
-        probabilities = predict(model, data)
+        data = sets["balanced"] if which == "balanced" else sets["natural"].select(which)
+        probabilities = predict(model, data, without=without)
         tables.append(predictions_table(data.ids, split, data.label, probabilities))
         metrics[split] = evaluate(data.label, probabilities)
     return pd.concat(tables, ignore_index=True), metrics
@@ -625,10 +658,11 @@ def train_runs(
     for model in models:
         refuse_unknown_model(model)
     check_encoders(settings)
+    store = store or profile
     sets = study_data(profile, dataset, data, overrides)
-    log = home() / "runs" / (store or profile) / f"{dataset}.log"
-    job = Job(dataset, sets, store or profile, list(splits), Progress(total=len(models) * len(seeds) * settings.train["epochs"], log=log))
-    return [_one_run(job, for_variant(settings, model), model, seed) for seed in seeds for model in models]
+    epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
+    job = Job(dataset, sets, store, list(splits), Progress(total=epochs, log=home() / "runs" / store / f"{dataset}.log"))
+    return [_one_run(job, for_model(settings, model), model, seed) for seed in seeds for model in models]
 
 # %% ../nbs/14_train.ipynb #efdec940
 @dataclass
@@ -642,14 +676,20 @@ class Job:
 
 def refuse_unknown_model(name):
     "Raise for a model that does not exist."
-    if name not in BASELINES and name not in VARIANTS:
-        raise ValueError(f"no model {name!r}; there are {', '.join((*VARIANTS, *BASELINES))}")
+    known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, *BASELINES)
+    if name not in known:
+        raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
 
-def for_variant(settings, model):
-    "Settings of a variant with GAN that names no balance of its own: the closed loop, at the budget of the real items."
-    if model not in VARIANTS or not VARIANTS[model].gan or settings.balance["kind"] != "none":
+def for_model(settings, model):
+    "Settings of a row of Tables 3 and 4: its fusion, and its pairs where it has a GAN and names no balance of its own, at the budget of the real items."
+    if model in FUSION_ABLATIONS:
+        settings = replace(settings, fusion=settings.fusion | dict(kind=FUSION_ABLATIONS[model][1]))
+    elif model not in VARIANTS or not VARIANTS[model].gan:
         return settings
-    return replace(settings, balance=settings.balance | dict(kind="loop"), train=settings.train | dict(items_per_epoch="real"))
+    if settings.balance["kind"] != "none":
+        return settings
+    kind = "loop" if model == "vbg" else "pairs_of_vbg"
+    return replace(settings, balance=settings.balance | dict(kind=kind), train=settings.train | dict(items_per_epoch="real"))
 
 # %% ../nbs/14_train.ipynb #7d214412
 def tokenise_sets(
@@ -667,6 +707,32 @@ def tokenise_sets(
         sets[name].metadata = encode_metadata(sets[name], known) if known else None
     return tokenizer, key, known
 
+# %% ../nbs/14_train.ipynb #5a24838e
+_SEARCHED_AS = {"without_vit": "without_vit_gan", "without_bert": "without_bert_gan", "vbg": "without_gan", "without_vit_bert": "without_gan"} | dict.fromkeys(FUSION_ABLATIONS, "without_gan")
+
+def searched(
+    settings: Profile,  # section `train`: search, names of stores
+    dataset: str,  # name of the data set
+    model: str,  # of the run
+) -> tuple:  # settings with the factor that was found, and a row for each factor
+    "Choose the learning rate by what the search runs say of the validation split. Raises RunError where such a run is missing."
+    stores, plain = settings.train["search"], settings.train | dict(search=())
+    if not stores or model in FITTED:  # these search for themselves
+        return replace(settings, train=plain), []
+    rows = [_search_row(store, dataset, _SEARCHED_AS.get(model, model)) for store in stores]
+    best = max(rows, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
+    return replace(settings, train=plain | dict(learning_rate_factor=best["factor"])), rows
+
+# %% ../nbs/14_train.ipynb #1586df0d
+def _search_row(store, dataset, model):
+    "What one store says of a model: mean over its seeds."
+    runs = load_runs(store, datasets=[dataset], models=[model])
+    if not runs:
+        raise RunError(f"runs/{store} has no run of {dataset}, {model}: the search of the learning rate comes first; make reproduce makes it")
+    best = pd.DataFrame([run.history.iloc[run.info["best_epoch"] - 1] for run in runs])
+    return dict(factor=runs[0].info["config"]["train"]["learning_rate_factor"], seeds=len(runs),
+                validation_accuracy=float(best.validation_accuracy.mean()), validation_loss=float(best.validation_loss.mean()))
+
 # %% ../nbs/14_train.ipynb #94e763cc
 def _tokenise_once(data, folder, key, tokenizer, max_length):
     "Token numbers are stored beside the pixels, one pair of files a tokenizer and length, and mapped into memory when there."
@@ -679,24 +745,71 @@ def _tokenise_once(data, folder, key, tokenizer, max_length):
             write_atomic(file, buffer.getvalue())
     data.input_ids, data.attention_mask = (np.load(file, mmap_mode="r", allow_pickle=False) for file in (ids, mask))
 
+# %% ../nbs/14_train.ipynb #ba291b18
+def step_memory(
+    model: torch.nn.Module,  # any model of the study
+    inputs: dict,  # of one batch
+) -> int:  # bytes
+    "What one training step holds: weights, gradients and AdamW's two moments, and the activations that the backward pass reads."
+    model = copy.deepcopy(model)  # batch norm would learn from this batch
+    held, own = {}, {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers(), *inputs.values())}
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage  # kept, so that its address is not used again
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.random.fork_rng():
+        model.train()(**inputs, return_maps=False)
+    weights = sum(4 * part.numel() * part.element_size() for part in model.parameters() if part.requires_grad)
+    return weights + sum(storage.nbytes() for storage in held.values())
+
+# %% ../nbs/14_train.ipynb #6ad01502
+def _cost(job, settings, model, name):
+    "Multiply-adds of one item and bytes of one step; None where nothing is trained step by step."
+    if name in FITTED or name in BASELINES or settings.train["encoders"] != "trained":
+        return dict(multiply_adds=None, step_memory=None)
+    size = min(32, len(job.sets["natural"].select("train")))
+    inputs = _inputs(Batches(data=job.sets["natural"].select("train").take(slice(0, size))).__getitems__(range(size)))
+    memory = step_memory(model, inputs)
+    return dict(multiply_adds=round(count_multiply_adds(model, inputs) / size), step_memory=memory)
+
 # %% ../nbs/14_train.ipynb #bd92440f
 def _one_run(job, settings, model, seed):
     "Train and write one run, or keep it."
+    settings, search = searched(settings, job.dataset, model)
     folder, inputs = run_folder(job.store, job.dataset, model, seed), run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
+    if settings.balance["kind"] == "pairs_of_vbg":
+        inputs["pairs"] = _pairs_of(job, seed)
     name = f"{job.dataset} {model} seed {seed}"
     if is_current(folder, inputs):
         if not (folder / "train.ipynb").exists():
             note_run(folder)
-        job.progress.skip(settings.train["epochs"])
+        job.progress.skip(settings.train["epochs"] if model not in FITTED else 0)
         job.progress.say(f"{name}: kept, nothing it depends on changed")
         return Run(folder)
     seed_everything(seed, settings.train["threads"])
-    fitted, weights, known = (_fit_baseline if model in BASELINES else _fit_network)(job, _for_run(settings, job.dataset, seed), model, seed, name)
+    fit_one = _fit_baseline if model in BASELINES else _fit_at_once if model in FITTED else _fit_network
+    fitted, weights, known = fit_one(job, _for_run(settings, job.dataset, seed), model, seed, name)
     predictions, metrics = predict_splits(fitted.model, job.sets, job.splits)
     about = dict(config=asdict(settings), class_names=job.sets["natural"].class_names, metadata=known, best_epoch=fitted.best_epoch,
-                 seconds=fitted.seconds, parameters=sum(p.numel() for p in fitted.model.parameters()))
+                 seconds=fitted.seconds, parameters=sum(p.numel() for p in fitted.model.parameters()), search=search, **_cost(job, settings, fitted.model, model))
     return Run(write_run(profile=job.store, dataset=job.dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
                          predictions=predictions, metrics=metrics, weights=weights, files=fitted.files, **about, **fitted.notes))
+
+# %% ../nbs/14_train.ipynb #3726bb47
+def _pairs_of(job, seed):
+    "Checksum of the pairs that VBG's loop kept with this seed. Raises RunError where they are absent."
+    file = run_folder(job.store, job.dataset, "vbg", seed) / PAIRS
+    if not file.exists():
+        raise RunError(f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with seed {seed} before it, in the same store")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+def _network(settings, model, num_classes, vocab_size, metadata_sizes, seed):
+    "A fresh network: a baseline, or a variant of VBG."
+    if model in NETWORKS:
+        return build_network(settings, name=model, num_classes=num_classes, vocab_size=vocab_size, seed=torch.randint(2**31, (1,)).item())
+    variant = "vbg" if model in FUSION_ABLATIONS else model
+    return build_model(settings, variant=variant, num_classes=num_classes, vocab_size=vocab_size, metadata_sizes=metadata_sizes)
 
 # %% ../nbs/14_train.ipynb #d1dd7560
 def _learning_items(natural, settings):
@@ -731,7 +844,8 @@ def _balanced(job, settings, train, validation, tokenizer, seed):
     targets = balance_targets(train.label, train.num_classes, asked["level"])
     if asked["kind"] not in GENERATED:
         return LearningPlan(train=balance(train, asked["kind"], seed, targets, GENERATED))
-    return learning_plan(settings, job.dataset, job.sets["natural"], train, validation, targets, tokenizer=tokenizer, predict=predict, seed=seed, say=job.progress.say)
+    source = run_folder(job.store, job.dataset, "vbg", seed)
+    return learning_plan(settings, job.dataset, job.sets["natural"], train, validation, targets, tokenizer=tokenizer, predict=predict, seed=seed, say=job.progress.say, source=source)
 
 def budget(
     settings: dict,  # a profile's `train` section
@@ -746,8 +860,7 @@ def _fit_network(job, settings, model, seed, name):
     _refuse_foreign(settings.text["checkpoint"], job.sets["natural"])
     tokenizer, key, known = tokenise_sets(job.sets, settings)
     natural, mode = job.sets["natural"], settings.train["encoders"]
-    network = build_model(settings, variant=model, num_classes=natural.num_classes, vocab_size=len(tokenizer),
-                          metadata_sizes=tuple(len(values) + 1 for values in known.values()))
+    network = _network(settings, model, natural.num_classes, len(tokenizer), tuple(len(values) + 1 for values in known.values()), seed)
     if mode != "trained":
         network.freeze_encoders()
     _store_features(job, settings, network, key, mode == "cached")
@@ -803,6 +916,21 @@ def _fit_baseline(job, settings, model, seed, name):
     job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}, {seconds:.1f} s")
     history = pd.DataFrame([{column: row[column] for column in HISTORY}])
     return Fit(fitted, history, 1, seconds), fitted.state_dict(), known
+
+# %% ../nbs/14_train.ipynb #651e0154
+def _fit_at_once(job, settings, model, seed, name):
+    "Fit a model that has no epochs."
+    if settings.balance["kind"] != "none":
+        raise ValueError(f"{model} is fitted to the items as they are: set balance.kind to 'none'")
+    tokenizer, _, known = tokenise_sets(job.sets, settings)
+    natural, start = job.sets["natural"], time.perf_counter()
+    train, validation = _learning_items(natural, settings.train)
+    fitted, notes = FITTED[model](train, validation, natural.num_classes, settings, seed)
+    seconds = time.perf_counter() - start
+    row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, validation)
+    job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}, {seconds:.1f} s")
+    history = pd.DataFrame([{column: row[column] for column in HISTORY}])
+    return Fit(fitted, history, 1, seconds, notes=dict(fitted=notes)), fitted.state_dict(), known
 
 # %% ../nbs/14_train.ipynb #b6ddf7e2
 def run_scores(
