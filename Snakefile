@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vbg import runs
-from vbg.config import STUDY_MODELS, home, profile as read_profile, root
+from vbg.config import TABLE3_MODELS, TABLE4_MODELS, home, profile as read_profile, root
 from vbg.generated import GENERATED
 from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.runs import FILES
@@ -21,7 +21,7 @@ DATASETS = list(PROFILE.data)
 FOLDER = os.environ.get("VBG_FOLDER", "").strip()  # of a small collection: `make collection FOLDER=...`
 if not DATASETS and not FOLDER:
     sys.exit(f"profile {NAME} names no data set; give a collection of yours with `make collection FOLDER=...`, or take profile mini")
-MODELS = list(STUDY_MODELS)
+MODELS = list(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # VBG first: its ablations learn from its pairs
 TABLE, FIGURE = ("csv", "md", "tex", "json"), ("png", "pdf", "json")
 CODE = {"model_cost": ("figures", "cost")}  # notebook -> modules that it uses, where these are not the usual two
 ARTEFACTS = {  # notebook -> the files that it saves
@@ -67,6 +67,8 @@ def papermill(name, **parameters):
     return f"python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
+NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
+
 LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
 
 
@@ -105,12 +107,22 @@ rule data:
     shell: papermill("data", dataset="{wildcards.dataset}")
 
 
+SEARCH = [experiment_store(NAME, "rate", change) for change in EXPERIMENTS["rate"].changes]
+STUDY_GAN = PROFILE.gan["gans"][0]  # one GAN for all seeds of the study; how much GANs differ is measured by `make gan`
+OF_STUDY = {"train": {"search": SEARCH}, "balance": {"gan": STUDY_GAN}}
+
+
 rule train:
-    input: f"{BOOK}/data-{{dataset}}.ipynb"
+    input:
+        f"{BOOK}/data-{{dataset}}.ipynb",
+        expand("runs/{store}/{{dataset}}.ipynb", store=SEARCH),
+        f"{BOOK}/gan-{{dataset}}-{PROFILE.gan['conditioning']}-0-{STUDY_GAN}.ipynb"
     resources: gpu=1
     output: notebook=f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb"
-    params: inputs=lambda w, output: inputs("train", "train", settings=PROFILE, models=MODELS) + lost(output.notebook)
-    shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]")
+    params:
+        inputs=lambda w, output: inputs("train", "train", settings=PROFILE, models=MODELS, overrides=OF_STUDY).translate(NO_WILDCARDS) + lost(output.notebook),
+        overrides=json.dumps(OF_STUDY)
+    shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]", overrides="{params.overrides}")
 
 
 for artefact, files in ARTEFACTS.items():
@@ -142,8 +154,6 @@ for store, row in ROWS.items():
 for dataset in DATASETS:
     forget_if_lost(f"{BOOK}/language_model-{dataset}.ipynb", *(f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json" for seed in SEEDS))
 
-NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
-
 # notebook -> the experiments it reads and the tables it saves
 SUPPLEMENT = {
     "departures": (["departures_image", "departures_text"], ["departures"]),
@@ -153,33 +163,32 @@ SUPPLEMENT = {
     "recipe_search": (["recipe"], ["recipe_search"]),
     "loop_choice": (["loop_choice"], ["loop_choice"]),
     "gan_scarcity": (["scarcity"], ["gan_scarcity_numbers"]),
+    "missing_modality": (["missing"], ["missing_modality"]),
 }
+CODE |= {"missing_modality": ("missing",), "loop_choice": ("gan_figures",), "gan_scarcity": ("gan_figures",)}
 OTHER_TARGETS = {"recipe_search", "loop_choice", "gan_scarcity"}  # not part of `make supplement`
-MORE_FILES = {"loop_choice": [], "gan_scarcity": [f"gan_scarcity.{kind}" for kind in FIGURE]}  # of `vbg.gan_figures`: figures beside the tables
+MORE_FILES = {"loop_choice": [], "gan_scarcity": [f"gan_scarcity.{kind}" for kind in FIGURE],
+              "missing_modality": [f"missing_modality_curve.{kind}" for kind in FIGURE]}  # figures beside the tables
 
 
 def gan_notebooks(dataset, overrides):
     "The notebooks that train the GANs which a row of an experiment reads."
     if overrides.get("balance", {}).get("kind") not in GENERATED:
         return []
-    conditioning, scarce = overrides.get("gan", {}).get("conditioning", PROFILE.gan["conditioning"]), overrides["balance"].get("scarce_items")
-    return [f"{BOOK}/gan-{dataset}-{conditioning}-{scarce or 0}.ipynb"]
+    asked, chosen = overrides["balance"], overrides["balance"].get("gan")
+    conditioning, scarce = overrides.get("gan", {}).get("conditioning", PROFILE.gan["conditioning"]), asked.get("scarce_items") or 0
+    return [f"{BOOK}/gan-{dataset}-{conditioning}-{scarce}-{k}.ipynb" for k in (PROFILE.gan["gans"] if chosen is None else [chosen])]
 
 
-def gan_files(dataset, conditioning, scarce):
-    kind = conditioning + (f"-scarce{scarce}" if scarce else "")
-    return [f"runs/{NAME}/gan/{dataset}/{kind}/gan{k}/quality.json" for k in gans_of(conditioning, scarce)]
+def gan_file(dataset, conditioning, scarce, number):
+    kind = conditioning + (f"-scarce{scarce}" if int(scarce) else "")
+    return f"runs/{NAME}/gan/{dataset}/{kind}/gan{number}/quality.json"
 
 
-def gans_of(conditioning, scarce):
-    "Two GANs as a rule; one for each step of the curve."
-    return [0] if scarce else list(PROFILE.gan["gans"])
-
-
-GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 1)) for row in ROWS.values() for dataset in row["datasets"]
-               for notebook in gan_notebooks(dataset, row["overrides"])})
-for dataset, conditioning, scarce in GANS:
-    forget_if_lost(f"{BOOK}/gan-{dataset}-{conditioning}-{scarce}.ipynb", *gan_files(dataset, conditioning, int(scarce)))
+GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 2)) for row in ROWS.values() for dataset in row["datasets"]
+               for notebook in gan_notebooks(dataset, row["overrides"])} | {(dataset, PROFILE.gan["conditioning"], "0", str(STUDY_GAN)) for dataset in DATASETS if PROFILE.gan})
+for dataset, *what in GANS:
+    forget_if_lost(f"{BOOK}/gan-{dataset}-{'-'.join(what)}.ipynb", gan_file(dataset, *what))
 
 
 def runs_of(experiments):
@@ -221,14 +230,13 @@ rule scarcity:
 
 rule gans:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
-    output: notebook=f"{BOOK}/gan-{{dataset}}-{{conditioning}}-{{scarce}}.ipynb"
-    wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+"
+    output: notebook=f"{BOOK}/gan-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
+    wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+", number="[0-9]+"
     resources: gpu=1
     params:
         inputs=lambda w, output: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook),
-        gans=lambda w: json.dumps(gans_of(w.conditioning, int(w.scarce))),
         overrides=lambda w: json.dumps({"gan": experiment_overrides(NAME, "scarcity", f"GAN pairs, {w.scarce}")["gan"]} if int(w.scarce) else {})
-    shell: papermill("gan", dataset="{wildcards.dataset}", gans="{params.gans}", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
+    shell: papermill("gan", dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
 
 rule gan_choice:
@@ -270,7 +278,7 @@ rule gan_cost:
 
 
 rule gan_samples:
-    input: [f"{BOOK}/gan-{dataset}-{conditioning}-0.ipynb" for dataset in DATASETS for conditioning in ("attributes", "class")]
+    input: [f"{BOOK}/gan-{dataset}-{conditioning}-0-{k}.ipynb" for dataset in DATASETS for conditioning in ("attributes", "class") for k in PROFILE.gan["gans"]]
     output:
         [f"{FIGURES}/{table}.{kind}" for table in ("gan_quality", "gan_classes") for kind in TABLE],
         [f"{FIGURES}/{figure}_{dataset}.{kind}" for figure in ("gan_samples", "gan_neighbours") for dataset in DATASETS for kind in FIGURE],
@@ -332,7 +340,7 @@ for name, (experiments, tables) in SUPPLEMENT.items():
             [f"{FIGURES}/{file}" for file in MORE_FILES.get(name, [])],
             notebook=f"{BOOK}/{name}.ipynb"
         params:
-            inputs=inputs(name, "gan_figures" if name in MORE_FILES else "experiments", settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
+            inputs=inputs(name, *CODE.get(name, ("experiments",)), settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
         shell: papermill("{params.name}")
 

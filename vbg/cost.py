@@ -29,7 +29,7 @@ from .vision import to_pixel_values
 # %% auto #0
 __all__ = ['UPDATE', 'KINDS', 'OTHER', 'STEPS', 'from_scratch', 'cost_table', 'use_threads', 'matmul_peak', 'random_batch',
            'Step', 'count_flop', 'time_step', 'kind_of', 'profile_step', 'step_cost_run', 'step_cost_table',
-           'machine_state', 'step_profile_table']
+           'cores_in_use', 'machine_state', 'step_profile_table']
 
 # %% ../nbs/14b_cost.ipynb #72b22c23
 def from_scratch(
@@ -255,7 +255,7 @@ def _inputs(sizes):
 def _measure(name):
     "Time and profile of a training step at the size of one profile."
     settings, steps = read_profile(name), STEPS.get(name, 3)
-    threads, load = settings.train["threads"], os.getloadavg()[0]
+    threads, load = settings.train["threads"], cores_in_use()
     timed = time_step(settings, steps=steps, threads=threads)
     spent = profile_step(settings, steps=max(1, steps // 4), threads=threads)
     return dict(load=load, timed=timed, spent=spent.to_dict("records"))
@@ -289,12 +289,19 @@ def step_cost_table(
     return pd.DataFrame(rows)
 
 # %% ../nbs/14b_cost.ipynb #6ea72440
+def cores_in_use(
+    seconds: float = 1.0,  # of looking, in which this process sleeps
+) -> float:  # 0 to the number of cores
+    "How many cores others use at this moment. The load average of the last minute would count the start of this very process."
+    import psutil
+    return psutil.cpu_percent(interval=seconds) / 100 * psutil.cpu_count()
+
 def machine_state(
-    load: float,  # load average of the last minute at the start
+    load: float,  # cores that others used before the measurement, from `cores_in_use`
     used: float,  # processor time over wall time, per thread
 ) -> str:  # 'idle', or what disturbed the measurement
     "Whether a timing can be relied on."
-    return "idle" if load <= 0.25 and used >= 0.95 else f"NOT IDLE: load {load:.1f}, {100 * used:.0f} % of its threads' time"
+    return "idle" if load <= 0.25 and used >= 0.95 else f"NOT IDLE: others use {load:.1f} cores, {100 * used:.0f} % of its threads' time"
 
 def step_profile_table(
     file: Path,  # from `step_cost_run`

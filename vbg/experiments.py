@@ -56,8 +56,8 @@ def _gaps(runs, wanted, splits):
     return lines
 
 def _unpredicted(run, splits):
-    there = {*run.metrics} | ({"balanced"} if "balanced" not in run.info["inputs"].get("data", {}) else set())
-    return [s for s in splits if s not in there]
+    none_balanced = "balanced" not in run.info["inputs"].get("data", {})
+    return [s for s in splits if s not in run.metrics and not (none_balanced and s.startswith("balanced"))]
 
 def _named(run): return f"{run.dataset}, {run.model}, seed {run.seed}"
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .attributes import learn_table
 from .config import Profile, home, profile as gan_profile, seed_everything, write_atomic
 from .data import DataError, ExampleData, require_training
-from .cost import _times, machine_state, matmul_peak, use_threads
+from .cost import _times, cores_in_use, machine_state, matmul_peak, use_threads
 from .gan_runs import describe_gan, gan_folder, gan_inputs, is_described, is_made, open_maker
 from .gan_training import GanTrainer
 from .model import load_weights, save_weights
@@ -157,7 +156,7 @@ def gan_cost_run(
 
 def _gan_cost(profile, dataset, steps):
     "One row: seconds, operations, share of the peak."
-    settings, load, threads = gan_settings(profile, dataset), os.getloadavg()[0], 1
+    settings, load, threads = gan_settings(profile, dataset), cores_in_use(), 1
     with use_threads(threads):
         train = study_data(profile, dataset)["natural"].select("train")
         table = learn_table(train, kind=settings.data[dataset].get("category"), minimum=settings.gan["minimum"], limit=settings.gan["words"])

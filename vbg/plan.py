@@ -9,10 +9,10 @@ import math
 import re
 from dataclasses import dataclass
 
-from .config import PROFILES
+from .config import BASELINE_MODELS, PROFILES, STUDY_MODELS
 
 # %% auto #0
-__all__ = ['RECIPES', 'SCARCITY', 'EXPERIMENTS', 'Experiment', 'experiment_overrides', 'experiment_store']
+__all__ = ['RECIPES', 'SEARCHED', 'SCARCITY', 'EXPERIMENTS', 'Experiment', 'experiment_overrides', 'experiment_store']
 
 # %% ../nbs/00a_plan.ipynb #a8899b79
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ _LOOPS = {
     "closed loop": _BALANCES["closed loop"], "pairs at full weight": _row("loop", loop=dict(weight=1.0)), "twice the pairs": _row("loop", loop=dict(pairs=600)),
     "a single round": _row("loop", loop=dict(rounds=1)), "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)), "oversampling, crops": _BALANCES["closed loop, oversampling, crops"]}
 
+_RATES = {"a third": 1 / 3, "as in the profile": 1.0, "three times": 3.0}
+
+SEARCHED = (*STUDY_MODELS, *(name for name, baseline in BASELINE_MODELS.items() if baseline.network))  # models with a search of their own
+
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
 
 _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"} | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
@@ -73,15 +77,18 @@ _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.item
 
 # %% ../nbs/00a_plan.ipynb #9320ffcf
 EXPERIMENTS = {
-    "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=1 / 3),
-    "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",), schedule=1 / 3),
-    "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), schedule=1 / 3, gan_schedule=1 / 2),
+    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",), schedule=0.3),
+    "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=0.8),
+    "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",), schedule=0.8),
+    "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), schedule=0.8, gan_schedule=1 / 2),
+    "missing": Experiment(("without_gan",), {name: {"train": dict(modality_dropout=share)} for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))},
+                          splits=("validation", "test", "test_without_image", "test_without_text", "balanced", "balanced_without_image", "balanced_without_text"), schedule=0.8),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
-        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, schedule=1 / 3, scratch="vision"),
+        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, schedule=0.8, scratch="vision"),
     "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")},
-        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, schedule=1 / 3, scratch="text"),
-    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}, schedule=1 / 3),
+        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, schedule=0.8, scratch="text"),
+    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}, schedule=0.8),
     "adaptation": Experiment(("without_gan", "without_vit_gan"), {
         "not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
     "inputs": Experiment(("without_gan",), {
@@ -123,4 +130,4 @@ def experiment_store(
         words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
         return f"{profile}-{experiment}-{words}"
     scratch = f"-{EXPERIMENTS[experiment].scratch}-scratch" if _scratch(profile, EXPERIMENTS[experiment]) else ""
-    return profile + "-short" * (EXPERIMENTS[experiment].schedule < 1) + scratch
+    return profile + ("-short" if EXPERIMENTS[experiment].schedule < 1 else "-whole") + scratch
