@@ -25,7 +25,7 @@ __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_f
            'quality_table', 'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets',
            'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'judged_split', 'generated_items',
            'scarce_names', 'balance_scores', 'balance_table', 'direct_comparisons', 'claim_table', 'rounds_table',
-           'round_figure', 'scarcity_scores', 'scarcity_figure']
+           'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -396,16 +396,49 @@ def scarcity_scores(
     cards: dict,  # data set to its data card
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # dataset, way, items, merit, mean, low, high, seeds
+) -> pd.DataFrame:  # dataset, way, count, merit, mean, low, high (0..1), seeds, items
     "Merits by way and number of real items of each scarce class."
     rows = []
     for name, made in runs.items():
         way, count = name.rsplit(", ", 1)
-        for dataset, (merit, (metric, part)) in product({r.dataset: 0 for r in made}, MERITS.items()):
+        for dataset, (merit, (metric, part)) in product(_sets(made), MERITS.items()):
             labels, tables = scores_of([r for r in made if r.dataset == dataset], judged_split({name: made}, dataset), scarce_classes(cards[dataset]))[part]
             low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
-            rows.append(dict(dataset=dataset, way=way, count=int(count), merit=merit, mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])), low=low, high=high, seeds=len(tables)))
+            rows.append(dict(dataset=dataset, way=way, count=int(count), merit=merit, mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])), low=low, high=high, seeds=len(tables), items=len(labels)))
     return pd.DataFrame(rows)
+
+def _sets(runs):
+    "Data sets of runs, those of the paper first and in its order."
+    found = {r.dataset for r in runs}
+    return [d for d in DATASETS if d in found] + sorted(found - {*DATASETS})
+
+# %% ../nbs/16c_gan_figures.ipynb #48e6e0c2
+def scarcity_table(
+    runs: dict,  # row ("GAN pairs, 50") to its runs
+    cards: dict,  # data set to its data card
+    profile: str,  # whose sets they are
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # text, for print; percent and points
+    "The curve in figures, and what GAN pairs are worth over each other way at the same number of real items."
+    scores, rows, settings = scarcity_scores(runs, cards, resamples, seed), [], read_profile(profile).data
+    for (dataset, count, way), part in scores.groupby([scores.dataset.map({d: i for i, d in enumerate(_sets(r for made in runs.values() for r in made))}), "count", "way"], sort=False):
+        name = part.dataset.iloc[0]
+        row = {"order": (dataset, count), "data set": data_title(name, settings), "real items": count, "way": way}
+        for merit, one in part.set_index("merit").iterrows():
+            row |= {merit: interval_text(one["mean"], one.low, one.high)} | _pairs_over(runs, name, way, count, merit, cards, resamples, seed)
+        rows.append(row | {"seeds": part.seeds.iloc[0], "items": " / ".join(dict.fromkeys(str(n) for n in part["items"]))})
+    return pd.DataFrame(sorted(rows, key=lambda row: row["order"])).drop(columns="order")
+
+# %% ../nbs/16c_gan_figures.ipynb #ab55401a
+def _pairs_over(runs, dataset, way, count, merit, cards, resamples, seed):
+    "GAN pairs against a way, same real items, in points."
+    (metric, part), name = MERITS[merit], merit.removesuffix(", %")
+    heads = (f"{name}: GAN pairs over it, points", f"{name}: p", f"{name}: verdict")
+    if way == "GAN pairs" or f"GAN pairs, {count}" not in runs: return dict.fromkeys(heads, "–")
+    both = [scores_of([r for r in runs[f"{w}, {count}"] if r.dataset == dataset], judged_split(runs, dataset), scarce_classes(cards[dataset]))[part] for w in ("GAN pairs", way)]
+    gap = paired(both[0][0], both[0][1], both[1][1], metric, resamples, seed)
+    return dict(zip(heads, (interval_text(gap["difference"], gap["low"], gap["high"]), f"{gap['p']:.3f}", difference_verdict(gap["low"], gap["high"]))))
 
 # %% ../nbs/16c_gan_figures.ipynb #d3eff4be
 def scarcity_figure(
@@ -425,5 +458,5 @@ def scarcity_figure(
         axis.set(xscale="log", title=data_title(dataset, settings) if row == 0 else "", ylabel=merit if column == 0 else "", xlabel="real items of each scarce class" if row == len(merits) - 1 else "")
         axis.set_xticks(sorted(set(scores["count"])), [str(n) for n in sorted(set(scores["count"]))])
         axis.minorticks_off()
-    axes[0, 0].legend(loc="lower right")
+    axes[0, -1].legend(loc="lower right", title=f"{scores.seeds.min()} seeds")
     return figure
