@@ -126,7 +126,7 @@ def test_missing_runs_are_named_with_the_command():
         E.experiment_runs("smoke", "departures_text")
     assert "ReLU (Eq. 13): no run of met, without_vit_gan, seeds [0, 1]" in str(error.value)
     fill("departures_text")
-    folder = run_folder("smoke-short", "coco", "without_vit_gan", 1)
+    folder = run_folder("smoke-plain", "coco", "without_vit_gan", 1)
     folder.rename(folder.with_name("away"))
     with pytest.raises(RunError) as error:
         E.experiment_runs("smoke", "departures_text")

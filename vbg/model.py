@@ -43,6 +43,7 @@ class ModelOutput(_Mapping):
     image_to_text: Tensor | None = None  # `(B, heads, Ni, Nt)` image queries over words
     text_to_image: Tensor | None = None  # `(B, heads, Nt, Ni)` word queries over patches
     gate: Tensor | None = None  # `(B, D)` share of the image side, per feature
+    loss: Tensor | None = None  # scalar, a further loss of the model; in training only
     auxiliary_logits: dict | None = None  # 'image', 'text', 'image_expert', 'text_expert': `(B, C)` from one modality alone
 
 # %% ../nbs/10_model.ipynb #75eb29f0

@@ -77,18 +77,18 @@ _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.item
 
 # %% ../nbs/00a_plan.ipynb #9320ffcf
 EXPERIMENTS = {
-    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",), schedule=0.3),
-    "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4), schedule=0.8),
-    "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",), schedule=0.8),
-    "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), schedule=0.8, gan_schedule=1 / 2),
+    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",), schedule=0.25),
+    "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4)),
+    "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",)),
+    "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2),
     "missing": Experiment(("without_gan",), {name: {"train": dict(modality_dropout=share)} for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))},
-                          splits=("validation", "test", "test_without_image", "test_without_text", "balanced", "balanced_without_image", "balanced_without_text"), schedule=0.8),
+                          splits=("validation", "test", "test_without_image", "test_without_text", "balanced", "balanced_without_image", "balanced_without_text")),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
-        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, schedule=0.8, scratch="vision"),
+        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, scratch="vision"),
     "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")},
-        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, schedule=0.8, scratch="text"),
-    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}, schedule=0.8),
+        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, scratch="text"),
+    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}),
     "adaptation": Experiment(("without_gan", "without_vit_gan"), {
         "not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
     "inputs": Experiment(("without_gan",), {
@@ -125,9 +125,9 @@ def experiment_store(
     experiment: str,  # a key of `EXPERIMENTS`
     change: str,  # a row of it
 ) -> str:  # the `store` of its runs
-    "Name of the folder under runs/ that holds the runs of a row. Rows that change nothing share one folder a schedule."
+    "Name of the folder under runs/ that holds the runs of a row. Rows that change nothing share one folder."
     if EXPERIMENTS[experiment].changes[change]:
         words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
         return f"{profile}-{experiment}-{words}"
     scratch = f"-{EXPERIMENTS[experiment].scratch}-scratch" if _scratch(profile, EXPERIMENTS[experiment]) else ""
-    return profile + ("-short" if EXPERIMENTS[experiment].schedule < 1 else "-whole") + scratch
+    return profile + "-plain" + scratch

@@ -328,8 +328,9 @@ def training_loss(
     auxiliary_weight: float = 0.0,  # weight of the mean loss of the unimodal heads
     weight: torch.Tensor | None = None,  # `(B,)` float, of each item; None: all alike
 ) -> torch.Tensor:  # scalar, nats
-    "Cross-entropy of the fused logits, and of the unimodal heads at their weight. The L2 penalty of the head is added by `fit`."
+    "Cross-entropy of the fused logits, what the model adds of its own, and the unimodal heads at their weight. The L2 penalty of the head is added by `fit`."
     loss = _mean_loss(output.logits, label, weight)
+    loss = loss if getattr(output, "loss", None) is None else loss + output.loss
     heads = list((output.auxiliary_logits or {}).values())
     if auxiliary_weight and heads:
         loss = loss + auxiliary_weight * sum(_mean_loss(logits, label, weight) for logits in heads) / len(heads)
