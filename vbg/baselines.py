@@ -98,7 +98,7 @@ def token_texts(
 
 def image_features(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
-) -> np.ndarray:  # `(N, 512 + 1764)` float32
+) -> np.ndarray:  # `(N, 512 + 324)` float32
     "Colour histogram (shares) and HOG."
     from skimage.feature import hog
     from skimage.transform import resize
@@ -106,14 +106,14 @@ def image_features(
     colours = np.stack([np.bincount(row, minlength=512) for row in bins]) / bins.shape[1]
     grey = [p @ np.array([0.299, 0.587, 0.114]) / 255 for p in pixels]
     grey = [g if g.shape == (64, 64) else resize(g, (64, 64), anti_aliasing=True) for g in grey]
-    edges = [hog(g, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys") for g in grey]
+    edges = [hog(g, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2), block_norm="L2-Hys") for g in grey]
     return np.concatenate([colours, np.stack(edges)], axis=1).astype(np.float32)
 
 # %% ../nbs/11_baselines.ipynb #d0570502
-def _vectorizer(vocabulary=None):
+def _vectorizer(vocabulary=None, rare=1):
     "TF-IDF of single tokens and pairs."
     from sklearn.feature_extraction.text import TfidfVectorizer
-    return TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True, dtype=np.float32, vocabulary=vocabulary)
+    return TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True, dtype=np.float32, vocabulary=vocabulary, min_df=rare)
 
 def _alternatives(data):
     "Every text of every item: item, its share of the item, token text."
@@ -122,7 +122,11 @@ def _alternatives(data):
     place = np.concatenate([np.arange(n) for n in count])
     return item, 1 / np.array(count)[item], token_texts(np.asarray(data.input_ids)[item, place], np.asarray(data.attention_mask)[item, place])
 
-def _first_texts(data): return token_texts(np.asarray(data.input_ids)[:, 0], np.asarray(data.attention_mask)[:, 0])
+def _drawn_texts(data, seed):
+    "One text of each item, drawn."
+    place = (np.random.default_rng([seed, 3]).random(len(data)) * [max(1, len(texts)) for texts in data.texts]).astype(int)
+    item = np.arange(len(data))
+    return token_texts(np.asarray(data.input_ids)[item, place], np.asarray(data.attention_mask)[item, place])
 
 # %% ../nbs/11_baselines.ipynb #06d4e639
 class FittedModel(nn.Module):
@@ -228,18 +232,18 @@ def fit_tfidf(train, validation, num_classes, settings, seed):  # as `FITTED` sa
 def fit_xgboost(train, validation, num_classes, settings, seed):  # as `FITTED` says
     "Boosted trees with a chosen learning rate."
     import xgboost
-    item, share, texts = _alternatives(train)
-    vectorizer, classes = _vectorizer().fit(texts), np.unique(train.label)
-    def matrix(data, item, texts, weight):
-        known = np.isin(np.asarray(data.label)[item], classes)
-        rows = sparse.hstack([image_features(data.pixels)[item], vectorizer.transform(texts)], format="csr")
-        return xgboost.DMatrix(rows[known], np.searchsorted(classes, np.asarray(data.label)[item][known]), weight=weight[known])
-    learn = matrix(train, item, texts, share)
-    held = [] if validation is None else [(matrix(validation, np.arange(len(validation)), _first_texts(validation), np.ones(len(validation))), "validation")]
+    texts = _drawn_texts(train, seed)
+    vectorizer, classes = _vectorizer(rare=3).fit(texts), np.unique(train.label)
+    def matrix(data, texts):
+        known = np.isin(np.asarray(data.label), classes)
+        rows = sparse.hstack([image_features(data.pixels), vectorizer.transform(texts)], format="csr")
+        return xgboost.DMatrix(rows[known], np.searchsorted(classes, np.asarray(data.label)[known]))
+    learn = matrix(train, texts)
+    held = [] if validation is None else [(matrix(validation, token_texts(validation.input_ids[:, 0], validation.attention_mask[:, 0])), "validation")]
     def fit(rate):
         asked = dict(objective="multi:softprob", num_class=len(classes), eta=rate, max_depth=4, subsample=0.8, colsample_bytree=0.3, tree_method="hist", max_bin=32,
                      seed=seed, nthread=1, eval_metric="mlogloss")
-        booster = xgboost.train(asked, learn, num_boost_round=150, evals=held, early_stopping_rounds=20 if held else None, verbose_eval=False)
+        booster = xgboost.train(asked, learn, num_boost_round=100, evals=held, early_stopping_rounds=20 if held else None, verbose_eval=False)
         rounds = booster.best_iteration + 1 if held else booster.num_boosted_rounds()
         return BoostedTrees(vectorizer=vectorizer, booster=booster[:rounds], classes=classes, num_classes=num_classes).eval()
     return _best(settings.baselines["xgboost_rates"], fit, validation)
