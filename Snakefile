@@ -10,7 +10,6 @@ from pathlib import Path
 
 from vbg import runs
 from vbg.config import STUDY_MODELS, home, profile as read_profile, root
-from vbg.generated import GENERATED
 from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.runs import FILES
 
@@ -67,6 +66,7 @@ def papermill(name, **parameters):
     return f"python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
+LOOK = workflow.dryrun or "look" in config  # nothing may change: `make status`, `make figures`
 LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
 
 
@@ -75,12 +75,12 @@ def forget_if_lost(notebook, *files):
     if all(Path(file).exists() for file in files):
         return
     LOST.add(notebook)
-    if workflow.is_main_process and not workflow.dryrun:
+    if workflow.is_main_process and not LOOK:
         Path(notebook).unlink(missing_ok=True)
 
 
 def lost(notebook):
-    return " lost" if workflow.dryrun and notebook in LOST else ""
+    return " lost" if LOOK and notebook in LOST else ""
 
 
 def run_files(store, dataset, models, seeds):
@@ -160,7 +160,7 @@ MORE_FILES = {"loop_choice": [], "gan_scarcity": [f"gan_scarcity.{kind}" for kin
 
 def gan_notebooks(dataset, overrides):
     "The notebooks that train the GANs which a row of an experiment reads."
-    if overrides.get("balance", {}).get("kind") not in GENERATED:
+    if not overrides.get("balance", {}).get("kind", "").startswith(("gan", "loop")):  # `vbg.generated.GENERATED`, whose import takes seconds
         return []
     conditioning, scarce = overrides.get("gan", {}).get("conditioning", PROFILE.gan["conditioning"]), overrides["balance"].get("scarce_items")
     return [f"{BOOK}/gan-{dataset}-{conditioning}-{scarce or 0}.ipynb"]
@@ -393,3 +393,8 @@ rule small_collection:
         data=json.dumps(collection_data(FOLDER, 0, 0, COLUMNS)),
         tables=Path(TABLES).name
     shell: papermill("small_collection", tables="{params.tables}", data="{params.data}").replace(f"-p profile {NAME} ", "")
+
+
+# All that `make status TARGETS=everything` and the book ask for: what every target of the study makes.
+rule everything:
+    input: [file for made in list(workflow.rules) if not list(made.output) and made.name != "collection" for file in made.input]
