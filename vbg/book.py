@@ -56,7 +56,9 @@ def _set(body):
         figure.savefig(buffer, dpi=72, format="svg", transparent=True, metadata={"Date": None})
     return width, height, depth, buffer.getvalue()
 
-# %% ../nbs/18_book.ipynb #3d6426e8
+# %% ../nbs/18_book.ipynb #72a01621
+def _inline(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+
 def parameter_table(
     cells:list,  # of an executed notebook
 )->str:          # HTML; empty where the notebook has no parameters
@@ -68,7 +70,7 @@ def parameter_table(
     own = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged.source).body}
     said = dict(re.findall(r"^(\w+) *=.*?# *(.*)$", tagged.source, re.M))
     text = lambda v: f"<code>{html.escape(json.dumps(v, ensure_ascii=False), quote=False)}</code>"
-    rows = "".join(f"<tr><th scope=\"row\">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{html.escape(said.get(name, ''))}</td></tr>" for name, v in own.items())
+    rows = "".join(f"<tr><th scope=\"row\">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{_inline(said.get(name, ''))}</td></tr>" for name, v in own.items())
     return f"<table><caption>Parameters</caption><thead><tr><th>name</th><th>value</th><th>default</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"
 
 # %% ../nbs/18_book.ipynb #73990189
@@ -129,14 +131,14 @@ def _exporter():
             yield "markdown2html", lambda text: MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text)
     return Exporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
 
-# %% ../nbs/18_book.ipynb #30da778e
+# %% ../nbs/18_book.ipynb #646d168a
 def body_html(
     notebook,   # of nbformat, executed
     title:str,  # of the chapter
 )->str:         # HTML between the navigation bars
     "The cells of a chapter."
     made, _ = _exporter().from_notebook_node(readable(notebook, title))
-    made = re.sub(r"<style scoped>.*?</style>\s*", "", made, flags=re.S).replace(' border="1"', "").replace(' style="text-align: right;"', "")
+    made = re.sub(r"<style[^>]*>.*?</style>\s*", "", made, flags=re.S).replace(' border="1"', "").replace(' style="text-align: right;"', "")
     made = re.sub(r"<table", '<div class="scroll" role="region" aria-label="table" tabindex="0"><table', made).replace("</table>", "</table></div>")
     made = re.sub(r"<pre([ >])", r'<pre tabindex="0"\1', made)
     outside = re.search(r"""<(?:script|link|iframe|img|source)[^>]*?(?:src|href)=["'](?!data:)[^"']*""", made)
@@ -168,7 +170,7 @@ def group_of(name): return next(title for title, (begin, _) in GROUPS.items() if
 
 def make_target(name): return _OWN_TARGET.get(study_name(name), GROUPS[group_of(name)][1])
 
-# %% ../nbs/18_book.ipynb #017d46de
+# %% ../nbs/18_book.ipynb #ce33ee8c
 @dataclass(frozen=True)
 class Chapter:
     "One executed notebook."
@@ -191,10 +193,8 @@ def read_chapter(
     text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     title, claim = (re.search(pattern, text, re.M) for pattern in (r"^# (.+)$", r"^> (.+)$"))
     which = path.stem.removeprefix(study_name(path.stem)).strip("-").replace("-", ", ")
-    heading = (title[1].strip() if title else path.stem) + (f" ({which})" if which else "")
+    heading = (re.sub(r"[*`]", "", title[1]).strip() if title else path.stem) + (f" ({which})" if which else "")
     return Chapter(path.stem, heading, _inline(claim[1]) if claim else "", tuple(sorted(artefacts_of(notebook))), notebook)
-
-def _inline(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 # %% ../nbs/18_book.ipynb #26c72ea6
 def artefacts_of(
@@ -218,13 +218,13 @@ def chapters_of(
     if not paths: raise RunError(f"{folder} holds no executed notebook: make reproduce PROFILE={profile} makes them")
     return sorted((read_chapter(path) for path in paths), key=lambda c: (ORDER.index(group_of(c.name)), c.name))
 
-# %% ../nbs/18_book.ipynb #b06f9e30
+# %% ../nbs/18_book.ipynb #72fa7721
 CSS = """:root{color-scheme:light}
 body{margin:0 auto;max-width:62rem;padding:0 1rem 3rem;font:1rem/1.55 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;color:#1b1b1b;background:#fff;overflow-wrap:break-word}
 h1{font-size:1.7rem;line-height:1.25;margin:1.2rem 0 .6rem}h2{font-size:1.25rem;margin:2rem 0 .5rem}h3{font-size:1.05rem}
 a{color:#0b57a4}a:focus-visible,summary:focus-visible,[tabindex]:focus-visible{outline:3px solid #e69f00;outline-offset:2px}
-nav.chapters{display:flex;flex-wrap:wrap;gap:.3rem 1.5rem;justify-content:space-between;padding:.7rem 0;border-bottom:1px solid #ccc;font-size:.9rem}
-footer nav.chapters{border:0;border-top:1px solid #ccc;margin-top:2rem}
+nav.chapters{display:grid;grid-template-columns:1fr auto 1fr;gap:1.5rem;padding:.7rem 0;border-bottom:1px solid #ccc;font-size:.9rem}
+nav.chapters :last-child{text-align:right}footer nav.chapters{border:0;border-top:1px solid #ccc;margin-top:2rem}
 blockquote{margin:.6rem 0;padding:.1rem 1rem;border-left:4px solid #0072b2;background:#f4f8fb}
 .skip{position:absolute;left:-99rem}.skip:focus{position:static}
 .cell{margin:.8rem 0}.input_area{background:#f6f6f6;border-left:3px solid #ccc;padding:.1rem .7rem;font-size:.84rem}
@@ -233,13 +233,14 @@ code{font:.88em ui-monospace,"DejaVu Sans Mono",monospace}p code,li code,td code
 img{max-width:100%;height:auto}img.math{max-width:none}.equation{overflow-x:auto;text-align:center;margin:1rem 0}
 .scroll{overflow-x:auto;margin:.7rem 0}table{border-collapse:collapse;font-size:.88rem}caption{text-align:left;font-weight:600;padding:.2rem 0}
 th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}thead th{border-bottom:2px solid #888;vertical-align:bottom}tbody tr:nth-child(even){background:#fafafa}
+table.dataframe td,table.dataframe thead th{min-width:4.5rem}table.dataframe tbody th,table.dataframe thead th:first-child{min-width:0}
 ol.list,ul.list{padding-left:1.3rem}.list li{margin:.35rem 0}.claim{color:#555;font-size:.9rem;display:block}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1.2rem;padding:0}figure{margin:0;border:1px solid #ddd;padding:.6rem}figure img{display:block;margin:auto}figcaption{margin-top:.5rem;font-size:.88rem}
 .note{border-left:4px solid #d55e00;background:#fdf3ec;padding:.1rem 1rem}summary{cursor:pointer;padding:.3rem 0}
 @media print{nav.chapters{display:none}}
 """
 
-# %% ../nbs/18_book.ipynb #8e4318b6
+# %% ../nbs/18_book.ipynb #e63f71a1
 def page_html(
     title:str,       # of the page
     body:str,        # HTML
@@ -248,14 +249,16 @@ def page_html(
     index:bool=True, # a link to the index
 )->str:              # a whole page
     "A page around a chapter: language, title, navigation above and below."
-    link = lambda chapter, mark, rel: mark.format(f'<a href="{chapter.page}" rel="{rel}">{html.escape(chapter.title)}</a>') if chapter else "<span></span>"
+    link = lambda chapter, mark, rel: f'<a href="{chapter.page}" rel="{rel}">{mark.format(html.escape(chapter.title))}</a>' if chapter else "<span></span>"
     links = link(before, "← {}", "prev") + '<a href="index.html">Index</a>' + link(after, "{} →", "next")
     above, below = (f'<nav class="chapters" aria-label="chapters, {where}">{links}</nav>' if index else "" for where in ("above", "below"))
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<title>{html.escape(title)}</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="book.css">\n</head>\n<body>\n<a class="skip" href="#main">To the text</a>\n'
             f'<header>{above}</header>\n<main id="main">\n{body}\n</main>\n<footer>{below}</footer>\n</body>\n</html>\n')
 
-# %% ../nbs/18_book.ipynb #91e04806
+# %% ../nbs/18_book.ipynb #d5f0d646
+def _counted(n, what): return f"{n} {what}{'s' * (n != 1)}"
+
 def _line(chapter, stale):
     note = " <strong>(older than the code or the settings)</strong>" if chapter.name in stale else ""
     claim = f'<span class="claim">{chapter.claim}</span>' if chapter.claim else ""
@@ -268,7 +271,7 @@ def _contents(chapters, stale):
         there = [c for c in chapters if group_of(c.name) == group]
         items = "\n".join(_line(c, stale) for c in there)
         if not there: continue
-        if group == "Training logs": parts.append(f"<h2>{group}</h2>\n<details><summary>{len(there)} notebooks that train</summary>\n<ul class=\"list\">\n{items}\n</ul></details>")
+        if group == "Training logs": parts.append(f"<h2>{group}</h2>\n<details><summary>{_counted(len(there), 'notebook')}</summary>\n<ul class=\"list\">\n{items}\n</ul></details>")
         else: parts.append(f"<h2>{group}</h2>\n<ul class=\"list\">\n{items}\n</ul>")
     return "\n".join(parts)
 
@@ -291,7 +294,7 @@ def maker_of(
     fits = [(len(pattern), c) for c in chapters for pattern in c.made if re.fullmatch(pattern, name)]
     return max(fits, key=lambda fit: fit[0])[1] if fits else None
 
-# %% ../nbs/18_book.ipynb #54c45cc9
+# %% ../nbs/18_book.ipynb #8561b1f8
 def _figures(folder, chapters):
     "Thumbnails of the figures, each with a link to its chapter."
     parts = []
@@ -306,10 +309,10 @@ def _absent(profile, names, stray):
     "What is not in the book, and what no chapter made."
     lines = [f"<li><code>{name}</code>: <code>make {make_target(name)} PROFILE={profile}</code></li>" for name in names]
     made = [f"<li><code>{name}</code></li>" for name in stray]
-    parts = [f'<h2>Not in this book</h2>\n<div class="note"><p>{len(lines)} notebooks were not run; the command runs them.</p>\n<details><summary>Which</summary><ul>{"".join(lines)}</ul></details></div>'] if lines else []
+    parts = [f'<h2>Not in this book</h2>\n<div class="note"><p>Not run: {_counted(len(lines), "notebook")}. The command beside each runs it.</p>\n<details{" open" * (len(lines) <= 12)}><summary>Which</summary><ul>{"".join(lines)}</ul></details></div>'] if lines else []
     return "\n".join(parts + ([f'<h2>Made by no chapter</h2>\n<div class="note"><p>Tables and figures in <code>figures/{profile}</code> that no notebook of this book saves.</p><ul>{"".join(made)}</ul></div>'] if made else []))
 
-# %% ../nbs/18_book.ipynb #0805bab3
+# %% ../nbs/18_book.ipynb #5cb378b7
 def index_html(
     profile:str,    # such as "mini"
     chapters:list,  # of `Chapter`
@@ -320,7 +323,7 @@ def index_html(
     folder = home() / "figures" / profile
     stray = [p.stem for p in sorted(folder.glob("*.json")) if maker_of(p.stem, chapters) is None]
     title = f"The executed study, profile {profile}"
-    about = f"<p>{len(chapters)} notebooks as they ran, vbg {vbg.__version__}, code version <code>{code_version('figures', 'train')}</code>. Nothing on these pages is typed in: numbers and figures are the outputs of the cells above them.</p>"
+    about = f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('figures', 'train')}</code>. Nothing on these pages is typed in: numbers and figures are the outputs of the cells above them.</p>"
     return page_html(title, "\n".join([f"<h1>{title}</h1>", about, _contents(chapters, stale), _figures(folder, chapters), _absent(profile, missing, stray)]), index=False)
 
 # %% ../nbs/18_book.ipynb #96c0cbc9
