@@ -398,3 +398,7 @@ rule small_collection:
 # All that `make status TARGETS=everything` and the book ask for: what every target of the study makes.
 rule everything:
     input: [file for made in list(workflow.rules) if not list(made.output) and made.name != "collection" for file in made.input]
+
+
+if config.get("look") == "tell":  # read by `vbg.study_run.planned`
+    print(*(f"lost\t{notebook}" for notebook in sorted(LOST)), sep="\n", file=sys.stderr)

@@ -20,18 +20,18 @@ from .runs import RunError
 # %% auto #0
 __all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'planned', 'drawing', 'main']
 
-# %% ../nbs/17a_study_run.ipynb #12130490
+# %% ../nbs/17a_study_run.ipynb #f2fdc56f
 def snakemake_command(
     profile:str,      # such as "mini"
     targets:list,     # rules or files of the Snakefile
     cores:int=1,      # jobs at once
     gpus:int=0,       # GPUs of the machine; with none, as many trainings at once as cores
     options:tuple=(), # more of Snakemake's own
-    look:bool=False,  # nothing may change
+    look:str="",      # "quiet": nothing may change; "tell": and the notebooks whose runs are lost are named
 )->list:              # words of a command
     "The one way in which the study calls Snakemake."
     return [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(home()), "--config", f"profile={profile}",
-            *(["look=1"] if look else []), "--resources", f"gpu={1 if gpus else cores}", "--rerun-incomplete",
+            *([f"look={look}"] if look else []), "--resources", f"gpu={1 if gpus else cores}", "--rerun-incomplete",
             "--rerun-triggers", "input", "params", "mtime", *options, "--cores", str(cores), *targets]
 
 # %% ../nbs/17a_study_run.ipynb #d9a0300e
@@ -82,7 +82,7 @@ def clear_killed(
     for path in notes + dead: shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return notes + dead
 
-# %% ../nbs/17a_study_run.ipynb #4830b5da
+# %% ../nbs/17a_study_run.ipynb #73b8cba4
 @dataclass(frozen=True)
 class Job:
     "One executed notebook of the plan."
@@ -90,14 +90,15 @@ class Job:
     rule: str      # of the Snakefile
     files: tuple   # what else it saves, from `home()` on
     state: str     # "done", "stale" or "missing"
-    why: str       # of a stale one, in Snakemake's words
+    why: str       # of a stale one, in Snakemake's words; of a missing one, if it is there and its runs are not
 
     @property
     def name(self): return Path(self.notebook).stem if "/notebooks/" in self.notebook else self.notebook.removeprefix("runs/").removesuffix(".ipynb")
 
-# %% ../nbs/17a_study_run.ipynb #069c8dcd
+# %% ../nbs/17a_study_run.ipynb #a085d855
 def read_summary(
     text:str,  # of `snakemake --summary`
+    lost=(),   # notebooks whose runs are not all there
 )->list:       # of `Job`
     "The jobs behind a summary. Raises RunError on another format."
     head, *lines = text.strip().splitlines() or [""]
@@ -111,19 +112,20 @@ def read_summary(
         *files, notebook = (row["output_file"] for row in rows)
         state = "missing" if any(row["status"] == "missing" for row in rows) else "done" if rows[-1]["plan"] == "no update" else "stale"
         why = next((row["status"] for row in rows if row["status"] != "ok"), "its inputs are made again") if state == "stale" else ""
+        if notebook in lost and state != "missing": state, why = "missing", "its runs are lost"
         jobs.append(Job(notebook, rows[-1]["rule"], tuple(files), state, why))
         rows = []
     return jobs
 
-# %% ../nbs/17a_study_run.ipynb #33075938
+# %% ../nbs/17a_study_run.ipynb #4290f783
 def planned(
     profile:str,   # such as "mini"
     targets:list,  # rules or files of the Snakefile
 )->list:           # of `Job`, in the order of the Snakefile
     "All jobs of the targets with what is to be said of each; changes nothing and waits for nobody. Raises RunError with Snakemake's message."
-    done = subprocess.run(snakemake_command(profile, targets, options=("--summary", "--nolock"), look=True), cwd=root(), capture_output=True, text=True)
+    done = subprocess.run(snakemake_command(profile, targets, options=("--summary", "--nolock"), look="tell"), cwd=root(), capture_output=True, text=True)
     if done.returncode: raise RunError(f"Snakemake cannot say what is to be done: {done.stderr.strip()[-1500:]}")
-    return read_summary(done.stdout)
+    return read_summary(done.stdout, set(re.findall(r"^lost\t(.+)$", done.stderr, re.M)))
 
 # %% ../nbs/17a_study_run.ipynb #776c006a
 TRAINS = ("data", "train", "gans", "gan_choice", "gan_cost", "loop", "experiment", "language_model", "step_cost", "collection_run")  # rules that train or measure
@@ -149,7 +151,7 @@ def _asked(arguments):
     parser.add_argument("--unlock", action="store_true", help="only clear what a killed run left")
     return parser.parse_args(arguments)
 
-# %% ../nbs/17a_study_run.ipynb #cb657b1b
+# %% ../nbs/17a_study_run.ipynb #4930d7f3
 def main(
     arguments:list=None,  # as on the command line; None for `sys.argv`
 )->int:                   # exit code, where Snakemake does not take over
@@ -166,7 +168,7 @@ def main(
             if cleared: print(f"the last run was cut off: {len(cleared)} of its leftovers removed", file=sys.stderr)
     except RunError as e: print(e, file=sys.stderr); return 1
     if asked.unlock: return 0
-    command = snakemake_command(asked.profile, asked.targets, asked.cores, asked.gpus, options, look=asked.look or asked.draw)
+    command = snakemake_command(asked.profile, asked.targets, asked.cores, asked.gpus, options, look="quiet" if asked.look or asked.draw else "")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     sys.stdout.flush()
     os.execv(command[0], command)
