@@ -24,7 +24,7 @@ from .study_run import planned
 # %% auto #0
 __all__ = ['GROUPS', 'ORDER', 'CSS', 'math_html', 'parameter_table', 'readable', 'json_copy', 'body_html', 'study_name',
            'group_of', 'make_target', 'Chapter', 'read_chapter', 'artefacts_of', 'chapters_of', 'page_html', 'maker_of',
-           'index_html', 'make_book', 'main']
+           'saved_html', 'index_html', 'make_book', 'main']
 
 # %% ../nbs/18_book.ipynb #197cf88c
 def math_html(
@@ -73,7 +73,7 @@ def parameter_table(
     rows = "".join(f"<tr><th scope=\"row\">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{_inline(said.get(name, ''))}</td></tr>" for name, v in own.items())
     return f"<table><caption>Parameters</caption><thead><tr><th>name</th><th>value</th><th>default</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"
 
-# %% ../nbs/18_book.ipynb #73990189
+# %% ../nbs/18_book.ipynb #d59966b9
 def readable(
     notebook,   # of nbformat, executed
     title:str,  # of the chapter
@@ -87,13 +87,13 @@ def readable(
         if kind:
             if "parameters" in kind: cells.append(new_markdown_cell(parameter_table(notebook.cells), id=cell.id))
             continue
-        if cell.cell_type == "code": cell.outputs = [_clean(o, f"{title}: {said}") for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})]
+        if cell.cell_type == "code": cell.outputs = _joined([_clean(o, f"{title}: {said}") for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})])
         cells.append(cell)
     notebook = json_copy(notebook)
     notebook.cells = cells
     return notebook
 
-# %% ../nbs/18_book.ipynb #8be9dca2
+# %% ../nbs/18_book.ipynb #286991e8
 def json_copy(notebook):
     "A deep copy."
     import nbformat
@@ -104,6 +104,14 @@ def _plain_text(markdown, most=160):
     lines = [line for line in markdown.splitlines() if line.strip() and not line.startswith(("#", "|", ">"))] or [line.lstrip("#> ") for line in markdown.splitlines() if line.strip()]
     text = re.sub(r"[`*_$]|\]\([^)]*\)|\[", "", " ".join(lines))
     return re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0][:most].rstrip(" .:;")
+
+def _joined(outputs):
+    "Printed lines that follow each other as one output."
+    made = []
+    for output in outputs:
+        if made and output.output_type == made[-1].output_type == "stream": made[-1].text += output.text
+        else: made.append(output)
+    return made
 
 def _clean(output, alt):
     for kind in ("image/png", "image/jpeg"):
@@ -294,7 +302,20 @@ def maker_of(
     fits = [(len(pattern), c) for c in chapters for pattern in c.made if re.fullmatch(pattern, name)]
     return max(fits, key=lambda fit: fit[0])[1] if fits else None
 
-# %% ../nbs/18_book.ipynb #8561b1f8
+# %% ../nbs/18_book.ipynb #8cac8a5e
+def saved_html(
+    chapter:Chapter,  # whose figures are asked for
+    chapters:list,    # of the book
+    folder:Path,      # `figures/<profile>`
+)->str:               # HTML; empty where the cells show images themselves
+    "The figures that a chapter saves and does not show."
+    shows = any(kind.startswith("image/") for c in chapter.notebook.cells for o in c.get("outputs", []) for kind in o.get("data", {}))
+    paths = [] if shows else [p for p in sorted(folder.glob("*.png")) if maker_of(p.stem, chapters) is chapter]
+    images = (f'<figure><img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}" alt="{html.escape(chapter.title)}">'
+              f"<figcaption><code>figures/{folder.name}/{p.name}</code></figcaption></figure>" for p in paths)
+    return f"<h2>Saved</h2>\n{''.join(images)}\n" if paths else ""
+
+# %% ../nbs/18_book.ipynb #8e1fcb70
 def _figures(folder, chapters):
     "Thumbnails of the figures, each with a link to its chapter."
     parts = []
@@ -312,7 +333,7 @@ def _absent(profile, names, stray):
     parts = [f'<h2>Not in this book</h2>\n<div class="note"><p>Not run: {_counted(len(lines), "notebook")}. The command beside each runs it.</p>\n<details{" open" * (len(lines) <= 12)}><summary>Which</summary><ul>{"".join(lines)}</ul></details></div>'] if lines else []
     return "\n".join(parts + ([f'<h2>Made by no chapter</h2>\n<div class="note"><p>Tables and figures in <code>figures/{profile}</code> that no notebook of this book saves.</p><ul>{"".join(made)}</ul></div>'] if made else []))
 
-# %% ../nbs/18_book.ipynb #5cb378b7
+# %% ../nbs/18_book.ipynb #e5e671dc
 def index_html(
     profile:str,    # such as "mini"
     chapters:list,  # of `Chapter`
@@ -323,10 +344,10 @@ def index_html(
     folder = home() / "figures" / profile
     stray = [p.stem for p in sorted(folder.glob("*.json")) if maker_of(p.stem, chapters) is None]
     title = f"The executed study, profile {profile}"
-    about = f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('figures', 'train')}</code>. Nothing on these pages is typed in: numbers and figures are the outputs of the cells above them.</p>"
+    about = f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('figures', 'train')}</code>. Nothing on these pages is typed in: numbers and figures are the outputs of the cells above them, or files that these cells saved.</p>"
     return page_html(title, "\n".join([f"<h1>{title}</h1>", about, _contents(chapters, stale), _figures(folder, chapters), _absent(profile, missing, stray)]), index=False)
 
-# %% ../nbs/18_book.ipynb #96c0cbc9
+# %% ../nbs/18_book.ipynb #035f1d90
 def make_book(
     profile:str,  # such as "mini"
     jobs:list,    # of `vbg.study_run.Job`: what should be there
@@ -341,7 +362,7 @@ def make_book(
         (part / "book.css").write_text(CSS + _highlighting(), encoding="utf-8")
         (part / "index.html").write_text(index_html(profile, chapters, missing, stale), encoding="utf-8")
         for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None]):
-            text = page_html(f"{chapter.title} – vbg, profile {profile}", body_html(chapter.notebook, chapter.title), before, after)
+            text = page_html(f"{chapter.title} – vbg, profile {profile}", body_html(chapter.notebook, chapter.title) + saved_html(chapter, chapters, home() / "figures" / profile), before, after)
             (part / chapter.page).write_text(text, encoding="utf-8")
     return place / "index.html"
 
@@ -349,7 +370,7 @@ def _highlighting():
     from pygments.formatters import HtmlFormatter
     return HtmlFormatter(style="xcode").get_style_defs(".highlight") + "\n.highlight{background:transparent}\n"
 
-# %% ../nbs/18_book.ipynb #f3d5a5a6
+# %% ../nbs/18_book.ipynb #9d8857cd
 def main(
     arguments:list=None,  # as on the command line; None for `sys.argv`
 )->int:                   # exit code
@@ -362,6 +383,6 @@ def main(
     print(index)
     return 0
 
-# %% ../nbs/18_book.ipynb #1fa88adc
+# %% ../nbs/18_book.ipynb #1b8880d5
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
