@@ -26,7 +26,7 @@ __all__ = ['GROUPS', 'ORDER', 'CSS', 'math_html', 'parameter_table', 'readable',
            'group_of', 'make_target', 'Chapter', 'read_chapter', 'artefacts_of', 'chapters_of', 'page_html', 'maker_of',
            'saved_html', 'index_html', 'make_book', 'main']
 
-# %% ../nbs/18_book.ipynb #197cf88c
+# %% ../nbs/18_book.ipynb #ec83b623
 def math_html(
     source:str,          # LaTeX without its dollars
     display:bool=False,  # on a line of its own
@@ -34,14 +34,14 @@ def math_html(
     "An equation without a script."
     body, _, number = re.sub(r"\\tag\{(.*?)\}", "\0\\1", " ".join(source.split())).partition("\0")
     note = f" <span>({html.escape(number.strip())})</span>" if number else ""
-    try: width, height, depth, svg = _set(body.strip())
+    try: width, height, depth, svg = _set(re.sub(r"\\(sqrt|hat|bar|tilde) +(\w)", r"\\\1{\2}", body.strip()))
     except ValueError: made = f"<code>{html.escape(body.strip(), quote=False)}</code>"
     else:
         size = f"width:{width / 10:.3f}em;height:{height / 10:.3f}em;vertical-align:{-depth / 10:.3f}em"
         made = f'<img class="math" alt="{html.escape(body.strip())}" style="{size}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
     return f'<div class="equation">{made}{note}</div>' if display else made + note
 
-# %% ../nbs/18_book.ipynb #9e8f79cf
+# %% ../nbs/18_book.ipynb #ecac6921
 def _set(body):
     "Width, height and depth in points at 10 points, and the SVG. Raises ValueError on what mathtext does not know."
     import matplotlib
@@ -49,7 +49,7 @@ def _set(body):
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser
     font, buffer = FontProperties(size=10, family="DejaVu Serif"), io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "vbg", "svg.fonttype": "path", "mathtext.fontset": "cm"}):
+    with matplotlib.rc_context({"svg.hashsalt": "vbg", "svg.fonttype": "path"}):
         width, height, depth, *_ = MathTextParser("path").parse(f"${body}$", dpi=72, prop=font)
         figure = Figure(figsize=(width / 72, height / 72))
         figure.text(0, depth / height, f"${body}$", fontproperties=font)
