@@ -56,7 +56,7 @@ def _set(body):
         figure.savefig(buffer, dpi=72, format="svg", transparent=True, metadata={"Date": None})
     return width, height, depth, buffer.getvalue()
 
-# %% ../nbs/18_book.ipynb #72a01621
+# %% ../nbs/18_book.ipynb #ee44f268
 def _inline(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 def parameter_table(
@@ -70,10 +70,11 @@ def parameter_table(
     own = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged.source).body}
     said = dict(re.findall(r"^(\w+) *=.*?# *(.*)$", tagged.source, re.M))
     text = lambda v: f"<code>{html.escape(json.dumps(v, ensure_ascii=False), quote=False)}</code>"
-    rows = "".join(f"<tr><th scope=\"row\">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{_inline(said.get(name, ''))}</td></tr>" for name, v in own.items())
+    rows = "".join(f'<tr><th scope="row">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{_inline(said.get(name, ""))}</td></tr>'
+                   for name, v in own.items())
     return f"<table><caption>Parameters</caption><thead><tr><th>name</th><th>value</th><th>default</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"
 
-# %% ../nbs/18_book.ipynb #d59966b9
+# %% ../nbs/18_book.ipynb #7e16a63f
 def readable(
     notebook,   # of nbformat, executed
     title:str,  # of the chapter
@@ -87,13 +88,15 @@ def readable(
         if kind:
             if "parameters" in kind: cells.append(new_markdown_cell(parameter_table(notebook.cells), id=cell.id))
             continue
-        if cell.cell_type == "code": cell.outputs = _joined([_clean(o, f"{title}: {said}") for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})])
+        if cell.cell_type == "code":
+            told = [o for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})]
+            cell.outputs = _joined([_clean(o, f"{title}: {said}") for o in told])
         cells.append(cell)
     notebook = json_copy(notebook)
     notebook.cells = cells
     return notebook
 
-# %% ../nbs/18_book.ipynb #286991e8
+# %% ../nbs/18_book.ipynb #27448032
 def json_copy(notebook):
     "A deep copy."
     import nbformat
@@ -101,7 +104,8 @@ def json_copy(notebook):
 
 def _plain_text(markdown, most=160):
     "The first sentence of a text, without marks."
-    lines = [line for line in markdown.splitlines() if line.strip() and not line.startswith(("#", "|", ">"))] or [line.lstrip("#> ") for line in markdown.splitlines() if line.strip()]
+    there = [line for line in markdown.splitlines() if line.strip()]
+    lines = [line for line in there if not line.startswith(("#", "|", ">"))] or [line.lstrip("#> ") for line in there]
     text = re.sub(r"[`*_$]|\]\([^)]*\)|\[", "", " ".join(lines))
     return re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0][:most].rstrip(" .:;")
 
@@ -154,7 +158,7 @@ def body_html(
     heading = f"<h1>{html.escape(title)}</h1>"  # tells the data set and the seed too
     return re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S) if "<h1>" in made else f"{heading}\n{made}"
 
-# %% ../nbs/18_book.ipynb #a5d72d3d
+# %% ../nbs/18_book.ipynb #87bf2fcb
 GROUPS = {  # title -> how its study notebooks begin, and the make target that runs them
     "Data": (("data", "label_leaks"), "reproduce"),
     "Tables": (("table", "summary", "model_cost"), "reproduce"),
@@ -174,7 +178,12 @@ def study_name(
     known = [p.stem for folder in ("study", "beyond") for p in (root() / "nbs" / folder).glob("*.ipynb")]
     return max((k for k in known if name == k or name.startswith(f"{k}-")), key=len, default=name)
 
-def group_of(name): return next(title for title, (begin, _) in GROUPS.items() if study_name(name) in begin or study_name(name).startswith(tuple(b for b in begin if b.endswith("_") or b in ("table", "fig", "loop", ""))))
+def group_of(
+    name:str,  # of an executed notebook
+)->str:        # a key of `GROUPS`
+    "A beginning fits whole names; one that ends in `_`, and a few more, fit every name that begins with it."
+    stem, open_ended = study_name(name), ("gan_", "loop", "table", "fig", "")
+    return next(group for group, (begin, _) in GROUPS.items() if stem in begin or stem.startswith(tuple(b for b in begin if b in open_ended)))
 
 def make_target(name): return _OWN_TARGET.get(study_name(name), GROUPS[group_of(name)][1])
 
@@ -264,7 +273,7 @@ def page_html(
             f'<title>{html.escape(title)}</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="book.css">\n</head>\n<body>\n<a class="skip" href="#main">To the text</a>\n'
             f'<header>{above}</header>\n<main id="main">\n{body}\n</main>\n<footer>{below}</footer>\n</body>\n</html>\n')
 
-# %% ../nbs/18_book.ipynb #d5f0d646
+# %% ../nbs/18_book.ipynb #5ca8c6d8
 def _counted(n, what): return f"{n} {what}{'s' * (n != 1)}"
 
 def _line(chapter, stale):
@@ -277,10 +286,10 @@ def _contents(chapters, stale):
     parts = []
     for group in ORDER:
         there = [c for c in chapters if group_of(c.name) == group]
-        items = "\n".join(_line(c, stale) for c in there)
         if not there: continue
-        if group == "Training logs": parts.append(f"<h2>{group}</h2>\n<details><summary>{_counted(len(there), 'notebook')}</summary>\n<ul class=\"list\">\n{items}\n</ul></details>")
-        else: parts.append(f"<h2>{group}</h2>\n<ul class=\"list\">\n{items}\n</ul>")
+        items = '<ul class="list">\n' + "\n".join(_line(c, stale) for c in there) + "\n</ul>"
+        if group == "Training logs": items = f"<details><summary>{_counted(len(there), 'notebook')}</summary>\n{items}</details>"
+        parts.append(f"<h2>{group}</h2>\n{items}")
     return "\n".join(parts)
 
 # %% ../nbs/18_book.ipynb #618cc7b6
@@ -315,7 +324,7 @@ def saved_html(
               f"<figcaption><code>figures/{folder.name}/{p.name}</code></figcaption></figure>" for p in paths)
     return f"<h2>Saved</h2>\n{''.join(images)}\n" if paths else ""
 
-# %% ../nbs/18_book.ipynb #8e1fcb70
+# %% ../nbs/18_book.ipynb #1c6a4ddb
 def _figures(folder, chapters):
     "Thumbnails of the figures, each with a link to its chapter."
     parts = []
@@ -330,10 +339,14 @@ def _absent(profile, names, stray):
     "What is not in the book, and what no chapter made."
     lines = [f"<li><code>{name}</code>: <code>make {make_target(name)} PROFILE={profile}</code></li>" for name in names]
     made = [f"<li><code>{name}</code></li>" for name in stray]
-    parts = [f'<h2>Not in this book</h2>\n<div class="note"><p>Not run: {_counted(len(lines), "notebook")}. The command beside each runs it.</p>\n<details{" open" * (len(lines) <= 12)}><summary>Which</summary><ul>{"".join(lines)}</ul></details></div>'] if lines else []
-    return "\n".join(parts + ([f'<h2>Made by no chapter</h2>\n<div class="note"><p>Tables and figures in <code>figures/{profile}</code> that no notebook of this book saves.</p><ul>{"".join(made)}</ul></div>'] if made else []))
+    parts = []
+    if lines: parts.append(f'<h2>Not in this book</h2>\n<div class="note"><p>Not run: {_counted(len(lines), "notebook")}. The command beside each runs it.</p>\n'
+                           f'<details{" open" * (len(lines) <= 12)}><summary>Which</summary><ul>{"".join(lines)}</ul></details></div>')
+    if made: parts.append(f'<h2>Made by no chapter</h2>\n<div class="note"><p>Tables and figures in <code>figures/{profile}</code> '
+                          f'that no notebook of this book saves.</p><ul>{"".join(made)}</ul></div>')
+    return "\n".join(parts)
 
-# %% ../nbs/18_book.ipynb #e5e671dc
+# %% ../nbs/18_book.ipynb #086b4ee5
 def index_html(
     profile:str,    # such as "mini"
     chapters:list,  # of `Chapter`
@@ -344,10 +357,12 @@ def index_html(
     folder = home() / "figures" / profile
     stray = [p.stem for p in sorted(folder.glob("*.json")) if maker_of(p.stem, chapters) is None]
     title = f"The executed study, profile {profile}"
-    about = f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('figures', 'train')}</code>. Nothing on these pages is typed in: numbers and figures are the outputs of the cells above them, or files that these cells saved.</p>"
-    return page_html(title, "\n".join([f"<h1>{title}</h1>", about, _contents(chapters, stale), _figures(folder, chapters), _absent(profile, missing, stray)]), index=False)
+    about = (f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('figures', 'train')}</code>. "
+             "Nothing on these pages is typed in: numbers and figures are the outputs of the cells above them, or files that these cells saved.</p>")
+    contents = [f"<h1>{title}</h1>", about, _contents(chapters, stale), _figures(folder, chapters), _absent(profile, missing, stray)]
+    return page_html(title, "\n".join(contents), index=False)
 
-# %% ../nbs/18_book.ipynb #035f1d90
+# %% ../nbs/18_book.ipynb #e2a751e2
 def make_book(
     profile:str,  # such as "mini"
     jobs:list,    # of `vbg.study_run.Job`: what should be there
@@ -362,8 +377,8 @@ def make_book(
         (part / "book.css").write_text(CSS + _highlighting(), encoding="utf-8")
         (part / "index.html").write_text(index_html(profile, chapters, missing, stale), encoding="utf-8")
         for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None]):
-            text = page_html(f"{chapter.title} – vbg, profile {profile}", body_html(chapter.notebook, chapter.title) + saved_html(chapter, chapters, home() / "figures" / profile), before, after)
-            (part / chapter.page).write_text(text, encoding="utf-8")
+            body = body_html(chapter.notebook, chapter.title) + saved_html(chapter, chapters, home() / "figures" / profile)
+            (part / chapter.page).write_text(page_html(f"{chapter.title} – vbg, profile {profile}", body, before, after), encoding="utf-8")
     return place / "index.html"
 
 def _highlighting():

@@ -127,7 +127,7 @@ def planned(
     if done.returncode: raise RunError(f"Snakemake cannot say what is to be done: {done.stderr.strip()[-1500:]}")
     return read_summary(done.stdout, set(re.findall(r"^lost\t(.+)$", done.stderr, re.M)))
 
-# %% ../nbs/17a_study_run.ipynb #776c006a
+# %% ../nbs/17a_study_run.ipynb #03657275
 TRAINS = ("data", "train", "gans", "gan_choice", "gan_cost", "loop", "experiment", "language_model", "step_cost", "collection_run")  # rules that train or measure
 
 def drawing(
@@ -136,7 +136,8 @@ def drawing(
     "The rules that draw. Raises RunError that names the runs they lack."
     rules = sorted({job.rule for job in jobs} - set(TRAINS))
     lost = [job.name for job in jobs if job.rule in TRAINS and job.state == "missing"]
-    if lost: raise RunError(f"{len(lost)} notebook(s) that train were not run: {', '.join(lost)}\nThe make target of these tables runs them, as `make reproduce` does for the study.")
+    if lost: raise RunError(f"{len(lost)} notebook(s) that train were not run: {', '.join(lost)}\n"
+                           "The make target of these tables runs them, as `make reproduce` does for the study.")
     return rules
 
 # %% ../nbs/17a_study_run.ipynb #73727bc9
