@@ -10,11 +10,10 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
-SNAKE    = $(RUN) snakemake --snakefile Snakefile --directory "$${VBG_HOME:-$(CURDIR)}" --config profile=$(PROFILE) \
-           --resources gpu=$(if $(filter 0,$(GPUS)),$(CORES),1) --rerun-incomplete --rerun-triggers input params mtime \
-           --quiet rules progress host reason --cores $(CORES)
+SNAKE    = $(RUN) python -m vbg.study_run --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
+TARGETS ?= all
 
-.PHONY: help install reproduce gan loop-choice scarcity recipe supplement collection status unlock export readme test test-slow
+.PHONY: help install reproduce gan loop-choice scarcity recipe supplement collection figures book status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
 	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside eleven other ways: about two hours"
@@ -23,10 +22,11 @@ help:
 	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
 	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
 	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
-	@echo "make status    [PROFILE=mini]              what a reproduce would still do"
+	@echo "make figures   [PROFILE=mini TARGETS=all]  draw tables and figures again from the runs that are there; trains nothing"
+	@echo "make book      [PROFILE=mini]              the executed notebooks as one HTML book: runs/<profile>/book/index.html"
+	@echo "make status    [PROFILE=mini TARGETS=all]  what is there, what is missing, how long the rest takes"
 	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"
 	@echo "make test-slow                             the test of size: a table of 485,000 rows"
-	@echo "make unlock                                after a crash of the machine, when a run says the folder is locked"
 	@echo "make export | make readme                  after an edit of a notebook | of nbs/index.ipynb"
 
 # ---- environment: one pinned set of versions, installed once
@@ -70,9 +70,16 @@ collection: .venv/.pretrained
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
 	touch $@
 
-status: install
-	@$(SNAKE) --dry-run all
+figures: install
+	@$(SNAKE) --draw $(TARGETS)
 
+book: install
+	@$(RUN) python -m vbg.book --profile $(PROFILE)
+
+status: install
+	@$(RUN) python -m vbg.status --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS) $(TARGETS)
+
+# A run clears by itself what a killed one left; this does only that.
 unlock: install
 	@$(SNAKE) --unlock
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from vbg import runs
 from vbg.config import TABLE3_MODELS, TABLE4_MODELS, home, profile as read_profile, root
-from vbg.generated import GENERATED
 from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.runs import FILES
 
@@ -68,7 +67,7 @@ def papermill(name, **parameters):
 
 
 NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
-
+LOOK = workflow.dryrun or "look" in config  # nothing may change: `make status`, `make figures`
 LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
 
 
@@ -77,12 +76,12 @@ def forget_if_lost(notebook, *files):
     if all(Path(file).exists() for file in files):
         return
     LOST.add(notebook)
-    if workflow.is_main_process and not workflow.dryrun:
+    if workflow.is_main_process and not LOOK:
         Path(notebook).unlink(missing_ok=True)
 
 
 def lost(notebook):
-    return " lost" if workflow.dryrun and notebook in LOST else ""
+    return " lost" if LOOK and notebook in LOST else ""
 
 
 def run_files(store, dataset, models, seeds):
@@ -145,6 +144,8 @@ for experiment, asked in EXPERIMENTS.items():
         row = ROWS.setdefault(experiment_store(NAME, experiment, change), dict(
             overrides=experiment_overrides(NAME, experiment, change), models=[], datasets=[], splits=list(asked.splits),
             seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change == "adapted"))
+        row["splits"] += [split for split in asked.splits if split not in row["splits"]]
+        row["seeds"] = sorted({*row["seeds"], *(asked.seeds or PROFILE.seeds)})
         row["models"] += [model for model in asked.models if model not in row["models"]]
         row["datasets"] += [name for name in asked.datasets or DATASETS if name in DATASETS and name not in row["datasets"]]
 ROWS.pop(NAME, None)  # a row that is the study itself
@@ -173,7 +174,7 @@ MORE_FILES = {"loop_choice": [], "gan_scarcity": [f"gan_scarcity.{kind}" for kin
 
 def gan_notebooks(dataset, overrides):
     "The notebooks that train the GANs which a row of an experiment reads."
-    if overrides.get("balance", {}).get("kind") not in GENERATED:
+    if not overrides.get("balance", {}).get("kind", "").startswith(("gan", "loop")):  # `vbg.generated.GENERATED`, whose import takes seconds
         return []
     asked, chosen = overrides["balance"], overrides["balance"].get("gan")
     conditioning, scarce = overrides.get("gan", {}).get("conditioning", PROFILE.gan["conditioning"]), asked.get("scarce_items") or 0
@@ -401,3 +402,12 @@ rule small_collection:
         data=json.dumps(collection_data(FOLDER, 0, 0, COLUMNS)),
         tables=Path(TABLES).name
     shell: papermill("small_collection", tables="{params.tables}", data="{params.data}").replace(f"-p profile {NAME} ", "")
+
+
+# All that `make status TARGETS=everything` and the book ask for: what every target of the study makes.
+rule everything:
+    input: [file for made in list(workflow.rules) if not list(made.output) and made.name != "collection" for file in made.input]
+
+
+if config.get("look") == "tell":  # read by `vbg.study_run.planned`
+    print(*(f"lost\t{notebook}" for notebook in sorted(LOST)), sep="\n", file=sys.stderr)
