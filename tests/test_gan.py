@@ -157,28 +157,33 @@ def test_saturating_and_non_saturating_training_differ(whole):
     assert not torch.equal(*ends)
 
 
-def test_every_variant_with_a_gan_runs_the_loop_and_every_other_kind_adds_its_items(tmp_path, monkeypatch):
-    from vbg.config import VARIANTS
+def test_vbg_runs_the_loop_its_ablations_learn_its_pairs_and_every_other_kind_adds_its_items(tmp_path, monkeypatch):
+    from vbg.config import FUSION_ABLATIONS, VARIANTS
     from vbg.gan_jobs import train_gans
     from vbg.train import train_runs
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     short = {"gan": dict(epochs=1, gans=(0,), text=SETTINGS.gan["text"] | dict(epochs=1), per_class=4)}
-    models = [name for name, variant in VARIANTS.items() if variant.gan]
+    models = [*(name for name, variant in VARIANTS.items() if variant.gan), *FUSION_ABLATIONS]
     with pytest.raises(RunError, match="study/gan.ipynb"):
         train_runs("smoke", "met", models=models[:1], seeds=[0], overrides=short, splits=["validation"])
     train_gans("smoke", "met", [0], overrides=short)
     runs = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])
-    for run in runs:
-        record = run.info["loop"][0]
-        assert sum(record["quotas"]) == SETTINGS.loop["pairs"] and record["gan_epochs"] == 2
-        assert record["made"] >= sum(record["kept"]) and set(record["refused"]) == {"discriminator", "class", "attributes", "classifier", "memorised"}
-        assert (run.folder / "loop.npz").exists()
+    first, record = runs[0], runs[0].info["loop"][0]
+    assert first.model == "vbg" and sum(record["quotas"]) == SETTINGS.loop["pairs"] and record["gan_epochs"] == 2
+    assert record["made"] >= sum(record["kept"]) and set(record["refused"]) == {"discriminator", "class", "attributes", "classifier", "memorised"}
+    assert (first.folder / "loop.npz").exists()
+    pairs = np.load(first.folder / "pairs.npz", allow_pickle=False)
+    assert len(pairs["label"]) == sum(record["kept"]) == runs[1].info["joined"][-1][1]
+    assert [run.info["pairs_of"] for run in runs[1:]] == ["vbg"] * (len(models) - 1) and len({run.info["inputs"]["pairs"] for run in runs[1:]}) == 1
+    assert {run.info["inputs"]["settings"]["fusion"]["kind"] for run in runs} == {"bidirectional", "concatenation", "fixed_gate"}
+    with pytest.raises(RunError, match="train model 'vbg'"):
+        train_runs("smoke", "met", models="without_vit", seeds=[1], overrides=short, splits=["validation"])
     again = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])
     assert [r.info["written"] for r in again] == [r.info["written"] for r in runs]
     asked = short | {"balance": dict(kind="loop_oversampling"), "train": dict(items_per_epoch="real")}
     run, = train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, splits=["validation"], store="smoke-both")
     assert len(run.info["loop"]) == 1 and run.info["gan"] == 0
-    for kind in GENERATED[:-2]:
+    for kind in GENERATED[:4]:
         asked = short | {"balance": dict(kind=kind), "train": dict(items_per_epoch="real")}
         run, = train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, splits=["validation"], store=f"smoke-{kind}")
         note = run.info["generated"]
