@@ -35,6 +35,7 @@ RECIPES = {
     "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
     "no token masking": {"train": dict(token_masking=0.0)},
     "linear patch embedding": {"vision": dict(stem="linear")},
+    "24 epochs": {"train": dict(epochs=24)},
 }
 
 # %% ../nbs/00a_plan.ipynb #4e093aef
