@@ -133,7 +133,7 @@ def test_missing_runs_are_named_with_the_command():
     assert str(error.value).splitlines()[1:] == ["  as in the profile: no run of coco, without_vit_gan, seeds [1]"]
     with pytest.raises(RunError, match="`make recipe` makes it"):
         E.experiment_runs("mini", "recipe")
-    with pytest.raises(ValueError, match="no experiment 'fusions'; there are balance, loop_choice, scarcity, recipe, "):
+    with pytest.raises(ValueError, match="no experiment 'fusions'; there are rate, balance, loop_choice, scarcity, missing, recipe, "):
         E.experiment_runs("mini", "fusions")
 
 
@@ -154,9 +154,9 @@ def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced
     (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
     (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
     (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
-    (dict(overrides={"train": dict(epochs=1, learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
-    (dict(overrides={"train": dict(epochs=2), "text": dict(activation="relu")}), "settings.train.epochs 2, expected 1"),
-    (dict(overrides={"train": dict(epochs=1)}), "settings.text.activation gelu, expected relu")])
+    (dict(overrides={"train": dict(learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
+    (dict(overrides={"train": dict(epochs=1), "text": dict(activation="relu")}), "settings.train.epochs 1, expected 2"),
+    (dict(overrides={}), "settings.text.activation gelu, expected relu")])
 def test_rows_that_differ_in_more_than_their_change_are_refused(change, said):
     fill("departures_text")
     E.experiment_runs("smoke", "departures_text")
@@ -184,11 +184,11 @@ def test_an_adapted_row_may_start_from_other_weights_only_where_its_change_says_
         E.experiment_runs("smoke", "adaptation")
 
 
-def test_the_recipe_search_reads_the_studys_own_run_and_one_split():
+def test_the_recipe_search_reads_shared_runs_and_one_split():
     fill("recipe")
     made_up("recipe", "as in the profile", "met", splits=("validation", "test", "balanced"))
     runs = E.experiment_runs("smoke", "recipe")
-    assert [made[0].profile for made in runs.values()][:2] == ["smoke", "smoke-recipe-learning-rate-5e-4"]
+    assert [made[0].profile for made in runs.values()][:2] == ["smoke-plain", "smoke-recipe-learning-rate-5e-4"]
     assert {len(made) for made in runs.values()} == {2}
 
 
@@ -310,8 +310,9 @@ def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store,
     assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(
         [f"gan_scarcity.{k}" for k in ("png", "pdf", "json")] + [f"gan_scarcity_numbers.{k}" for k in ("csv", "md", "tex", "json")])
     saved = pd.read_csv(store / "figures/smoke/gan_scarcity_numbers.csv")
-    assert len(saved) == 2 * 12 * 2 and set(saved.seeds) == {2}
-    means = saved[saved.dataset == "met"].groupby("way")["mean"].mean()
+    assert len(saved) == 2 * 12 and set(saved.seeds) == {2}
+    part = saved[saved["data set"] == "MET, rendered"]
+    means = part["macro-F1, %"].str.split(" ").str[0].astype(float).groupby(part.way).mean()
     assert means["nothing"] < means["oversampling"] < means["GAN pairs"]
 
 
