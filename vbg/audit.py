@@ -224,7 +224,8 @@ def seconds(
 def _gan_seconds(e, run):
     "Seconds that the run's GAN took to train, or None where that is not known."
     if run.info.get("gan") is None: return None
-    kind = "-".join(filter(None, (e.settings.gan["variant"], e.settings.gan["conditioning"], e.settings.gan["loss"] * (e.settings.gan["loss"] != "non_saturating"))))
+    kind = "-".join(filter(None, (e.settings.gan["variant"], e.settings.gan["conditioning"],
+            e.settings.gan["loss"] * (e.settings.gan["loss"] != "non_saturating"))))
     file = home() / "runs" / e.settings.name / "gan" / run.dataset / kind / f"gan{run.info['gan']}" / "gan.json"
     return sum(row["seconds"] for row in json.loads(file.read_text(encoding="utf-8"))["history"]) if file.exists() else None
 
@@ -262,7 +263,8 @@ def look_inside(
     test = sets["natural"].select("test")
     test = test.take(np.sort(np.random.default_rng(42).permutation(len(test))[:items]))
     for run in runs:
-        model = build_model(settings, run.model, num_classes=test.num_classes, vocab_size=len(tokenizer), metadata_sizes=tuple(len(v) + 1 for v in known.values()))
+        model = build_model(settings, run.model, num_classes=test.num_classes, vocab_size=len(tokenizer),
+                metadata_sizes=tuple(len(v) + 1 for v in known.values()))
         found.append(_features(load_weights(model, run.folder / "model.safetensors"), test))
     seen = np.mean([f[2] for f in found], axis=0)
     return dict(fig8=same_place(found, test.label), fig7=on_object(seen, _masks(settings.data[dataset], test.ids)), items=len(test), seeds=len(runs))
@@ -394,14 +396,18 @@ def _data_rows(e):
     for row in paper_table("table1").to_dict("records"):
         card, dataset = e.cards[row["dataset"]], row["dataset"]
         texts = sorted(card["texts_per_item"], key=int)
-        ours = dict(images=card["items"], classes=len(card["classes"]) if e.rendered(dataset) or dataset != "coco" else len(coco_categories()), texts=int(texts[-1]))
+        ours = dict(images=card["items"], classes=len(card["classes"]) if e.rendered(dataset) or dataset != "coco" else len(coco_categories()),
+                texts=int(texts[-1]))
         for what, head in (("images", "number of images"), ("classes", "number of categories"), ("texts", "texts of an image")):
             enough = int(row[what].rstrip("+").replace(",", "")) if row[what][0].isdigit() else 1
             held = ours[what] >= enough if row[what].endswith("+") or enough == 1 else ours[what] == enough
             found = (Verdict("needs the real data", "counted on rendered items") if e.rendered(dataset)
-                     else Verdict(VERDICTS[not held], "counted from the data card" if (dataset, what) != ("coco", "classes") else "categories of the published files"))
-            yield [f"table1-{dataset}-{what}", "table1", "Table 1", f"{head}, {DATASETS[dataset]}", *Finding(row[what], f"{ours[what]:,}", f"{card['items']:,} items", *found, e.title(dataset))]
+                     else Verdict(VERDICTS[not held], "counted from the data card" if (dataset, what) != ("coco",
+                             "classes") else "categories of the published files"))
+            yield [f"table1-{dataset}-{what}", "table1", "Table 1", f"{head}, {DATASETS[dataset]}", *Finding(row[what], f"{ours[what]:,}",
+                    f"{card['items']:,} items", *found, e.title(dataset))]
 
+# %% ../nbs/17_audit.ipynb #2726c540
 def _held(path, settings=None):
     "A setting of the profile `paper`, by its path."
     section, name = path.split(".")
@@ -447,14 +453,17 @@ _COMPARISON = [
     Claim("first", "comparison", "Abstract; Results analysis; Conclusion", "VBG is first in all five metrics", _BOTH),
     Claim("order3", "comparison", "Table 3", "the order of the nine models by accuracy", _BOTH),
     Claim("second", "comparison", "Results analysis", "Inception-V3 is the second-best on the MET"),
-    Claim("how-many", "comparison", "Caption of Table 3; Conclusion; Baseline model selection", "six other models are compared (caption, conclusion); eight (selection)"),
+    Claim("how-many", "comparison", "Caption of Table 3; Conclusion; Baseline model selection",
+            "six other models are compared (caption, conclusion); eight (selection)"),
     Claim("same-hours", "comparison", "Tables 1, 3, 4", "training takes the same hours on both sets, of which one is 3.3 times as large"),
     Claim("similar-time", "comparison", "Results analysis", "VBG and SqueezeNet train in similar time"),
     Claim("long-time", "comparison", "Abstract; Ablation experiments; Conclusion", "the training time of VBG is long"),
-    *(Claim(f"faster-{m}", "comparison", "Results analysis; Table 3", f"VBG trains in less time than {PAPER_MODELS[m]}", _BOTH) for m in ("swin", "inception", "resnet")),
+    *(Claim(f"faster-{m}", "comparison", "Results analysis; Table 3", f"VBG trains in less time than {PAPER_MODELS[m]}", _BOTH) for m in ("swin",
+            "inception", "resnet")),
     Claim("similar-classes", "comparison", "Results analysis; Confusion matrix; Conclusion", "classes of MS COCO that look alike are told apart", ("coco",)),
 ]
-_MARGINS = [("met", "accuracy", "swin", 3), ("met", "accuracy", "inception", 4), ("met", "f1", "swin", 5), ("met", "f1", "resnet", 10), ("met", "map", "swin", .04),
+_MARGINS = [("met", "accuracy", "swin", 3), ("met", "accuracy", "inception", 4), ("met", "f1", "swin", 5), ("met", "f1", "resnet", 10), ("met", "map",
+        "swin", .04),
             ("met", "map", "inception", .06), ("coco", "accuracy", "swin", 4), ("coco", "accuracy", "densenet", 7), ("coco", "auc", "swin", .02),
             ("coco", "auc", "densenet", .06), ("coco", "accuracy", "squeezenet", 11), ("coco", "f1", "squeezenet", 14)]
 _COMPARISON += [Claim(f"margin-{metric}-{m}", "comparison", "Results analysis; Table 3", f"VBG is above {PAPER_MODELS[m]} in {_METRIC[metric]}", (d,))
@@ -489,7 +498,8 @@ _FIGURES = [
     Claim("fig6-animals", "figures", "Fig. 6; Confusion matrix", "Animals and Buildings are at times taken for Crafts", ("met",)),
     Claim("fig6-person", "figures", "Fig. 6; Confusion matrix", "Person, Animal and Furniture are hardly ever misclassified", ("coco",)),
     Claim("fig6-music", "figures", "Fig. 6; Confusion matrix", "the errors lie in classes such as Technology and Music", ("coco",)),
-    Claim("fig7-people", "figures", "Fig. 7; Visualization results", "heat lies on faces and hands of paintings, on faces and the form of sculptures", ("met",)),
+    Claim("fig7-people", "figures", "Fig. 7; Visualization results", "heat lies on faces and hands of paintings, on faces and the form of sculptures",
+            ("met",)),
     Claim("fig7-object", "figures", "Fig. 7; Visualization results", "attention lies on the key parts of the image", _BOTH),
     Claim("fig8", "figures", "Fig. 8; Visualization results", "image and text features of a category lie together", _BOTH),
 ]
@@ -511,7 +521,8 @@ def _checked(check, paper):
         def judge(e, dataset):
             said, found = check(), function(e, dataset)
             if said["verdict"] != CONTRADICTS: return found._replace(paper=paper)
-            return found._replace(paper=paper, verdict=CONTRADICTS, reason=f"its tables say: {said['its tables say']}", data=f"{OWN}; ours: {found.data}", command=_CONTRADICTIONS)
+            return found._replace(paper=paper, verdict=CONTRADICTS, reason=f"its tables say: {said['its tables say']}",
+                    data=f"{OWN}; ours: {found.data}", command=_CONTRADICTIONS)
         return judge
     return wrap
 
@@ -533,7 +544,8 @@ def _sign(e, dataset, first, second, paper, printed=1, metric="accuracy"):
     gap = difference(e, dataset, first, second, metric)
     found = verdict_sign(gap.low, gap.high, printed)
     side = "above zero" if gap.low > 0 else "below zero" if gap.high < 0 else "not told from zero"
-    return _said(e, dataset, paper, _text(gap, metric, signed=True), found.verdict == VERDICTS[0], f"the interval of {PAPER_MODELS.get(first, first)} minus {PAPER_MODELS.get(second, 'concatenation')} is {side}")
+    return _said(e, dataset, paper, _text(gap, metric, signed=True), found.verdict == VERDICTS[0],
+            f"the interval of {PAPER_MODELS.get(first, first)} minus {PAPER_MODELS.get(second, 'concatenation')} is {side}")
 
 def _printed(table, dataset, model, metric="accuracy"):
     return _cells(paper_table(table), metric, 100 if metric in ("accuracy", "f1", "recall") else 1)[dataset][model]
@@ -546,7 +558,8 @@ def _setting_judge(name):
     def judge(e, dataset):
         held = _held(path)
         holds = held == printed if printed < 1 else held >= printed
-        return Finding(f"{printed:,g}" + "+" * (printed >= 1), f"{held:,g}", "1 profile", VERDICTS[not holds], f"{path} of the profile is {held:g}", "profile paper", _SETTINGS_OF)
+        return Finding(f"{printed:,g}" + "+" * (printed >= 1), f"{held:,g}", "1 profile", VERDICTS[not holds], f"{path} of the profile is {held:g}",
+                "profile paper", _SETTINGS_OF)
     return judge
 
 JUDGES.update({name: _setting_judge(name) for name in _SETTINGS})
@@ -558,7 +571,8 @@ def _layers(e, dataset):
     from vbg.gan import ImageDiscriminator, ImageGenerator
     sizes = dict(image_size=32, channels=1, num_rows=1, num_words=1)
     up, down = len(ImageGenerator(**sizes).transposed), len(ImageDiscriminator(**sizes, num_classes=2).convolutions)
-    return Finding("4 and 4", f"{up} and {down}", "1 network", VERDICTS[(up, down) != (4, 4)], "counted in vbg.gan", "code", "nbdev_test --path nbs/09_gan.ipynb")
+    return Finding("4 and 4", f"{up} and {down}", "1 network", VERDICTS[(up, down) != (4, 4)], "counted in vbg.gan", "code",
+            "nbdev_test --path nbs/09_gan.ipynb")
 
 NICHE = ((0, 49), (50, 200))  # items of a niche category: Overall of VBG model, GAN module
 
@@ -567,9 +581,11 @@ def _niche(e, dataset):
     "Two ranges for one thing."
     (a, b), (c, d) = NICHE
     apart = b < c or d < a
-    found = Finding(f"fewer than {b + 1}; {c} to {d}", "–", "2 passages", CONTRADICTS, "no number lies in both ranges", "the paper's own text", "python -c \"from vbg.audit import NICHE; print(NICHE)\"")
+    found = Finding(f"fewer than {b + 1}; {c} to {d}", "–", "2 passages", CONTRADICTS, "no number lies in both ranges", "the paper's own text",
+            "python -c \"from vbg.audit import NICHE; print(NICHE)\"")
     return found if apart else _real(e, "met", found.paper, "the two ranges meet; how many items there are is a matter of the data")
 
+# %% ../nbs/17_audit.ipynb #113a01f4
 @_judges("split")
 def _split(e, dataset):
     "Shares of the three splits."
@@ -594,7 +610,8 @@ def _fusion_drop(e, d):
     "Size of what fusion adds; Table 4 has no such row."
     gap = difference(e, d, "vbg", FUSION)
     meets = gap.low > 0 and gap.low <= .09 and gap.high >= .05
-    return _said(e, d, "5 to 9 points", _text(gap, "accuracy", signed=True), meets, f"fusion against concatenation: the interval {'meets' if meets else 'does not lie above zero and meet'} 5 to 9 points; Table 4 has no row for it")
+    return _said(e, d, "5 to 9 points", _text(gap, "accuracy", signed=True), meets,
+            f"fusion against concatenation: the interval {'meets' if meets else 'does not lie above zero and meet'} 5 to 9 points; Table 4 has no row for it")
 
 @_judges("gan-over-augmentation")
 def _over_augmentation(e, d):
@@ -671,7 +688,8 @@ def _ratios(e, first, second):
     pairs = {d: (seconds(e, *first(d)), seconds(e, *second(d))) for d in e.datasets}
     return {d: Score(a.mean() / b.mean(), a.min() / b.max(), a.max() / b.min()) for d, (a, b) in pairs.items()}
 
-def _ratio_text(e, ratios): return "; ".join(f"{DATASETS[d] + ': ' if len(ratios) > 1 else ''}{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] times" for d, r in ratios.items())
+def _ratio_text(e, ratios): return "; ".join(f"{DATASETS[d] + ': ' if len(ratios) > 1 else ''}{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] times" for d,
+        r in ratios.items())
 
 @_judges("same-hours")
 @_checked(_same_hours, "16 of 16 rows alike")
@@ -679,27 +697,32 @@ def _same_time(e, _):
     made = {m: seconds(e, "coco", m).mean() / seconds(e, "met", m).mean() for m in PRINTED}
     near = sum(abs(np.log(r)) < np.log(1.1) for r in made.values())
     sizes = {d: e.cards[d]["items"] for d in e.datasets}
-    return _said(e, None, "", f"{near} of {len(made)} models within 10 %; items {sizes['met']:,} and {sizes['coco']:,}", near == len(made), "measured seconds of both sets", _runs(e, "met"))
+    return _said(e, None, "", f"{near} of {len(made)} models within 10 %; items {sizes['met']:,} and {sizes['coco']:,}", near == len(made),
+            "measured seconds of both sets", _runs(e, "met"))
 
 # %% ../nbs/17_audit.ipynb #310b47d4
 @_judges("similar-time")
 @_checked(_similar_time, "12 and 8 h")
 def _as_squeezenet(e, _):
     found = _ratios(e, lambda d: (d, "vbg"), lambda d: (d, "squeezenet"))
-    return _said(e, None, "", _ratio_text(e, found) + f" of SqueezeNet, {_gan_counted(e, 'met')} GAN training", all(r.mean < 1.1 for r in found.values()), "measured seconds", _runs(e, "met"))
+    return _said(e, None, "", _ratio_text(e, found) + f" of SqueezeNet, {_gan_counted(e, 'met')} GAN training",
+            all(r.mean < 1.1 for r in found.values()), "measured seconds", _runs(e, "met"))
 
 @_judges("long-time")
 @_checked(_long_time, "12 h")
 def _longer(e, _):
     slower = {d: sum(seconds(e, d, m).mean() > seconds(e, d, "vbg").mean() for m in _OTHERS) for d in e.datasets}
-    return _said(e, None, "", f"slower than VBG of {len(_OTHERS)}: {_listed(slower)}, {_gan_counted(e, 'met')} GAN training", all(2 * n <= len(_OTHERS) for n in slower.values()), "measured seconds", _runs(e, "met"))
+    return _said(e, None, "", f"slower than VBG of {len(_OTHERS)}: {_listed(slower)}, {_gan_counted(e, 'met')} GAN training",
+            all(2 * n <= len(_OTHERS) for n in slower.values()), "measured seconds", _runs(e, "met"))
 
+# %% ../nbs/17_audit.ipynb #cfe1b024
 def _faster(model):
     "The judge of a ratio of training times."
     def judge(e, d):
         ratio, hours = _ratios(e, lambda s: (s, "vbg"), lambda s: (s, model))[d], _cells(paper_table("table3"), "hours")[d]
         counted = _gan_counted(e, d)
-        return _said(e, d, f"{hours['vbg']:g} and {hours[model]:g} h: {hours['vbg'] / hours[model]:.2f} times", _ratio_text(e, {d: ratio}) + ", range of the seeds",
+        return _said(e, d, f"{hours['vbg']:g} and {hours[model]:g} h: {hours['vbg'] / hours[model]:.2f} times", _ratio_text(e,
+                {d: ratio}) + ", range of the seeds",
                      ratio.high < 1, f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size", _runs(e, d))
     return judge
 
@@ -707,7 +730,8 @@ JUDGES.update({f"faster-{m}": _faster(m) for m in ("swin", "inception", "resnet"
 
 @_judges("similar-classes")
 def _alike(e, d):
-    found = _real(e, d, "overcome (results); errors there (Fig. 6); to be improved (conclusion)", "the classes named, Technology and Music, are not among those of MS COCO")
+    found = _real(e, d, "overcome (results); errors there (Fig. 6); to be improved (conclusion)",
+            "the classes named, Technology and Music, are not among those of MS COCO")
     return found if e.rendered(d) else found._replace(verdict=VERDICTS[1])
 
 # %% ../nbs/17_audit.ipynb #aa67062f
@@ -728,6 +752,7 @@ def _three_drops(e, _):
     meet = sum(g.low > 0 and g.low <= .09 and g.high >= .05 for g in gaps.values())
     return _said(e, None, "", ours, meet == len(gaps), f"{meet} of {len(gaps)} intervals lie above zero and meet 5 to 9 points")
 
+# %% ../nbs/17_audit.ipynb #ba1450d2
 @_judges("gan-size")
 def _gan_size(e, d):
     gap, printed = difference(e, d, "vbg", "without_gan"), _printed("table4", d, "vbg") - _printed("table4", d, "without_gan")
@@ -759,8 +784,10 @@ def _worth(e, _):
     alone = {d: max(difference(e, d, "vbg", m).mean for m in ("without_vit", "without_bert")) for d in e.datasets}
     most = all(gaps[d, "both"].mean > alone[d] for d in e.datasets)
     ours = "; ".join(f"{DATASETS[d]}, beside {k}: {_text(g, 'accuracy', signed=True)}" for (d, k), g in gaps.items())
-    return _said(e, None, "", f"the GAN adds, {ours}", most and all(g.low > 0 for g in gaps.values()), f"the GAN's part is {'' if most else 'not '}the largest of the three")
+    return _said(e, None, "", f"the GAN adds, {ours}", most and all(g.low > 0 for g in gaps.values()),
+            f"the GAN's part is {'' if most else 'not '}the largest of the three")
 
+# %% ../nbs/17_audit.ipynb #b85c0e5f
 _IN_TEXT = [("met", "without_vit", 88, .81), ("met", "without_bert", 89, .82), ("met", "without_gan", 83, .74), ("met", "without_vit_bert", 85, None),
             ("coco", "without_vit", 86, .78), ("coco", "without_bert", 87, .79), ("coco", "without_gan", 80, .72)]
 
@@ -783,15 +810,18 @@ def _cheaper(e, d):
     ours = "; ".join(f"{PAPER_MODELS[m]} {r:.2f}" for m, r in taken.items())
     hours = _cells(paper_table("table4"), "hours")[d]
     printed = [hours[m] / hours["vbg"] for m in _REMOVED]
-    return _said(e, d, f"{min(printed):.2f} to {max(printed):.2f} of the time", ours + " of VBG's", all(r < 1 for r in taken.values()), f"{sum(r < 1 for r in taken.values())} of 6 are shorter; seconds of VBG {_gan_counted(e, d)} its GAN", _runs(e, d))
+    return _said(e, d, f"{min(printed):.2f} to {max(printed):.2f} of the time", ours + " of VBG's", all(r < 1 for r in taken.values()),
+            f"{sum(r < 1 for r in taken.values())} of 6 are shorter; seconds of VBG {_gan_counted(e, d)} its GAN", _runs(e, d))
 
 @_judges("both-modalities")
 def _both_sides(e, d):
     gaps = {m: difference(e, d, "vbg", m) for m in ("without_vit", "without_bert")}
     ours = "; ".join(f"over {'text' if m == 'without_vit' else 'image'} alone {_text(g, 'accuracy', signed=True)}" for m, g in gaps.items())
     printed = [_printed("table4", d, "vbg") - _printed("table4", d, m) for m in gaps]
-    return _said(e, d, "{:g} and {:g} points".format(*printed), ours, all(g.low > 0 for g in gaps.values()), f"{sum(g.low > 0 for g in gaps.values())} of 2 intervals lie above zero")
+    return _said(e, d, "{:g} and {:g} points".format(*printed), ours, all(g.low > 0 for g in gaps.values()),
+            f"{sum(g.low > 0 for g in gaps.values())} of 2 intervals lie above zero")
 
+# %% ../nbs/17_audit.ipynb #68751588
 @_judges("scarce")
 def _scarce(e, d):
     "Recall of the classes with fewer training items than half the mean class."
@@ -801,9 +831,11 @@ def _scarce(e, d):
     runs = e.of(d, "vbg") + e.of(d, "without_gan")
     labels, tables = same_items(runs, split)
     mine, k = np.isin(labels, few), len(e.of(d, "vbg"))
-    gap = Score(*paired_difference(labels[mine], [t[mine] for t in tables[:k]], [t[mine] for t in tables[k:]], ("accuracy",), **e.settings.evaluation).loc["accuracy"][["difference", "low", "high"]])
+    gap = Score(*paired_difference(labels[mine], [t[mine] for t in tables[:k]], [t[mine] for t in tables[k:]], ("accuracy",),
+            **e.settings.evaluation).loc["accuracy"][["difference", "low", "high"]])
     names = [list(e.cards[d]["classes"])[c] for c in few]
-    return _said(e, d, "helps", _text(gap, "accuracy", signed=True), gap.low > 0, f"recall of {', '.join(names)}, VBG minus without GAN, {split} test", f"{k} seeds, {mine.sum()} items")
+    return _said(e, d, "helps", _text(gap, "accuracy", signed=True), gap.low > 0, f"recall of {', '.join(names)}, VBG minus without GAN, {split} test",
+            f"{k} seeds, {mine.sum()} items")
 
 # %% ../nbs/17_audit.ipynb #37415a82
 def settled(
@@ -818,21 +850,26 @@ def _curves(e, d, column):
 
 def _seeds(e, d): return f"{len(e.of(d, 'vbg'))} seeds, {len(_curves(e, d, 'train_loss')[0])} epochs"
 
+# %% ../nbs/17_audit.ipynb #53545d4d
 @_judges("fig5-settles")
 def _settles(e, d):
     "As a share of the schedule."
     losses = _curves(e, d, "train_loss")
     shares, epochs = np.array([settled(loss) / len(loss) for loss in losses]), [settled(loss) for loss in losses]
-    return _said(e, d, "epochs 5 to 10 of 16 or more", f"epoch {np.mean(epochs):.1f} [{min(epochs)}, {max(epochs)}] of {len(losses[0])}: {100 * shares.mean():.0f} % of the schedule",
-                 len(losses[0]) >= 5 and shares.max() <= 10 / 16, f"settled in at most {100 * shares.max():.0f} % of the schedule; 10 of 16 are 62 %", _seeds(e, d))
+    return _said(e, d, "epochs 5 to 10 of 16 or more", f"epoch {np.mean(epochs):.1f} [{min(epochs)}, {max(epochs)}] of {len(losses[0])}: "
+                 f"{100 * shares.mean():.0f} % of the schedule",
+                 len(losses[0]) >= 5 and shares.max() <= 10 / 16, f"settled in at most {100 * shares.max():.0f} % of the schedule; 10 of 16 are 62 %",
+                 _seeds(e, d))
 
 @_judges("fig5-steady")
 def _steady(e, d):
     "Range after epoch 15."
     curves = [c[15:] for c in _curves(e, d, "validation_accuracy")]
-    if min(map(len, curves)) < 2: return _real(e, d, "within 2 %", f"this profile trains {len(_curves(e, d, 'train_loss')[0])} epochs, so nothing follows epoch 15 here", n=_seeds(e, d))
+    if min(map(len, curves)) < 2: return _real(e, d, "within 2 %",
+            f"this profile trains {len(_curves(e, d, 'train_loss')[0])} epochs, so nothing follows epoch 15 here", n=_seeds(e, d))
     spread = np.array([np.ptp(c) for c in curves])
-    return _said(e, d, "within 2 %", f"{100 * spread.mean():.1f} points [{100 * spread.min():.1f}, {100 * spread.max():.1f}] from lowest to highest", spread.max() <= .02,
+    return _said(e, d, "within 2 %", f"{100 * spread.mean():.1f} points [{100 * spread.min():.1f}, {100 * spread.max():.1f}] from lowest to highest",
+            spread.max() <= .02,
                  "validation accuracy, epoch 16 to the last, every seed", _seeds(e, d))
 
 # %% ../nbs/17_audit.ipynb #b0cccafa
@@ -849,7 +886,8 @@ def _variation(e, d):
 def _overfit(e, d):
     "Rise of the validation loss from its lowest to the end."
     rises = np.array([loss[-1] / loss.min() - 1 for loss in _curves(e, d, "validation_loss")])
-    return _said(e, d, "no severe overfitting", f"{100 * rises.mean():.1f} % [{100 * rises.min():.1f}, {100 * rises.max():.1f}] above its lowest at the end", rises.max() <= .1,
+    return _said(e, d, "no severe overfitting", f"{100 * rises.mean():.1f} % [{100 * rises.min():.1f}, {100 * rises.max():.1f}] "
+                 "above its lowest at the end", rises.max() <= .1,
                  "severe is read as a rise of more than 10 % in any seed", _seeds(e, d))
 
 @_judges("fig5-rough")
@@ -857,7 +895,8 @@ def _rough(e, _):
     "Fluctuation: spread of the change from epoch to epoch, against the mean loss."
     rough = {d: np.array([np.std(np.diff(loss)) / loss.mean() for loss in _curves(e, d, "validation_loss")]) for d in ("met", "coco")}
     ours = "; ".join(f"{DATASETS[d]} {100 * v.mean():.1f} % [{100 * v.min():.1f}, {100 * v.max():.1f}]" for d, v in rough.items())
-    return _said(e, None, "MS COCO more", ours, rough["coco"].min() > rough["met"].max(), "spread of the change of the validation loss from epoch to epoch; every seed of MS COCO must exceed every seed of the MET", _seeds(e, "met"))
+    return _said(e, None, "MS COCO more", ours, rough["coco"].min() > rough["met"].max(),
+            "spread of the change of the validation loss from epoch to epoch; every seed of MS COCO must exceed every seed of the MET", _seeds(e, "met"))
 
 # %% ../nbs/17_audit.ipynb #c7eb3308
 def _answers(e, d, named):
@@ -874,36 +913,47 @@ def _confusion(paper, named, into=None, least=None):
         absent = [n for n in (*named, *([into] if into else [])) if n not in names]
         there, n = [n for n in named if n in names], f"{len(answers)} seeds, {len(labels)} items"
         right = f"{100 * np.mean(answers == labels):.1f} % right ({', '.join(there)})" if len(labels) else "–"
-        if e.rendered(d): return _real(e, d, paper, f"this set has no class {', '.join(absent)}" if absent else "a level, on other items here", right, n if len(labels) else "–")
+        if e.rendered(d): return _real(e, d, paper, f"this set has no class {', '.join(absent)}" if absent else "a level, on other items here", right,
+                n if len(labels) else "–")
         if absent: return _said(e, d, paper, right, False, f"no class of this set is called {', '.join(absent)}", n)
         wrong = [names[a] for a, y in zip(answers.ravel(), np.tile(labels, len(answers))) if a != y]
         most = max(set(wrong), key=wrong.count) if wrong else "none"
-        return _said(e, d, paper, f"{right}; errors most often {most}", most == into if into else np.mean(answers == labels) >= least, f"confusion on the test items, {len(wrong)} errors", n)
+        return _said(e, d, paper, f"{right}; errors most often {most}", most == into if into else np.mean(answers == labels) >= least,
+                f"confusion on the test items, {len(wrong)} errors", n)
     return judge
 
 JUDGES |= {"fig6-pure": _confusion("no error", ("painting", "sculpture"), least=1), "fig6-crafts": _confusion("some", ("crafts",), "other"),
-           "fig6-animals": _confusion("a few", ("animals", "buildings"), "crafts"), "fig6-person": _confusion("almost none", ("person", "animal", "furniture"), least=.95),
+           "fig6-animals": _confusion("a few", ("animals", "buildings"), "crafts"), "fig6-person": _confusion("almost none", ("person", "animal",
+           "furniture"), least=.95),
            "fig6-music": _confusion("some", ("technology", "music"), least=0)}
 
-# %% ../nbs/17_audit.ipynb #9a735518
+# %% ../nbs/17_audit.ipynb #89e92583
 @_judges("fig7-people")
-def _people(e, d): return _real(e, d, "faces, hands, form", "the rendered objects have no faces and hands" if e.rendered(d) else "judged on the heat maps of people")
+def _people(e, d):
+    why = "the rendered objects have no faces and hands" if e.rendered(d) else "no masks of faces and hands: look at the heat maps"
+    return _real(e, d, "faces, hands, form", why)
 
 @_judges("fig7-object")
 def _attention(e, d):
     "Attention on the object against its area."
     seen, n = e.looks[d]["fig7"], f"{e.looks[d]['seeds']} seeds, {e.looks[d]['items']} items"
     if seen is None: return _real(e, d, "on key parts", "this set has no masks of the objects", n=n)
+    more = "more" if seen["low"] > 0 else "not more"
     gain = f"{100 * seen['gain']:+.1f} points [{100 * seen['low']:.1f}, {100 * seen['high']:.1f}]"
-    return _said(e, d, "on key parts", f"{100 * seen['mass']:.1f} % of the words' attention on the object, which covers {100 * seen['area']:.1f} %: {gain}", seen["low"] > 0 and seen["mass"] > .5,
-                 f"key part is read as the object: more than half of the attention must lie there, and more than by area (it is {'more' if seen['low'] > 0 else 'not more'}); the telling detail is not judged", n)
+    return _said(e, d, "on key parts", f"{100 * seen['mass']:.1f} % of the words' attention on the object, "
+                 f"which covers {100 * seen['area']:.1f} %: {gain}", seen["low"] > 0 and seen["mass"] > .5,
+                 "key part is read as the object: more than half of the attention must lie there, "
+                 f"and more than by area (it is {more}); the telling detail is not judged", n)
 
 @_judges("fig8")
 def _together(e, d):
     "Nearest class mean of the other modality."
     seen, n = e.looks[d]["fig8"], f"{e.looks[d]['seeds']} seeds, {e.looks[d]['items']} items, {e.looks[d]['fig8']['classes']} classes"
-    return _said(e, d, "together", f"{100 * seen['share']:.0f} % [{100 * seen['low']:.0f}, {100 * seen['high']:.0f}] of the classes find their own class mean in the other modality, by chance {100 * seen['chance']:.0f} %",
-                 seen["low"] > .5, f"together is read as most classes: the interval must lie above 50 % (it is {'above' if seen['low'] > seen['chance'] else 'not above'} chance); cosine of class means before fusion, both ways", n)
+    share = f"{100 * seen['share']:.0f} % [{100 * seen['low']:.0f}, {100 * seen['high']:.0f}]"
+    chance = "above" if seen["low"] > seen["chance"] else "not above"
+    return _said(e, d, "together", f"{share} of the classes find their own class mean in the other modality, by chance {100 * seen['chance']:.0f} %",
+                 seen["low"] > .5, f"together is read as most classes: the interval must lie above 50 % (it is {chance} chance); "
+                 "cosine of class means before fusion, both ways", n)
 
 # %% ../nbs/17_audit.ipynb #e3d9a1d7
 def _complete(profile, settings, runs):
@@ -917,7 +967,8 @@ def _claim_rows(e, claims, judges):
             name = claim.id + (f"-{dataset}" if dataset else "")
             found = judges[claim.id](e, dataset) if claim.id in judges else None
             if found is None or found.verdict not in VERDICTS:
-                raise ValueError(f"claim {name!r} ({claim.where}: {claim.says}) has no verdict: give it a judge in vbg.audit.JUDGES that returns one of {', '.join(VERDICTS)}")
+                raise ValueError(f"claim {name!r} ({claim.where}: {claim.says}) has no verdict: "
+                                 f"give it a judge in vbg.audit.JUDGES that returns one of {', '.join(VERDICTS)}")
             yield [name, claim.group, claim.where, claim.says + (f" ({DATASETS[dataset]})" if dataset else ""), *found]
 
 def _command(e, row):
@@ -931,7 +982,7 @@ def build_ledger(
     claims: tuple = CLAIMS,  # what the text says
     judges: dict = JUDGES,  # claim -> its judge
 ) -> pd.DataFrame:  # columns `COLUMNS`, one row a printed number or claim
-    "Every row with its verdict. Raises ValueError on a claim without one, on an id that comes twice and on runs tested on different items; RunError on a missing run."
+    "Every row with its verdict. Raises ValueError on a claim without one, an id that comes twice, other test items; RunError on a missing run."
     _complete(e.profile, e.settings, e.runs)
     for d in e.datasets: same_items([r for r in e.runs if r.dataset == d], "test")
     rows = [*_data_rows(e), *_setting_rows(e), *_result_rows(e), *_claim_rows(e, claims, judges)]
@@ -1011,7 +1062,8 @@ def audit_markdown(
 ) -> str:  # Markdown
     "The page as text."
     flat = lambda t: t.map(lambda v: str(v).replace("|", "\\|").replace("\n$ ", "; `", 1).replace("\n", " / ") + "`" * ("\n$ " in str(v)))
-    parts = [f"## {title}\n\n{note + chr(10) * 2 if note else ''}{flat(t).to_markdown(index=False, disable_numparse=True)}\n" for title, note, t in audit_sections(table)]
+    parts = [f"## {title}\n\n{note + chr(10) * 2 if note else ''}{flat(t).to_markdown(index=False, disable_numparse=True)}\n" for title, note,
+            t in audit_sections(table)]
     return "\n".join([f"# Audit of the paper, profile {e.profile}\n\n{_note(e)}\n", *parts])
 
 # %% ../nbs/17_audit.ipynb #c608e79a
@@ -1034,17 +1086,25 @@ def _html_table(title, table):
             f'<tbody role="rowgroup">\n' + "\n".join(rows) + "\n</tbody></table>")
 
 # %% ../nbs/17_audit.ipynb #b4be3150
-_CSS = """:root{color-scheme:light}*{box-sizing:border-box}body{margin:0 auto;max-width:76rem;padding:1rem;font:1rem/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff}
-h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.2rem;margin:2.5rem 0 .5rem}p{max-width:46rem}nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;padding:0;list-style:none}
-a{color:#0b4f8a}a:focus{outline:3px solid #0b4f8a}table{border-collapse:collapse;width:100%;font-size:.875rem}caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-th,td{text-align:left;vertical-align:top;padding:.4rem .6rem .4rem 0;border-bottom:1px solid #d0d7de;overflow-wrap:anywhere;font-weight:400}thead th{font-weight:600;border-bottom:2px solid #57606a;overflow-wrap:normal}
-tbody th{font-weight:600}small,code{display:block;color:#424a53;font-size:.8125rem;font-weight:400}code{font-family:ui-monospace,monospace;font-size:.75rem}.c4 th:first-child{width:28%}.c4 td:nth-child(2){width:14%}.c4 td:nth-child(3){width:26%}
-.v0,.v1,.v2,.v3{display:inline-block;padding:.05rem .4rem;border-radius:.25rem;font-weight:600}.v0{color:#0b4a24;background:#dff3e6}.v1{color:#7a1a0e;background:#fbe6e2}.v2{color:#4c2273;background:#f0e6f8}.v3{color:#333b44;background:#e9edf0}
-.n td,.n th{padding-right:.3rem}.n td{font-variant-numeric:tabular-nums;overflow-wrap:normal}
-@media(max-width:52rem){.n thead th+th{writing-mode:vertical-rl;transform:rotate(180deg)}table:not(.n),:not(.n)>tbody,:not(.n)>*>tr,:not(.n)>*>tr>*{display:block;width:auto!important}:not(.n)>thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}:not(.n)>tbody>tr{border-bottom:1px solid #57606a;padding:.6rem 0}
-:not(.n)>tbody>tr>*{border:0;padding:.15rem 0}:not(.n)>tbody>tr>td{display:grid;grid-template-columns:6.5rem 1fr;gap:.5rem}:not(.n)>tbody>tr>td::before{content:attr(data-label);color:#424a53}}
+_CSS = """:root{color-scheme:light}*{box-sizing:border-box}
+body{margin:0 auto;max-width:76rem;padding:1rem;font:1rem/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff}h1{font-size:1.6rem;line-height:1.2}
+h2{font-size:1.2rem;margin:2.5rem 0 .5rem}p{max-width:46rem}nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;padding:0;list-style:none}
+a{color:#0b4f8a}a:focus{outline:3px solid #0b4f8a}table{border-collapse:collapse;width:100%;font-size:.875rem}
+caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+th,td{text-align:left;vertical-align:top;padding:.4rem .6rem .4rem 0;border-bottom:1px solid #d0d7de;overflow-wrap:anywhere;font-weight:400}
+thead th{font-weight:600;border-bottom:2px solid #57606a;overflow-wrap:normal}tbody th{font-weight:600}
+small,code{display:block;color:#424a53;font-size:.8125rem;font-weight:400}code{font-family:ui-monospace,monospace;font-size:.75rem}
+.c4 th:first-child{width:28%}.c4 td:nth-child(2){width:14%}.c4 td:nth-child(3){width:26%}
+.v0,.v1,.v2,.v3{display:inline-block;padding:.05rem .4rem;border-radius:.25rem;font-weight:600}.v0{color:#0b4a24;background:#dff3e6}
+.v1{color:#7a1a0e;background:#fbe6e2}.v2{color:#4c2273;background:#f0e6f8}.v3{color:#333b44;background:#e9edf0}.n td,.n th{padding-right:.3rem}
+.n td{font-variant-numeric:tabular-nums;overflow-wrap:normal}@media(max-width:52rem){.n thead th+th{writing-mode:vertical-rl;transform:rotate(180deg)}
+table:not(.n),:not(.n)>tbody,:not(.n)>*>tr,:not(.n)>*>tr>*{display:block;width:auto!important}
+:not(.n)>thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+:not(.n)>tbody>tr{border-bottom:1px solid #57606a;padding:.6rem 0}:not(.n)>tbody>tr>*{border:0;padding:.15rem 0}
+:not(.n)>tbody>tr>td{display:grid;grid-template-columns:6.5rem 1fr;gap:.5rem}:not(.n)>tbody>tr>td::before{content:attr(data-label);color:#424a53}}
 @media print{nav{display:none}tr{break-inside:avoid}}"""
 
+# %% ../nbs/17_audit.ipynb #2add53fe
 def audit_html(
     table: pd.DataFrame,  # from `build_ledger`
     e: Evidence,  # what it was built from
@@ -1052,10 +1112,13 @@ def audit_html(
     "The page for a browser, wide or narrow."
     title, made = f"Audit of the paper, profile {e.profile}", audit_sections(table)
     links = "".join(f'<li><a href="#s{k}">{html.escape(name)}</a></li>' for k, (name, *_) in enumerate(made))
-    body = "\n".join(f'<section aria-labelledby="s{k}"><h2 id="s{k}">{html.escape(name)}</h2>{f"<p>{html.escape(note)}</p>" if note else ""}\n{_html_table(name, t)}</section>'
+    body = "\n".join(f'<section aria-labelledby="s{k}"><h2 id="s{k}">{html.escape(name)}</h2>'
+                     f'{f"<p>{html.escape(note)}</p>" if note else ""}\n{_html_table(name, t)}</section>'
                      for k, (name, note, t) in enumerate(made))
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>\n'
-            f'<style>{_CSS}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(_note(e))}</p><nav aria-label="Sections"><ul>{links}</ul></nav>\n{body}\n</main></body></html>\n')
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>\n'
+            f'<style>{_CSS}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(_note(e))}</p>\n'
+            f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n{body}\n</main></body></html>\n')
 
 # %% ../nbs/17_audit.ipynb #22ba8c3c
 def save_audit(
