@@ -723,7 +723,8 @@ def _faster(model):
         counted = _gan_counted(e, d)
         return _said(e, d, f"{hours['vbg']:g} and {hours[model]:g} h: {hours['vbg'] / hours[model]:.2f} times", _ratio_text(e,
                 {d: ratio}) + ", range of the seeds",
-                     ratio.high < 1, f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size", _runs(e, d))
+                     ratio.high < 1 and counted == "with", f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size",
+                     _runs(e, d))
     return judge
 
 JUDGES.update({f"faster-{m}": _faster(m) for m in ("swin", "inception", "resnet")})
@@ -955,7 +956,7 @@ def _together(e, d):
                  seen["low"] > .5, f"together is read as most classes: the interval must lie above 50 % (it is {chance} chance); "
                  "cosine of class means before fusion, both ways", n)
 
-# %% ../nbs/17_audit.ipynb #e3d9a1d7
+# %% ../nbs/17_audit.ipynb #90ccb3ff
 def _complete(profile, settings, runs):
     "Raise RunError unless every run is there."
     assert_complete(runs, list(settings.data), [*PRINTED, FUSION], list(settings.seeds), profile)
@@ -976,7 +977,7 @@ def _command(e, row):
     if row.verdict == "contradicts itself": return _CONTRADICTIONS
     return DECIDES if row.verdict == "needs the real data" else f"make reproduce PROFILE={e.profile}"
 
-# %% ../nbs/17_audit.ipynb #a113a51c
+# %% ../nbs/17_audit.ipynb #587b0254
 def build_ledger(
     e: Evidence,  # from `read_evidence`
     claims: tuple = CLAIMS,  # what the text says
@@ -998,7 +999,7 @@ def ledger(
     "The ledger of a profile's runs."
     return build_ledger(read_evidence(profile))
 
-# %% ../nbs/17_audit.ipynb #8c492d04
+# %% ../nbs/17_audit.ipynb #3a558869
 _NUMBERS = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3", "table4": "Table 4"}
 
 def verdict_counts(
@@ -1020,7 +1021,7 @@ def _by_model(table, group, dataset):
         rows.append({"model": model} | line | {"verdict": held.index[0] if len(held) == 1 else ", ".join(f"{v} {n}" for v, n in held.items())})
     return pd.DataFrame(rows)
 
-# %% ../nbs/17_audit.ipynb #d26d7494
+# %% ../nbs/17_audit.ipynb #5654682f
 def _plain_rows(table, group, head):
     "One line a row; the commonest command stands in the note."
     part = table[table.group == group]
@@ -1046,7 +1047,7 @@ def audit_sections(
             made.append((f"{_NUMBERS[group]}, {DATASETS[d]}", note, _by_model(table, group, d)))
     return made + [(name, *_plain_rows(table, group, "number")) for group, name in list(_NUMBERS.items())[:2]]
 
-# %% ../nbs/17_audit.ipynb #1809054b
+# %% ../nbs/17_audit.ipynb #ec4f66cf
 _NOTE = ("One row for each number of Tables 1 to 4 of the paper and for each claim of its text, in our words. {data} "
          "Intervals are 95 %, over seeds and test items. The file audit.csv holds every row with its id, data and command.")
 _RENDERED = ("The items of this profile, {title}, are rendered: they are no museum objects and no photographs. On them orderings and effects are judged; "
@@ -1066,7 +1067,7 @@ def audit_markdown(
             t in audit_sections(table)]
     return "\n".join([f"# Audit of the paper, profile {e.profile}\n\n{_note(e)}\n", *parts])
 
-# %% ../nbs/17_audit.ipynb #c608e79a
+# %% ../nbs/17_audit.ipynb #568f183e
 def _cell(text):
     "First line plain or a verdict, further lines small, a command as code."
     first, *more = str(text).split("\n")
@@ -1085,7 +1086,7 @@ def _html_table(title, table):
     return (f'<table role="table" class="{kind}"><caption>{html.escape(title)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
             f'<tbody role="rowgroup">\n' + "\n".join(rows) + "\n</tbody></table>")
 
-# %% ../nbs/17_audit.ipynb #b4be3150
+# %% ../nbs/17_audit.ipynb #29ecdada
 _CSS = """:root{color-scheme:light}*{box-sizing:border-box}
 body{margin:0 auto;max-width:76rem;padding:1rem;font:1rem/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff}h1{font-size:1.6rem;line-height:1.2}
 h2{font-size:1.2rem;margin:2.5rem 0 .5rem}p{max-width:46rem}nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;padding:0;list-style:none}
@@ -1104,7 +1105,7 @@ table:not(.n),:not(.n)>tbody,:not(.n)>*>tr,:not(.n)>*>tr>*{display:block;width:a
 :not(.n)>tbody>tr>td{display:grid;grid-template-columns:6.5rem 1fr;gap:.5rem}:not(.n)>tbody>tr>td::before{content:attr(data-label);color:#424a53}}
 @media print{nav{display:none}tr{break-inside:avoid}}"""
 
-# %% ../nbs/17_audit.ipynb #2add53fe
+# %% ../nbs/17_audit.ipynb #c21d5bb4
 def audit_html(
     table: pd.DataFrame,  # from `build_ledger`
     e: Evidence,  # what it was built from
@@ -1120,7 +1121,7 @@ def audit_html(
             f'<style>{_CSS}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(_note(e))}</p>\n'
             f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n{body}\n</main></body></html>\n')
 
-# %% ../nbs/17_audit.ipynb #22ba8c3c
+# %% ../nbs/17_audit.ipynb #429adb71
 def save_audit(
     table: pd.DataFrame,  # from `build_ledger`
     e: Evidence,  # what it was built from
