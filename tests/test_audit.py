@@ -1,0 +1,276 @@
+"""The ledger on made-up runs: every printed number once, verdicts that follow the numbers, what the build refuses, and the page."""
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+from vbg import audit as A
+from vbg.config import profile
+from vbg.figures import DATASETS, VERDICTS, paper_table
+from vbg.metrics import evaluate, one_hot, paired_difference, same_items, summarise_runs
+from vbg.runs import HISTORY, RunError, environment, load_runs, predictions_table, run_notebook, write_run
+
+N, CLASSES = 90, 3
+Y = np.arange(N) % CLASSES
+HERE = environment()
+SKILL = {m: .1 * k for k, m in enumerate(reversed([*A.PRINTED, A.FUSION]))} | {"vbg": 4.}
+LOOK = dict(fig7=dict(mass=.7, area=.5, gain=.2, low=.1, high=.3), fig8=dict(share=.8, low=.6, high=.9, chance=1 / 3, classes=3), items=N, seeds=2)
+CURVE = .7 ** np.arange(24)
+CURVES = pd.DataFrame(dict.fromkeys(HISTORY, 1.) | dict(epoch=np.arange(1, 25), train_loss=.2 + CURVE, validation_loss=.3 + CURVE, validation_accuracy=.7 - .4 * CURVE))[HISTORY]
+NAMES = ["painting", "ceramics", "<script>alert(1)</script>"]
+CARD = dict(items=1200, texts_per_item={"1": 1200}, classes={c: dict(train=n, validation=n // 8, test=n // 8) for c, n in zip(NAMES, (560, 320, 80))})
+
+
+def made_up(dataset, model, seed, weights=None, about=None, **more):
+    "A run as training writes it."
+    settings, rng = profile("smoke"), np.random.default_rng([seed, len(model), len(dataset)])
+    z = np.exp(SKILL[model] * one_hot(Y, CLASSES) + rng.normal(size=(N, CLASSES)))
+    p = z / z.sum(1, keepdims=True)
+    inputs = dict(settings={"train": settings.train}, code="new", data={"natural": f"{dataset}1"}) | (about or {})
+    return write_run(profile="smoke", dataset=dataset, model=model, seed=seed, inputs=inputs, history=CURVES, metrics={"test": evaluate(Y, p)}, weights=weights or {},
+                     predictions=predictions_table([f"{dataset}{i}" for i in range(N)], "test", Y, p), config=asdict(settings), class_names=NAMES,
+                     **{"seconds": 10. + seed, "parameters": 1000} | more)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A folder with every run that the ledger needs."
+    folder = tmp_path_factory.mktemp("audit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBG_HOME", str(folder))
+        patch.setattr("vbg.runs.environment", lambda: HERE)
+        for dataset in DATASETS:
+            for model in (*A.PRINTED, A.FUSION):
+                for seed in (0, 1):
+                    made_up(dataset, model, seed)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def evidence(home):
+    return A.Evidence("smoke", profile("smoke"), load_runs("smoke"), {d: CARD for d in DATASETS}, {d: LOOK for d in DATASETS})
+
+
+@pytest.fixture(scope="module")
+def table(evidence):
+    return A.build_ledger(evidence)
+
+
+def real(evidence):
+    "The same evidence as if no item were rendered."
+    data = {d: {k: v for k, v in described.items() if k != "render"} for d, described in evidence.settings.data.items()}
+    return replace(evidence, settings=replace(evidence.settings, data=data))
+
+
+def test_every_printed_number_stands_in_the_ledger_once(table):
+    assert table.id.is_unique and not table.isna().any().any() and (table != "").all().all()
+    assert table.group.value_counts()[["table1", "table2", "table3", "table4"]].tolist() == [6, 13, 108, 84]
+    rows = table.set_index("id")
+    for name in ("table3", "table4"):
+        for printed in paper_table(name).to_dict("records"):
+            for metric in ("accuracy", "map", "f1", "recall", "auc", "hours"):
+                row = rows.loc[f"{name}-{printed['dataset']}-{printed['model'].replace('_', '-')}-{metric}"]
+                value = float(row.paper.split()[0]) / (100 if row.paper.endswith("%") else 1)
+                assert value == pytest.approx(printed[metric]) and row.claim.endswith(DATASETS[printed["dataset"]])
+    assert rows.loc[[f"table2-{p.replace('.', '-').replace('_', '-')}" for p in paper_table("table2").path], "paper"].tolist() == paper_table("table2").paper.tolist()
+
+
+def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
+    met = [r for r in evidence.runs if r.dataset == "met"]
+    direct = summarise_runs([r for r in met if r.model == "swin"], **evidence.settings.evaluation).set_index("metric").loc["f1"]
+    ours = table.set_index("id").ours["table3-met-swin-f1"]
+    assert ours == f"{100 * direct['mean']:.1f} % [{100 * direct.low:.1f}, {100 * direct.high:.1f}]" and table.set_index("id").n["table3-met-swin-f1"] == f"2 seeds, {N} items"
+    sides = [[r for r in met if r.model == m] for m in ("vbg", "without_gan")]
+    labels, tables = same_items(sum(sides, []), "test")
+    gap = 100 * paired_difference(labels, tables[:2], tables[2:], **evidence.settings.evaluation).loc["accuracy"]
+    assert table.set_index("id").ours["ablation-without-gan-met"] == f"{gap.difference:+.1f} points [{gap.low:.1f}, {gap.high:.1f}]"
+
+
+def test_on_rendered_data_no_level_is_judged_and_on_real_data_each_is(evidence, table):
+    levels = table.group.isin(["table1", "table3", "table4"]) | table.id.str.match("scores-|fig5-variation|fig6-")
+    assert set(table.verdict[levels]) == {"needs the real data"} and set(table.command[levels]) == {"make reproduce PROFILE=paper"}
+    assert table.data[levels].str.contains("rendered").all() and (table.ours[table.group == "table3"] != "–").all()
+    judged = A.build_ledger(real(evidence))
+    assert not (judged.verdict[judged.group.isin(["table1", "table3", "table4"])] == "needs the real data").any()
+    row = judged.set_index("id").loc["table3-met-vbg-accuracy"]
+    low, high = map(float, re.findall(r"[\d.]+", row.ours)[1:])
+    assert row.verdict == VERDICTS[not low <= 92 <= high]
+
+
+def test_settings_are_reproduced_only_where_the_paper_profile_holds_them(evidence, monkeypatch):
+    assert {r[7] for r in A._setting_rows(evidence)} == {"reproduced"}
+    monkeypatch.setattr(A, "read_profile", lambda name: replace(profile(name), gan=profile(name).gan | dict(batch_size=32)))
+    wrong = [r[0] for r in A._setting_rows(evidence) if r[7] != "reproduced"]
+    assert wrong == ["table2-gan-batch-size"]
+
+
+def test_a_planted_contradiction_is_found_and_consistent_tables_are_not_accused(evidence, table, monkeypatch):
+    before = table.set_index("id").verdict
+    accused = set(before.index[before == "contradicts itself"])
+    assert {"drop", "further", "second", "how-many", "same-hours", "similar-time", "long-time", "niche"} <= accused
+
+    def planted(name):
+        printed = paper_table(name)
+        if name == "table4":
+            printed.loc[0, "map"] = .86
+        return printed
+    monkeypatch.setattr(A, "paper_table", planted)
+    after = A.build_ledger(evidence).set_index("id")
+    assert set(after.index[after.verdict == "contradicts itself"]) - accused == {"table3-met-vbg-map", "table4-met-vbg-map"}
+    assert after.reason["table4-met-vbg-map"] == "Table 3 prints 0.85 for the same model"
+
+    def mended(name):
+        printed = paper_table(name)
+        if name == "table4":
+            printed["accuracy"] = [.92, .86, .85, .83, .80, .78, .79, .90, .84, .83, .81, .78, .76, .77]
+        return printed if name in ("table1", "table2") else printed.assign(hours=printed.hours * [1 if d == "met" else 3 for d in printed.dataset])
+    monkeypatch.setattr(A, "paper_table", mended)
+    after = A.build_ledger(evidence).set_index("id")
+    assert "contradicts itself" not in set(after.verdict[["drop", "further", "same-hours"]])
+    assert after.verdict["text-numbers"] == "contradicts itself"  # the text still repeats the old ones
+
+
+def test_verdicts_follow_our_runs(evidence, table):
+    verdict = table.set_index("id").verdict
+    assert set(verdict[["first-met", "first-coco", "ablation-without-gan-met", "fig5-settles-met", "fig7-object-met", "fig8-met", "fig5-overfit-coco"]]) == {"reproduced"}
+    assert verdict["cheaper-met"] == "not reproduced"  # all take as long
+    worst = replace(evidence, made={}, runs=[_Renamed(r) for r in evidence.runs])
+    other = {i: A.JUDGES[i](worst, "met").verdict for i in ("first", "ablation-without-gan", "margin-f1-swin")}
+    assert set(other.values()) == {"not reproduced"}
+    low = replace(evidence, looks={d: LOOK | dict(fig7=LOOK["fig7"] | dict(low=-.1), fig8=LOOK["fig8"] | dict(low=.4)) for d in DATASETS})
+    assert {A.JUDGES[i](low, "met").verdict for i in ("fig7-object", "fig8")} == {"not reproduced"}
+
+
+class _Renamed:
+    "A run whose VBG and Swin changed places."
+
+    def __init__(self, run):
+        self.run, self.model = run, {"vbg": "swin", "swin": "vbg"}.get(run.model, run.model)
+
+    def __getattr__(self, name):
+        return getattr(self.run, name)
+
+
+def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(evidence, home, monkeypatch):
+    for claim in A.CLAIMS:
+        assert claim.id in A.JUDGES and claim.group in A.GROUPS
+    assert set(A.JUDGES) == {c.id for c in A.CLAIMS}
+    with pytest.raises(ValueError, match="claim 'fig8-met' .*has no verdict"):
+        A.build_ledger(evidence, judges={k: v for k, v in A.JUDGES.items() if k != "fig8"})
+    with pytest.raises(ValueError, match="claim 'niche' .*has no verdict"):
+        A.build_ledger(evidence, judges=A.JUDGES | {"niche": lambda e, d: A.JUDGES["split-seed"](e, d)._replace(verdict="not judged yet")})
+    with pytest.raises(ValueError, match="twice in the ledger: niche"):
+        A.build_ledger(evidence, claims=(*A.CLAIMS, next(c for c in A.CLAIMS if c.id == "niche")))
+    lost = home / "runs" / "smoke" / "met" / "swin" / "seed1"
+    lost.rename(home / "kept")
+    try:
+        with pytest.raises(RunError, match=r"met, swin, seeds \[1\]:\n.*train.ipynb.* -p model '\[\"swin\"\]' -p seeds '\[1\]'"):
+            A.build_ledger(replace(evidence, runs=load_runs("smoke"), made={}))
+    finally:
+        (home / "kept").rename(lost)
+
+
+def test_seconds_of_vbg_hold_those_of_its_gan_where_they_are_known(evidence, home):
+    run = evidence.of("met", "vbg")[0]
+    assert A.seconds(evidence, "met", "vbg").tolist() == [10., 11.] and A._gan_counted(evidence, "met") == "without"
+    folder = home / "runs" / "smoke" / "gan" / "met" / "attributes" / "gan7"
+    folder.mkdir(parents=True)
+    (folder / "gan.json").write_text(json.dumps(dict(history=[dict(seconds=2.), dict(seconds=3.)])))
+    try:
+        one = replace(evidence, runs=[_With(run, gan=7)])
+        assert A.seconds(one, "met", "vbg").tolist() == [15.] and A._gan_counted(one, "met") == "with"
+    finally:
+        shutil.rmtree(folder)
+
+
+class _With(_Renamed):
+    "A run that knows more."
+
+    def __init__(self, run, **more):
+        self.run, self.model, self.info = run, run.model, run.info | more
+
+
+class _Page(HTMLParser):
+    "Start tags, and whether every tag is closed in turn."
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_is_whole_accessible_and_loads_nothing(evidence, table):
+    text = A.audit_html(table, evidence)
+    page = _Page(text)
+    assert not page.open and text == A.audit_html(table, evidence)
+    kinds = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form"} & set(kinds) and "<script" not in text
+    assert all(a.get("href", "#").startswith("#") and "src" not in a and not any(k.startswith("on") for k in a) for _, a in page.tags)
+    assert not re.search(r"https?:|//|url\(|@import", text)
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids)) and {a["href"][1:] for t, a in page.tags if t == "a"} == set(ids)
+    assert dict(page.tags)["html"] == {"lang": "en"} and kinds.count("h1") == 1 and kinds.count("h2") == kinds.count("table") == kinds.count("caption") == 12
+    assert all(a.get("scope") in ("col", "row") for t, a in page.tags if t == "th")
+    assert NAMES[2] in " ".join(page.words), "the class name is shown, as text"
+    assert "rendered" in " ".join(page.words) and "no photographs" in " ".join(page.words)
+
+
+def contrast(first, second):
+    "Ratio of luminances, WCAG 2."
+    def light(colour):
+        c = np.array([int(colour[k:k + 2], 16) for k in (1, 3, 5)]) / 255
+        return np.where(c <= .04045, c / 12.92, ((c + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
+    high, low = sorted((light(first), light(second)), reverse=True)
+    return (high + .05) / (low + .05)
+
+
+def test_colours_of_the_page_can_be_read():
+    pairs = re.findall(r"\.v\d\{color:(#\w{6});background:(#\w{6})\}", A._CSS)
+    others = [(colour, "#ffffff") for colour in re.findall(r"[{;]color:(#\w{6})", A._CSS)]
+    assert len(pairs) == len(VERDICTS) and min(contrast(*pair) for pair in pairs + others) >= 4.5
+
+
+def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
+    "VBG's weights are real here, though untrained: Fig. 7 and 8 are measured on them."
+    from vbg.model import build_model
+    from vbg.train import study_data, tokenise_sets
+    sets = {d: study_data("smoke", d) for d in DATASETS}
+    for d, data in sets.items():
+        words = len(tokenise_sets(data, profile("smoke"))[0])
+        for seed in (0, 1):
+            model = build_model(profile("smoke"), "vbg", num_classes=data["natural"].num_classes, vocab_size=words, seed=seed)
+            made_up(d, "vbg", seed, weights=model.state_dict(), about=dict(data={"natural": data["natural"].fingerprint}))
+        for other in (*A.PRINTED, A.FUSION):
+            for seed in (0, 1):
+                if other != "vbg":
+                    made_up(d, other, seed, about=dict(data={"natural": data["natural"].fingerprint}))
+    run_notebook(ROOT / "nbs" / "study" / "audit.ipynb", home / "audit.ipynb", dict(profile="smoke"), timeout=300)
+    folder = home / "figures" / "smoke"
+    saved = pd.read_csv(folder / "audit.csv", keep_default_na=False)
+    assert list(saved.columns) == A.COLUMNS and set(saved.verdict) <= set(VERDICTS)
+    about = json.loads((folder / "audit.json").read_text())
+    assert set(about["files"]) == {"audit.csv", "audit.md", "audit.html"} and len(about["made_from"]["runs"]) == 2 * 16 * 2
+    seen = about["made_from"]["inside"]["met"]
+    assert seen["items"] == len(sets["met"]["natural"].select("test")) and 0 <= seen["fig8"]["share"] <= 1 and 0 < seen["fig7"]["area"] < 1
+    assert seen["fig7"]["mass"] == pytest.approx(seen["fig7"]["area"], abs=.1), "untrained attention lies everywhere"
+    made_up("met", "vbg", 0, about=dict(data={"natural": "another"}))
+    with pytest.raises(RunError, match="the data of met are not those of"):
+        A.look_inside(load_runs("smoke", datasets=["met"], models=["vbg"], seeds=[0]))
