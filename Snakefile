@@ -22,13 +22,14 @@ if not DATASETS and not FOLDER:
     sys.exit(f"profile {NAME} names no data set; give a collection of yours with `make collection FOLDER=...`, or take profile mini")
 MODELS = list(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # VBG first: its ablations learn from its pairs
 TABLE, FIGURE = ("csv", "md", "tex", "json"), ("png", "pdf", "json")
-CODE = {"model_cost": ("figures", "cost")}  # notebook -> modules that it uses, where these are not the usual two
+CODE = {"model_cost": ("figures", "cost"), "audit": ("audit", "train")}  # notebook -> modules that it uses, where these are not the usual two
 ARTEFACTS = {  # notebook -> the files that it saves
     "table1_datasets": [f"table1_datasets.{kind}" for kind in TABLE],
     "table2_hyperparameters": [f"table2_hyperparameters.{kind}" for kind in TABLE],
     "fig5_loss_curves": [f"fig5_loss_curves.{kind}" for kind in FIGURE],
     "summary": [f"{name}.{kind}" for name in ("summary", "summary_fusion_gain") for kind in TABLE],
     "model_cost": [f"model_cost.{kind}" for kind in TABLE],
+    "audit": [f"audit.{kind}" for kind in ("csv", "md", "html", "json")],
 }
 FIGURES, BOOK = f"figures/{NAME}", f"runs/{NAME}/notebooks"
 
@@ -98,6 +99,8 @@ rule all:
         expand(f"{BOOK}/data-{{dataset}}.ipynb", dataset=DATASETS),
         expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS),
         [f"{FIGURES}/{file}" for files in ARTEFACTS.values() for file in files],
+        expand(f"{FIGURES}/label_leaks_{{dataset}}.json", dataset=DATASETS),
+        f"{FIGURES}/contradictions.json"
 
 
 rule data:
@@ -206,9 +209,7 @@ rule recipe:
 rule supplement:
     input:
         [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name not in OTHER_TARGETS for table in tables],
-        f"{FIGURES}/step_cost.json",
-        expand(f"{FIGURES}/label_leaks_{{dataset}}.json", dataset=DATASETS),
-        f"{FIGURES}/contradictions.json"
+        f"{FIGURES}/step_cost.json"
 
 
 # The pair makers, the loop and their judgement: `make gan`. The loop's settings on the validation split: `make loop-choice`. The curve over how scarce the scarce classes are: `make scarcity`.

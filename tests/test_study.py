@@ -9,8 +9,11 @@ import pytest
 
 from conftest import ROOT, run_study
 
-ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost"]  # of `all`
-EXTRAS = ["recipe_search", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
+from vbg.config import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
+from vbg.plan import EXPERIMENTS, experiment_store
+
+ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost", "audit"]  # of `all`
+EXTRAS = ["recipe_search", "missing_modality", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
 PICTURES = ("fig", "gan_samples", "loop_samples")
 ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity", "loop_choice"}  # run on made-up runs by test_experiments and test_small_collection
 
@@ -18,7 +21,7 @@ ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcit
 @pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])
 def test_artefact_is_saved_with_what_made_it(smoke_home, name):
     folder = smoke_home / "figures" / "smoke"
-    kinds = ("png", "pdf") if name.startswith(PICTURES) else ("csv", "md", "tex")
+    kinds = ("png", "pdf") if name.startswith(PICTURES) else ("csv", "md", "html" if name == "audit" else "tex")
     for kind in kinds:
         assert (folder / f"{name}.{kind}").stat().st_size > 0
     assert json.loads((folder / f"{name}.json").read_text())
@@ -29,7 +32,7 @@ def test_artefact_is_saved_with_what_made_it(smoke_home, name):
 
 def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
     for dataset in ("met", "coco"):
-        for model in ("without_gan", "without_bert_gan", "without_vit_gan"):
+        for model in {*TABLE3_MODELS, *TABLE4_MODELS}:
             for seed in (0, 1):
                 folder = smoke_home / "runs" / "smoke" / dataset / model / f"seed{seed}"
                 for name in ("run.json", "history.csv", "predictions.parquet", "metrics.json", "model.safetensors", "train.ipynb"):
@@ -37,7 +40,12 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
                 predictions = pd.read_parquet(folder / "predictions.parquet")
                 assert set(predictions.split) == {"validation", "test", "balanced"}
                 assert not predictions.duplicated(["split", "id"]).any()
-                assert len(pd.read_csv(folder / "history.csv")) == 2
+                fitted = model in BASELINE_MODELS and not BASELINE_MODELS[model].network
+                assert len(pd.read_csv(folder / "history.csv")) == (1 if fitted else 2)
+                about = json.loads((folder / "run.json").read_text())
+                searched = about["fitted"].get("search", []) if fitted else about["search"]
+                assert len(searched) == (0 if model == "majority" else 3)  # as many values for each model
+                assert fitted or about["multiply_adds"] > 1e5 and about["step_memory"] > 16 * about["parameters"]
 
 
 def test_every_study_notebook_was_run(smoke_home):
@@ -77,12 +85,15 @@ def test_second_call_does_nothing_and_is_quick(smoke_home):
 def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_path, monkeypatch):
     from vbg.runs import run_notebook
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
-    kept = smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1"
-    again = smoke_home / "runs" / "again" / "met" / "without_gan" / "seed1"
-    asked = dict(profile="smoke", dataset="met", model=["without_gan"], seeds=[1], store="again")
+    models = ["without_gan", "vbg", "without_vit", "xgboost", "clip"]
+    kept, again = (smoke_home / "runs" / store / "met" for store in ("smoke", "again"))
+    search = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
+    asked = dict(profile="smoke", dataset="met", model=models, seeds=[1], store="again", overrides={"train": {"search": search}, "balance": {"gan": 0}})
     run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "again.ipynb", asked, timeout=600)
-    for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
-        assert (kept / name).read_bytes() == (again / name).read_bytes(), name
+    for model in models:
+        for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
+            assert (kept / model / "seed1" / name).read_bytes() == (again / model / "seed1" / name).read_bytes(), (model, name)
+    again = again / "without_gan" / "seed1"
     written = (again / "run.json").stat().st_mtime_ns
     run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "kept.ipynb", asked, timeout=600)
     assert (again / "run.json").stat().st_mtime_ns == written
