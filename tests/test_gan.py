@@ -69,6 +69,16 @@ def test_a_planted_test_item_is_refused_by_name(whole, what, disguised):
         LEARNERS[what](planted(whole, disguised), whole)
 
 
+def test_the_tokenizer_that_a_run_learns_refuses_a_test_item_that_is_called_a_training_item(whole):
+    from vbg.train import tokenise_sets
+    natural = whole.take(np.r_[0:60, 55])
+    natural.split = natural.split.copy()
+    natural.split[-1] = "train"
+    with pytest.raises(DataError, match="the tokenizer may see the training split only: item 'thing55'"):
+        tokenise_sets(dict(natural=natural, folders={}), SETTINGS)
+    assert tokenise_sets(dict(natural=whole, folders={}), SETTINGS)[0].get_vocab()
+
+
 def test_a_planted_item_of_the_class_balanced_test_is_refused_by_name(tmp_path, monkeypatch):
     from vbg import gan_jobs
     monkeypatch.setenv("VBG_HOME", str(tmp_path))

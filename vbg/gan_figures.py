@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import home, profile as read_profile
+from .comparison import holm
+from .config import PROFILES, home, profile as read_profile
 from .experiments import difference_verdict
 from .figures import DATASETS, PALETTE, WIDTH, data_title, interval_text, paper_table, save_figure, style
 from .quality import require_chance
@@ -22,10 +23,10 @@ from .runs import RunError
 
 # %% auto #0
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
-           'quality_table', 'class_agreement_table', 'sample_figure', 'neighbour_figure', 'save_sheets',
+           'quality_table', 'class_agreement_table', 'images_word', 'sample_figure', 'neighbour_figure', 'save_sheets',
            'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'judged_split', 'generated_items',
-           'scarce_names', 'balance_scores', 'balance_table', 'direct_comparisons', 'claim_table', 'rounds_table',
-           'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
+           'scarce_names', 'balance_scores', 'balance_table', 'corrected_verdict', 'direct_comparisons', 'claim_table',
+           'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
 
 # %% ../nbs/16c_gan_figures.ipynb #c42e7183
 def gan_folders(
@@ -87,7 +88,7 @@ def quality_table(
             "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
             "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})", "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
             "distance to the nearest training image (held-out real)": f"{near['generated']:.3f} ({near['held_out']:.3f})", "nearer than 99 % of held-out real, %": f"{100 * near['share']:.1f}",
-            "diversity": f"{q['diversity']:.2f}", **{f"{kind} AUC": interval_text(q[kind]["auc"], q[kind]["low"], q[kind]["high"], scale=1, digits=2) for kind in ("format", "texture")}, "most telling (AUC alone)": most_telling(q["format"]["features"] | q["texture"]["features"]),
+            "diversity": f"{q['diversity']:.2f}", **{f"{kind} AUC": interval_text(q[kind]["auc"], q[kind]["low"], q[kind]["high"], scale=1, digits=2) + (f", p {q[kind]['p_value']:.2f}" if q[kind].get("p_value") is not None else "") for kind in ("format", "texture")}, "most telling (AUC alone)": most_telling(q["format"]["features"] | q["texture"]["features"]),
             "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}", "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}"})
     return pd.DataFrame(rows)
 
@@ -96,21 +97,32 @@ def class_agreement_table(
     found: list,  # from `read_quality`
     profile: str,  # whose sets they are
 ) -> pd.DataFrame:  # percent; one row a class, one column a GAN
-    "Class agreement class by class."
+    "Class agreement class by class, and what the judge reads right of held-out real images."
     columns = {}
     for q in found:
         with np.load(q["folder"] / "samples.npz", allow_pickle=False) as samples:
             names = samples["class_names"].tolist()
         column = f"{DATASETS.get(q['dataset'], q['dataset'])}, {q['conditioning']}, {q['gan']}"
-        columns[column] = {f"{DATASETS.get(q['dataset'], q['dataset'])}: {names[int(c)]}": f"{100 * share:.0f}" for c, share in q["agreement"]["per_class"].items()}
+        title = DATASETS.get(q["dataset"], q["dataset"])
+        read = lambda found: {f"{title}: {names[int(c)]}": f"{100 * share:.0f}" for c, share in found["per_class"].items()}
+        columns |= {f"{title}, held-out real": read(q["agreement_real"])} | {column: read(q["agreement"])}
     return pd.DataFrame(columns).fillna("–").rename_axis("class")
+
+# %% ../nbs/16c_gan_figures.ipynb #446e3a76
+def images_word(
+    folder: Path,  # of a GAN: runs/<profile>/gan/<dataset>/<kind>/gan<k>
+) -> str:  # 'rendered' or 'real'
+    "What the images of the data set are called in a figure."
+    profile, dataset = Path(folder).parts[-5], Path(folder).parts[-3]
+    described = PROFILES.get(profile, {}).get("data", {}).get(dataset, {})
+    return "rendered" if described.get("render") else "real"
 
 # %% ../nbs/16c_gan_figures.ipynb #68e4da67
 def sample_figure(
     folder: Path,  # of a GAN
     columns: int = 10,  # generated images of each class
 ):  # matplotlib figure: one row a class, three real images at the left
-    "Generated images of each class beside real ones."
+    "Generated images of each class beside those of the data set, which are called rendered where they are."
     import matplotlib.pyplot as plt
     style()
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
@@ -124,7 +136,7 @@ def sample_figure(
             for side in axis.spines.values():
                 side.set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=3)
-    axes[0, 1].set_title("real")
+    axes[0, 1].set_title(images_word(folder))
     axes[0, real.shape[1] + made.shape[1] // 2].set_title("generated")
     return figure
 
@@ -142,7 +154,7 @@ def neighbour_figure(
     for row, name in enumerate(names):
         for k in range(per_class):
             cells = axes[row, 4 * k : 4 * k + 4]
-            for axis, part, title in zip(cells, parts, ("real", "generated", "nearest")):
+            for axis, part, title in zip(cells, parts, (images_word(folder), "generated", "nearest")):
                 axis.imshow(part[row, k], interpolation="nearest")
                 axis.set_title(title if row == 0 else "", fontsize=6)
             cells[3].text(0, 0.5, textwrap.fill(str(texts[row, k]), 24, max_lines=6), fontsize=4.2, va="center", wrap=False)
@@ -277,10 +289,18 @@ def balance_table(
             row[s.merit] = interval_text(s.mean, s.low, s.high)
             row[f"{short}: over the first row, points"] = "–" if np.isnan(s.gap_difference) else interval_text(s.gap_difference, s.gap_low, s.gap_high)
             row[f"{short}: p (Holm)"] = "–" if np.isnan(s.holm) else f"{s.gap_p:.3f} ({s.holm:.3f})"
-            row[f"{short}: verdict"] = difference_verdict(s.gap_low, s.gap_high) if not np.isnan(s.gap_low) else "–"
+            row[f"{short}: verdict"] = corrected_verdict(s.gap_low, s.gap_high, s.holm) if not np.isnan(s.gap_low) else "–"
         row["generated items of scarce classes, a run"] = part.generated.iloc[0]
         rows.append(row | {"seeds": int(part.seeds.iloc[0]), "judged on": {"balanced": "class-balanced test", "test": "natural test"}.get(part.split.iloc[0], part.split.iloc[0]), "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})"})
     return pd.DataFrame(rows)
+
+def corrected_verdict(
+    low: float,  # interval of the difference
+    high: float,  # interval of the difference
+    p: float,  # corrected for the rows of the table
+) -> str:  # "better", "worse" or "smaller than the noise"
+    "A difference counts where its interval leaves zero out and its corrected p is under 0.05."
+    return difference_verdict(low, high) if p < 0.05 else "smaller than the noise"
 
 GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop", "closed loop, oversampling, crops")
 _LOOPS = GENERATED_WAYS[-2:]
@@ -306,9 +326,11 @@ def direct_comparisons(
             ("closed loop, oversampling, crops", "oversampling, crops"), ("closed loop", "GAN pairs"), ("GAN pairs", "nothing"), ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")])
         for way, other in (pair for pair in pairs if set(pair) <= table.keys()):
             gap = paired(table[way][0], table[way][1], table[other][1], metric, resamples, seed)
-            rows.append({"data set": data_title(dataset, settings), "merit": merit.removesuffix(", %"), "training items": way, "over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
-                         "p": f"{gap['p']:.3f}", "verdict": difference_verdict(gap["low"], gap["high"])})
-    return pd.DataFrame(rows)
+            rows.append(gap | {"data set": data_title(dataset, settings), "merit": merit.removesuffix(", %"), "training items": way, "over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
+                               "seeds": len(table[way][1]), "items": len(table[way][0])})
+    corrected = holm([row["p"] for row in rows])
+    return pd.DataFrame([{k: v for k, v in row.items() if k not in ("difference", "low", "high", "p", "seeds", "items")} | {"p (Holm)": f"{row['p']:.3f} ({p:.3f})", "verdict": corrected_verdict(row["low"], row["high"], p)}
+                         | {k: row[k] for k in ("seeds", "items")} for row, p in zip(rows, corrected)])
 
 # %% ../nbs/16c_gan_figures.ipynb #4f055873
 def claim_table(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .balance import oversample
+from .balance import oversample, weigh_classes
 from .config import Profile
 from .data import ExampleData, join_examples
 from .gan_runs import open_maker
@@ -26,7 +26,7 @@ __all__ = ['GENERATED', 'PAIRS', 'lacking', 'which_gan', 'LearningPlan', 'add_ge
            'learning_plan']
 
 # %% ../nbs/13b_generated.ipynb #36146979
-GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop", "loop_oversampling", "pairs_of_vbg")
+GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop", "loop_oversampling", "loop_class_weights", "pairs_of_vbg")
 
 def lacking(
     label: np.ndarray,  # `(N,)` int, real training items
@@ -162,11 +162,11 @@ def learning_plan(
         return replay_plan(source, train, tokenizer, settings)
     gan = which_gan(settings, seed)
     maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance["scarce_items"])
-    if kind not in ("loop", "loop_oversampling"):
+    if not kind.startswith("loop"):
         plan = add_generated(kind, maker, train, validation, targets, settings.balance, seed)
         plan.notes["gan"] = gan
         return plan
     maker.images.random.manual_seed(1000 + seed)  # runs that share a GAN go on from it in their own ways
-    start = oversample(train, targets, seed) if kind == "loop_oversampling" else train
+    start = oversample(train, targets, seed) if kind == "loop_oversampling" else weigh_classes(train) if kind == "loop_class_weights" else train
     loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, start=start, say=say)
     return LearningPlan(train=start, loop=loop, notes=dict(gan=gan))

@@ -65,7 +65,8 @@ _BALANCES = {
 
 _LOOPS = {
     "closed loop": _BALANCES["closed loop"], "pairs at full weight": _row("loop", loop=dict(weight=1.0)), "twice the pairs": _row("loop", loop=dict(pairs=600)),
-    "a single round": _row("loop", loop=dict(rounds=1)), "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)), "oversampling, crops": _BALANCES["closed loop, oversampling, crops"]}
+    "a single round": _row("loop", loop=dict(rounds=1)), "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)), "oversampling": _row("loop_oversampling"), "oversampling, crops": _BALANCES["closed loop, oversampling, crops"],
+    "class weights": _row("loop_class_weights")}
 
 _RATES = {"a third": 1 / 3, "as in the profile": 1.0, "three times": 3.0}
 

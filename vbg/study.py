@@ -582,28 +582,30 @@ def class_figure(
     import matplotlib.pyplot as plt
     style()
     datasets, splits = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.split))
-    deepest = table.groupby(["dataset", "split"])["class"].nunique().max()
-    figure, axes = plt.subplots(len(splits), len(datasets), figsize=(WIDTH if len(datasets) > 1 else WIDTH * .6, len(splits) * (.9 + .2 * deepest)), sharex=True, squeeze=False)
+    deepest, models = table.groupby(["dataset", "split"])["class"].nunique().max(), list(dict.fromkeys(table.model))
+    figure, axes = plt.subplots(len(splits), len(datasets), figsize=(WIDTH if len(datasets) > 1 else WIDTH * .6, .3 + len(splits) * (.9 + .2 * deepest)), sharex=True, squeeze=False)
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         axis, part = axes[row, column], table[(table.dataset == dataset) & (table.split == split)]
         if part.empty: axis.set_axis_off(); continue
-        _class_panel(axis, part, metric)
-        axis.set_title(f"{part['title'].iloc[0]}, {TESTS.get(split, split)} test ({_seeds(part.n.iloc[0])})")
+        _class_panel(axis, part, metric, models)
+        axis.set_title(f"{part['title'].iloc[0]}\n{TESTS.get(split, split)} test ({_seeds(part.n.iloc[0])})")
         if row == len(splits) - 1: axis.set_xlabel(f"{PER_CLASS[metric]}")
+    lines = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=min(4, len(lines)))
     plt.close(figure)
     return figure
 
-def _class_panel(axis, part, metric):
-    "Points and intervals of one data set and test."
-    models = list(dict.fromkeys(part.model))
-    for k, model in enumerate(models):
-        mine = part[part.model == model]
+def _class_panel(axis, part, metric, models):
+    "Points and intervals of one data set and test; a model has one colour in all panels."
+    shown = list(dict.fromkeys(part.model))
+    for model in shown:
+        mine, k = part[part.model == model], models.index(model)
         mean, low, high = (100 * mine[metric + end].to_numpy() for end in ("", "_low", "_high"))
-        place = np.arange(len(mine)) + .34 * (k - (len(models) - 1) / 2)
+        place = np.arange(len(mine)) + .3 * (shown.index(model) - (len(shown) - 1) / 2)
         axis.errorbar(mean, place, xerr=np.nan_to_num([np.maximum(mean - low, 0), np.maximum(high - mean, 0)]), fmt="os^D"[k % 4], color=PALETTE[k % len(PALETTE)], ms=3.5, lw=1, capsize=1.5,
                       label=TITLES.get(model, model), linestyle="none")
     axis.set_yticks(np.arange(len(mine)), [f"{c} ({n})" for c, n in zip(mine["class"], mine["items"])])
-    axis.invert_yaxis(); axis.set_xlim(-2, 102); axis.legend(loc="lower left", fontsize=7, handletextpad=.2, borderpad=.2, frameon=True, framealpha=.85, edgecolor="none")
+    axis.invert_yaxis(); axis.set_xlim(-2, 102)
 
 # %% ../nbs/16d_study.ipynb #793f40b5
 def pooled_reliability(

@@ -27,7 +27,7 @@ from .collection import read_collection
 from .balance import balance, balance_targets
 from .baselines import BASELINES, FITTED
 from .config import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
-from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, join_examples, load_examples
+from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, join_examples, load_examples, require_training
 from .frozen import check_encoders, checkpoint_version, encode_features
 from .generated import GENERATED, PAIRS, LearningPlan, learning_plan
 from .metadata import encode_metadata, learn_metadata
@@ -698,7 +698,9 @@ def tokenise_sets(
     settings: Profile,  # sections `text` and `model`
 ) -> tuple:  # tokenizer, key of the stored token numbers, metadata (`vbg.metadata`; None: none is read)
     "Learn vocabulary and metadata from the training split and add their numbers to every set."
-    tokenizer = tokenizer_for(sets["natural"], settings.text["vocab_size"], settings.text["checkpoint"])
+    learnt_from = sets["natural"].select("train")
+    require_training(learnt_from, "the tokenizer", sets["natural"])
+    tokenizer = tokenizer_for(learnt_from, settings.text["vocab_size"], settings.text["checkpoint"])
     length = settings.text["max_length"]
     said = f"{tokenizer.backend_tokenizer.to_str()} {length} {code_version('text')} {environment()['packages']['tokenizers']}"
     key = hashlib.sha256(said.encode()).hexdigest()[:16]
