@@ -12,7 +12,7 @@ from conftest import ROOT, run_study
 from vbg.config import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
 from vbg.plan import EXPERIMENTS, experiment_store
 
-ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost", "audit"]  # of `all`
+ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost", "audit", "table3_comparison", "table4_ablation", "fig6_confusion_matrix", "per_class", "calibration"]  # of `all`
 EXTRAS = ["recipe_search", "missing_modality", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_coco", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `recipe`, `supplement`, `gan`
 PICTURES = ("fig", "gan_samples", "loop_samples")
 ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity", "loop_choice"}  # run on made-up runs by test_experiments and test_small_collection
