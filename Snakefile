@@ -27,12 +27,12 @@ CODE = {"model_cost": ("figures", "cost"), "audit": ("audit", "train")} | dict.f
 ARTEFACTS = {  # notebook -> the files that it saves
     "table1_datasets": [f"table1_datasets.{kind}" for kind in TABLE],
     "table2_hyperparameters": [f"table2_hyperparameters.{kind}" for kind in TABLE],
-    **{name: [f"{table}.{kind}" for table in (name, *(f"{name[:6]}_{more}" for more in ("tests", "verdicts", "cost"))) for kind in TABLE]
-       for name in ("table3_comparison", "table4_ablation")},
-    "fig5_loss_curves": [f"{name}.{kind}" for name in ("fig5_loss_curves", "fig5_models") for kind in FIGURE] + [f"fig5_stability.{kind}" for kind in TABLE],
-    "fig6_confusion_matrix": [f"fig6_confusion_matrix{test}.{kind}" for test in ("", "_balanced") for kind in FIGURE] + [f"fig6_confusions.{kind}" for kind in TABLE],
+    **{name: [f"{table}.{kind}" for table in (name, *(f"{name[:6]}_{more}" for more in ("tests", "verdicts", "cost", *also))) for kind in TABLE]
+       for name, also in (("table3_comparison", ["late_average"]), ("table4_ablation", []))},
+    "fig5_loss_curves": [f"{name}.{kind}" for name in ("fig5_loss_curves", "fig5_models") for kind in FIGURE] + [f"fig5_{name}.{kind}" for name in ("stability", "claims") for kind in TABLE],
+    "fig6_confusion_matrix": [f"fig6_confusion_matrix.{kind}" for kind in FIGURE] + [f"fig6_{name}.{kind}" for name in ("largest_confusions", "claims") for kind in TABLE],
     "per_class": [f"per_class.{kind}" for kind in TABLE] + [f"per_class_recall.{kind}" for kind in FIGURE],
-    "calibration": [f"calibration.{kind}" for kind in TABLE] + [f"calibration_curve.{kind}" for kind in FIGURE],
+    "calibration": [f"calibration.{kind}" for kind in TABLE] + [f"calibration_curves.{kind}" for kind in FIGURE],
     "summary": [f"{name}.{kind}" for name in ("summary", "summary_fusion_gain") for kind in TABLE],
     "model_cost": [f"model_cost.{kind}" for kind in TABLE],
     "audit": [f"audit.{kind}" for kind in ("csv", "md", "html", "json")],

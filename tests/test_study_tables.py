@@ -1,0 +1,160 @@
+"""Facts of vbg.study on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from vbg import study as S
+from vbg.config import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile, root
+from vbg.figures import paper_table
+from vbg.metrics import evaluate, one_hot, summarise_runs
+from vbg.runs import HISTORY, RunError, assert_complete, load_runs, predictions_table, run_notebook, write_run
+
+SPLITS = ("validation", "test", "balanced")
+Y = np.arange(120) % 4
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def toy_run(dataset="met", model="vbg", seed=0, skill=2., like=None, splits=SPLITS, settings="smoke", names="abcd", **skills):
+    tables, scores = [], {}
+    for split in splits:
+        rng = np.random.default_rng([seed, *(like or model).encode(), len(split)])
+        p = np.exp(skills.get(split, skill) * one_hot(Y, 4) + rng.normal(size=(120, 4)))
+        p /= p.sum(1, keepdims=True)
+        tables.append(predictions_table([f"{split}{i}" for i in range(120)], split, Y, p))
+        scores[split] = evaluate(Y, p)
+    epochs = np.arange(1, 5)
+    history = pd.DataFrame({c: np.linspace(1, .2, 4) for c in HISTORY}).assign(epoch=epochs, validation_accuracy=[.2, .7, .8, .8])
+    return write_run(profile="smoke", dataset=dataset, model=model, seed=seed, inputs={"model": model, "seed": seed}, history=history, predictions=pd.concat(tables), metrics=scores,
+                     weights={}, config={"data": profile(settings).data}, class_names=list(names), best_epoch=3, seconds=4., parameters=10, multiply_adds=20, step_memory=None)
+
+
+def test_a_copy_of_vbg_has_difference_0_and_p_1_and_a_worse_model_is_worse():
+    for model, skill in (("vbg", 3.), ("vbg_fixed_gate", 3.), ("resnet", 1.)):
+        for seed in range(2):
+            toy_run(model=model, seed=seed, skill=skill, like="vbg" if model != "resnet" else None)
+    at = S.comparison_table(load_runs("smoke"), resamples=200).set_index(["split", "model"])
+    same = at.loc[("test", "vbg_fixed_gate")]
+    assert (same.difference, same.p, same.holm, same.verdict) == (0, 1, 1, "smaller than the noise") and same.low <= 0 <= same.high
+    assert at.loc[("test", "resnet")].verdict == "worse" and at.loc[("test", "resnet")].high < 0
+    assert at.loc[("test", "vbg")].verdict == "–" and np.isnan(at.loc[("test", "vbg")].p)
+    turned = S.comparison_table(load_runs("smoke"), reference="resnet", resamples=200).set_index(["split", "model"])
+    assert turned.loc[("test", "vbg")].verdict == "better"
+    assert turned.loc[("test", "vbg")].difference == pytest.approx(-at.loc[("test", "resnet")].difference)
+
+
+def test_mcnemar_and_holm_are_those_of_statsmodels_within_one_data_set_and_test():
+    skills = dict(vbg=2.4, swin=2.2, resnet=1.8, textcnn=2.3, vgg=1.5)
+    for dataset, (model, skill), seed in product(("met", "coco"), skills.items(), range(2)):
+        toy_run(dataset, model, seed, skill + .1 * (dataset == "coco"))
+    runs = load_runs("smoke")
+    made = S.comparison_table(runs, resamples=50)
+    for (dataset, split), part in made.groupby(["dataset", "split"]):
+        tests = part[part.model != "vbg"]
+        assert tests.holm.tolist() == pytest.approx(multipletests(tests.p, method="holm")[1].tolist())
+        assert (tests.sort_values("p").holm.diff().dropna() >= 0).all()
+        right = {m: np.mean([r.select(split)[2] for r in runs if (r.dataset, r.model) == (dataset, m)], 0).argmax(1) == Y for m in skills}
+        for r in tests.itertuples():
+            table = [[(a & b).sum() for b in (right["vbg"], ~right["vbg"])] for a in (right[r.model], ~right[r.model])]
+            assert r.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+            assert (r.model_only, r.reference_only) == (table[0][1], table[1][0])
+
+
+def test_scores_are_those_of_summarise_runs():
+    for seed in range(3):
+        toy_run(seed=seed)
+    runs = load_runs("smoke")
+    ours, theirs = S.comparison_table(runs, ("test",), resamples=100, seed=3).iloc[0], summarise_runs(runs, resamples=100, seed=3)
+    for r in theirs.itertuples():
+        assert (ours[r.metric], ours[f"{r.metric}_low"], ours[f"{r.metric}_high"]) == (r.mean, r.low, r.high)
+
+
+def test_late_average_is_chosen_on_validation_and_not_on_the_test():
+    toy_run(model="resnet", skill=2.), toy_run(model="swin", skill=9., validation=.2)  # swin is perfect on the test, poor on validation
+    toy_run(model="without_vit_gan", skill=1.5), toy_run(model="textcnn", skill=9., validation=.2)
+    toy_run(model="xgboost", skill=9.), toy_run(model="majority", skill=9.), toy_run(model="without_vit_bert", skill=9.)  # two encoders, or none: no candidates
+    made, chosen = S.late_average(load_runs("smoke"))
+    assert [(r.image.model, r.text.model) for r in made] == [("resnet", "without_vit_gan")]
+    assert chosen["image alone"].tolist() == ["ResNet-50 (paper: ResNet)"] and chosen["text alone"].tolist() == ["without ViT & GAN"]
+    test_best, _ = S.late_average(load_runs("smoke"), "test")
+    assert (test_best[0].image.model, test_best[0].text.model) == ("swin", "textcnn")
+    assert made[0].select("test")[2] == pytest.approx((made[0].image.select("test")[2] + made[0].text.select("test")[2]) / 2)
+    assert made[0].model == LATE_AVERAGE and set(made[0].metrics) == set(SPLITS)
+
+
+def test_late_average_refuses_other_seeds_and_other_items():
+    toy_run(model="resnet"), toy_run(model="textcnn", seed=1)
+    with pytest.raises(ValueError, match="different seeds"):
+        S.late_average(load_runs("smoke"))
+    with pytest.raises(ValueError, match="make reproduce"):
+        S.late_average([r for r in load_runs("smoke") if r.model == "resnet"])
+
+
+def test_a_missing_run_is_named_with_its_command():
+    toy_run()
+    with pytest.raises(RunError, match=r"met, swin, seeds \[0\][\s\S]*python -m vbg.runs nbs/study/train.ipynb .*\"swin\""):
+        assert_complete(load_runs("smoke"), models=["vbg", "swin"])
+    with pytest.raises(ValueError, match="no run of 'resnet'"):
+        S.comparison_table(load_runs("smoke"), reference="resnet", resamples=10)
+
+
+def test_a_real_set_is_judged_and_a_rendered_one_is_not():
+    for settings, wanted in (("smoke", {"needs the real data"}), ("paper", {"reproduced", "not reproduced"})):
+        for seed, model in product(range(2), ("vbg", "resnet")):
+            toy_run(model=model, seed=seed, skill=3. if model == "vbg" else 1., settings=settings, splits=SPLITS[:2], names=["Painting", "Sculpture", "Crafts", "Other"])
+        runs = load_runs("smoke")
+        compared = S.comparison_table(runs, resamples=100)
+        assert set(compared.split) == {"test"}, "a set without a class-balanced test has none in the table"
+        table = S.verdicts_table(compared, paper_table("table3")).set_index("model")
+        assert set(table.level) <= wanted and table.loc["ResNet-50", "difference in sign"] == "reproduced"
+        mine = [r for r in runs if r.model == "vbg"]
+        claims = S.confusion_claims(mine).set_index("claim")
+        assert claims.verdict["Crafts leaks to Other"] in wanted and claims.verdict["Animals leaks to Crafts"] == "needs the real data"
+        assert set(S.stability_claims(mine).verdict) <= wanted
+        assert len(S.confusion_figure(mine).axes) == 2 and len(S.reliability_figure(runs).axes) == 2  # no empty panel for the test that is not there
+
+
+def test_a_tie_is_not_first():
+    for seed, model in product(range(2), ("vbg", "resnet")):
+        toy_run(model=model, seed=seed, like="vbg")
+    text = S.comparison_text(S.comparison_table(load_runs("smoke"), ("test",), resamples=50), paper_table("table3")).data
+    assert "highest mean in 0 of 5 here, and 0 of 1 rows are worse by both tests: **not reproduced**" in text and "not told from VBG: ResNet-50" in text
+
+
+def test_tables_survive_saving_and_every_model_has_one_title(store):
+    from vbg.figures import save_table
+    models = [*dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS])]
+    for model in models:
+        toy_run(model=model, skill=2.)
+    runs = load_runs("smoke")
+    averaged, _ = S.late_average(runs)
+    compared = S.comparison_table([*runs, *averaged], resamples=20)
+    for name, table in {"scores": S.scores_table(compared, paper_table("table3")), "tests": S.tests_table(compared), "cost": S.run_cost_table([*runs, *averaged], paper_table("table3"))}.items():
+        save_table(table, name, "smoke", runs)
+        assert (store / f"figures/smoke/{name}.tex").stat().st_size and table.groupby([c for c in ("data set", "test", "model") if c in table]).size().max() == 1
+        assert not table.astype(str).isin(["nan", "None"]).any().any(), name
+    assert compared.model.nunique() == len(models) + 1
+
+
+def test_calibration_of_a_sure_and_wrong_model_is_its_confidence():
+    labels, sure = np.zeros(50, int), np.tile([.05, .95], (50, 1))
+    assert S.ece(labels, sure, np.ones((1, 50)))[0] == pytest.approx(.95)
+    assert S.calibrated_ece(sure) < .05
+
+
+@pytest.mark.parametrize("name", ["table3_comparison", "table4_ablation", "fig6_confusion_matrix", "fig5_loss_curves", "per_class", "calibration"])
+def test_notebook_runs_on_made_up_runs(name, store):
+    settings = profile("smoke")
+    for dataset, model, seed in product(settings.data, dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS]), settings.seeds):
+        toy_run(dataset, model, seed, 1.5 + .1 * len(model) * (model not in BASELINE_MODELS))
+    run_notebook(root() / "nbs" / "study" / f"{name}.ipynb", store / "out.ipynb", {"profile": "smoke"}, timeout=300)
+    made = {p.name for p in (store / "figures" / "smoke").iterdir()}
+    assert any(m.startswith(name.split("_")[0]) and m.endswith(".json") for m in made)
