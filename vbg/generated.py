@@ -154,10 +154,7 @@ def learning_plan(
 ) -> LearningPlan:
     "Open the GAN of the run and plan with it. Raises RunError with the command where it is absent, ValueError where no validation split is held back."
     kind = settings.balance["kind"]
-    if settings.train["encoders"] == "cached":
-        raise ValueError(f"balance.kind {kind!r} adds items that have no cached tokens: set train.encoders to 'frozen' or 'trained'")
-    if validation is None:
-        raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")
+    _require_settings(kind, settings, validation)
     if kind == "pairs_of_vbg":
         return replay_plan(source, train, tokenizer, settings)
     gan = which_gan(settings, seed)
@@ -170,3 +167,11 @@ def learning_plan(
     start = oversample(train, targets, seed) if kind == "loop_oversampling" else weigh_classes(train) if kind == "loop_class_weights" else train
     loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, start=start, say=say)
     return LearningPlan(train=start, loop=loop, notes=dict(gan=gan))
+
+# %% ../nbs/13b_generated.ipynb #64c4a63e
+def _require_settings(kind, settings, validation):
+    "Raise where generated items cannot join."
+    if settings.train["encoders"] == "cached":
+        raise ValueError(f"balance.kind {kind!r} adds items that have no cached tokens: set train.encoders to 'frozen' or 'trained'")
+    if validation is None:
+        raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")

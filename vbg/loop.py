@@ -77,8 +77,7 @@ class Loop:
         if epoch not in self.ends() or self.stopped:
             return None
         items = self._round(model, max(row["validation_f1"] for row in history))
-        if items is not None:
-            self.joined.append((int(epoch), len(self.kept)))
+        self.joined += [] if items is None else [(int(epoch), len(self.kept))]
         return items
 
 # %% ../nbs/11b_loop.ipynb #ca0adc6f

@@ -197,6 +197,7 @@ def _items(maker, rows, texts, pixels, like, name):
     made = generated_items(pixels, label, texts, about, [f"{name}-{i}" for i in range(len(rows))], like, name)
     return tokenise(made, maker.tokenizer, maker.max_length) if len(rows) else made
 
+# %% ../nbs/11a_pairs.ipynb #150d1908
 def generated_items(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
     label: np.ndarray,  # `(N,)` int
@@ -213,7 +214,7 @@ def generated_items(
         attributes=column(attributes), class_names=like.class_names, label_names=like.label_names, name=name,
         targets=None if like.targets is None else _targets(label, like), metadata=None if like.metadata is None else np.zeros((n, like.metadata.shape[1]), np.int64))
 
-# %% ../nbs/11a_pairs.ipynb #150d1908
+# %% ../nbs/11a_pairs.ipynb #f70d89a3
 def pair_rows(
     maker: PairMaker,  # that made them
     pairs: ExampleData,  # generated
