@@ -170,7 +170,7 @@ def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(
     lost = home / "runs" / "smoke" / "met" / "swin" / "seed1"
     lost.rename(home / "kept")
     try:
-        with pytest.raises(RunError, match=r"met, swin, seeds \[1\]:\n.*train.ipynb.* -p model '\[\"swin\"\]' -p seeds '\[1\]'"):
+        with pytest.raises(RunError, match=r"met, swin, seeds \[1\]:\n.*make reproduce PROFILE=smoke"):
             A.build_ledger(replace(evidence, runs=load_runs("smoke"), made={}))
     finally:
         (home / "kept").rename(lost)

@@ -120,6 +120,6 @@ def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
     partner = vt.torch.tensor([1, 2, 3, 0])
     one, two = (model(**vt.mix_batch(model, b, 0.3, partner)).logits for b in (batch, stored))
     assert vt.torch.allclose(one, two, atol=1e-5)
-    with pytest.raises(ValueError, match="crop has no images"):
+    with pytest.raises(ValueError, match="crop has no image"):
         vt.Batches(data=vt.ExampleData(ids=["a"], pixels=None, label=np.zeros(1, int), texts=[["x"]], split=["train"], class_names=["a"],
                                        image_tokens=np.zeros((1, 2, 3), np.float32)), train=True, crop=0.1)
