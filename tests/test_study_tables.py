@@ -100,7 +100,7 @@ def test_late_average_refuses_other_seeds_and_other_items():
 
 def test_a_missing_run_is_named_with_its_command():
     toy_run()
-    with pytest.raises(RunError, match=r"met, swin, seeds \[0\][\s\S]*python -m vbg.runs nbs/study/train.ipynb .*\"swin\""):
+    with pytest.raises(RunError, match=r"met, swin, seeds \[0\][\s\S]*make reproduce PROFILE=smoke"):
         assert_complete(load_runs("smoke"), models=["vbg", "swin"])
     with pytest.raises(ValueError, match="no run of 'resnet'"):
         S.comparison_table(load_runs("smoke"), reference="resnet", resamples=10)
