@@ -320,7 +320,7 @@ def test_loop_choice_notebook_reads_validation_items_of_made_up_runs(store, monk
     fill("loop_choice", skills={"twice the pairs": 4.})
     run_in_place("loop_choice", monkeypatch)
     saved = pd.read_csv(store / "figures/smoke/loop_choice.csv")
-    assert len(saved) == 2 * 6 and set(saved["judged on"]) == {"validation"} and set(saved.seeds) == {2}
+    assert len(saved) == 2 * 8 and set(saved["judged on"]) == {"validation"} and set(saved.seeds) == {2}
     better = saved[(saved["data set"] == "MET, rendered") & (saved["training items"] == "twice the pairs")].iloc[0]
     assert better["macro-F1: verdict"] == "better" and saved["macro-F1: verdict"][0] == "–"
 
