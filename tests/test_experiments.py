@@ -322,7 +322,9 @@ def test_loop_choice_notebook_reads_validation_items_of_made_up_runs(store, monk
     saved = pd.read_csv(store / "figures/smoke/loop_choice.csv")
     assert len(saved) == 2 * 8 and set(saved["judged on"]) == {"validation"} and set(saved.seeds) == {2}
     better = saved[(saved["data set"] == "MET, rendered") & (saved["training items"] == "twice the pairs")].iloc[0]
-    assert better["macro-F1: verdict"] == "better" and saved["macro-F1: verdict"][0] == "–"
+    gain = better["macro-F1: over the first row, points"]
+    assert float(gain.split("[")[1].split(",")[0]) > 0 and better["macro-F1: p (Holm)"] == "0.010 (0.070)", gain  # 200 resamples cannot say more of eight rows
+    assert better["macro-F1: verdict"] == "smaller than the noise" and saved["macro-F1: verdict"][0] == "–"
 
 
 def test_fusion_notebook_refuses_layers_of_other_sizes(store, monkeypatch):
