@@ -17,8 +17,8 @@ from .text import TextEncoder
 from .vision import seeded
 
 # %% auto #0
-__all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'without_classifier', 'Network', 'ImageNetwork',
-           'TextCNN', 'contrastive_loss', 'DualEncoder', 'build_network', 'count_multiply_adds']
+__all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'without_classifier', 'as_imagenet', 'Network',
+           'ImageNetwork', 'TextCNN', 'contrastive_loss', 'DualEncoder', 'build_network', 'count_multiply_adds']
 
 # %% ../nbs/11c_networks.ipynb #48bd665d
 def narrow(
@@ -99,6 +99,13 @@ def without_classifier(
     return network
 
 # %% ../nbs/11c_networks.ipynb #ba2398ea
+def as_imagenet(
+    pixel_values: Tensor,  # `(B, 3, H, W)` from `to_pixel_values`
+) -> Tensor:  # the same images with ImageNet's mean and spread
+    "Exchange the normalisation."
+    mean, std = (pixel_values.new_tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (pixel_values * 0.5 + 0.5 - mean) / std
+
 class Network(nn.Module):
     "What `vbg.train.fit` expects of a model that is no variant of VBG."
     trunk = metadata = None
@@ -107,6 +114,7 @@ class Network(nn.Module):
         "L2 regularisation of the classifier, as in VBG."
         return self.head_l2 * self.head[-1].weight.square().sum()
 
+# %% ../nbs/11c_networks.ipynb #18e9236e
 class ImageNetwork(Network):
     "An image network with VBG's head."
 
@@ -120,12 +128,14 @@ class ImageNetwork(Network):
     ):
         super().__init__()
         self.vision, self.head_l2, self.smallest = image_body(name, settings).to(memory_format=torch.channels_last), head_l2, 80 if name == "inception" else 0
+        self.imagenet = settings["pretrained"]
         with torch.no_grad():
             width = self.vision.eval()(torch.zeros(1, 3, 96, 96)).flatten(1).shape[1]
         self.vision.train()
         self.head = make_head(width, num_classes, head_dropout)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, return_maps: bool | None = None, **_) -> ModelOutput:
+        pixel_values = as_imagenet(pixel_values) if self.imagenet else pixel_values
         if min(pixel_values.shape[2:]) < self.smallest:
             pixel_values = F.interpolate(pixel_values, size=(self.smallest, self.smallest), mode="bilinear", align_corners=False)
         alone = self.training and len(pixel_values) == 1  # a batch norm has no variance of one
