@@ -18,7 +18,7 @@ def run_study(home, *targets, profile="smoke", cores=2):
                PYTHONHASHSEED="0")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(home), "--config",
                f"profile={profile}", "--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--cores", str(cores), *targets]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=3000)
 
 
 @pytest.fixture(scope="session")
