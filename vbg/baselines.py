@@ -80,11 +80,17 @@ def _as_module(fitted, num_classes):
     "The fitted pipeline as a module; a class without training items gets a bias that rules it out."
     scale, classify = fitted["scale"], fitted["classify"]
     width = scale.mean_.shape[0]
-    weight, bias = np.zeros((num_classes, width)), np.full(num_classes, -1e9)
+    weight, bias = _all_classes(classify, num_classes)
+    return PooledLogisticRegression(weight=weight, bias=bias, shift=scale.mean_, scale=np.ones(width) if scale.scale_ is None else scale.scale_)
+
+# %% ../nbs/11_baselines.ipynb #10975b3f
+def _all_classes(classify, num_classes):
+    "Weights `(C, D)` and biases `(C,)` of a fitted logistic regression; a class without training items gets a bias that rules it out."
+    weight, bias = np.zeros((num_classes, classify.coef_.shape[1])), np.full(num_classes, -1e9)
     both = len(classify.classes_) == 2  # scikit-learn keeps one row for two classes
     weight[classify.classes_] = np.concatenate([-classify.coef_, classify.coef_]) / 2 if both else classify.coef_
     bias[classify.classes_] = np.concatenate([-classify.intercept_, classify.intercept_]) / 2 if both else classify.intercept_
-    return PooledLogisticRegression(weight=weight, bias=bias, shift=scale.mean_, scale=np.ones(width) if scale.scale_ is None else scale.scale_)
+    return weight, bias
 
 BASELINES = {"logistic_regression": fit_logistic_regression}
 
@@ -221,10 +227,7 @@ def fit_tfidf(train, validation, num_classes, settings, seed):  # as `FITTED` sa
     features, label = vectorizer.transform(texts), np.asarray(train.label)[item]
     def fit(c):
         made = LogisticRegression(C=c, max_iter=1000).fit(features, label, sample_weight=share)
-        weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, -1e9)
-        both = len(made.classes_) == 2  # scikit-learn keeps one row for two classes
-        weight[made.classes_] = np.concatenate([-made.coef_, made.coef_]) / 2 if both else made.coef_
-        bias[made.classes_] = np.concatenate([-made.intercept_, made.intercept_]) / 2 if both else made.intercept_
+        weight, bias = _all_classes(made, num_classes)
         return TfidfModel(vectorizer=vectorizer, weight=weight, bias=bias).eval()
     return _best(settings.baselines["tfidf_c"], fit, validation)
 

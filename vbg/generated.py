@@ -22,7 +22,7 @@ from .runs import RunError
 from .text import tokenise
 
 # %% auto #0
-__all__ = ['GENERATED', 'PAIRS', 'lacking', 'which_gan', 'LearningPlan', 'add_generated', 'Replay', 'replay_plan',
+__all__ = ['GENERATED', 'PAIRS', 'lacking', 'which_gan', 'LearningPlan', 'add_generated', 'pairs_file', 'Replay', 'replay_plan',
            'learning_plan']
 
 # %% ../nbs/13b_generated.ipynb #36146979
@@ -98,6 +98,15 @@ def add_generated(
 # %% ../nbs/13b_generated.ipynb #677f89b6
 PAIRS = "pairs.npz"  # of a run with a loop
 
+def pairs_file(
+    source: Path,  # run folder of VBG with the same seed
+) -> Path:  # the file of its pairs
+    "Where the pairs of VBG's loop lie. Raises RunError where there are none."
+    file = Path(source) / PAIRS
+    if not file.exists():
+        raise RunError(f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with the same seed before it, in the same store")
+    return file
+
 def _kept(loop):
     "The pairs of a loop as arrays, and after which epochs they joined."
     kept = loop.kept if loop.kept is not None else loop.train.take(slice(0))
@@ -125,10 +134,7 @@ def replay_plan(
     settings: Profile,  # sections `text` and `loop`
 ) -> LearningPlan:
     "Learn from the pairs that VBG's loop kept. Raises RunError where there are none to read."
-    file = Path(source or "") / PAIRS
-    if not file.exists():
-        raise RunError(f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with the same seed before it, in the same store")
-    with np.load(file, allow_pickle=False) as stored:
+    with np.load(pairs_file(source), allow_pickle=False) as stored:
         held = {name: stored[name] for name in stored.files}
     pairs = generated_items(held["pixels"], held["label"], held["text"].tolist(), held["attributes"].tolist(), held["ids"].tolist(), train)
     if len(pairs):

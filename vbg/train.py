@@ -29,7 +29,7 @@ from .baselines import BASELINES, FITTED
 from .config import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile, home, profile as read_profile, seed_everything, write_atomic
 from .data import DataError, ExampleData, assign_folds, assign_splits, build_dataset, join_examples, load_examples, require_training
 from .frozen import check_encoders, checkpoint_version, encode_features
-from .generated import GENERATED, PAIRS, LearningPlan, learning_plan
+from .generated import GENERATED, LearningPlan, learning_plan, pairs_file
 from .metadata import encode_metadata, learn_metadata
 from .met import read_met
 from .metrics import evaluate
@@ -771,10 +771,9 @@ def _cost(job, settings, model, name):
     "Multiply-adds of one item and bytes of one step; None where nothing is trained step by step."
     if name in FITTED or name in BASELINES or settings.train["encoders"] != "trained":
         return dict(multiply_adds=None, step_memory=None)
-    size = min(32, len(job.sets["natural"].select("train")))
-    inputs = _inputs(Batches(data=job.sets["natural"].select("train").take(slice(0, size))).__getitems__(range(size)))
-    memory = step_memory(model, inputs)
-    return dict(multiply_adds=round(count_multiply_adds(model, inputs) / size), step_memory=memory)
+    items = job.sets["natural"].select("train").take(slice(0, 32))
+    inputs = _inputs(Batches(data=items).__getitems__(range(len(items))))
+    return dict(multiply_adds=round(count_multiply_adds(model, inputs) / len(items)), step_memory=step_memory(model, inputs))
 
 # %% ../nbs/14_train.ipynb #bd92440f
 def _one_run(job, settings, model, seed):
@@ -782,7 +781,7 @@ def _one_run(job, settings, model, seed):
     settings, search = searched(settings, job.dataset, model)
     folder, inputs = run_folder(job.store, job.dataset, model, seed), run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
     if settings.balance["kind"] == "pairs_of_vbg":
-        inputs["pairs"] = _pairs_of(job, seed)
+        inputs["pairs"] = hashlib.sha256(pairs_file(run_folder(job.store, job.dataset, "vbg", seed)).read_bytes()).hexdigest()[:16]
     name = f"{job.dataset} {model} seed {seed}"
     if is_current(folder, inputs):
         if not (folder / "train.ipynb").exists():
@@ -800,14 +799,7 @@ def _one_run(job, settings, model, seed):
                          predictions=predictions, metrics=metrics, weights=weights, files=fitted.files, **about, **fitted.notes))
 
 # %% ../nbs/14_train.ipynb #3726bb47
-def _pairs_of(job, seed):
-    "Checksum of the pairs that VBG's loop kept with this seed. Raises RunError where they are absent."
-    file = run_folder(job.store, job.dataset, "vbg", seed) / PAIRS
-    if not file.exists():
-        raise RunError(f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with seed {seed} before it, in the same store")
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-
-def _network(settings, model, num_classes, vocab_size, metadata_sizes, seed):
+def _network(settings, model, num_classes, vocab_size, metadata_sizes):
     "A fresh network: a baseline, or a variant of VBG."
     if model in NETWORKS:
         return build_network(settings, name=model, num_classes=num_classes, vocab_size=vocab_size, seed=torch.randint(2**31, (1,)).item())
@@ -863,7 +855,7 @@ def _fit_network(job, settings, model, seed, name):
     _refuse_foreign(settings.text["checkpoint"], job.sets["natural"])
     tokenizer, key, known = tokenise_sets(job.sets, settings)
     natural, mode = job.sets["natural"], settings.train["encoders"]
-    network = _network(settings, model, natural.num_classes, len(tokenizer), tuple(len(values) + 1 for values in known.values()), seed)
+    network = _network(settings, model, natural.num_classes, len(tokenizer), tuple(len(values) + 1 for values in known.values()))
     if mode != "trained":
         network.freeze_encoders()
     _store_features(job, settings, network, key, mode == "cached")
@@ -914,11 +906,7 @@ def _fit_baseline(job, settings, model, seed, name):
     start = time.perf_counter()
     train, validation = _learning_items(natural, settings.train)
     fitted = BASELINES[model](train, natural.num_classes, seed)
-    seconds = time.perf_counter() - start
-    row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, validation)
-    job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}, {seconds:.1f} s")
-    history = pd.DataFrame([{column: row[column] for column in HISTORY}])
-    return Fit(fitted, history, 1, seconds), fitted.state_dict(), known
+    return _fit_of_one_row(job, name, fitted, validation, time.perf_counter() - start, {}), fitted.state_dict(), known
 
 # %% ../nbs/14_train.ipynb #651e0154
 def _fit_at_once(job, settings, model, seed, name):
@@ -929,11 +917,13 @@ def _fit_at_once(job, settings, model, seed, name):
     natural, start = job.sets["natural"], time.perf_counter()
     train, validation = _learning_items(natural, settings.train)
     fitted, notes = FITTED[model](train, validation, natural.num_classes, settings, seed)
-    seconds = time.perf_counter() - start
+    return _fit_of_one_row(job, name, fitted, validation, time.perf_counter() - start, dict(fitted=notes)), fitted.state_dict(), known
+
+def _fit_of_one_row(job, name, fitted, validation, seconds, notes):
+    "The history of a model that has no epochs: one row."
     row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | _validate(fitted, validation)
     job.progress.say(f"{name}: validation accuracy {row['validation_accuracy']:.3f}, {seconds:.1f} s")
-    history = pd.DataFrame([{column: row[column] for column in HISTORY}])
-    return Fit(fitted, history, 1, seconds, notes=dict(fitted=notes)), fitted.state_dict(), known
+    return Fit(fitted, pd.DataFrame([{column: row[column] for column in HISTORY}]), 1, seconds, notes=notes)
 
 # %% ../nbs/14_train.ipynb #b6ddf7e2
 def run_scores(
