@@ -90,19 +90,19 @@ _MINI = dict(
     fusion=dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1),
     model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, expert_l2=None, metadata=(),
                trunk_channels=16, no_encoder="discriminator"),
-    train=dict(epochs=8, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, learning_rate_factor=1.0, search=(), weight_decay=0.05,
+    train=dict(epochs=6, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, learning_rate_factor=1.0, search=(), weight_decay=0.05,
                warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, crop=0.0, mixup=0.0, modality_dropout=0.0, items_per_epoch=None, threads=1,
                precision="no", encoders="trained", select="best"),
     balance=dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None),
-    loop=dict(rounds=3, pairs=300, warm_epochs=2, weight=0.5, tries=3, surplus=2.0),
-    gan=dict(gans=(0, 1), variant="", conditioning="attributes", words=256, minimum=5, patches=1024, epochs=60, batch_size=32,
+    loop=dict(rounds=3, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0),
+    gan=dict(gans=(0, 1), variant="", conditioning="attributes", words=256, minimum=5, patches=1024, epochs=40, batch_size=32,
              channels=20, discriminator_channels=16, latent_size=100, conditional_norm=True, normalisation="batch",
              loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=2e-4, label_smoothing=0.1, class_weight=0.2,
              attribute_weight=0.5, style_weight=10.0, mode_seeking_weight=0.05, augment=True, balance=0.5, average=0.998, diversity_bound=0.2, per_class=100,
              text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1), classifier_epochs=40),
     baselines=dict(divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16), swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4)),
                    textcnn=dict(embedding_size=64, channels=64), clip=dict(hidden_size=64, temperature=0.07), pretrained=False,
-                   xgboost_rates=(0.03, 0.1, 0.3), tfidf_c=(1.0, 10.0, 100.0)),
+                   xgboost_rates=(0.1, 0.3), tfidf_c=(1.0, 10.0)),
     adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
@@ -127,7 +127,7 @@ _PAPER = copy.deepcopy(_MINI) | dict(
     text=dict(vocab_size=30522, max_length=128, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
               activation="gelu", init_std=0.02, checkpoint="google-bert/bert-base-uncased"),
     fusion=dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1))
-_PAPER["train"] |= dict(encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0)
+_PAPER["train"] |= dict(epochs=24, encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0)
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["gan"] |= dict(epochs=100, batch_size=64, channels=64, discriminator_channels=64, generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, words=1000)
 _PAPER["loop"] |= dict(pairs=2000)

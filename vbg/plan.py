@@ -68,7 +68,7 @@ _LOOPS = {
     "a single round": _row("loop", loop=dict(rounds=1)), "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)), "oversampling": _row("loop_oversampling"), "oversampling, crops": _BALANCES["closed loop, oversampling, crops"],
     "class weights": _row("loop_class_weights")}
 
-_RATES = {"a third": 1 / 3, "as in the profile": 1.0, "three times": 3.0}
+_RATES = {"as in the profile": 1.0, "three times": 3.0}
 
 SEARCHED = (*STUDY_MODELS, *(name for name, baseline in BASELINE_MODELS.items() if baseline.network))  # models with a search of their own
 
@@ -79,7 +79,7 @@ _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.item
 
 # %% ../nbs/00a_plan.ipynb #9320ffcf
 EXPERIMENTS = {
-    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",), schedule=0.25),
+    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",), schedule=0.5),
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4)),
     "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",)),
     "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2),
