@@ -13,9 +13,10 @@ RUN     := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(
 SNAKE    = $(RUN) python -m vbg.study_run --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 TARGETS ?= all
 
-.PHONY: help install reproduce gan loop-choice scarcity recipe supplement collection figures book status unlock export readme test test-slow
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures book status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
+	@echo "make explain   [PROFILE=mini]              after the study: architecture, heat maps, words, the fused space, decision reports: about ten minutes"
 	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside eleven other ways: about two hours"
 	@echo "make loop-choice [PROFILE=mini]            settings of the closed loop on the validation split: about half an hour after \`make gan\`"
 	@echo "make scarcity  [PROFILE=mini]              the curve over how scarce the scarce classes are: about an hour more"
@@ -42,6 +43,9 @@ install: .venv/.installed
 reproduce: install
 	@$(SNAKE) all
 	@$(RUN) python -m vbg.figures show --profile $(PROFILE)
+
+explain: install
+	@$(SNAKE) explain
 
 gan: install
 	@$(SNAKE) gan

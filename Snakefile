@@ -411,6 +411,54 @@ rule small_collection:
     shell: papermill("small_collection", tables="{params.tables}", data="{params.data}").replace(f"-p profile {NAME} ", "")
 
 
+# What the models look at: architecture, heat maps, words, the fused space, the decision report. `make explain`.
+SEEN = {  # notebook -> tables and figures of each data set, other files, and the module that it uses
+    "fig7_heatmap": ([f"fig7_{table}" for table in ("scores", "per_class", "right_wrong", "sanity", "claims")], ["fig7_heatmap", "fig7_curves"], [], "heat_figures"),
+    "word_relevance": (["word_relevance_scores", "word_relevance_attributes"], ["word_relevance"], [], "word_figures"),
+    "word_alignment": (["word_alignment_scores"], ["word_alignment"], [], "word_figures"),
+    "fig8_feature_space": ([f"fig8_{table}" for table in ("numbers", "silhouette", "coordinates", "claims")], ["fig8_feature_space"], [], "space_figures"),
+    "decision_report": (["decision_calibration", "decision_withheld"], [], ["decision_report_{dataset}_right.html", "decision_report_{dataset}_wrong.html"], "report"),
+}
+DRAWN = {"fig1_architecture": ["architecture_parts", "architecture_sizes"], "fig2_vit": [], "fig3_bert": [], "fig4_gan": []}  # notebook, which is its figure -> tables
+
+
+def seen_files(name):
+    "What a notebook saves of each data set."
+    tables, figures, others, _ = SEEN[name]
+    return ([f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in tables for kind in TABLE]
+            + [f"{FIGURES}/{figure}_{{dataset}}.{kind}" for figure in figures for kind in FIGURE] + [f"{FIGURES}/{file}" for file in others])
+
+
+rule explain:
+    input:
+        [expand(file, dataset=DATASETS) for name in SEEN for file in seen_files(name)],
+        [f"{FIGURES}/{name}.json" for name in DRAWN]
+
+
+for name in SEEN:
+    rule:
+        name: f"seen_{name}"
+        input: lambda w: expand(f"{BOOK}/train-{w.dataset}-{{seed}}.ipynb", seed=SEEDS)
+        output:
+            seen_files(name),
+            notebook=f"{BOOK}/{name}-{{dataset}}.ipynb"
+        wildcard_constraints: dataset="|".join(DATASETS)
+        params: inputs=inputs(name, SEEN[name][-1], settings=PROFILE).translate(NO_WILDCARDS), name=name
+        shell: papermill("{params.name}", dataset="{wildcards.dataset}")
+
+
+for name, tables in DRAWN.items():
+    rule:
+        name: f"drawn_{name}"
+        input: expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS[:1], seed=SEEDS)
+        output:
+            [f"{FIGURES}/{name}.{kind}" for kind in FIGURE],
+            [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
+            notebook=f"{BOOK}/{name}.ipynb"
+        params: inputs=inputs(name, "architecture", settings=PROFILE).translate(NO_WILDCARDS), name=name, dataset=(DATASETS or ["none"])[0]
+        shell: papermill("{params.name}", dataset="{params.dataset}")
+
+
 # All that `make status TARGETS=everything` and the book ask for: what every target of the study makes.
 rule everything:
     input: [file for made in list(workflow.rules) if not list(made.output) and made.name != "collection" for file in made.input]
