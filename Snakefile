@@ -105,8 +105,9 @@ rule all:
         expand(f"{BOOK}/data-{{dataset}}.ipynb", dataset=DATASETS),
         expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS),
         [f"{FIGURES}/{file}" for files in ARTEFACTS.values() for file in files],
-        expand(f"{FIGURES}/label_leaks_{{dataset}}.json", dataset=DATASETS),
-        f"{FIGURES}/contradictions.json"
+        [f"{BOOK}/{artefact}.ipynb" for artefact in ARTEFACTS],  # asked for beside the files: a fresh clone has the files, and not what made them
+        expand(f"{BOOK}/label_leaks-{{dataset}}.ipynb", dataset=DATASETS),
+        f"{BOOK}/contradictions.ipynb"
 
 
 rule data:
@@ -431,8 +432,8 @@ def seen_files(name):
 
 rule explain:
     input:
-        [expand(file, dataset=DATASETS) for name in SEEN for file in seen_files(name)],
-        [f"{FIGURES}/{name}.json" for name in DRAWN]
+        [f"{BOOK}/{name}-{dataset}.ipynb" for name in SEEN for dataset in DATASETS],
+        [f"{BOOK}/{name}.ipynb" for name in DRAWN]
 
 
 for name in SEEN:
