@@ -311,7 +311,7 @@ def _save(name, profile, made_from, **files):
              "files": {f"{name}.{kind}": hashlib.sha256(content).hexdigest() for kind, content in files.items()}}
     write_atomic(folder / f"{name}.json", json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
 
-# %% ../nbs/16_figures.ipynb #9d18a6e1
+# %% ../nbs/16_figures.ipynb #d0f9d971
 def provenance(
     made_from,  # a run, path, card, settings, or a list or dict of these
 ):              # the same, ready for JSON
@@ -319,13 +319,17 @@ def provenance(
     if isinstance(made_from, Run):
         i = made_from.info
         return {"run": made_from.folder.relative_to(home()).as_posix(), "inputs": i["inputs"],
-                "files": {n: i["files"][n] for n in ("history.csv", "metrics.json", "predictions.parquet")}}
+                "files": {n: i["files"][n] for n in ("metrics.json", "model.safetensors", "predictions.parquet")} | {"history.csv without clock": _without_clock(made_from)}}
     if isinstance(made_from, Path):
         near = made_from.relative_to(home()) if made_from.is_relative_to(home()) else Path(made_from.name)
         return {"file": near.as_posix(), "sha256": hashlib.sha256(made_from.read_bytes()).hexdigest()}
     if is_dataclass(made_from) and not isinstance(made_from, type): return provenance(asdict(made_from))
     if isinstance(made_from, dict): return {str(k): provenance(v) for k, v in made_from.items()}
     return [provenance(v) for v in made_from] if isinstance(made_from, (list, tuple)) else made_from
+
+def _without_clock(run):
+    "Checksum of a history without what a clock wrote: a run made again has the same."
+    return hashlib.sha256(run.history.drop(columns=["seconds", "items_per_second"], errors="ignore").to_csv(index=False).encode()).hexdigest()
 
 # %% ../nbs/16_figures.ipynb #0abe8ce3
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # tell apart under any colour blindness

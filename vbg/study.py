@@ -255,7 +255,7 @@ def _head(r): return {"data set": r["title"], "test": TESTS.get(r["split"], r["s
 
 def _n(r): return {"seeds": r["n"], "items": r["items"]}
 
-# %% ../nbs/16d_study.ipynb #e2a7da6d
+# %% ../nbs/16d_study.ipynb #a80ee5d0
 def run_cost_table(
     runs:list,           # of `Run` or `Averaged`
     paper:pd.DataFrame,  # from `paper_table`
@@ -265,12 +265,12 @@ def run_cost_table(
     for (dataset, model), made in _groups(runs).items():
         epochs = [r.history for r in made if r.history is not None] if not _fitted(model) else []
         known = {k: [r.info.get(k) for r in made if r.info.get(k) is not None] for k in ("parameters", "multiply_adds", "step_memory", "seconds", "best_epoch")}
-        rows.append({"data set": _title(made[0]), "model": TITLES.get(model, model),
+        rows.append({"data set": _title(made[0]), "model": TITLES.get(model, model), "reads": reads(model),
                      "parameters": _whole([] if _fitted(model) else known["parameters"]), "multiply-adds an item": _whole(known["multiply_adds"]),
                      "seconds an epoch": f"{np.mean([h.seconds.mean() for h in epochs]):.2f}" if epochs else "–",
                      "seconds to fit": f"{np.mean(known['seconds']):.1f}" if _fitted(model) and known["seconds"] else "–",
                      "epochs": _whole([len(h) for h in epochs]), "best epoch (lowest–highest)": _best(known["best_epoch"]) if epochs else "–",
-                     "memory of a step, MiB": _whole(np.array(known["step_memory"]) / 2**20), "chosen on validation": _chosen(made),
+                     "seconds of the run": _whole(known["seconds"]), "memory of a step, counted, MiB": _whole(np.array(known["step_memory"]) / 2**20), "chosen on validation": _chosen(made),
                      "hours in the paper": f"{printed[(dataset, model)]:.0f}" if (dataset, model) in printed.index else "–", "seeds": len(made)})
     return pd.DataFrame(rows)
 
