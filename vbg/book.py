@@ -158,18 +158,19 @@ def body_html(
     heading = f"<h1>{html.escape(title)}</h1>"  # tells the data set and the seed too
     return re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S) if "<h1>" in made else f"{heading}\n{made}"
 
-# %% ../nbs/18_book.ipynb #87bf2fcb
+# %% ../nbs/18_book.ipynb #ea28598a
 GROUPS = {  # title -> how its study notebooks begin, and the make target that runs them
     "Data": (("data", "label_leaks"), "reproduce"),
     "Tables": (("table", "summary", "model_cost"), "reproduce"),
     "Figures": (("fig",), "reproduce"),
     "GAN": (("gan_", "loop"), "gan"),
+    "Words and decisions": (("word_", "decision_report"), "explain"),
     "Audit": (("audit", "contradictions"), "supplement"),
     "Training logs": (("train", "gan", "language_model"), "reproduce"),
     "Supplement": (("",), "supplement"),  # all others
 }
-ORDER = ("Data", "Tables", "Figures", "GAN", "Supplement", "Audit", "Training logs")
-_OWN_TARGET = {"loop_choice": "loop-choice", "gan_scarcity": "scarcity", "recipe_search": "recipe", "gan": "gan", "language_model": "supplement", "label_leaks": "supplement"}
+ORDER = ("Data", "Tables", "Figures", "Words and decisions", "GAN", "Supplement", "Audit", "Training logs")
+_OWN_TARGET = {"loop_choice": "loop-choice", "gan_scarcity": "scarcity", "recipe_search": "recipe", "gan": "gan", "language_model": "supplement", "label_leaks": "reproduce", "contradictions": "reproduce", "audit": "reproduce"} | dict.fromkeys(("fig1_architecture", "fig2_vit", "fig3_bert", "fig4_gan", "fig7_heatmap", "fig8_feature_space"), "explain")
 
 def study_name(
     name:str,  # of an executed notebook, such as "train-met-0"
@@ -182,7 +183,7 @@ def group_of(
     name:str,  # of an executed notebook
 )->str:        # a key of `GROUPS`
     "A beginning fits whole names; one that ends in `_`, and a few more, fit every name that begins with it."
-    stem, open_ended = study_name(name), ("gan_", "loop", "table", "fig", "")
+    stem, open_ended = study_name(name), ("gan_", "loop", "table", "fig", "word_", "")
     return next(group for group, (begin, _) in GROUPS.items() if stem in begin or stem.startswith(tuple(b for b in begin if b in open_ended)))
 
 def make_target(name): return _OWN_TARGET.get(study_name(name), GROUPS[group_of(name)][1])
