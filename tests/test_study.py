@@ -83,7 +83,8 @@ def test_second_call_does_nothing_and_is_quick(smoke_home):
 
 
 def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_path, monkeypatch):
-    from vbg.runs import run_notebook
+    from vbg.figures import provenance
+    from vbg.runs import Run, run_notebook
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     models = ["without_gan", "vbg", "without_vit", "xgboost", "clip"]
     kept, again = (smoke_home / "runs" / store / "met" for store in ("smoke", "again"))
@@ -93,6 +94,8 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
     for model in models:
         for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
             assert (kept / model / "seed1" / name).read_bytes() == (again / model / "seed1" / name).read_bytes(), (model, name)
+        first, second = (provenance(Run(store / model / "seed1"))["files"] for store in (kept, again))
+        assert first == second  # what a figure's json says of a run that was made again
     again = again / "without_gan" / "seed1"
     written = (again / "run.json").stat().st_mtime_ns
     run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "kept.ipynb", asked, timeout=600)
