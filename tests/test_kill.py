@@ -57,9 +57,12 @@ def kill_group(study, home):
 
 def content(path):
     "Bytes of a file, without what a clock wrote."
-    if path.name == "history.csv":
+    if path.name in ("history.csv", "generator.csv"):
         history = pd.read_csv(io.BytesIO(path.read_bytes()))
         return history.drop(columns=sorted(OF_TIME & set(history.columns))).to_csv(index=False)
+    if path.name == "gan.json":
+        told = json.loads(path.read_text())
+        return told | {"history": [{key: value for key, value in row.items() if key not in OF_TIME} for row in told["history"]]}
     if path.name == "run.json":
         told = json.loads(path.read_text())
         return {key: told[key] for key in ("inputs", "model", "dataset", "seed", "class_names", "config") if key in told} | {
