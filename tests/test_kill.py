@@ -57,7 +57,7 @@ def kill_group(study, home):
 
 def content(path):
     "Bytes of a file, without what a clock wrote."
-    if path.name in ("history.csv", "generator.csv"):
+    if path.name in ("history.csv", "text_generator.csv"):
         history = pd.read_csv(io.BytesIO(path.read_bytes()))
         return history.drop(columns=sorted(OF_TIME & set(history.columns))).to_csv(index=False)
     if path.name == "gan.json":
