@@ -62,7 +62,7 @@ def draw_weights(
             nn.init.zeros_(layer.bias)
     return network
 
-# %% ../nbs/11c_networks.ipynb #9e30b2cd
+# %% ../nbs/11c_networks.ipynb #776a3943
 TORCHVISION = {"resnet": "resnet50", "densenet": "densenet121", "squeezenet": "squeezenet1_1", "inception": "inception_v3", "vgg": "vgg16_bn", "swin": "swin_t"}
 
 def image_body(
@@ -76,15 +76,16 @@ def image_body(
         raise ValueError(f"ImageNet weights are of the full width: set baselines.divisor of {name} to 1, or baselines.pretrained to False")
     more = dict(init_weights=False) if name == "inception" and not settings["pretrained"] else {}
     if settings["pretrained"]:
-        return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"))
+        return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
     if name == "swin":
         return without_classifier(name, models.SwinTransformer([4, 4], depths=[2, 2, 6, 2], **{k: list(v) if isinstance(v, (tuple, list)) else v for k, v in settings["swin"].items()}))
     return draw_weights(narrow(without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more)), divisor))
 
-# %% ../nbs/11c_networks.ipynb #14214f59
+# %% ../nbs/11c_networks.ipynb #684998ae
 def without_classifier(
     name: str,  # a key of `TORCHVISION`
     network: nn.Module,  # torchvision's
+    pretrained: bool = False,  # whether its weights are those of ImageNet
 ) -> nn.Module:  # the same network
     "Take the classifier off."
     if name == "squeezenet":
@@ -95,10 +96,10 @@ def without_classifier(
         setattr(network, dict(densenet="classifier", swin="head").get(name, "fc"), nn.Identity())
     if name == "inception":
         network.aux_logits, network.AuxLogits, network.dropout = False, None, nn.Identity()  # the head has its own dropout
-        network.transform_input = False
+        network.transform_input = network.transform_input and pretrained  # its ImageNet weights were learnt from pixels in [-1, 1] and turn ours back into them
     return network
 
-# %% ../nbs/11c_networks.ipynb #ba2398ea
+# %% ../nbs/11c_networks.ipynb #efdc346f
 def as_imagenet(
     pixel_values: Tensor,  # `(B, 3, H, W)` from `to_pixel_values`
 ) -> Tensor:  # the same images with ImageNet's mean and spread
@@ -109,12 +110,13 @@ def as_imagenet(
 class Network(nn.Module):
     "What `vbg.train.fit` expects of a model that is no variant of VBG."
     trunk = metadata = None
+    fresh = True  # all weights are drawn: one learning rate for encoders and head
 
     def head_penalty(self) -> Tensor:  # scalar
         "L2 regularisation of the classifier, as in VBG."
         return self.head_l2 * self.head[-1].weight.square().sum()
 
-# %% ../nbs/11c_networks.ipynb #18e9236e
+# %% ../nbs/11c_networks.ipynb #f2ef5b5b
 class ImageNetwork(Network):
     "An image network with VBG's head."
 
@@ -128,7 +130,7 @@ class ImageNetwork(Network):
     ):
         super().__init__()
         self.vision, self.head_l2, self.smallest = image_body(name, settings).to(memory_format=torch.channels_last), head_l2, 80 if name == "inception" else 0
-        self.imagenet = settings["pretrained"]
+        self.imagenet, self.fresh = settings["pretrained"], not settings["pretrained"]
         with torch.no_grad():
             width = self.vision.eval()(torch.zeros(1, 3, 96, 96)).flatten(1).shape[1]
         self.vision.train()
@@ -213,7 +215,7 @@ def _agree(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor
 
 DualEncoder.forward = _agree
 
-# %% ../nbs/11c_networks.ipynb #8b4e7afa
+# %% ../nbs/11c_networks.ipynb #2a712c60
 NETWORKS = (*TORCHVISION, "textcnn", "clip")
 
 def build_network(
@@ -232,7 +234,7 @@ def build_network(
         if name == "textcnn":
             return TextCNN(vocab_size=vocab_size, **settings.baselines["textcnn"], **head)
         if name == "clip":
-            return DualEncoder(vision=settings.vision, text=settings.text | dict(vocab_size=vocab_size), **settings.baselines["clip"], **head)
+            return DualEncoder(vision=settings.vision | dict(checkpoint=None), text=settings.text | dict(vocab_size=vocab_size, checkpoint=None), **settings.baselines["clip"], **head)
     raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
 
 # %% ../nbs/11c_networks.ipynb #1a39e277

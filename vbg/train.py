@@ -342,7 +342,7 @@ def _mean_loss(logits, label, weight):
         return F.cross_entropy(logits.float(), label)
     return (weight * F.cross_entropy(logits.float(), label, reduction="none")).sum() / weight.sum()
 
-# %% ../nbs/14_train.ipynb #82e62da8
+# %% ../nbs/14_train.ipynb #c765e886
 def parameter_groups(
     model: torch.nn.Module,  # a model of the study
     settings: dict,  # a profile's `train` section
@@ -351,7 +351,7 @@ def parameter_groups(
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            encoder = name.startswith(("vision.", "text."))
+            encoder = name.startswith(("vision.", "text.")) and not getattr(model, "fresh", False)
             table = any(part in name for part in ("position", "token_type", "cls_token"))
             decays = parameter.ndim > 1 and not table and not name.startswith(("head.", "experts."))
             groups.setdefault((encoder, decays), []).append(parameter)
