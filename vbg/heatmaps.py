@@ -22,8 +22,8 @@ from .fusion import masked_mean
 
 # %% auto #0
 __all__ = ['SPREAD', 'MAPS', 'MAP_TITLES', 'HeatmapError', 'is_constant', 'check_maps', 'blocks', 'target_layer', 'fold',
-           'grid_side', 'HoldsText', 'grad_cam', 'roll_out', 'attentions_of', 'attention_rollout', 'text_to_image_map',
-           'centre_prior', 'random_map', 'heat_maps', 'upsample']
+           'grid_side', 'patch_centres', 'HoldsText', 'grad_cam', 'roll_out', 'attentions_of', 'attention_rollout',
+           'text_to_image_map', 'centre_prior', 'random_map', 'heat_maps', 'upsample']
 
 # %% ../nbs/15a_heatmaps.ipynb #2d406f48
 class HeatmapError(ValueError):
@@ -93,6 +93,20 @@ def grid_side(
 ) -> int:  # g
     "Patches along a side of the map, as the encoder gives them out. Raises HeatmapError as `fold` does."
     with torch.no_grad(): return fold(_encoder(model, batch)(batch["pixel_values"][:1])).shape[-1]
+
+# %% ../nbs/15a_heatmaps.ipynb #da5b14f0
+def patch_centres(
+    encoder: nn.Module,  # image encoder of a model, or None
+    size: int,  # pixels a side
+    side: int,  # g, patches a side
+) -> np.ndarray:  # `(g,)` pixel that each token is centred on, 0 the middle of the first pixel
+    "Centres of the tokens along a side: of what the patch embedding sees; evenly spread where an encoder is no row of blocks."
+    start, step = (size / side - 1) / 2, size / side
+    if blocks(encoder):
+        start, step = 0.0, 1
+        for part in encoder.transformer.embeddings.patch_embeddings.projection.modules():
+            if isinstance(part, nn.Conv2d): start, step = start + ((part.kernel_size[0] - 1) / 2 - part.padding[0]) * step, step * part.stride[0]
+    return start + step * np.arange(side)
 
 # %% ../nbs/15a_heatmaps.ipynb #68cb7760
 class HoldsText(nn.Module):
@@ -193,7 +207,7 @@ def text_to_image_map(
     keep = F.pad(keep, (0, weights.shape[2] - keep.shape[1]), value=True)  # metadata stand at the end
     return fold(masked_mean(weights.mean(1), keep)[..., None])[:, 0].numpy()
 
-# %% ../nbs/15a_heatmaps.ipynb #dd01e28e
+# %% ../nbs/15a_heatmaps.ipynb #8a6a8d1d
 SPREAD = 0.25  # of the centre prior, of the side
 
 def centre_prior(
@@ -202,8 +216,8 @@ def centre_prior(
     classes=None,  # not read
 ) -> np.ndarray:  # `(B, g, g)`, the same for all
     "A Gaussian at the centre of the image."
-    side = grid_side(model, batch)
-    place = ((np.arange(side) + 0.5) / side - 0.5) / SPREAD
+    side, size = grid_side(model, batch), batch["pixel_values"].shape[-1]
+    place = ((patch_centres(model.vision, size, side) + 0.5) / size - 0.5) / SPREAD
     bell = np.exp(-0.5 * place**2)
     return np.broadcast_to(np.outer(bell, bell), (len(batch["pixel_values"]), side, side)).astype(np.float32)
 
@@ -239,17 +253,19 @@ def heat_maps(
         parts.append(MAPS[method](model, batch_of(data, items[part]), None if classes is None else classes[part]))
     return check_maps(np.concatenate(parts).astype(np.float32), method, data.ids[items], constant)
 
-# %% ../nbs/15a_heatmaps.ipynb #3b4876a2
+# %% ../nbs/15a_heatmaps.ipynb #fb8d9b6b
 def upsample(
     maps: np.ndarray,  # `(B, g, g)`
     size: int,  # pixels a side
+    centres: np.ndarray = None,  # `(g,)` from `patch_centres`; None: evenly spread
     method: str = "map",  # for the error
     names=None,  # `(B,)` of the items, for the error
     constant: str = "raise",  # 'keep': a constant map becomes 1 everywhere
 ) -> np.ndarray:  # `(B, size, size)` float32, 0..1
     "Maps at the size of the image. Raises HeatmapError as `check_maps` does."
-    flat = is_constant(check_maps(maps, method, names, constant))
-    heat = F.interpolate(torch.as_tensor(np.ascontiguousarray(maps), dtype=torch.float64)[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
+    flat = is_constant(check_maps(maps, method, names, constant))[:, None, None]
+    centres = patch_centres(None, size, maps.shape[-1]) if centres is None else centres
+    share = np.stack([np.interp(np.arange(size), centres, one) for one in np.eye(maps.shape[-1])], 1)  # of each token in each pixel
+    heat = share @ maps.astype(float) @ share.T
     low, high = (f(heat, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
-    heat = np.where(flat[:, None, None], 1.0, (heat - low) / np.where(flat[:, None, None], 1.0, high - low))
-    return heat.astype(np.float32)
+    return np.where(flat, 1.0, (heat - low) / np.where(flat, 1.0, high - low)).astype(np.float32)
