@@ -19,7 +19,7 @@ from .word_scores import METHODS, OUTSIDE, AlignedWords, ScoredWords, deciding, 
 from .words import read_words, word_evidence
 
 # %% auto #0
-__all__ = ['item_draws', 'item_mean', 'word_table', 'attribute_table', 'alignment_verdict', 'alignment_table', 'alignment_means',
+__all__ = ['item_draws', 'item_mean', 'word_table', 'attribute_table', 'alignment_verdict', 'alignment_means', 'alignment_table',
            'alignment_figure', 'lay_out', 'first_items', 'shown_words', 'words_figure']
 
 # %% ../nbs/16g_word_figures.ipynb #8b98f75d
@@ -99,7 +99,7 @@ def attribute_table(
                                                          "seeds": len(scored.right)}
     return pd.DataFrame([rows[key] for key in sorted(rows)])
 
-# %% ../nbs/16g_word_figures.ipynb #c8317d2b
+# %% ../nbs/16g_word_figures.ipynb #8fe80555
 def alignment_verdict(
     chance: tuple,  # low and high of the share minus the area
     other: tuple,  # low and high of the share minus other words'
@@ -107,10 +107,24 @@ def alignment_verdict(
     "What the intervals allow to say of where a word looks."
     if np.isnan(chance).any() or np.isnan(other).any(): return "–"
     if chance[1] < 0: return "looks past its region"
-    if chance[0] <= 0: return "no more than chance"
+    if chance[0] <= 0: return "no more than chance" + ", yet more than other words do" * (other[0] > 0)
     return "looks at its region" if other[0] > 0 else "no more than other words do"
 
-# %% ../nbs/16g_word_figures.ipynb #d63f1dbe
+# %% ../nbs/16g_word_figures.ipynb #4307e786
+def alignment_means(
+    aligned: AlignedWords,
+    kind: str,  # of region
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> dict:  # chance, other (both: trained), chance_fresh, other_fresh, training -> mean, low, high (0..1)
+    "The differences that decide, each on the same items."
+    share, beyond, area = aligned.share[kind], aligned.beyond[kind], aligned.area[kind]
+    values = dict(chance=share[1] - area, other=beyond[1], chance_fresh=share[0] - area, other_fresh=beyond[0], training=share[1] - share[0])
+    return {name: item_mean(v, resamples, seed) for name, v in values.items()}
+
+# %% ../nbs/16g_word_figures.ipynb #0cf0136c
+_GAINS = {"chance": "after training minus chance", "other": "after training minus other words", "training": "after minus before training"}
+
 def alignment_table(
     aligned: AlignedWords,
     resamples: int = 2000,  # of the bootstrap
@@ -127,19 +141,6 @@ def alignment_table(
         rows.append(row | {"what training changes": difference_verdict(*means["training"][1:]).replace("better", "more on the region").replace("worse", "less on the region"),
                            "verdict after training": alignment_verdict(means["chance"][1:], means["other"][1:])})
     return pd.DataFrame(rows)
-
-_GAINS = {"chance": "after training minus chance", "other": "after training minus other words", "training": "after minus before training"}
-
-def alignment_means(
-    aligned: AlignedWords,
-    kind: str,  # of region
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> dict:  # chance, other (both: trained), chance_fresh, other_fresh, training -> mean, low, high (0..1)
-    "The differences that decide, each on the same items."
-    share, other, area = aligned.share[kind], aligned.other[kind], aligned.area[kind]
-    values = dict(chance=share[1] - area, other=share[1] - other[1], chance_fresh=share[0] - area, other_fresh=share[0] - other[0], training=share[1] - share[0])
-    return {name: item_mean(v, resamples, seed) for name, v in values.items()}
 
 # %% ../nbs/16g_word_figures.ipynb #292475de
 def alignment_figure(
@@ -243,11 +244,6 @@ def words_figure(
     plt.close(figure)
     return figure
 
-# %% ../nbs/16g_word_figures.ipynb #06b2d6b6
-def _row(axis, y, text, size):
-    axis.text(_MARGIN, y + 0.65 * _LINE, text, fontsize=size, va="center", weight="bold" if size > 8 else "normal", style="normal" if size > 8 else "italic")
-    return y + 1.3 * _LINE
-
 # %% ../nbs/16g_word_figures.ipynb #f02abd3a
 def _shade(value):
     "Colour of a relevance in 0..1, and of the type upon it."
@@ -269,7 +265,11 @@ def _line_of_words(axis, y, item, relevance, places):
         for level in range(int(item["decides"][k]) + int(item["most"][k])):
             axis.plot([left, left + own], [top + (0.9 + 0.13 * level) * _LINE] * 2, color="black", linewidth=0.9, solid_capstyle="butt")
 
-# %% ../nbs/16g_word_figures.ipynb #249c0907
+# %% ../nbs/16g_word_figures.ipynb #c146536b
+def _row(axis, y, text, size):
+    axis.text(_MARGIN, y + 0.65 * _LINE, text, fontsize=size, va="center", weight="bold" if size > 8 else "normal", style="normal" if size > 8 else "italic")
+    return y + 1.3 * _LINE
+
 def _legend(axis, y):
     "How to read it."
     from matplotlib.patches import Rectangle

@@ -129,11 +129,11 @@ def pool_masks(
     if side * side != patches or size % side: raise ValueError(f"{patches} patches do not tile an image of {size} pixels")
     return masks.reshape(len(masks), side, size // side, side, size // side).mean((2, 4)).reshape(len(masks), -1)
 
-# %% ../nbs/15d_word_scores.ipynb #1bd1ae46
+# %% ../nbs/15d_word_scores.ipynb #971605d5
 def span_alignment(
     reading: Reading,  # N items with spans and masks
     look: np.ndarray,  # `(N, L, P)` from `attention_maps`
-) -> pd.DataFrame:  # item, region, share, area, other, apart (all 0..1; the last two are nan where no other word speaks of another region)
+) -> pd.DataFrame:  # item, region, share, area (0..1), beyond (share minus what other words have there) and apart (0..1), both nan where no other word speaks of another region
     "For each word whose region is seen: how much of its map falls on the region, beside chance and beside other words."
     inside, rows = {name: pool_masks(mask, look.shape[2]) for name, mask in reading.masks.items()}, []
     seen = [region in inside and inside[region][i].any() for i, region in zip(reading.spans["item"], reading.spans["region"])]
@@ -144,8 +144,9 @@ def span_alignment(
         for k, region in enumerate(regions):
             others = regions != region
             apart = np.abs(maps[others] - maps[k]).sum(1).mean() / 2 if others.any() else np.nan
-            rows.append((i, region, shares[k, k], inside[region][i].mean(), shares[others, k].mean() if others.any() else np.nan, apart))
-    return pd.DataFrame(rows, columns=["item", "region", "share", "area", "other", "apart"])
+            beyond = shares[k, k] - shares[others, k].mean() if others.any() else np.nan
+            rows.append((i, region, shares[k, k], inside[region][i].mean(), beyond, apart))
+    return pd.DataFrame(rows, columns=["item", "region", "share", "area", "beyond", "apart"])
 
 # %% ../nbs/15d_word_scores.ipynb #82596014
 METHODS = ("integrated gradients", "image-to-text map", "rarity", "position", "every word alike")
@@ -239,19 +240,19 @@ def _chosen(method, relevance):
     "What is hidden by chance is drawn; every other method says itself what comes first."
     return np.random.default_rng(0).random((_DRAWS, *relevance.shape)) * relevance if method == METHODS[-1] else relevance
 
-# %% ../nbs/15d_word_scores.ipynb #6d652e4a
+# %% ../nbs/15d_word_scores.ipynb #f101a4df
 ALL = "all regions"
 
 @dataclass
 class AlignedWords:
     "Where the words of each kind of region look, before and after training, on the same items; mean over the words of an item."
     share: dict  # kind -> `(2, S, N)`: fresh, trained; nan where no word of an item speaks of such a region
-    other: dict  # kind -> `(2, S, N)`, what other words' maps have there
+    beyond: dict  # kind -> `(2, S, N)`, share minus what the maps of other words have there, word by word
     apart: dict  # kind -> `(2, S, N)`, how far those maps are from the word's own
     area: dict  # kind -> `(N,)`
     words: dict  # kind -> how many words
 
-# %% ../nbs/15d_word_scores.ipynb #e5913b56
+# %% ../nbs/15d_word_scores.ipynb #e0d4f9b7
 def align_words(
     runs: list,  # seeds of one model on one data set
     split: str,  # as in `items_of`
@@ -267,7 +268,7 @@ def align_words(
     kinds = sorted(tables[0][0]["kind"].unique(), key=lambda k: (k == ALL, -(tables[0][0]["kind"] == k).sum(), k))
     by_item = lambda table, kind, name: table[table["kind"] == kind].groupby("item")[name].mean().reindex(range(len(chosen))).to_numpy()
     grid = lambda name: {kind: np.array([[by_item(t, kind, name) for t in row] for row in tables]) for kind in kinds}
-    return AlignedWords(grid("share"), grid("other"), grid("apart"), {k: v[0, 0] for k, v in grid("area").items()}, {k: int((tables[0][0]["kind"] == k).sum()) for k in kinds})
+    return AlignedWords(grid("share"), grid("beyond"), grid("apart"), {k: v[0, 0] for k, v in grid("area").items()}, {k: int((tables[0][0]["kind"] == k).sum()) for k in kinds})
 
 def _kinds(table):
     "Small things beside the main one are one kind; every word is also of the kind `ALL`."
