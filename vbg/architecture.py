@@ -64,7 +64,7 @@ def outline(
     inner = [Rectangle((l + 0.03, t + 0.03), w - 0.06, h - 0.06, fill=False, edgecolor="#333333", linewidth=0.6)] if shape == "double" else []
     return [Polygon(corners.get(shape, corners["square"]), closed=True, **look), *inner]
 
-# %% ../nbs/16h_architecture.ipynb #1381365e
+# %% ../nbs/16h_architecture.ipynb #45f30491
 BATCH = 2  # items of the batch that is traced; a first axis of this length is written B
 
 def shape_text(
@@ -73,6 +73,7 @@ def shape_text(
     "A shape for print."
     return " × ".join(["B" if shape[0] == BATCH else str(shape[0]), *map(str, shape[1:])]) if shape else ""
 
+# %% ../nbs/16h_architecture.ipynb #650c5662
 @dataclass
 class Box:
     "One part, in inches from the upper left corner."
@@ -462,7 +463,7 @@ def vit_diagram(
     sheet.notes.append((_X, stack.y, _order(first, "6-7"), "center"))
     return sheet
 
-# %% ../nbs/16h_architecture.ipynb #24eea410
+# %% ../nbs/16h_architecture.ipynb #4a8f3ca6
 def _order(first, equations):
     "Where the norms stand beside where the paper prints them."
     return f"Norms stand before the maps; printed in Eq. {equations}: after the sums." if first else f"Norms stand after the sums, as printed in Eq. {equations}."
@@ -474,6 +475,7 @@ def _encoder_stages(model, inputs, part, kind):
     if path is None: raise ValueError(f"this model has no {kind} in {part!r}, so there is no layer of it to open")
     return stages, path
 
+# %% ../nbs/16h_architecture.ipynb #eec2a13b
 def bert_diagram(
     model,  # `VBG` with a BERT
     inputs: dict,  # from `example_inputs`
@@ -588,7 +590,7 @@ def stored_gan(
     generator.load_state_dict(part("average")); discriminator.load_state_dict(part("discriminator"))
     return generator.eval(), discriminator.eval(), load_text_generator(folder / "text")
 
-# %% ../nbs/16h_architecture.ipynb #06ca5014
+# %% ../nbs/16h_architecture.ipynb #d49941b4
 def parts_table(
     diagram: Diagram,  # any
 ) -> pd.DataFrame:  # text, for print; the last row is the whole
@@ -616,6 +618,7 @@ def module_sizes(
     parts = {"ViT, Eq. 1-7": model.vision, "BERT, Eq. 8-13": model.text, "projections": model.projection, "fusion": model.fusion, "class head": model.head, "heads on one modality": model.auxiliary}
     return {name: sum(p.numel() for p in part.parameters()) for name, part in (parts | {"VBG, all of these": model} | made).items()}
 
+# %% ../nbs/16h_architecture.ipynb #51b997e0
 def sizes_table(
     sizes: dict,  # column -> result of `module_sizes`
 ) -> pd.DataFrame:  # text, for print

@@ -78,7 +78,7 @@ def hits(
     above, equal = (likeness > mine).sum(1), (likeness == mine).sum(1)
     return np.clip((k - above) / equal, 0, 1)
 
-# %% ../nbs/15f_feature_space.ipynb #155a0e1a
+# %% ../nbs/15f_feature_space.ipynb #d909854b
 def class_precision(
     query: np.ndarray,  # `(N, D)` of length 1
     gallery: np.ndarray,  # `(N, D)` of length 1; item i has class i of `labels` in both
@@ -101,6 +101,7 @@ def class_margin(
     mean = lambda chosen: np.divide((d * chosen).sum(1), chosen.sum(1), out=np.full(len(d), np.nan), where=chosen.sum(1) > 0)
     return mean(~same) - mean(mates)
 
+# %% ../nbs/15f_feature_space.ipynb #19616ef3
 def contrast(
     points: np.ndarray,  # `(2N, D)` of length 1, images first
     groups: np.ndarray,  # `(2N,)` int
@@ -112,7 +113,7 @@ def contrast(
     mean = lambda chosen: np.divide((d * chosen).sum(1), chosen.sum(1), out=np.full(len(d), np.nan), where=chosen.sum(1) > 0)
     return mean(~same & free) - mean(same & free)
 
-# %% ../nbs/15f_feature_space.ipynb #d54d39fd
+# %% ../nbs/15f_feature_space.ipynb #a6b4145e
 NEIGHBOURS = 15  # as many as UMAP's default looks at
 
 def neighbours(
@@ -127,6 +128,7 @@ def neighbours(
     d[place, place] = d[place, (place + n) % (2 * n)] = np.inf
     return np.argsort(d, axis=1, kind="stable")[:, :k]
 
+# %% ../nbs/15f_feature_space.ipynb #758dbecd
 def mixing(
     points: np.ndarray,  # `(2N, D)`, images first
     k: int = NEIGHBOURS,  # nearest ones
@@ -224,7 +226,7 @@ def stage_features(
         out[stage] = unit(sides[0]), unit(text), partner
     return out
 
-# %% ../nbs/15f_feature_space.ipynb #6bdd7532
+# %% ../nbs/15f_feature_space.ipynb #d2709a00
 @dataclass(kw_only=True)
 class Space:
     "Features and values of several seeds of one model on the same items."
@@ -236,6 +238,7 @@ class Space:
     features: dict  # stage -> list of S of image `(N, D)`, text `(N, D)`, partner `(N,)`
     values: dict  # stage -> measure -> `(S, N)`
 
+# %% ../nbs/15f_feature_space.ipynb #9ebbd8eb
 def item_values(
     image: np.ndarray,  # `(N, D)` of length 1
     text: np.ndarray,  # `(N, D)` of length 1

@@ -14,7 +14,7 @@ from torch import nn
 # %% auto #0
 __all__ = ['Stage', 'shapes_of', 'own_parameters', 'within', 'trace', 'merge_repeats', 'counted', 'not_met', 'example_inputs']
 
-# %% ../nbs/15e_trace.ipynb #637a494c
+# %% ../nbs/15e_trace.ipynb #f5fef920
 @dataclass(frozen=True)
 class Stage:
     "A module as a batch ran through it."
@@ -27,7 +27,6 @@ class Stage:
     calls: int = 1  # how often the batch went through; shapes are those of the first time
     times: int = 1  # equal blocks after one another that this one stands for
 
-# %% ../nbs/15e_trace.ipynb #9bc7a16d
 def shapes_of(
     value,  # tensor, or any nest of lists, tuples and mappings; all else is passed over
 ) -> tuple:  # of tuples of ints
