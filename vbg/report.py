@@ -227,7 +227,7 @@ def pulls_of(
     own = [np.flatnonzero(word[0] == n) for n in range(word.max() + 1)]
     return graded([Pull(int(place[w[0], 0]), int(place[w[-1], 1]), float(relevance[0, w].sum())) for w in own]), ""
 
-# %% ../nbs/16j_report.ipynb #5a5a3cb0
+# %% ../nbs/16j_report.ipynb #12e43400
 def marked_text(
     text: str,
     pulls: list,  # of `Pull`, in the order of the text
@@ -244,9 +244,10 @@ def marked_text(
 def _shown(text, pull):
     "A word as it is listed; with what it is a part of, such as a number with a point."
     word = text[pull.start : pull.stop]
+    if not re.search(r"\w", word): return f"the sign “{esc(word)}”"
     start, stop = (text.rfind(" ", 0, pull.start) + 1, (text + " ").find(" ", pull.stop))
     around = text[start:stop].strip(".,;:!?()[]\"'/")
-    return esc(word) + (f" (in {esc(around)})" if len(around) > len(word) and re.search(r"\w", word) else "")
+    return esc(word) + (f" (in {esc(around)})" if len(around) > len(word) else "")
 
 def word_list(text, pulls, sign, chosen, most=8):
     "The words of one side, the strongest first, as a list that can be read aloud."
@@ -360,7 +361,7 @@ def _similar_section(desk, decision):
             f"Two objects are called alike in the picture or the text when they are nearer there than {100 * ALIKE:.0f}\u00a0% of the collection; by chance one object in {1 / (1 - ALIKE):.0f} would be.")
     return _section("similar", "Most similar objects in the collection", f'<p>{esc(lead)}</p><ol class="similar">{"".join(items)}</ol>')
 
-# %% ../nbs/16j_report.ipynb #28291679
+# %% ../nbs/16j_report.ipynb #04537199
 def _limits(desk, decision):
     "What a reader should not conclude."
     found, data = desk.found, decision.data
@@ -371,7 +372,7 @@ def _limits(desk, decision):
     if split == "new": yield "This object comes from outside the collection. The sureness was tested on objects photographed and described like those of the collection; for others it may not hold."
     if split == "train": yield "The model learnt from this very object. That it is sure of it says little."
     if split == "validation": yield "This object is itself one of the check objects, so the counts above include it."
-    yield "The bar for labelling without a second look and the calibration were set on the check objects. On other objects they hold a little less well."
+    yield "The check objects also chose the moment at which learning ended, the calibration and the bar for labelling without a second look. On other objects these may hold less well."
     yield "Two objects that lie near each other for the model need not be alike for an expert."
 
 def _made_by(desk, decision):
