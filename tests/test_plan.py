@@ -1,0 +1,76 @@
+"""What a change of code asks to be run again: the Snakefile of an edited copy of the project, on a finished smoke study. Nothing is run."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from vbg.study_run import TRAINS
+
+TELL = "import json; from vbg.study_run import planned; print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
+CODE = "\nADDED_BY_A_TEST = 1\n"
+WORDS = '\n# A comment of a test.\n"A string that is no code."\n'
+
+
+@pytest.fixture
+def copy(tmp_path):
+    "The tracked files of the project, to be edited."
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith("figures/"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def again(copy, home, profile="smoke", targets=("all", "explain")):
+    "The rules that the copy would run again on a finished study, and those that it would not."
+    env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(copy), OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-c", TELL.format(profile=profile, targets=list(targets))], cwd=copy, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    jobs = json.loads(done.stdout)
+    assert jobs
+    return {rule for rule, state in jobs if state != "done"}, {rule for rule, state in jobs if state == "done"}
+
+
+def edit(copy, module, text):
+    with open(copy / "vbg" / f"{module}.py", "a", encoding="utf-8") as handle:
+        handle.write(text)
+
+
+def docstring(copy, module, function):
+    "Put other words into a function's docstring."
+    path = copy / "vbg" / f"{module}.py"
+    head, rest = path.read_text(encoding="utf-8").split(f"\ndef {function}(", 1)
+    signature, tail = rest.split('\n    "', 1)
+    path.write_text(f'{head}\ndef {function}({signature}\n    "Other words. {tail}', encoding="utf-8")
+
+
+def test_a_comment_or_a_docstring_runs_nothing_again(copy, smoke_home):
+    for module, function in (("leaks", "leak_table"), ("train", "study_data")):
+        edit(copy, module, WORDS)
+        docstring(copy, module, function)
+    changed, _ = again(copy, smoke_home)
+    assert changed == set()
+
+
+def test_the_leak_audit_is_its_own_job(copy, smoke_home):
+    edit(copy, "leaks", CODE)
+    changed, _ = again(copy, smoke_home)
+    assert changed == {"label_leaks"}
+
+
+def test_a_table_is_drawn_again_without_training(copy, smoke_home):
+    edit(copy, "comparison", CODE)
+    changed, rest = again(copy, smoke_home)
+    assert "artefact_table3_comparison" in changed and not changed & set(TRAINS)
+    assert {"data", "train", "label_leaks"} <= rest
+
+
+def test_another_model_is_trained_again(copy, smoke_home):
+    edit(copy, "model", CODE)
+    changed, rest = again(copy, smoke_home)
+    assert {"train", "artefact_table3_comparison"} <= changed and "contradictions" in rest
