@@ -413,12 +413,12 @@ rule small_collection:
 
 
 # What the models look at: architecture, heat maps, words, the fused space, the decision report. `make explain`.
-SEEN = {  # notebook -> tables and figures of each data set, other files, and the module that it uses
-    "fig7_heatmap": ([f"fig7_{table}" for table in ("scores", "per_class", "right_wrong", "sanity", "claims")], ["fig7_heatmap", "fig7_curves"], [], "heat_figures"),
-    "word_relevance": (["word_relevance_scores", "word_relevance_attributes"], ["word_relevance"], [], "word_figures"),
-    "word_alignment": (["word_alignment_scores"], ["word_alignment"], [], "word_figures"),
-    "fig8_feature_space": ([f"fig8_{table}" for table in ("numbers", "silhouette", "coordinates", "claims")], ["fig8_feature_space"], [], "space_figures"),
-    "decision_report": (["decision_calibration", "decision_withheld"], [], ["decision_report_{dataset}_right.html", "decision_report_{dataset}_wrong.html"], "report"),
+SEEN = {  # notebook -> tables and figures of each data set, other files, and the modules that it uses
+    "fig7_heatmap": ([f"fig7_{table}" for table in ("scores", "per_class", "right_wrong", "sanity", "claims")], ["fig7_heatmap", "fig7_curves"], [], ("heat_figures",)),
+    "word_relevance": (["word_relevance_scores", "word_relevance_attributes"], ["word_relevance"], [], ("word_figures",)),
+    "word_alignment": (["word_alignment_scores"], ["word_alignment"], [], ("word_figures",)),
+    "fig8_feature_space": ([f"fig8_{table}" for table in ("numbers", "silhouette", "coordinates", "claims")], ["fig8_feature_space"], [], ("space_figures",)),
+    "decision_report": (["decision_calibration", "decision_withheld"], [], ["decision_report_{dataset}.json"], ("report", "decision_tables")),  # and its pages: one of a right and one of a wrong suggestion, where there are such
 }
 DRAWN = {"fig1_architecture": ["architecture_parts", "architecture_sizes"], "fig2_vit": [], "fig3_bert": [], "fig4_gan": []}  # notebook, which is its figure -> tables
 
@@ -444,7 +444,7 @@ for name in SEEN:
             seen_files(name),
             notebook=f"{BOOK}/{name}-{{dataset}}.ipynb"
         wildcard_constraints: dataset="|".join(DATASETS)
-        params: inputs=inputs(name, SEEN[name][-1], settings=PROFILE).translate(NO_WILDCARDS), name=name
+        params: inputs=inputs(name, *SEEN[name][-1], settings=PROFILE).translate(NO_WILDCARDS), name=name
         shell: papermill("{params.name}", dataset="{wildcards.dataset}")
 
 
