@@ -49,7 +49,7 @@ def _cells(axes, image, heats, masks, item):
         else: axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
         _outline(axis, masks, item, ("telling detail",))
 
-# %% ../nbs/16f_heat_figures.ipynb #0f02f1b2
+# %% ../nbs/16f_heat_figures.ipynb #126b17f6
 def heat_sheet(
     found: Restored,  # a trained model
     split: str = "balanced",  # or 'test'
@@ -64,6 +64,7 @@ def heat_sheet(
     maps = _maps_of(found, data, [i for pair in picked.values() for i in pair if i is not None], table.argmax(1))
     figure, axes = plt.subplots(len(picked), 9, figsize=(WIDTH, 0.82 + (cell + 0.17) * len(picked)), width_ratios=[1] * 4 + [0.12] + [1] * 4, squeeze=False, layout="none")
     for axis in axes.flat: axis.set_axis_off()
+    for axis in np.delete(axes, 4, axis=1).flat: axis.set_box_aspect(1)
     for row, (c, pair) in zip(axes, picked.items()):
         row[0].text(-0.1, 0.5, data.class_names[c], transform=row[0].transAxes, rotation=90, ha="center", va="center", fontsize=7, fontweight="bold")
         for right, item, cells in zip((True, False), pair, (row[:4], row[5:])):
@@ -110,7 +111,7 @@ def _headings(figure, axes, masks):
     bar = figure.colorbar(ScalarMappable(cmap="inferno"), cax=figure.add_axes([0.7, 0.14 / high, 0.2, 0.09 / high]), orientation="horizontal", ticks=[])
     bar.ax.text(-0.03, 0.5, "coldest", transform=bar.ax.transAxes, ha="right", va="center", fontsize=7); bar.ax.text(1.03, 0.5, "hottest", transform=bar.ax.transAxes, ha="left", va="center", fontsize=7)
 
-# %% ../nbs/16f_heat_figures.ipynb #830e001d
+# %% ../nbs/16f_heat_figures.ipynb #8601a04b
 _STROKES = {"grad_cam": (PALETTE[0], "-"), "rollout": (PALETTE[1], "--"), "text_to_image": (PALETTE[2], "-."), "centre": (PALETTE[3], (0, (4, 1, 1, 1, 1, 1))), "random": ("#666666", ":")}
 
 def curve_figure(
@@ -125,8 +126,8 @@ def curve_figure(
     for (above, below), kind, does in zip(axes.T, ("deletion", "insertion"), ("made grey", "shown")):
         for method in _STROKES: _curve(above, below, scored, method, kind, dict(resamples=resamples, seed=seed))
         above.set_title(kind); below.set(xlabel=f"patches {does}, hottest first, %", xlim=(0, 100)); below.axhline(0, color=_STROKES["random"][0], linestyle=":")
-    axes[0, 0].set_ylabel(f"probability of the\npredicted class, %"); axes[1, 0].set_ylabel("minus random\npatches, points")
-    axes[0, 0].legend(loc="upper right", fontsize=7)
+    axes[0, 0].set_ylabel("probability of the\npredicted class, %"); axes[1, 0].set_ylabel("minus random\npatches, points")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     plt.close(figure)
     return figure
 
