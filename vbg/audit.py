@@ -261,27 +261,27 @@ def _features(model, data):
         rows.append([v.float().cpu().numpy() for v in (out.image_features, out.text_features, seen)])
     return [np.concatenate(part) for part in zip(*rows)]
 
-# %% ../nbs/17_audit.ipynb #042eccb8
+# %% ../nbs/17_audit.ipynb #4c309f19
 def look_inside(
     runs: list,  # of VBG on one data set
     items: int = 512,  # test items at most
 ) -> dict:  # fig8: share, low, high, chance, classes; fig7: mass, area, gain, low, high (None without masks); items, seeds
     "Load each seed's model and measure what Fig. 7 and 8 show. Raises RunError when the data are not those of the runs."
-    from vbg.model import build_model, load_weights
-    from vbg.train import study_data, tokenise_sets
-    settings, dataset, found = Profile(**runs[0].info["config"]), runs[0].dataset, []
-    sets = study_data(settings.name, dataset)
-    if sets["natural"].fingerprint != runs[0].info["inputs"]["data"]["natural"]:
+    from vbg.explain import ground_truth_of, items_of, restore
+    from vbg.heatmaps import patch_centres
+    from vbg.train import study_data
+    settings, dataset = Profile(**runs[0].info["config"]), runs[0].dataset
+    if study_data(settings.name, dataset)["natural"].fingerprint != runs[0].info["inputs"]["data"]["natural"]:
         raise RunError(f"the data of {dataset} are not those of {runs[0].folder}: make reproduce PROFILE={settings.name}")
-    tokenizer, _, known = tokenise_sets(sets, settings)
-    test = sets["natural"].select("test")
-    test = test.take(np.sort(np.random.default_rng(42).permutation(len(test))[:items]))
-    for run in runs:
-        model = build_model(settings, run.model, num_classes=test.num_classes, vocab_size=len(tokenizer),
-                metadata_sizes=tuple(len(v) + 1 for v in known.values()))
-        found.append(_features(load_weights(model, run.folder / "model.safetensors"), test))
+    opened = [restore(run) for run in runs]
+    test, truth = items_of(opened[0], "test"), ground_truth_of(opened[0], "test")
+    chosen = np.sort(np.random.default_rng(42).permutation(len(test))[:items])
+    test = test.take(chosen)
+    found = [_features(one.model, test) for one in opened]
     seen = np.mean([f[2] for f in found], axis=0)
-    return dict(fig8=same_place(found, test.label), fig7=on_object(seen, _masks(settings.data[dataset], test.ids)), items=len(test), seeds=len(runs))
+    centres = patch_centres(opened[0].model.vision, test.pixels.shape[1], round(seen.shape[1] ** .5))
+    masks = None if truth is None else truth.masks["object" if "object" in truth.masks else "main"][chosen]
+    return dict(fig8=same_place(found, test.label), fig7=on_object(seen, masks, centres=centres), items=len(test), seeds=len(runs))
 
 # %% ../nbs/17_audit.ipynb #cc100409
 def same_place(
@@ -303,26 +303,17 @@ def same_place(
     low, high = interval(shares[1:])
     return dict(share=float(shares[0]), low=low, high=high, chance=1 / len(names), classes=len(names))
 
-# %% ../nbs/17_audit.ipynb #5c5d6341
-def _masks(described, ids):
-    "Object masks of the items, `(N, H, W)`; None for a set that is not rendered."
-    if not described.get("render"): return None
-    from vbg.mini import read_ground_truth
-    from vbg.train import source_folder
-    truth = read_ground_truth(source_folder(described) / "natural" / "ground_truth")
-    place = {str(i): k for k, i in enumerate(truth["ids"])}
-    masks = truth["masks"]["object" if "object" in truth["masks"] else "main"]
-    return masks[[place[str(i)] for i in ids]]
-
+# %% ../nbs/17_audit.ipynb #636638b6
 def on_object(
     seen: np.ndarray,  # `(N, Ni)` attention over patches, sums to 1
     masks: np.ndarray,  # `(N, H, W)` 0/1, or None
     resamples: int = 2000,  # of the items
+    centres: np.ndarray = None,  # of the tokens, from `vbg.heatmaps.patch_centres`; None: evenly spread
 ) -> dict:  # mass, area, gain (mass - area), low, high; None without masks
-    "Share of the attention on the object beside the share of the picture that the object covers."
+    "Share of the attention on the object beside what even attention would have there."
     if masks is None: return None
-    side = round(seen.shape[1] ** .5)
-    cover = masks.reshape(len(masks), side, masks.shape[1] // side, side, -1).mean((2, 4)).reshape(len(masks), -1)
+    from vbg.word_scores import pool_masks
+    cover = pool_masks(masks, seen.shape[1], centres)
     mass, area = (seen * cover).sum(1), cover.mean(1)
     low, high = interval(resample_weights(len(mass), resamples, np.random.default_rng(42)) @ (mass - area) / len(mass))
     return dict(mass=float(mass.mean()), area=float(area.mean()), gain=float((mass - area).mean()), low=low, high=high)
