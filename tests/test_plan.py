@@ -73,4 +73,4 @@ def test_a_table_is_drawn_again_without_training(copy, smoke_home):
 def test_another_model_is_trained_again(copy, smoke_home):
     edit(copy, "model", CODE)
     changed, rest = again(copy, smoke_home)
-    assert {"train", "artefact_table3_comparison"} <= changed and "contradictions" in rest
+    assert {"train", "artefact_table3_comparison"} <= changed and "train" not in rest  # every seed on every set
