@@ -158,3 +158,12 @@ def test_tracked_files_hold_no_machine_paths():
             text = path.read_text(encoding="utf-8", errors="ignore")
             found = re.search(r"(?<![\w.])/(home/\w+|work|root|Users/\w+)/\w", text)
             assert not found, f"{name}: {text[max(0, found.start() - 40):found.end() + 40]!r}"
+
+
+@pytest.mark.parametrize("path", STUDY, ids=lambda p: p.stem)
+def test_every_figure_has_a_caption_that_says_of_how_many(path):
+    every = nbformat.read(path, as_version=4).cells
+    for place, cell in enumerate(every):
+        if cell.cell_type == "code" and re.search(r"save_figure\(|save_sheets\(|save_round_sheets\(", cell.source):
+            beside = " ".join(c.source for c in every[max(0, place - 1):place + 2] if c.cell_type == "markdown")
+            assert re.search(r"\b(seeds?|items?|images?|runs?|batch|parameters)\b", beside), f"no caption beside {cell.source!r}"
