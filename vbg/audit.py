@@ -247,27 +247,22 @@ def _gan_known(e, dataset, model):
 
 def _gan_counted(e, dataset): return "with" if _gan_known(e, dataset, "vbg") else "without"
 
-# %% ../nbs/17_audit.ipynb #b91dc91b
-def _features(model, data):
+# %% ../nbs/17_audit.ipynb #ec9838f7
+def _features(found, data):
     "Features of both sides before fusion, `(N, D)`, and attention over patches, `(N, Ni)`, mean of heads and words."
-    import torch
-    from vbg.train import Batches, _inputs
-    batches, rows, device = Batches(data=data), [], next(model.parameters()).device
-    for start in range(0, len(data), 128):
-        batch = batches.__getitems__(range(start, min(start + 128, len(data))))
-        with torch.no_grad(): out = model(**_inputs(batch, device))
-        word = batch["attention_mask"].to(device).float()[:, None, :, None]
-        seen = (out.text_to_image[:, :, : word.shape[2]] * word).sum((1, 2)) / (word.sum((1, 2)) * out.text_to_image.shape[1])
-        rows.append([v.float().cpu().numpy() for v in (out.image_features, out.text_features, seen)])
-    return [np.concatenate(part) for part in zip(*rows)]
+    from vbg.explain import features_of
+    from vbg.heatmaps import heat_maps
+    sides = features_of(found, data)
+    return [sides["image_features"], sides["text_features"], heat_maps(found.model, data, "text_to_image", constant="keep").reshape(len(data), -1)]
 
-# %% ../nbs/17_audit.ipynb #ba945c13
+# %% ../nbs/17_audit.ipynb #c5964d42
 def look_inside(
     runs: list,  # of VBG on one data set
     items: int = 512,  # test items at most
 ) -> dict:  # fig8: share, low, high, chance, classes; fig7: mass, area, gain, low, high (None without masks); items, seeds
     "Load each seed's model and measure what Fig. 7 and 8 show. Raises RunError when the data are not those of the runs."
     from vbg.explain import ground_truth_of, items_of, restore
+    from vbg.heat_scores import regions
     from vbg.heatmaps import patch_centres
     from vbg.train import study_data
     settings, dataset = Profile(**runs[0].info["config"]), runs[0].dataset
@@ -277,10 +272,10 @@ def look_inside(
     test, truth = items_of(opened[0], "test"), ground_truth_of(opened[0], "test")
     chosen = np.sort(np.random.default_rng(42).permutation(len(test))[:items])
     test = test.take(chosen)
-    found = [_features(one.model, test) for one in opened]
+    found = [_features(one, test) for one in opened]
     seen = np.mean([f[2] for f in found], axis=0)
     centres = patch_centres(opened[0].model.vision, test.pixels.shape[1], round(seen.shape[1] ** .5))
-    masks = None if truth is None else truth.masks["object" if "object" in truth.masks else "main"][chosen]
+    masks = None if truth is None else regions(truth)["object"][chosen]
     return dict(fig8=same_place(found, test.label), fig7=on_object(seen, masks, centres=centres), items=len(test), seeds=len(runs))
 
 # %% ../nbs/17_audit.ipynb #cc100409

@@ -22,7 +22,8 @@ from .runs import Run, RunError
 from .train import Batches, predict, source_folder, study_data, tokenise_sets
 
 # %% auto #0
-__all__ = ['Restored', 'restore', 'items_of', 'fresh_weights', 'batch_of', 'GroundTruth', 'ground_truth_of', 'features_of']
+__all__ = ['Restored', 'restore', 'items_of', 'fresh_weights', 'in_order', 'batch_of', 'GroundTruth', 'set_folder',
+           'ground_truth_of', 'features_of']
 
 # %% ../nbs/15_explain.ipynb #6a8b99f2
 @dataclass
@@ -112,6 +113,13 @@ def fresh_weights(
     network = _fresh(found.settings, found.run.model, found.sets, tokenizer, known, seed)
     return replace(found, run=None, model=network)
 
+# %% ../nbs/15_explain.ipynb #7308762e
+def in_order(
+    ids: np.ndarray,  # `(N,)` str
+) -> list:  # places; numbers are in the order of numbers
+    "Items in the order of their ids: an order that nobody chose."
+    return sorted(range(len(ids)), key=lambda i: (len(ids[i]), ids[i]))
+
 # %% ../nbs/15_explain.ipynb #0a182a02
 def batch_of(
     data: ExampleData,  # tokenised
@@ -122,13 +130,21 @@ def batch_of(
     batch = Batches(data=data).__getitems__(items)
     return {name: value for name, value in batch.items() if name not in ("label", "weight")}
 
-# %% ../nbs/15_explain.ipynb #4b898943
+# %% ../nbs/15_explain.ipynb #9bc1ff92
 @dataclass
 class GroundTruth:
     "What is known of rendered items, in the order of a split."
     masks: dict  # name -> `(N, H, W)` bool; 'telling' is the detail that decides
     spans: pd.DataFrame  # item (place in the split), field, start, stop, word, region; MET: attribute; characters of a field's text
     items: pd.DataFrame  # one row an item: attributes and exact posteriors
+
+# %% ../nbs/15_explain.ipynb #079fcc2d
+def set_folder(
+    found: Restored,  # of a rendered set
+    split: str,  # as in `items_of`
+) -> Path:
+    "Where the renderer has written the set of a split."
+    return source_folder(found.settings.data[found.dataset]) / ("balanced" if split == "balanced" else "natural")
 
 def ground_truth_of(
     found: Restored,
@@ -137,7 +153,7 @@ def ground_truth_of(
     "Masks, spans and attributes of a split's items. Raises RunError where an item is not in the rendered set."
     if not found.rendered: return None
     data = items_of(found, split)
-    folder = source_folder(found.settings.data[found.dataset]) / ("balanced" if split == "balanced" else "natural")
+    folder = set_folder(found, split)
     held = read_ground_truth(folder / "ground_truth")
     place = {name: k for k, name in enumerate(held["ids"])}
     absent = [name for name in data.ids if name not in place]

@@ -23,7 +23,7 @@ from .fusion import masked_mean
 # %% auto #0
 __all__ = ['SPREAD', 'MAPS', 'MAP_TITLES', 'HeatmapError', 'is_constant', 'check_maps', 'blocks', 'target_layer', 'fold',
            'grid_side', 'patch_centres', 'HoldsText', 'grad_cam', 'roll_out', 'attentions_of', 'attention_rollout',
-           'text_to_image_map', 'centre_prior', 'random_map', 'heat_maps', 'upsample']
+           'text_to_image_map', 'centre_prior', 'random_map', 'heat_maps', 'min_max', 'upsample']
 
 # %% ../nbs/15a_heatmaps.ipynb #2d406f48
 class HeatmapError(ValueError):
@@ -253,7 +253,16 @@ def heat_maps(
         parts.append(MAPS[method](model, batch_of(data, items[part]), None if classes is None else classes[part]))
     return check_maps(np.concatenate(parts).astype(np.float32), method, data.ids[items], constant)
 
-# %% ../nbs/15a_heatmaps.ipynb #fb8d9b6b
+# %% ../nbs/15a_heatmaps.ipynb #c787cde4
+def min_max(
+    maps: np.ndarray,  # `(B, h, w)`
+    flat: np.ndarray,  # `(B,)` bool, from `is_constant`
+) -> np.ndarray:  # `(B, h, w)`, 0..1; a constant map is 1 everywhere
+    "Each map from its lowest to its highest value."
+    flat = flat[:, None, None]
+    low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+    return np.where(flat, 1.0, (maps - low) / np.where(flat, 1.0, high - low))
+
 def upsample(
     maps: np.ndarray,  # `(B, g, g)`
     size: int,  # pixels a side
@@ -263,9 +272,8 @@ def upsample(
     constant: str = "raise",  # 'keep': a constant map becomes 1 everywhere
 ) -> np.ndarray:  # `(B, size, size)` float32, 0..1
     "Maps at the size of the image. Raises HeatmapError as `check_maps` does."
-    flat = is_constant(check_maps(maps, method, names, constant))[:, None, None]
+    flat = is_constant(check_maps(maps, method, names, constant))
     centres = patch_centres(None, size, maps.shape[-1]) if centres is None else centres
     share = np.stack([np.interp(np.arange(size), centres, one) for one in np.eye(maps.shape[-1])], 1)  # of each token in each pixel
     heat = share @ maps.astype(float) @ share.T
-    low, high = (f(heat, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
-    return np.where(flat, 1.0, (heat - low) / np.where(flat, 1.0, high - low)).astype(np.float32)
+    return min_max(heat, flat).astype(np.float32)

@@ -23,12 +23,13 @@ from .runs import Run
 
 # %% auto #0
 __all__ = ['TITLES', 'ORDER', 'TESTS', 'BINS', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS', 'model_title', 'reads', 'of_models',
-           'Averaged', 'late_average', 'best_model', 'draw_scores', 'over_seeds', 'ece', 'comparison_table',
-           'combined_verdict', 'scores_table', 'tests_table', 'p_text', 'run_cost_table', 'verdicts_table',
-           'sign_verdict', 'comparison_text', 'confusion', 'confusion_figure', 'largest_confusions', 'confusion_claims',
-           'stable_from', 'stability', 'stability_table', 'Fig5Claim', 'short_schedule', 'fig5_verdict',
-           'stability_claims', 'model_curves', 'class_scores', 'beside_control', 'class_table', 'print_classes',
-           'class_figure', 'pooled_reliability', 'calibrated_ece', 'calibration_table', 'reliability_figure']
+           'Averaged', 'late_average', 'best_model', 'draw_scores', 'over_seeds', 'item_draws', 'ece',
+           'comparison_table', 'combined_verdict', 'scores_table', 'tests_table', 'p_text', 'run_cost_table',
+           'verdicts_table', 'sign_verdict', 'comparison_text', 'confusion', 'confusion_figure', 'largest_confusions',
+           'confusion_claims', 'stable_from', 'stability', 'stability_table', 'Fig5Claim', 'short_schedule',
+           'fig5_verdict', 'stability_claims', 'model_curves', 'class_scores', 'beside_control', 'class_table',
+           'print_classes', 'class_figure', 'pooled_reliability', 'calibrated_ece', 'calibration_table',
+           'reliability_figure']
 
 # %% ../nbs/16d_study.ipynb #d25787f6
 TITLES = (PAPER_MODELS | {name: baseline.title for name, baseline in BASELINE_MODELS.items()}
@@ -126,7 +127,7 @@ def best_model(
 
 def _mean_accuracy(members, split): return float(np.mean([r.metrics[split]["accuracy"] for r in members]))
 
-# %% ../nbs/16d_study.ipynb #42a7c8a7
+# %% ../nbs/16d_study.ipynb #c75087a4
 def draw_scores(
     labels:np.ndarray,   # `(N,)` int
     tables:list,         # one `(N, C)` a seed, of the same items
@@ -150,6 +151,18 @@ def over_seeds(
     size = len(each[0]), len(each)
     picks = np.random.default_rng([seed, stream]).integers(len(each), size=size)
     return np.stack(each)[picks, np.arange(size[0])[:, None]].mean(1)
+
+# %% ../nbs/16d_study.ipynb #45702f99
+def item_draws(
+    values: np.ndarray,  # `(S, N)`, nan where an item has no such score
+    resamples: int = 2000,  # R
+    seed: int = 42,  # of the draws; the same seed draws the same items
+) -> np.ndarray:  # `(R,)`
+    "The mean in resamples of items and seeds."
+    there = np.isfinite(values)
+    weights = resample_weights(values.shape[1], resamples, np.random.default_rng(seed))
+    total, count = weights @ np.where(there, values, 0).T, weights @ there.T.astype(float)
+    return over_seeds(list(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).T), seed)
 
 # %% ../nbs/16d_study.ipynb #1744b112
 def ece(
