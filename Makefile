@@ -99,7 +99,7 @@ readme: install
 test: install
 	$(RUN) python tests/check_exports.py
 	$(RUN) nbdev_test --n_workers $(CORES)
-	$(RUN) python -m pytest -m "not slow"
+	$(RUN) python -m pytest -m "not slow" --numprocesses $(CORES) --dist loadgroup --no-loadscope-reorder
 
 test-slow: install
 	$(RUN) python -m pytest -m slow

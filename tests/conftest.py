@@ -29,3 +29,11 @@ def smoke_home(tmp_path_factory):
     done = run_study(home, "all", "explain", *extras)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return home
+
+
+def pytest_collection_modifyitems(items):
+    """With two workers (`make test`): a file's tests stay together, for they share its fixtures, and so do all tests of the smoke study.
+    The group of the smoke study is begun first, for it takes longest."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke_home" in item.fixturenames else item.path.stem))
+    items.sort(key=lambda item: "smoke_home" not in item.fixturenames)  # stable

@@ -79,7 +79,7 @@ def _mini_data(
         coco=dict(reader="coco", folder=f"{folder}/coco", render=render, minimum=minimum,
                   category="areas", options=dict(label="supercategory", captions="random")))
 
-# %% ../nbs/00_config.ipynb #ebd68d62
+# %% ../nbs/00_config.ipynb #44153630
 _MINI = dict(
     seeds=(0, 1, 2),
     data=_mini_data("data/mini", 2400, 40, 160),
@@ -100,7 +100,7 @@ _MINI = dict(
              loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=2e-4, label_smoothing=0.1, class_weight=0.2,
              attribute_weight=0.5, style_weight=10.0, mode_seeking_weight=0.05, augment=True, balance=0.5, average=0.998, diversity_bound=0.2, per_class=100,
              text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1), classifier_epochs=40),
-    baselines=dict(divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16), swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4)),
+    baselines=dict(divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16), swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4), init_std=0.08),
                    textcnn=dict(embedding_size=64, channels=64), clip=dict(hidden_size=64, temperature=0.07), pretrained=False,
                    xgboost_rates=(0.1, 0.3), tfidf_c=(1.0, 10.0)),
     adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
@@ -117,7 +117,7 @@ _SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
 _SMOKE["evaluation"] |= dict(resamples=200)
 
-# %% ../nbs/00_config.ipynb #be413068
+# %% ../nbs/00_config.ipynb #0011f776
 _PAPER = copy.deepcopy(_MINI) | dict(
     data=dict(met=dict(reader="met", folder="data/met", options=dict(label_set="coarse", lenient=True)),
               coco=dict(reader="coco", folder="data/coco", category="areas", options=dict(label="supercategory", captions="random", lenient=True))),
@@ -131,7 +131,7 @@ _PAPER["train"] |= dict(epochs=24, encoder_learning_rate=2e-5, learning_rate=1e-
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["gan"] |= dict(epochs=100, batch_size=64, channels=64, discriminator_channels=64, generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, words=1000)
 _PAPER["loop"] |= dict(pairs=2000)
-_PAPER["baselines"] |= dict(divisor=dict.fromkeys(_MINI["baselines"]["divisor"], 1), swin=dict(embed_dim=96, num_heads=(3, 6, 12, 24), window_size=(7, 7)),
+_PAPER["baselines"] |= dict(divisor=dict.fromkeys(_MINI["baselines"]["divisor"], 1), swin=dict(embed_dim=96, num_heads=(3, 6, 12, 24), window_size=(7, 7), init_std=0.02),
                             textcnn=dict(embedding_size=300, channels=100), clip=dict(hidden_size=512, temperature=0.07), pretrained=True)
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 

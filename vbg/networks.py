@@ -17,8 +17,9 @@ from .text import TextEncoder
 from .vision import seeded
 
 # %% auto #0
-__all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'without_classifier', 'as_imagenet', 'Network',
-           'ImageNetwork', 'TextCNN', 'contrastive_loss', 'DualEncoder', 'build_network', 'count_multiply_adds']
+__all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'swin', 'without_classifier', 'as_imagenet',
+           'Network', 'ImageNetwork', 'TextCNN', 'contrastive_loss', 'DualEncoder', 'build_network',
+           'count_multiply_adds']
 
 # %% ../nbs/11c_networks.ipynb #48bd665d
 def narrow(
@@ -62,7 +63,7 @@ def draw_weights(
             nn.init.zeros_(layer.bias)
     return network
 
-# %% ../nbs/11c_networks.ipynb #776a3943
+# %% ../nbs/11c_networks.ipynb #e5cd0246
 TORCHVISION = {"resnet": "resnet50", "densenet": "densenet121", "squeezenet": "squeezenet1_1", "inception": "inception_v3", "vgg": "vgg16_bn", "swin": "swin_t"}
 
 def image_body(
@@ -78,8 +79,21 @@ def image_body(
     if settings["pretrained"]:
         return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
     if name == "swin":
-        return without_classifier(name, models.SwinTransformer([4, 4], depths=[2, 2, 6, 2], **{k: list(v) if isinstance(v, (tuple, list)) else v for k, v in settings["swin"].items()}))
+        return swin(**settings["swin"])
     return draw_weights(narrow(without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more)), divisor))
+
+def swin(
+    embed_dim: int,  # width of the first stage; 96 in Swin-T
+    num_heads: tuple,  # of the four stages
+    window_size: tuple,  # height and width in patches
+    init_std: float,  # spread of the weights of linear layers; 0.02 in torchvision
+) -> nn.Module:  # without its classifier
+    "torchvision's Swin-T in any width, its weights drawn as wide as those of VBG's encoders."
+    from torchvision import models
+    network = models.SwinTransformer([4, 4], embed_dim, depths=[2, 2, 6, 2], num_heads=list(num_heads), window_size=list(window_size))
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear): nn.init.trunc_normal_(layer.weight, std=init_std)
+    return without_classifier("swin", network)
 
 # %% ../nbs/11c_networks.ipynb #684998ae
 def without_classifier(

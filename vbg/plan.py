@@ -14,7 +14,7 @@ from .config import BASELINE_MODELS, PROFILES, STUDY_MODELS
 # %% auto #0
 __all__ = ['RECIPES', 'SEARCHED', 'SCARCITY', 'EXPERIMENTS', 'Experiment', 'experiment_overrides', 'experiment_store']
 
-# %% ../nbs/00a_plan.ipynb #a8899b79
+# %% ../nbs/00a_plan.ipynb #2d2afe8c
 @dataclass(frozen=True)
 class Experiment:
     "What is changed, on which models, data sets and seeds, and on what it is judged."
@@ -23,7 +23,6 @@ class Experiment:
     datasets: tuple | None = None  # None: all of the profile
     seeds: tuple | None = None  # None: all of the profile
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
-    schedule: float = 1  # share of the profile's epochs
     gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
     scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
 
@@ -77,9 +76,9 @@ SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest
 _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"} | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
           for n in SCARCITY for name, row in _BALANCES.items() if name in ("nothing", "oversampling", "GAN pairs")}
 
-# %% ../nbs/00a_plan.ipynb #9320ffcf
+# %% ../nbs/00a_plan.ipynb #7c117717
 EXPERIMENTS = {
-    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",), schedule=0.5),
+    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",)),
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4)),
     "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",)),
     "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2),
@@ -97,17 +96,15 @@ EXPERIMENTS = {
         "last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA}, datasets=("met",)),
 }
 
-# %% ../nbs/00a_plan.ipynb #722cc5fb
+# %% ../nbs/00a_plan.ipynb #aeeeff34
 def experiment_overrides(
     profile: str,  # 'smoke', 'mini' or 'paper'
     experiment: str,  # a key of `EXPERIMENTS`
     change: str,  # a row of it
 ) -> dict:  # section -> {setting: value}
-    "The overrides that make a row: its change, and the shortened schedule where it has one."
+    "The overrides that make a row: its change, and the shortened training of its GANs where it has one."
     asked = EXPERIMENTS[experiment]
-    epochs = max(1, round(PROFILES[profile]["train"]["epochs"] * asked.schedule))
-    short = {} if asked.schedule == 1 else {"train": {"epochs": epochs}}
-    both = {section: short.get(section, {}) | asked.changes[change].get(section, {}) for section in short | asked.changes[change]}
+    both = {section: dict(values) for section, values in asked.changes[change].items()}
     if asked.gan_schedule != 1 and both.get("balance", {}).get("kind", "").startswith("gan"):
         both["gan"] = both.get("gan", {}) | dict(epochs=max(1, round(PROFILES[profile]["gan"]["epochs"] * asked.gan_schedule)))
     depth = PROFILES[profile]["vision"]["num_layers"] or 12
