@@ -1,23 +1,18 @@
 """The decision report: from a small run, read as a file, opened in a real browser where there is one, and asked for objects that do not exist."""
-import html
-import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from in_browser import browser, probed
 from vbg import report as R
 from vbg.data import DataError
 from vbg.decision import decide, first_text
 from vbg.explain import items_of
 from vbg.train import source_folder, train_runs
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell", "microsoft-edge"))), None)
-browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH (Debian: apt install chromium; macOS: brew install --cask chromium; Google Chrome or Edge will do)")
 PROBE = """<script>const failed = []; addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
 const light = c => c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
 const numbers = s => s.match(/[\\d.]+/g).map(Number), solid = s => { const n = numbers(s); return n.length < 4 || n[3] === 1 };
@@ -30,8 +25,6 @@ addEventListener("load", () => { const shown = [...document.body.querySelectorAl
  dull: texts.filter(e => contrast(e) < 4.5).map(e => e.textContent.slice(0, 60)), texts: texts.length,
  small: texts.filter(e => parseFloat(getComputedStyle(e).fontSize) < 12).map(e => e.textContent.slice(0, 60)),
  asked: performance.getEntriesByType("resource").map(e => e.name) }), "*") })</script>"""
-FRAME = """<!DOCTYPE html><script>addEventListener("message", e => document.documentElement.setAttribute("data-probe", e.data))</script>
-<iframe src="{source}" style="border:0;width:{width}px;height:900px"></iframe>"""  # a window of its own may not be narrower than 500 pixels
 
 
 @pytest.fixture(scope="module")
@@ -231,27 +224,11 @@ def test_large_photograph_is_read_as_the_model_reads(desk, photo, tmp_path):
 
 # ---- in a browser
 
-def probed(page, folder, width):
-    "What the page's own window says, from a copy with a script in it, shown in a frame of this width; the network is shut off."
-    copy, frame = page.with_name(f"probe-{page.name}"), page.with_name(f"frame-{page.name}")
-    copy.write_text(page.read_text(encoding="utf-8").replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
-    frame.write_text(FRAME.format(source=copy.name, width=width), encoding="utf-8")
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder / 'browser'}", "--window-size=1400,1000", "--virtual-time-budget=10000",
-               "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--no-first-run", "--dump-dom", frame.as_uri()]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    finally:
-        copy.unlink()
-        frame.unlink()
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(html.unescape(re.search(r'data-probe="(.*?)"', done.stdout)[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 @browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("name", KINDS)
 def test_browser_shows_the_page_whole(pages, tmp_path, name, width):
-    said, console = probed(pages / f"{name}.html", tmp_path, width)
+    said, console = probed(pages / f"{name}.html", tmp_path, width, PROBE)
     assert said["inner"] == width and said["title"].startswith("Decision report") and console == [] and said["failed"] == []
     assert said["images"] and min(said["images"]) >= 64 * 64 and not said["scrolls"] and said["out"] == [], said["out"]
     assert said["texts"] > 50 and said["dull"] == [] and said["small"] == []
@@ -262,5 +239,5 @@ def test_browser_shows_the_page_whole(pages, tmp_path, name, width):
 def test_browser_would_tell_of_what_is_wrong(pages, tmp_path):
     broken = tmp_path / "broken.html"
     broken.write_text((pages / "test.html").read_text(encoding="utf-8").replace("</main>", '<img src="absent.png" alt=""><p style="width:3000px;max-width:none">x</p><p style="color:#999">dull</p></main>'), encoding="utf-8")
-    said, _ = probed(broken, tmp_path, 360)
+    said, _ = probed(broken, tmp_path, 360, PROBE)
     assert min(said["images"]) == 0 and said["scrolls"] and said["dull"] == ["dull"] and said["failed"][0].endswith("absent.png") and any(e.startswith("P") for e in said["out"])
