@@ -300,7 +300,7 @@ def summarise_runs(
             rows.append((dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels)))
     return pd.DataFrame(rows, columns=["dataset", "model", "metric", "mean", "low", "high", "n", "items"])
 
-# %% ../nbs/12_metrics.ipynb #6f67bda3
+# %% ../nbs/12_metrics.ipynb #f4fe2ad7
 def paired_difference(
     labels:np.ndarray,      # `(N,)` int, or `(N, C)` 0/1
     first:list,             # `(N, C)`, or a list of one a seed
@@ -310,9 +310,10 @@ def paired_difference(
     seed:int=42,            # of the draws
     level:float=.95,        # share of the draws inside
 )->pd.DataFrame:            # one row a metric: first, second, difference (first - second), low, high
-    "First model minus second on the same items, with its interval over items and seeds."
+    "First model minus second on the same items, with its interval over items and seeds; seeds are paired in the order given, where both have as many."
     sides = [[s] if isinstance(s, np.ndarray) and s.ndim == 2 else list(s) for s in (first, second)]
-    draws = [seed_bootstrap(labels, s, metrics, resamples, seed, stream) for stream, s in enumerate(sides)]
+    apart = int(len(sides[0]) != len(sides[1]))
+    draws = [seed_bootstrap(labels, s, metrics, resamples, seed, apart * place) for place, s in enumerate(sides)]
     means = [{m: float(np.mean([measure(labels, p, metrics=metrics)[m][0] for p in s])) for m in metrics} for s in sides]
     rows = [(m, means[0][m], means[1][m], means[0][m] - means[1][m], *interval(draws[0][m] - draws[1][m], level)) for m in metrics]
     return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"]).set_index("metric")
