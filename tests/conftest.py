@@ -31,6 +31,7 @@ def smoke_home(tmp_path_factory):
     return home
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items):
     """With two workers (`make test`): a file's tests stay together, for they share its fixtures, and so do all tests of the smoke study.
     The group of the smoke study is begun first, for it takes longest."""
