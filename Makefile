@@ -30,13 +30,13 @@ help:
 	@echo "make test-slow                             a table of 485,000 rows; a study that is killed at any moment: twenty minutes"
 	@echo "make export | make readme                  after an edit of a notebook | of nbs/index.ipynb"
 
-# ---- environment: one pinned set of versions, installed once
+# ---- environment: one pinned set of versions, installed once; modules are compiled when they are first imported, for most never are
 install: .venv/.installed
 .venv/.installed: constraints.txt settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vbg needs Python 3.11 or newer; this is %s. Set PYTHON=..." % sys.version.split()[0])'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
 # ---- the study
@@ -99,7 +99,7 @@ readme: install
 test: install
 	$(RUN) python tests/check_exports.py
 	$(RUN) nbdev_test --n_workers $(CORES)
-	$(RUN) python -m pytest -m "not slow" --numprocesses $(CORES) --dist loadgroup --no-loadscope-reorder
+	$(RUN) python -m pytest -m "not slow" --numprocesses $(CORES) --no-loadscope-reorder
 
 test-slow: install
 	$(RUN) python -m pytest -m slow

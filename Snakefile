@@ -1,6 +1,7 @@
 # The order of the study. Every job runs one notebook through `python -m vbg.runs` (papermill with checked parameters).
 # Paths are relative to the folder that holds data/, runs/ and figures/ (`snakemake --directory`).
 # A job runs again when its notebook, its settings or the code that it uses changed; a comment in a module is no change.
+import ast
 import functools
 import hashlib
 import json
@@ -22,8 +23,6 @@ if not DATASETS and not FOLDER:
     sys.exit(f"profile {NAME} names no data set; give a collection of yours with `make collection FOLDER=...`, or take profile mini")
 MODELS = list(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # VBG first: its ablations learn from its pairs
 TABLE, FIGURE = ("csv", "md", "tex", "json"), ("png", "pdf", "json")
-CODE = {"model_cost": ("figures", "cost"), "audit": ("audit", "train")} | dict.fromkeys(
-    ("table3_comparison", "table4_ablation", "fig5_loss_curves", "fig6_confusion_matrix", "per_class", "calibration"), ("study", "train"))  # notebook -> modules that it uses, where these are not the usual two
 ARTEFACTS = {  # notebook -> the files that it saves
     "table1_datasets": [f"table1_datasets.{kind}" for kind in TABLE],
     "table2_hyperparameters": [f"table2_hyperparameters.{kind}" for kind in TABLE],
@@ -44,9 +43,18 @@ SEEDS = list(PROFILE.seeds)
 STUDY = root() / "nbs" / "study"
 
 
+@functools.cache
+def modules_of(name):
+    "The modules of vbg that a study notebook imports."
+    cells = json.loads((STUDY / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    return sorted({module for node in ast.walk(code) if isinstance(node, (ast.Import, ast.ImportFrom)) for module in runs._imported(node)})
+
+
 def inputs(name, *modules, **settings):
-    "What a job depends on, as one text that Snakemake compares with the last run's."
-    return f"{notebook_version(STUDY / (name + '.ipynb'))} {code_version(*modules)} {settings}"
+    """What a job depends on, as one text that Snakemake compares with the last run's: its notebook, the code of the modules that this imports, its settings.
+    Jobs that train name their module, so that an edit of a table trains nothing."""
+    return f"{notebook_version(STUDY / (name + '.ipynb'))} {code_version(*(modules or modules_of(name)))} {settings}"
 
 
 @functools.cache
@@ -70,7 +78,7 @@ def papermill(name, **parameters):
     given = " ".join(f"-p {key} {word[:-1]}:q}}" if word.startswith("{") and isinstance(parameters[key], str) else f"-p {key} '{word}'"
                      for key, word in words.items())
     limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "loop", "gan_choice") else 3600  # seconds a cell may take
-    return f"python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
+    return f"VBG_NOTEBOOK={name} python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
 NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
@@ -142,7 +150,7 @@ for artefact, files in ARTEFACTS.items():
             [f"{FIGURES}/{file}" for file in files],
             notebook=f"{BOOK}/{artefact}.ipynb"
         params:
-            inputs=inputs(artefact, *CODE.get(artefact, ("figures", "train")), settings=PROFILE),
+            inputs=inputs(artefact, settings=PROFILE),
             artefact=artefact
         shell: papermill("{params.artefact}")
 
@@ -153,7 +161,8 @@ for experiment, asked in EXPERIMENTS.items():
     for change in asked.changes:
         row = ROWS.setdefault(experiment_store(NAME, experiment, change), dict(
             overrides=experiment_overrides(NAME, experiment, change), models=[], datasets=[], splits=list(asked.splits),
-            seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change == "adapted"))
+            seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change == "adapted", searched=asked.searched))
+        if asked.searched: row["overrides"]["train"] = row["overrides"].get("train", {}) | {"search": SEARCH}
         row["splits"] += [split for split in asked.splits if split not in row["splits"]]
         row["seeds"] = sorted({*row["seeds"], *(asked.seeds or PROFILE.seeds)})
         row["models"] += [model for model in asked.models if model not in row["models"]]
@@ -176,7 +185,6 @@ SUPPLEMENT = {
     "gan_scarcity": (["scarcity"], ["gan_scarcity_numbers"]),
     "missing_modality": (["missing"], ["missing_modality"]),
 }
-CODE |= {"missing_modality": ("missing",), "loop_choice": ("gan_figures",), "gan_scarcity": ("gan_figures",)}
 OTHER_TARGETS = {"recipe_search", "loop_choice", "gan_scarcity"}  # not part of `make supplement`
 MORE_FILES = {"loop_choice": [], "gan_scarcity": [f"gan_scarcity.{kind}" for kind in FIGURE],
               "missing_modality": [f"missing_modality_curve.{kind}" for kind in FIGURE]}  # figures beside the tables
@@ -240,6 +248,7 @@ rule scarcity:
 rule gans:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
     output: notebook=f"{BOOK}/gan-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
+    priority: 1  # the longest jobs first, so that no core waits for one at the end
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+", number="[0-9]+"
     resources: gpu=1
     params:
@@ -263,7 +272,7 @@ rule label_leaks:
     output:
         [f"{FIGURES}/label_leaks_{{dataset}}.{kind}" for kind in TABLE],
         notebook=f"{BOOK}/label_leaks-{{dataset}}.ipynb"
-    params: inputs=lambda w: inputs("label_leaks", "leaks", "train", settings=PROFILE.data[w.dataset])
+    params: inputs=lambda w: inputs("label_leaks", settings=PROFILE.data[w.dataset])
     shell: papermill("label_leaks", dataset="{wildcards.dataset}")
 
 
@@ -271,7 +280,7 @@ rule contradictions:
     output:
         [f"{FIGURES}/contradictions.{kind}" for kind in TABLE],
         notebook=f"{BOOK}/contradictions.ipynb"
-    params: inputs=inputs("contradictions", "audit")
+    params: inputs=inputs("contradictions")
     shell: papermill("contradictions")
 
 
@@ -292,7 +301,7 @@ rule gan_samples:
         [f"{FIGURES}/{table}.{kind}" for table in ("gan_quality", "gan_classes") for kind in TABLE],
         [f"{FIGURES}/{figure}_{dataset}.{kind}" for figure in ("gan_samples", "gan_neighbours") for dataset in DATASETS for kind in FIGURE],
         notebook=f"{BOOK}/gan_samples.ipynb"
-    params: inputs=inputs("gan_samples", "gan_figures", settings=PROFILE)
+    params: inputs=inputs("gan_samples", settings=PROFILE)
     shell: papermill("gan_samples")
 
 
@@ -302,7 +311,7 @@ rule gan_judged:
         [f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in ("gan_judged", "gan_judged_best", "gan_claim") for kind in TABLE],
         notebook=f"{BOOK}/gan_judged-{{dataset}}.ipynb"
     wildcard_constraints: dataset="|".join(DATASETS)
-    params: inputs=inputs("gan_judged", "gan_figures", settings=PROFILE, experiment=EXPERIMENTS["balance"]).translate(NO_WILDCARDS)
+    params: inputs=inputs("gan_judged", settings=PROFILE, experiment=EXPERIMENTS["balance"]).translate(NO_WILDCARDS)
     shell: papermill("gan_judged", dataset="{wildcards.dataset}")
 
 
@@ -312,7 +321,7 @@ rule loop:
         [f"{FIGURES}/loop_rounds.{kind}" for kind in TABLE],
         [f"{FIGURES}/loop_samples_{dataset}.{kind}" for dataset in DATASETS for kind in FIGURE],
         notebook=f"{BOOK}/loop.ipynb"
-    params: inputs=inputs("loop", "gan_figures", "gan_jobs", settings=PROFILE)
+    params: inputs=inputs("loop", settings=PROFILE)
     shell: papermill("loop")
 
 
@@ -320,7 +329,8 @@ rule experiment:
     input:
         f"{BOOK}/data-{{dataset}}.ipynb",
         lambda w: gan_notebooks(w.dataset, ROWS[w.store]["overrides"]),
-        lambda w: f"{BOOK}/language_model-{w.dataset}.ipynb" if ROWS[w.store]["adapted"] else []
+        lambda w: f"{BOOK}/language_model-{w.dataset}.ipynb" if ROWS[w.store]["adapted"] else [],
+        lambda w: [f"runs/{store}/{w.dataset}.ipynb" for store in SEARCH] if ROWS[w.store]["searched"] else []
     output: notebook="runs/{store}/{dataset}.ipynb"
     resources: gpu=1
     wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)
@@ -349,7 +359,7 @@ for name, (experiments, tables) in SUPPLEMENT.items():
             [f"{FIGURES}/{file}" for file in MORE_FILES.get(name, [])],
             notebook=f"{BOOK}/{name}.ipynb"
         params:
-            inputs=inputs(name, *CODE.get(name, ("experiments",)), settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
+            inputs=inputs(name, settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
         shell: papermill("{params.name}")
 
@@ -395,7 +405,7 @@ rule collection_run:
         inputs=lambda w, output: inputs("train", "train", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(output.notebook),
         words=collection_words
     shell:
-        "python -m vbg.runs {STUDY:q}/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
+        "VBG_NOTEBOOK=train python -m vbg.runs {STUDY:q}/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
         "-p dataset {wildcards.dataset} -p store {wildcards.store} -p model {params.words[models]:q} -p seeds {params.words[seeds]:q} "
         "-p splits {params.words[splits]:q} -p overrides {params.words[overrides]:q} -p data {params.words[data]:q}"
 
@@ -406,26 +416,26 @@ rule small_collection:
         [f"{TABLES}/{table}.{kind}" for table in ("small_collection", "frozen_features") for kind in TABLE],
         notebook="runs/collection-frozen/small_collection.ipynb"
     params:
-        inputs=inputs("small_collection", "small_collection", files=listing(FOLDER)),
+        inputs=inputs("small_collection", files=listing(FOLDER)),
         data=json.dumps(collection_data(FOLDER, 0, 0, COLUMNS)),
         tables=Path(TABLES).name
     shell: papermill("small_collection", tables="{params.tables}", data="{params.data}").replace(f"-p profile {NAME} ", "")
 
 
 # What the models look at: architecture, heat maps, words, the fused space, the decision report. `make explain`.
-SEEN = {  # notebook -> tables and figures of each data set, other files, and the modules that it uses
-    "fig7_heatmap": ([f"fig7_{table}" for table in ("scores", "per_class", "right_wrong", "sanity", "claims")], ["fig7_heatmap", "fig7_curves"], [], ("heat_figures",)),
-    "word_relevance": (["word_relevance_scores", "word_relevance_attributes"], ["word_relevance"], [], ("word_figures",)),
-    "word_alignment": (["word_alignment_scores"], ["word_alignment"], [], ("word_figures",)),
-    "fig8_feature_space": ([f"fig8_{table}" for table in ("numbers", "silhouette", "coordinates", "claims")], ["fig8_feature_space"], [], ("space_figures",)),
-    "decision_report": (["decision_calibration", "decision_withheld"], [], ["decision_report_{dataset}.json"], ("report", "decision_tables")),  # and its pages: one of a right and one of a wrong suggestion, where there are such
+SEEN = {  # notebook -> tables and figures of each data set, other files
+    "fig7_heatmap": ([f"fig7_{table}" for table in ("scores", "per_class", "right_wrong", "sanity", "claims")], ["fig7_heatmap", "fig7_curves"], []),
+    "word_relevance": (["word_relevance_scores", "word_relevance_attributes"], ["word_relevance"], []),
+    "word_alignment": (["word_alignment_scores"], ["word_alignment"], []),
+    "fig8_feature_space": ([f"fig8_{table}" for table in ("numbers", "silhouette", "coordinates", "claims")], ["fig8_feature_space"], []),
+    "decision_report": (["decision_calibration", "decision_withheld"], [], ["decision_report_{dataset}.json"]),  # and its pages: one of a right and one of a wrong suggestion, where there are such
 }
 DRAWN = {"fig1_architecture": ["architecture_parts", "architecture_sizes"], "fig2_vit": [], "fig3_bert": [], "fig4_gan": []}  # notebook, which is its figure -> tables
 
 
 def seen_files(name):
     "What a notebook saves of each data set."
-    tables, figures, others, _ = SEEN[name]
+    tables, figures, others = SEEN[name]
     return ([f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in tables for kind in TABLE]
             + [f"{FIGURES}/{figure}_{{dataset}}.{kind}" for figure in figures for kind in FIGURE] + [f"{FIGURES}/{file}" for file in others])
 
@@ -444,7 +454,7 @@ for name in SEEN:
             seen_files(name),
             notebook=f"{BOOK}/{name}-{{dataset}}.ipynb"
         wildcard_constraints: dataset="|".join(DATASETS)
-        params: inputs=inputs(name, *SEEN[name][-1], settings=PROFILE).translate(NO_WILDCARDS), name=name
+        params: inputs=inputs(name, settings=PROFILE).translate(NO_WILDCARDS), name=name
         shell: papermill("{params.name}", dataset="{wildcards.dataset}")
 
 
@@ -456,7 +466,7 @@ for name, tables in DRAWN.items():
             [f"{FIGURES}/{name}.{kind}" for kind in FIGURE],
             [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
             notebook=f"{BOOK}/{name}.ipynb"
-        params: inputs=inputs(name, "architecture", settings=PROFILE).translate(NO_WILDCARDS), name=name, dataset=(DATASETS or ["none"])[0]
+        params: inputs=inputs(name, settings=PROFILE).translate(NO_WILDCARDS), name=name, dataset=(DATASETS or ["none"])[0]
         shell: papermill("{params.name}", dataset="{params.dataset}")
 
 

@@ -31,10 +31,27 @@ def smoke_home(tmp_path_factory):
     return home
 
 
-@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
+# ---- two pytest processes (`make test`): a file's tests stay together, for they share its fixtures, and the files that share the smoke study are one
+
+SMOKE = ("test_study", "test_plan", "test_baselines")  # they ask for `smoke_home`
+
+
 def pytest_collection_modifyitems(items):
-    """With two workers (`make test`): a file's tests stay together, for they share its fixtures, and so do all tests of the smoke study.
-    The group of the smoke study is begun first, for it takes longest."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke_home" in item.fixturenames else item.path.stem))
-    items.sort(key=lambda item: "smoke_home" not in item.fixturenames)  # stable
+    "The smoke study is begun first, for it takes longest."
+    stray = {item.path.stem for item in items if "smoke_home" in getattr(item, "fixturenames", ())} - set(SMOKE)
+    if stray:
+        raise pytest.UsageError(f"{', '.join(sorted(stray))}: asks for `smoke_home`, so it belongs into conftest.SMOKE, or the study is run twice")
+    items.sort(key=lambda item: item.path.stem not in SMOKE)  # stable
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "What one process gets as a whole."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            stem = Path(nodeid.split("::")[0]).stem
+            return "smoke" if stem in SMOKE else stem
+
+    return Files(config, log)

@@ -81,7 +81,7 @@ def test_table_has_the_numbers_of_a_direct_computation():
                 assert row["difference, points"] == row["verdict"] == "–"
                 continue
             right = [np.mean([(p.argmax(1) == Y).mean() for p in side]) for side in (mine, base)]
-            ours = seed_bootstrap(Y, mine, ("accuracy",), 300, 7, 0)["accuracy"] - seed_bootstrap(Y, base, ("accuracy",), 300, 7, 1)["accuracy"]
+            ours = seed_bootstrap(Y, mine, ("accuracy",), 300, 7)["accuracy"] - seed_bootstrap(Y, base, ("accuracy",), 300, 7)["accuracy"]
             low, high = interval(ours)
             assert row["difference, points"] == f"{100 * (right[0] - right[1]):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
             assert row["verdict"] == ("better" if low > 0 else "worse" if high < 0 else "smaller than the noise")

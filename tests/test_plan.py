@@ -74,3 +74,13 @@ def test_another_model_is_trained_again(copy, smoke_home):
     edit(copy, "model", CODE)
     changed, rest = again(copy, smoke_home)
     assert {"train", "artefact_table3_comparison"} <= changed and "train" not in rest  # every seed on every set
+
+
+def test_a_drawing_knows_every_module_that_its_notebook_imports(copy, smoke_home):
+    "None is named by hand: `explain` opens the model of Fig. 1, `figures` saves the table of leaks."
+    edit(copy, "explain", CODE)
+    changed, rest = again(copy, smoke_home)
+    assert {"drawn_fig1_architecture", "seen_fig7_heatmap"} <= changed and {"train", "label_leaks", "artefact_table3_comparison"} <= rest
+    edit(copy, "figures", CODE)
+    changed, rest = again(copy, smoke_home)
+    assert {"label_leaks", "artefact_table3_comparison", "drawn_fig1_architecture"} <= changed and not changed & set(TRAINS)

@@ -1,7 +1,7 @@
 """Every study notebook through papermill at `smoke`: the whole study once, then what a second call must leave alone."""
 import json
 import re
-import time
+import resource
 
 import nbformat
 import pandas as pd
@@ -75,9 +75,10 @@ def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
 
 def test_second_call_does_nothing_and_is_quick(smoke_home):
     before = {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
-    start = time.perf_counter()
+    spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # seconds of the processor: another test may run beside
+    start = spent()
     done = run_study(smoke_home, "all")
-    assert done.returncode == 0 and time.perf_counter() - start < 15
+    assert done.returncode == 0 and spent() - start < 30
     assert "Nothing to be done" in done.stdout + done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
 

@@ -184,7 +184,7 @@ def save_round_sheets(
     for run in {run.dataset: run for run in reversed(runs)}.values():
         save_figure(round_figure(run), f"loop_samples_{run.dataset}", profile=profile, made_from=[run])
 
-# %% ../nbs/16c_gan_figures.ipynb #0c2983a9
+# %% ../nbs/16c_gan_figures.ipynb #02d052b1
 def scarce_classes(
     card: dict,  # data card of the natural set
 ) -> list:  # indices
@@ -210,8 +210,9 @@ def paired(
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
 ) -> dict:  # difference, low, high, p
-    "First minus second, its interval and two-sided bootstrap p."
-    draws = [seed_bootstrap(labels, side, (metric,), resamples, seed, stream)[metric] for stream, side in enumerate((first, second))]
+    "First minus second, its interval and two-sided bootstrap p; seeds are paired where both have as many."
+    apart = int(len(first) != len(second))
+    draws = [seed_bootstrap(labels, side, (metric,), resamples, seed, apart * place)[metric] for place, side in enumerate((first, second))]
     means = [np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in side]) for side in (first, second)]
     gap = draws[0] - draws[1]
     p = 2 * min((1 + (gap <= 0).sum()) / (1 + len(gap)), (1 + (gap >= 0).sum()) / (1 + len(gap)))

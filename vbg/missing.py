@@ -29,18 +29,17 @@ def right_when_withheld(
         raise ValueError(f"{runs[0].dataset}: {split} was predicted with both modalities and without {modality} on different items")
     return np.array([[p.argmax(1) == labels for p in side] for side in (both, less)], float)
 
-# %% ../nbs/16e_missing.ipynb #e4f0f07c
+# %% ../nbs/16e_missing.ipynb #14ac6220
 def withheld_draws(
     right: np.ndarray,  # `(2, S, N)` from `right_when_withheld`
     share: float,  # q, of the items
     resamples: int,  # R
     seed: int,  # of the draws
-    stream: int = 0,  # another stream draws other seeds for the same items
 ) -> np.ndarray:  # `(R,)` accuracy of each resample of items and seeds
     "The bootstrap of one point of the curve."
     expected = (1 - share) * right[0] + share * right[1]  # `(S, N)`
     items = resample_weights(right.shape[2], resamples, np.random.default_rng(seed)) / right.shape[2]
-    seeds = np.random.default_rng([seed, stream]).multinomial(right.shape[1], np.full(right.shape[1], 1 / right.shape[1]), resamples) / right.shape[1]
+    seeds = np.random.default_rng([seed, 0]).multinomial(right.shape[1], np.full(right.shape[1], 1 / right.shape[1]), resamples) / right.shape[1]
     return ((items @ expected.T) * seeds).sum(1)
 
 # %% ../nbs/16e_missing.ipynb #f8f3c720
@@ -66,7 +65,7 @@ def _point(right, share, resamples, seed):
     mean = float(((1 - share) * right[0] + share * right[1]).mean())
     return dict(share=share, mean=mean, low=low, high=high, seeds=right.shape[1], items=right.shape[2])
 
-# %% ../nbs/16e_missing.ipynb #70a6fbdd
+# %% ../nbs/16e_missing.ipynb #9b67616e
 def missing_table(
     runs: dict,  # row to its runs; the first is the reference
     split: str = "test",  # or 'balanced'
@@ -89,7 +88,7 @@ def _change(runs, dataset, modality, training, split, share, name, resamples, se
     if training == reference:
         return dict.fromkeys(heads, "–")
     mine, base = (right_when_withheld([r for r in runs[row] if r.dataset == dataset], split, modality) for row in (training, reference))
-    draws = withheld_draws(mine, share, resamples, seed, 0) - withheld_draws(base, share, resamples, seed, 1)
+    draws = withheld_draws(mine, share, resamples, seed) - withheld_draws(base, share, resamples, seed)  # seeds are paired
     low, high = interval(draws)
     mean = float((1 - share) * (mine[0].mean() - base[0].mean()) + share * (mine[1].mean() - base[1].mean()))
     return dict(zip(heads, (interval_text(mean, low, high), difference_verdict(low, high))))

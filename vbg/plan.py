@@ -14,7 +14,7 @@ from .config import BASELINE_MODELS, PROFILES, STUDY_MODELS
 # %% auto #0
 __all__ = ['RECIPES', 'SEARCHED', 'SCARCITY', 'EXPERIMENTS', 'Experiment', 'experiment_overrides', 'experiment_store']
 
-# %% ../nbs/00a_plan.ipynb #2d2afe8c
+# %% ../nbs/00a_plan.ipynb #1f40ddb3
 @dataclass(frozen=True)
 class Experiment:
     "What is changed, on which models, data sets and seeds, and on what it is judged."
@@ -24,6 +24,7 @@ class Experiment:
     seeds: tuple | None = None  # None: all of the profile
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
     gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
+    searched: bool = False  # whether its rows learn at the rate that `rate` found for their model, as the study's do
     scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
 
 # %% ../nbs/00a_plan.ipynb #e484d9cd
@@ -76,14 +77,14 @@ SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest
 _CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"} | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
           for n in SCARCITY for name, row in _BALANCES.items() if name in ("nothing", "oversampling", "GAN pairs")}
 
-# %% ../nbs/00a_plan.ipynb #7c117717
+# %% ../nbs/00a_plan.ipynb #88f2f0d8
 EXPERIMENTS = {
     "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",)),
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4)),
     "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",)),
     "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2),
     "missing": Experiment(("without_gan",), {name: {"train": dict(modality_dropout=share)} for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))},
-                          splits=("validation", "test", "test_without_image", "test_without_text", "balanced", "balanced_without_image", "balanced_without_text")),
+                          splits=("validation", "test", "test_without_image", "test_without_text", "balanced", "balanced_without_image", "balanced_without_text"), searched=True),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
     "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
         name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, scratch="vision"),
