@@ -209,7 +209,7 @@ def test_runs_of_the_plan_may_differ_as_the_plan_says(changed):
                 _, _, dataset, model, seed = run["run"].split("/")
                 store = experiment_store("mini", experiment, row)
                 run["run"] = f"runs/{store}/{dataset}/{model}/{seed}"
-                run["inputs"]["settings"] = {name: wanted(store, dataset, model)[name] for name in ("vision", "text", "fusion", "model", "train", "balance")}
+                run["inputs"]["settings"] = plain({name: wanted(store, dataset, model)[name] for name in ("vision", "text", "fusion", "model", "train", "balance")})
     assert changed("fusion_comparison", lambda made: renewed(made, "fusion")) == [] and changed("domain_adaptation", lambda made: renewed(made, "adaptation")) == []
 
     def swapped(made):
