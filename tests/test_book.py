@@ -1,5 +1,7 @@
 """The HTML book: from two notebooks that papermill ran, read as files and opened in a real browser where there is one."""
+import functools
 import re
+import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -9,10 +11,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
+from conftest import ROOT
 from in_browser import browser, probed, shown
-from vbg.book import make_book
+from vbg.book import MAKE_TARGETS, make_book, targets_of
 from vbg.runs import run_notebook
-from vbg.study_run import Job
+from vbg.study_run import Job, planned
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 FIRST = ("""# What was **seen** & counted
@@ -27,6 +30,15 @@ PROBE = """<script>const failed = []; addEventListener("error", e => failed.push
 addEventListener("load", () => parent.postMessage(JSON.stringify({
  title: document.title, inner: innerWidth, failed, images: [...document.images].map(i => i.naturalWidth * i.naturalHeight), wide: document.documentElement.scrollWidth > innerWidth,
  styled: getComputedStyle(document.body).maxWidth !== "none", asked: performance.getEntriesByType("resource").map(e => e.name)}), "*"))</script>"""
+TABLES = """<script>addEventListener("load", () => parent.postMessage(JSON.stringify([...document.querySelectorAll(".scroll")].map(
+ t => [t.scrollWidth > t.clientWidth, ...["left", "right", "top", "bottom"].map(side => Math.round(t.getBoundingClientRect()[side]))])), "*"))</script>"""
+
+
+def made():
+    "The book of these two chapters; the plan has a third."
+    saves = {"summary": ("figures/smoke/seen.png", "figures/smoke/seen.json")}
+    jobs = [Job(f"runs/smoke/notebooks/{name}.ipynb", rule, saves.get(name, ()), "missing", "") for name, rule in (("summary", "artefact_summary"), ("train-met-0", "train"), ("gan_choice", "gan_choice"))]
+    return make_book("smoke", jobs, lambda profile, names: dict.fromkeys(names, "gan"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +56,7 @@ def book(tmp_path_factory):
     for name in ("seen", "stray"):
         (figures / f"{name}.json").write_text("{}")
         Image.fromarray(np.random.default_rng(0).integers(255, size=(300, 700, 3), dtype=np.uint8)).save(figures / f"{name}.png")
-    yield make_book("smoke", [Job(f"runs/smoke/notebooks/{name}.ipynb", "r", (), "missing", "") for name in ("summary", "train-met-0", "gan_choice")]).parent
+    yield made().parent
     patch.undo()
 
 
@@ -120,7 +132,7 @@ def test_index_names_what_is_missing_and_what_nobody_made(book):
 
 def test_same_notebooks_give_the_same_bytes(book):
     before = {p.name: p.read_bytes() for p in book.iterdir()}
-    make_book("smoke", [Job(f"runs/smoke/notebooks/{name}.ipynb", "r", (), "missing", "") for name in ("summary", "train-met-0", "gan_choice")])
+    made()
     assert {p.name: p.read_bytes() for p in book.iterdir()} == before
 
 
@@ -157,3 +169,65 @@ def test_screenshot_is_a_page_and_not_an_error(book, tmp_path):
         assert image.width == 1200
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert (pixels == 255).all(1).mean() > .3 and (pixels == (200, 30, 30)).all(1).sum() >= 80 * 30 * .9  # paper, and the red picture at its own size
+
+
+@browser
+def test_a_table_that_is_cut_has_a_shadow_there_and_no_other_has(book, tmp_path):
+    tables, _ = probed(book / "summary.html", tmp_path, 800, TABLES)
+    shown(book / "summary.html", tmp_path, f"--screenshot={tmp_path / 'shot.png'}", width=800)
+    with Image.open(tmp_path / "shot.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert [cut for cut, *_ in tables] == [False, True]  # the parameters fit, the 20 columns do not
+    for cut, left, right, top, bottom in tables:
+        assert bottom < len(pixels)
+        dark = [np.mean((pixels[top:bottom, x] < 200).all(1)) for x in (left, right - 1)]  # share of the edge
+        assert dark[0] < .3 and (dark[1] > .9) == cut, (cut, dark)
+
+
+# ---- the real plan, on a finished smoke study
+
+@pytest.fixture(scope="module")
+def whole(smoke_home):
+    "Its index; the names of the notebooks in the plan of each rule; the make target that is named for each notebook."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBG_HOME", str(smoke_home))
+        plan = functools.cache(lambda rule: planned("smoke", [rule]))
+        ask = functools.partial(targets_of, plan=lambda profile, rules: plan(*rules))
+        index = make_book("smoke", plan("everything"), ask)
+        text = index.read_text(encoding="utf-8")
+        shutil.rmtree(index.parent)
+        names = {rule: {job.name for job in plan(rule)} for rule in ("everything", *MAKE_TARGETS)}
+        return text, names, ask("smoke", sorted(names["everything"]))
+
+
+def test_every_table_and_figure_has_its_chapter(whole):
+    text, _, _ = whole
+    assert "Made by no chapter" not in text and "no chapter of this book" not in text
+    for artefact, page in (("fig7_curves_met", "fig7_heatmap-met"), ("per_class_recall", "per_class"), ("loop_samples_coco", "loop"), ("fig1_architecture", "fig1_architecture")):
+        assert re.search(rf'<code>{artefact}</code><br><a href="{page}.html">', text), artefact
+
+
+def test_the_command_beside_a_missing_notebook_runs_it(whole, smoke_home):
+    text, names, _ = whole
+    there = {path.stem for path in (smoke_home / "runs/smoke/notebooks").glob("*.ipynb")}
+    said = dict(re.findall(r"<li><code>([^<]+)</code>: <code>make ([\w-]+) PROFILE=smoke</code></li>", text))
+    assert {"gan_scarcity", "recipe_search", "loop_choice"} <= said.keys() == {name for name in names["everything"] if "/" not in name} - there
+    rule_of = dict(re.findall(r"^([\w-]+): install\n(?:\t.*\n)*?\t@\$\(SNAKE\) (\w+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert MAKE_TARGETS == {rule: target for target, rule in rule_of.items()}
+    for name, target in said.items():
+        assert name in names[rule_of[target]], (name, target)
+
+
+def test_each_notebook_has_the_first_target_that_runs_it(whole):
+    _, names, target = whole
+    assert target.keys() == names["everything"]
+    wanted = {"per_class": "reproduce", "calibration": "reproduce", "gan-met-attributes-0-0": "reproduce", "gan-met-attributes-25-0": "scarcity", "gan-coco-attributes-200-0": "scarcity", "gan-met-class-0-0": "gan",
+              "language_model-met": "supplement", "fig7_heatmap-coco": "explain", "loop_choice": "loop-choice", "recipe_search": "recipe", "audit": "reproduce"}
+    assert {name: target.get(name) for name in wanted} == wanted
+
+
+def test_chapters_stand_in_their_group(whole):
+    text, _, _ = whole
+    group = lambda name: re.findall(r"<h2>(.*?)</h2>", text[:text.index(f'href="{name}.html"')])[-1]
+    wanted = {"calibration": "Tables", "per_class": "Tables", "audit": "Audit", "loop": "GAN", "fig4_gan": "Figures", "input_ablation": "Supplement", "gan-met-attributes-0-0": "Training logs", "decision_report-met": "Words and decisions"}
+    assert {name: group(name) for name in wanted} == wanted and "Run by no target" not in text

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from conftest import ROOT
+from vbg.study_run import whole_gan, whole_run
 
 CARD = "runs/smoke/notebooks/{}.ipynb"
 
@@ -71,6 +72,56 @@ def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):
     done = call(home, "vbg.study_run", "--profile", "smoke", "--draw")
     assert done.returncode == 1 and "train-met-1" in done.stderr and "make reproduce" in done.stderr
     assert files(home) == before and time.time() - begun < 60
+
+
+def test_a_damaged_run_is_named_and_the_rest_is_told(home):
+    card, run = home / CARD.format("train-met-0"), home / "runs/smoke/met/vbg/seed0/run.json"
+    executed = json.loads(card.read_text())
+    executed["metadata"]["papermill"]["parameters"] |= {"model": ["vbg"], "seeds": [0]}
+    card.write_text(json.dumps(executed))
+    run.parent.mkdir(parents=True)
+    run.write_text('{\n "best_epoch": 6,\n "class_na')
+    (home / CARD.format("data-met")).write_text('{"cells": [')
+    before, done = files(home), call(home, "vbg.status", "--profile", "smoke", "--cores", "2")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    for said in ("damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/met/vbg/seed0\n", f"damaged: delete, then the same target again (1)\n  {CARD.format('data-met')}\n",
+                 "largest costs\n  train-met-0", "missing: its runs are lost (1)\n  train-met-0\n"):
+        assert said in done.stdout, (said, done.stdout)
+    assert row(done.stdout, "train") == ["0", "0", "4", "at most 20 min"]  # the folder is there: what is whole in it is kept
+    assert files(home) == before
+
+
+def test_fewer_cores_than_one_are_refused(home):
+    before = files(home)
+    for module in ("vbg.status", "vbg.study_run"):
+        for cores in ("0", "-2"):
+            done = call(home, module, "--profile", "smoke", "--cores", cores)
+            assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(f"argument --cores: must be a whole number of 1 or more, not '{cores}'"), done.stderr
+    assert files(home) == before
+
+
+def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
+    card = smoke_home / CARD.format("data-met")
+    content, times = card.read_bytes(), card.stat()
+    assert call(smoke_home, "vbg.status", "--profile", "smoke").stdout.endswith("nothing is left to do\n")
+    card.write_bytes(content + b"\n")  # newer, and another file; the data are the same
+    try:
+        done = call(smoke_home, "vbg.status", "--profile", "smoke", "--cores", "2")
+    finally:
+        card.write_bytes(content)
+        os.utime(card, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert done.returncode == 0, done.stderr
+    *_, stale, missing, left = row(done.stdout, "train")
+    assert int(stale) >= 1 and missing == "0" and left.startswith("at most "), done.stdout
+    assert not row(done.stdout, "artefact_summary")[-1].startswith("at most")
+    assert "time left: at most" in done.stdout and "of it is work of jobs that keep what was made from the same inputs\n" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
+    runs, gans = list(smoke_home.glob("runs/*/*/*/seed*")), list(smoke_home.glob("runs/smoke/gan/*/*/gan*"))
+    assert len(runs) > 50 and len(gans) >= 2
+    assert [folder for folder in runs if not whole_run(folder)] == [folder for folder in gans if not whole_gan(folder)] == []
 
 
 def test_wrong_target_is_told_with_snakemakes_words(home):
