@@ -259,9 +259,9 @@ def _counterpart(scored, method, region, name, draws):
             "classes more / less / neither": " / ".join(str(words.count(w)) for w in ("better", "worse", "smaller than the noise")) if known and words else "–",
             "holds here": ("yes" if word == "better" else "no") if known else "–", "verdict": judged.verdict, "why": judged.reason, "seeds": gap["seeds"], "items": gap["items"]}
 
-# %% ../nbs/16f_heat_figures.ipynb #e4148be9
+# %% ../nbs/16f_heat_figures.ipynb #f0521fa2
 def _judge(about, name, known, holds):
-    "The verdict on the paper's words. Faces and hands are marked nowhere, so the claims of one class are never judged by the counterpart."
-    if about["rendered"]: return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper, then masks by hand")
-    if name or not known: return Verdict("needs the real data", "no masks of what the paper names: mark them by hand")
-    return Verdict(VERDICTS[not holds], "energy beside the centre prior")
+    "The verdict on the paper's words. Faces and hands are marked nowhere, so the claims of one class are never judged by the counterpart; key areas are, by the sign."
+    if name: return Verdict("needs the real data", "faces and hands are marked nowhere: make explain PROFILE=paper, then look at the maps or mark them by hand")
+    if not known: return Verdict("needs the real data", "no masks of what the paper names: mark them by hand")
+    return Verdict(VERDICTS[not holds], "sign of the energy beside the centre prior" + ", on rendered items" * about["rendered"])

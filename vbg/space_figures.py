@@ -16,8 +16,9 @@ from .metrics import interval, resample_weights
 from .study import item_draws, over_seeds
 
 # %% auto #0
-__all__ = ['CLASS_COLOURS', 'MEASURES', 'MARKERS', 'as_seen', 'class_look', 'value_draws', 'value_cell', 'gap_cell', 'by_chance',
-           'numbers_table', 'silhouette_table', 'claims_table', 'space_figure', 'coordinates_table']
+__all__ = ['CLASS_COLOURS', 'MEASURES', 'FIG8_CLAIMS', 'MARKERS', 'as_seen', 'class_look', 'value_draws', 'value_cell',
+           'gap_cell', 'by_chance', 'numbers_table', 'silhouette_table', 'claims_table', 'space_figure',
+           'coordinates_table']
 
 # %% ../nbs/16i_space_figures.ipynb #3b8fa8ab
 CLASS_COLOURS = ("#E69F00", "#009E73", "#4477AA", "#661100", "#332288", "#CC3311", "#225555", "#000000", "#DDCC77", "#66CCEE")
@@ -135,7 +136,14 @@ def silhouette_table(
             rows.append({"class": name} | cells | {"seeds": len(space.seeds), "items": int(chosen.sum())})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16i_space_figures.ipynb #007f4ca6
+# %% ../nbs/16i_space_figures.ipynb #a9b00d34
+FIG8_CLAIMS = {  # measure -> what the paper says, and how it is measured
+    "margin": "an image lies nearer to texts of its class than to others (margin, own text left out)",
+    "mixing": "images and texts lie among each other (share of the other modality among the neighbours, less one half)",
+    "contrast": "images and texts part by class more than by modality (contrast of classes less that of modalities)",
+    "silhouette": "fusion separates the classes better (silhouette of classes, images and texts, after less before)"}
+
+# %% ../nbs/16i_space_figures.ipynb #467cbedd
 def claims_table(
     space: Space,  # from `vbg.feature_space.measure_space`
     resamples: int = 2000,  # of the bootstrap
@@ -143,11 +151,11 @@ def claims_table(
 ) -> pd.DataFrame:  # text, for print
     "The paper's sentences on Fig. 8 beside the numbers, and the controls."
     of, stages = (lambda stage, measure: space.values[stage][measure]), ("after fusion", "before fusion", "after fusion, untrained", "after fusion, other-class text read")
-    rows = [("an image lies nearer to texts of its class than to others (margin, own text left out)", stage, of(stage, "margin"), "above" * (stage == "after fusion")) for stage in stages]
-    rows += [("images and texts part by class more than by modality (contrast of classes less that of modalities)", stage, of(stage, "contrast_class") - of(stage, "contrast_modality"), "above" * (stage == "after fusion")) for stage in stages]
-    rows += [("fusion separates the classes better (silhouette of classes, images and texts, after less before)", "after less before", of("after fusion", "silhouette_both") - of("before fusion", "silhouette_both"), "above"),
-             ("fusion separates the classes better (silhouette of classes, images and texts, after less before)", "after less before, untrained", of("after fusion, untrained", "silhouette_both") - of("before fusion, untrained", "silhouette_both"), "")]
-    rows[4:4] = [("images and texts lie among each other (share of the other modality among the neighbours, less one half)", stage, of(stage, "mixing") - 0.5, "not below" * (stage == "after fusion")) for stage in ("after fusion", "before fusion")]
+    rows = [(FIG8_CLAIMS["margin"], stage, of(stage, "margin"), "above" * (stage == "after fusion")) for stage in stages]
+    rows += [(FIG8_CLAIMS["contrast"], stage, of(stage, "contrast_class") - of(stage, "contrast_modality"), "above" * (stage == "after fusion")) for stage in stages]
+    rows += [(FIG8_CLAIMS["silhouette"], "after less before", of("after fusion", "silhouette_both") - of("before fusion", "silhouette_both"), "above"),
+             (FIG8_CLAIMS["silhouette"], "after less before, untrained", of("after fusion, untrained", "silhouette_both") - of("before fusion, untrained", "silhouette_both"), "")]
+    rows[4:4] = [(FIG8_CLAIMS["mixing"], stage, of(stage, "mixing") - 0.5, "not below" * (stage == "after fusion")) for stage in ("after fusion", "before fusion")]
     rows += [("the own text is found because it is the own (recall@5 with right pairs, less that of the text read with same-class pairs)", "after fusion", of("after fusion", "recall_text_5") - of("after fusion, same-class text read", "read_text_5"), "")]
     return pd.DataFrame([_claim(*row, resamples, seed) | {"seeds": len(space.seeds), "items": len(space.labels)} for row in rows])
 
