@@ -12,7 +12,7 @@ from pathlib import Path
 from vbg import runs
 from vbg.config import TABLE3_MODELS, TABLE4_MODELS, home, profile as read_profile, root
 from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.runs import FILES
+from vbg.study_run import broken_notes
 
 code_version, notebook_version = functools.cache(runs.code_version), functools.cache(runs.notebook_version)
 NAME = config.get("profile", "mini")
@@ -86,26 +86,29 @@ LOOK = workflow.dryrun or "look" in config  # nothing may change: `make status`,
 LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
 
 
-def forget_if_lost(notebook, *files):
-    "Delete a notebook whose files are not all there; where nothing may change (`make status`), only remember it."
-    if all(Path(file).exists() for file in files):
+def forget_if_lost(notebook, *made):
+    """Delete a notebook whose runs, GANs (folders) or files are not all there and whole, and the notes that vouch for what is broken: the job then makes them anew.
+    Where nothing may change (`make status`), only remember it."""
+    broken = [note for path in map(Path, made) for note in (([] if path.exists() else [path]) if path.suffix else broken_notes(path))]
+    if not broken:
         return
     LOST.add(notebook)
     if workflow.is_main_process and not LOOK:
-        Path(notebook).unlink(missing_ok=True)
+        for path in (*broken, Path(notebook)):
+            path.unlink(missing_ok=True)
 
 
 def lost(notebook):
     return " lost" if LOOK and notebook in LOST else ""
 
 
-def run_files(store, dataset, models, seeds):
-    return [f"runs/{store}/{dataset}/{model}/seed{seed}/{name}" for model in models for seed in seeds for name in ("run.json", *FILES)]
+def run_folders(store, dataset, models, seeds):
+    return [f"runs/{store}/{dataset}/{model}/seed{seed}" for model in models for seed in seeds]
 
 
 for seed in SEEDS:
     for dataset in DATASETS:
-        forget_if_lost(f"{BOOK}/train-{dataset}-{seed}.ipynb", *run_files(NAME, dataset, MODELS, [seed]))
+        forget_if_lost(f"{BOOK}/train-{dataset}-{seed}.ipynb", *run_folders(NAME, dataset, MODELS, [seed]))
 
 
 rule all:
@@ -170,7 +173,7 @@ for experiment, asked in EXPERIMENTS.items():
 ROWS.pop(NAME, None)  # a row that is the study itself
 for store, row in ROWS.items():
     for dataset in row["datasets"]:
-        forget_if_lost(f"runs/{store}/{dataset}.ipynb", *run_files(store, dataset, row["models"], row["seeds"]))
+        forget_if_lost(f"runs/{store}/{dataset}.ipynb", *run_folders(store, dataset, row["models"], row["seeds"]))
 for dataset in DATASETS:
     forget_if_lost(f"{BOOK}/language_model-{dataset}.ipynb", *(f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json" for seed in SEEDS))
 
@@ -199,15 +202,15 @@ def gan_notebooks(dataset, overrides):
     return [f"{BOOK}/gan-{dataset}-{conditioning}-{scarce}-{k}.ipynb" for k in (PROFILE.gan["gans"] if chosen is None else [chosen])]
 
 
-def gan_file(dataset, conditioning, scarce, number):
+def gan_folder(dataset, conditioning, scarce, number):
     kind = conditioning + (f"-scarce{scarce}" if int(scarce) else "")
-    return f"runs/{NAME}/gan/{dataset}/{kind}/gan{number}/quality.json"
+    return f"runs/{NAME}/gan/{dataset}/{kind}/gan{number}"
 
 
 GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 2)) for row in ROWS.values() for dataset in row["datasets"]
                for notebook in gan_notebooks(dataset, row["overrides"])} | {(dataset, PROFILE.gan["conditioning"], "0", str(STUDY_GAN)) for dataset in DATASETS if PROFILE.gan})
 for dataset, *what in GANS:
-    forget_if_lost(f"{BOOK}/gan-{dataset}-{'-'.join(what)}.ipynb", gan_file(dataset, *what))
+    forget_if_lost(f"{BOOK}/gan-{dataset}-{'-'.join(what)}.ipynb", gan_folder(dataset, *what))
 
 
 def runs_of(experiments):
@@ -383,7 +386,7 @@ COLUMNS = collection_columns(os.environ.get("VBG_COLUMNS", ""))
 FOLDER = collection_folder() if FOLDER else Path("absent")
 TABLES = f"figures/{collection_name(FOLDER)}"
 for notebook, job in COLLECTION.items():
-    forget_if_lost(notebook, *run_files(job["store"], job["dataset"], job["models"], job["seeds"]))
+    forget_if_lost(notebook, *run_folders(job["store"], job["dataset"], job["models"], job["seeds"]))
 
 
 def collection_words(wildcards):
