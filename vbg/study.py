@@ -31,7 +31,7 @@ __all__ = ['TITLES', 'ORDER', 'TESTS', 'BINS', 'DISAGREE', 'FEW', 'RARE', 'FIG6_
            'beside_control', 'class_table', 'print_classes', 'class_figure', 'pooled_reliability', 'calibrated_ece',
            'calibration_table', 'reliability_figure']
 
-# %% ../nbs/16d_study.ipynb #db55a3ec
+# %% ../nbs/16d_study.ipynb #7c1d1738
 TITLES = (PAPER_MODELS | {name: baseline.title for name, baseline in BASELINE_MODELS.items()}
           | {name: row for name, (row, _) in FUSION_ABLATIONS.items()} | {LATE_AVERAGE: "late average"})
 ORDER = (*BASELINE_MODELS, *VARIANTS, *FUSION_ABLATIONS, LATE_AVERAGE)  # of rows
@@ -47,6 +47,7 @@ def model_title(
     title, printed = TITLES.get(model, model), PAPER_MODELS.get(model)
     return title if printed in (None, title) else f"{title} (paper: {printed})"
 
+# %% ../nbs/16d_study.ipynb #ed69a861
 def reads(
     model:str,  # such as "without_vit"
 )->str:         # "both", "image", "text" or "neither"
@@ -460,7 +461,7 @@ def largest_confusions(
                          "items of the class": items, "seeds": len(made)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16d_study.ipynb #a8237828
+# %% ../nbs/16d_study.ipynb #9b726e14
 RARE = 0.05  # share of errors up to which they are called rare
 FIG6_CLAIMS = [("met", "Painting", 0), ("met", "Sculpture", 0), ("met", "Crafts", "Other"), ("met", "Animals", "Crafts"), ("met", "Buildings", "Crafts"),
                ("coco", "person", RARE), ("coco", "animal", RARE), ("coco", "furniture", RARE)]  # data set, true class, class it leaks to or share of errors allowed
@@ -478,6 +479,7 @@ def confusion_claims(
         rows.append({"data set": _title(made[dataset][0]), "claim": said, "verdict": judged.verdict, "why": judged.reason})
     return pd.DataFrame(rows)
 
+# %% ../nbs/16d_study.ipynb #302b3909
 def _claim(members, split, true, taken):
     counts, other = confusion(members, split), taken if isinstance(taken, str) else None
     if _rendered(members[0]): return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
