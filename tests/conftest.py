@@ -33,7 +33,7 @@ def smoke_home(tmp_path_factory):
 
 # ---- two pytest processes (`make test`): a file's tests stay together, for they share its fixtures, and the files that share the smoke study are one
 
-SMOKE = ("test_study", "test_plan", "test_baselines")  # they ask for `smoke_home`
+SMOKE = ("test_study", "test_plan", "test_baselines", "test_status", "test_book")  # they ask for `smoke_home`
 
 
 def pytest_collection_modifyitems(items):
