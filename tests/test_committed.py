@@ -57,6 +57,9 @@ def unlike(found, wanted, path=""):
     return [] if found == wanted else [f"{path} {found}, not {wanted}"]
 
 
+SEARCHED = {"mini"} | {experiment_store("mini", name, change) for name, asked in EXPERIMENTS.items() if asked.searched for change in asked.changes}  # their rate is the one that the search found
+
+
 @functools.cache
 def allowed():
     "Folder of runs -> the overrides with which study and plan make them."
@@ -77,7 +80,7 @@ def of_run(record, _):
         return [f"a run of {store}, of which the plan does not know"]
     found, today = plain(record["inputs"]["settings"]), wanted(store, dataset, model)
     tried = [change["train"]["learning_rate_factor"] for change in EXPERIMENTS["rate"].changes.values()]
-    if store == "mini" and found["train"].get("learning_rate_factor") in tried:  # what the search found
+    if store in SEARCHED and found["train"].get("learning_rate_factor") in tried:  # what the search found
         today = today | {"train": today["train"] | {"learning_rate_factor": found["train"]["learning_rate_factor"]}}
     sections = {*found, "vision", "text", "fusion", "model", "train", "balance"}
     return unlike(found, {name: today[name] for name in sections}) + of_card(dict(dataset=dataset, fingerprint=record["inputs"]["data"]["natural"]), "")
