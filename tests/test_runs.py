@@ -252,7 +252,7 @@ def test_values_in_force_are_compared_with_those_asked_for(tmp_path):
 
 def test_timeout_stops_the_kernel_and_keeps_the_copy(tmp_path):
     path = notebook(tmp_path / "n.ipynb", "x = 1", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(100)")
-    done = command(path, tmp_path / "out.ipynb", "--timeout", "2")
+    done = command(path, tmp_path / "out.ipynb", "--timeout", "8")
     assert done.returncode == 1 and "timed out" in done.stderr and (tmp_path / "out.failed.ipynb").exists()
     pid = int(next(l for l in (tmp_path / "out.log").read_text().splitlines() if l.isdigit()))
     with pytest.raises(ProcessLookupError):
