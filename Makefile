@@ -27,7 +27,7 @@ help:
 	@echo "make book      [PROFILE=mini]              the executed notebooks as one HTML book: runs/<profile>/book/index.html"
 	@echo "make status    [PROFILE=mini TARGETS=all]  what is there, what is missing, how long the rest takes"
 	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"
-	@echo "make test-slow                             a table of 485,000 rows; a study that is killed at any moment: twenty minutes"
+	@echo "make test-slow                             a table of 485,000 rows; a whole study that is killed at any moment: about an hour"
 	@echo "make export | make readme                  after an edit of a notebook | of nbs/index.ipynb"
 
 # ---- environment: one pinned set of versions, installed once; modules are compiled when they are first imported, for most never are
