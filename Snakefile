@@ -77,7 +77,7 @@ def papermill(name, **parameters):
     words = {key: json.dumps(value) if not isinstance(value, str) else value for key, value in parameters.items()}
     given = " ".join(f"-p {key} {word[:-1]}:q}}" if word.startswith("{") and isinstance(parameters[key], str) else f"-p {key} '{word}'"
                      for key, word in words.items())
-    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "loop", "gan_choice") else 3600  # seconds a cell may take
+    limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "gan_measured", "loop", "gan_choice") else 3600  # seconds a cell may take
     return f"VBG_NOTEBOOK={name} python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
@@ -87,9 +87,9 @@ LOST = set()  # training notebooks whose run folders are not all there: they do 
 
 
 def forget_if_lost(notebook, *made):
-    """Delete a notebook whose runs, GANs (folders) or files are not all there and whole, and the notes that vouch for what is broken: the job then makes them anew.
+    """Delete a notebook whose runs, GANs (folders) or notes (json) are not all there and whole, and the notes that vouch for what is broken: the job then makes them anew.
     Where nothing may change (`make status`), only remember it."""
-    broken = [note for path in map(Path, made) for note in (([] if path.exists() else [path]) if path.suffix else broken_notes(path))]
+    broken = [note for path in made for note in broken_notes(path)]
     if not broken:
         return
     LOST.add(notebook)
@@ -165,6 +165,7 @@ for experiment, asked in EXPERIMENTS.items():
         row = ROWS.setdefault(experiment_store(NAME, experiment, change), dict(
             overrides=experiment_overrides(NAME, experiment, change), models=[], datasets=[], splits=list(asked.splits),
             seeds=list(asked.seeds or PROFILE.seeds), adapted=experiment == "adaptation" and change == "adapted", searched=asked.searched))
+        if experiment == "rate": row["overrides"]["balance"] = {"gan": STUDY_GAN}  # inputs as the study's: the run of the rate that was found is not made twice
         if asked.searched: row["overrides"]["train"] = row["overrides"].get("train", {}) | {"search": SEARCH}
         row["splits"] += [split for split in asked.splits if split not in row["splits"]]
         row["seeds"] = sorted({*row["seeds"], *(asked.seeds or PROFILE.seeds)})
@@ -211,6 +212,9 @@ GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rs
                for notebook in gan_notebooks(dataset, row["overrides"])} | {(dataset, PROFILE.gan["conditioning"], "0", str(STUDY_GAN)) for dataset in DATASETS if PROFILE.gan})
 for dataset, *what in GANS:
     forget_if_lost(f"{BOOK}/gan-{dataset}-{'-'.join(what)}.ipynb", gan_folder(dataset, *what))
+MEASURED = [(dataset, conditioning, "0", str(k)) for dataset in DATASETS for conditioning in ("attributes", "class") for k in PROFILE.gan["gans"]]
+for dataset, *what in MEASURED:
+    forget_if_lost(f"{BOOK}/gan_measured-{dataset}-{'-'.join(what)}.ipynb", f"{gan_folder(dataset, *what)}/quality.json")
 
 
 def runs_of(experiments):
@@ -260,6 +264,15 @@ rule gans:
     shell: papermill("gan", dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
 
+rule gans_measured:
+    input: f"{BOOK}/gan-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
+    output: notebook=f"{BOOK}/gan_measured-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
+    wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="0", number="[0-9]+"
+    resources: gpu=1
+    params: inputs=lambda w, output: inputs("gan_measured", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook)
+    shell: papermill("gan_measured", dataset="{wildcards.dataset}", numbers="[{wildcards.number}]", conditioning="{wildcards.conditioning}")
+
+
 rule gan_choice:
     input: f"{BOOK}/data-{DATASETS[0] if DATASETS else 'none'}.ipynb"
     output:
@@ -299,7 +312,7 @@ rule gan_cost:
 
 
 rule gan_samples:
-    input: [f"{BOOK}/gan-{dataset}-{conditioning}-0-{k}.ipynb" for dataset in DATASETS for conditioning in ("attributes", "class") for k in PROFILE.gan["gans"]]
+    input: [f"{BOOK}/gan_measured-{'-'.join(what)}.ipynb" for what in MEASURED]
     output:
         [f"{FIGURES}/{table}.{kind}" for table in ("gan_quality", "gan_classes") for kind in TABLE],
         [f"{FIGURES}/{figure}_{dataset}.{kind}" for figure in ("gan_samples", "gan_neighbours") for dataset in DATASETS for kind in FIGURE],

@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT, run_study
 
 from vbg.config import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
-from vbg.plan import EXPERIMENTS, experiment_store
+from vbg.plan import EXPERIMENTS, SEARCHED, experiment_store
+from vbg.runs import Run
 
 ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost", "audit", "table3_comparison", "table4_ablation", "fig6_confusion_matrix", "per_class", "calibration"]  # of `all`
 EXTRAS = ["missing_modality", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_met", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `supplement`, `gan`
@@ -85,7 +86,7 @@ def test_second_call_does_nothing_and_is_quick(smoke_home):
 
 def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_path, monkeypatch):
     from vbg.figures import provenance
-    from vbg.runs import Run, run_notebook
+    from vbg.runs import run_notebook
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     models = ["without_gan", "vbg", "without_vit", "xgboost", "clip"]
     kept, again = (smoke_home / "runs" / store / "met" for store in ("smoke", "again"))
@@ -102,6 +103,25 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
     run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "kept.ipynb", asked, timeout=600)
     assert (again / "run.json").stat().st_mtime_ns == written
     assert "kept" in (tmp_path / "kept.ipynb").read_text(encoding="utf-8")
+
+
+def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_home, monkeypatch):
+    from vbg.train import train_runs
+    monkeypatch.setenv("VBG_HOME", str(smoke_home))
+    runs = {name: Run(smoke_home / "runs" / "smoke" / "met" / name / "seed0") for name in {*TABLE3_MODELS, *TABLE4_MODELS}}
+    assert len(SEARCHED) == 11 and all(("trained_in" in run.info) == (name in SEARCHED) for name, run in runs.items())
+    for name in ("without_gan", "densenet", "textcnn"):
+        run = runs[name]
+        assert run.info["trained_in"] in [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
+        overrides = {"train": dict(learning_rate_factor=run.info["config"]["train"]["learning_rate_factor"]), "balance": {"gan": 0}}
+        anew, = train_runs("smoke", "met", models=name, seeds=[0], overrides=overrides, store="anew")
+        assert "trained_in" not in anew.info and run.info["inputs"] == anew.info["inputs"]
+        for file in ("metrics.json", "predictions.parquet", "model.safetensors"):
+            assert (run.folder / file).read_bytes() == (anew.folder / file).read_bytes(), (name, file)
+        timed = ["seconds", "items_per_second"]
+        assert run.history.drop(columns=timed).equals(anew.history.drop(columns=timed))
+        assert all(run.info[key] == anew.info[key] for key in ("best_epoch", "parameters", "multiply_adds", "step_memory"))
+    assert "trained_in" not in Run(smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1").info  # the search has one seed
 
 
 def test_figures_are_the_same_bytes_when_drawn_again(smoke_home):

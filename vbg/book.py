@@ -158,13 +158,13 @@ def body_html(
     heading = f"<h1>{html.escape(title)}</h1>"  # tells the data set and the seed too
     return re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S) if "<h1>" in made else f"{heading}\n{made}"
 
-# %% ../nbs/18_book.ipynb #b648cef8
+# %% ../nbs/18_book.ipynb #0507866f
 GROUPS = {  # title, in the order of the book -> how the rules of its notebooks begin; the longest beginning that fits counts
     "Data": ("data", "label_leaks"),
     "Tables": ("artefact_",),
     "Figures": ("artefact_fig", "seen_fig", "drawn_fig"),
     "Words and decisions": ("seen_",),
-    "GAN": ("gan_", "loop", "table_gan_", "table_loop_"),
+    "GAN": ("gan_", "gans_measured", "loop", "table_gan_", "table_loop_"),
     "Supplement": ("table_", "step_cost"),
     "Audit": ("artefact_audit", "contradictions"),
     "Training logs": ("train", "gans", "language_model"),

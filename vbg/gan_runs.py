@@ -49,14 +49,14 @@ def gan_inputs(
     return json.loads(json.dumps(dict(gan=gan_settings, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
                                       text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("gan_training", "text_generator", without=("config",)))))
 
-# %% ../nbs/13a_gan_runs.ipynb #8d409876
+# %% ../nbs/13a_gan_runs.ipynb #c7439f43
 def is_made(
     folder: Path,  # of a GAN
     inputs: dict,  # from `gan_inputs`
 ) -> bool:
     "Whether the folder holds a whole GAN made from these inputs."
-    stamp, gan = folder / "inputs.json", folder / "gan.json"
-    if not stamp.exists() or not gan.exists() or json.loads(stamp.read_text(encoding="utf-8")) != inputs:
+    stamp, gan, text = folder / "inputs.json", folder / "gan.json", folder / "text" / "made_from.json"
+    if not all(note.exists() for note in (stamp, gan, text)) or json.loads(stamp.read_text(encoding="utf-8")) != inputs:
         return False
     about = json.loads(gan.read_text(encoding="utf-8"))
     return about["status"] in ("diverged", "collapsed") or len(about["history"]) >= inputs["gan"]["epochs"]
@@ -68,7 +68,7 @@ def is_described(
     file = folder / "quality.json"
     return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("code") == code_version("gan_runs", without=("config",))
 
-# %% ../nbs/13a_gan_runs.ipynb #7c1c4404
+# %% ../nbs/13a_gan_runs.ipynb #cf13eb5d
 def open_maker(
     settings: Profile,  # of the job
     dataset: str,  # name of the data set
@@ -87,7 +87,7 @@ def open_maker(
     folder, inputs = gan_folder(settings, dataset, gan, scarce_items), gan_inputs(settings, train, gan)
     stamp = folder / "inputs.json"
     if not make and not is_made(folder, inputs):
-        state = "was made from other settings, data or code" if stamp.exists() else "is not there"
+        state = "is not whole, or was made from other settings, data or code" if stamp.exists() else "is not there"
         raise RunError(f"GAN {gan} of {dataset} ({settings.gan['conditioning']}) {state}; this makes it:\n  {gan_command(settings, dataset, [gan], scarce_items)}")
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) != inputs:
         shutil.rmtree(folder)
@@ -170,7 +170,7 @@ def gan_samples(
                 texts=np.array(made.text[order], "U").reshape(classes, per_class), real_texts=np.array([train.texts[i][0] for i in real], "U").reshape(classes, per_class),
                 class_names=np.array(natural.class_names, "U"))
 
-# %% ../nbs/13a_gan_runs.ipynb #04699759
+# %% ../nbs/13a_gan_runs.ipynb #79160a1d
 def describe_gan(
     maker: PairMaker,  # trained
     natural: ExampleData,  # all splits, tokenised
@@ -179,7 +179,7 @@ def describe_gan(
     train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 100,  # see `measure_gan`
 ) -> dict:  # what quality.json holds
-    "Measure it, and write `samples.npz` and, last, `quality.json`: with that the folder is whole."
+    "Measure it, and write `samples.npz` and, last, `quality.json`."
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())

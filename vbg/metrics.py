@@ -13,8 +13,8 @@ import pandas as pd
 # %% auto #0
 __all__ = ['METRICS', 'one_hot', 'truth_and_choice', 'Counts', 'count', 'accuracy', 'precision', 'recall', 'f1', 'ranking',
            'average_precision', 'area_under_curve', 'roc_points', 'measure', 'macro', 'evaluate', 'per_class',
-           'resample_weights', 'bootstrap', 'interval', 'bootstrap_interval', 'seed_bootstrap', 'same_items',
-           'summarise_runs', 'paired_difference']
+           'resample_weights', 'bootstrap', 'interval', 'bootstrap_interval', 'over_seeds', 'seed_bootstrap',
+           'same_items', 'summarise_runs', 'paired_draws', 'paired_difference']
 
 # %% ../nbs/12_metrics.ipynb #b54d882e
 METRICS = ("accuracy", "map", "f1", "recall", "auc")  # the five columns of Tables 3 and 4
@@ -247,20 +247,27 @@ def bootstrap_interval(
     "Interval of each metric over items."
     return {name: interval(d, level) for name, d in bootstrap(labels, probabilities, metrics, resamples, seed).items()}
 
-# %% ../nbs/12_metrics.ipynb #7f86141e
+# %% ../nbs/12_metrics.ipynb #d02b7b89
+def over_seeds(
+    each:list,     # `(R,)` or `(R, C)` a seed
+    seed:int=42,   # of the draws
+    stream:int=0,  # another stream draws other seeds for the same items
+)->np.ndarray:     # `(R,)` or `(R, C)`
+    "Mean over seeds drawn anew in each resample."
+    size = len(each[0]), len(each)
+    picks = np.random.default_rng([seed, stream]).integers(len(each), size=size)
+    return np.stack(each)[picks, np.arange(size[0])[:, None]].mean(1)
+
 def seed_bootstrap(
     labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
     probabilities:list,        # one `(N, C)` a seed, of the same items
     metrics:tuple=METRICS,     # which of `METRICS`
     resamples:int=2000,        # `R`
-    seed:int=42,               # draws the items; with `stream`, the seeds
-    stream:int=0,              # another stream draws other seeds for the same items
+    seed:int=42,               # of the draws
 )->dict[str, np.ndarray]:      # metric to `(R,)`, mean over the drawn seeds
     "Each metric in resamples of items and seeds, crossed."
-    k = len(probabilities)
     each = [bootstrap(labels, p, metrics, resamples, seed) for p in probabilities]
-    picks = np.random.default_rng([seed, stream]).integers(k, size=(resamples, k))
-    return {m: np.stack([e[m] for e in each])[picks, np.arange(resamples)[:, None]].mean(1) for m in metrics}
+    return {m: over_seeds([e[m] for e in each], seed) for m in metrics}
 
 # %% ../nbs/12_metrics.ipynb #f684922e
 def same_items(
@@ -300,7 +307,15 @@ def summarise_runs(
             rows.append((dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels)))
     return pd.DataFrame(rows, columns=["dataset", "model", "metric", "mean", "low", "high", "n", "items"])
 
-# %% ../nbs/12_metrics.ipynb #f4fe2ad7
+# %% ../nbs/12_metrics.ipynb #14a9cce8
+def paired_draws(
+    first:list,   # `(R,)` a seed, from the same resamples of the same items
+    second:list,  # `(R,)` a seed
+    seed:int=42,  # of the draws
+)->np.ndarray:    # `(R,)`
+    "First minus second, each the mean over seeds drawn anew in each resample; seeds are paired in the order given, where both have as many."
+    return over_seeds(first, seed) - over_seeds(second, seed, int(len(first) != len(second)))
+
 def paired_difference(
     labels:np.ndarray,      # `(N,)` int, or `(N, C)` 0/1
     first:list,             # `(N, C)`, or a list of one a seed
@@ -312,8 +327,8 @@ def paired_difference(
 )->pd.DataFrame:            # one row a metric: first, second, difference (first - second), low, high
     "First model minus second on the same items, with its interval over items and seeds; seeds are paired in the order given, where both have as many."
     sides = [[s] if isinstance(s, np.ndarray) and s.ndim == 2 else list(s) for s in (first, second)]
-    apart = int(len(sides[0]) != len(sides[1]))
-    draws = [seed_bootstrap(labels, s, metrics, resamples, seed, apart * place) for place, s in enumerate(sides)]
+    each = [[bootstrap(labels, p, metrics, resamples, seed) for p in s] for s in sides]
+    draws = {m: paired_draws(*([e[m] for e in side] for side in each), seed) for m in metrics}
     means = [{m: float(np.mean([measure(labels, p, metrics=metrics)[m][0] for p in s])) for m in metrics} for s in sides]
-    rows = [(m, means[0][m], means[1][m], means[0][m] - means[1][m], *interval(draws[0][m] - draws[1][m], level)) for m in metrics]
+    rows = [(m, means[0][m], means[1][m], means[0][m] - means[1][m], *interval(draws[m], level)) for m in metrics]
     return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"]).set_index("metric")

@@ -92,7 +92,7 @@ def duration_text(
     if seconds < 99.5: return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
-# %% ../nbs/18a_status.ipynb #3120d18f
+# %% ../nbs/18a_status.ipynb #a01850d5
 def damaged(
     jobs:list,  # of `vbg.study_run.Job`
 )->dict:        # what to delete, from `home()` on, to what makes it again
@@ -104,8 +104,8 @@ def damaged(
 
 def _is_damaged(folder):
     "Is there a note that is broken? One that is not yet there is none."
-    if folder.parent.name == "checkpoints": return (folder / "adaptation.json").exists() and read_note(folder / "adaptation.json") is None
-    return any(note.exists() for note in broken_notes(folder))
+    notes = [folder / name for name in ("adaptation.json", "quality.json")] + [folder] * (folder.parent.name != "checkpoints")
+    return any(note.exists() for path in notes for note in broken_notes(path))
 
 def _maker(folder):
     "The make target of a run; of a GAN or a language model there may be several."

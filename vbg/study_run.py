@@ -153,7 +153,7 @@ def _whole_tensors(path):
         return path.stat().st_size == 8 + length + max(ends, default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError): return False
 
-# %% ../nbs/17a_study_run.ipynb #400541fe
+# %% ../nbs/17a_study_run.ipynb #2aea68d4
 def _broken_run(folder):
     sums = (read_note(folder / "run.json") or {}).get("files") or {}
     whole = {*FILES} <= {*sums} and all(_whole_tensors(folder / n) if n.endswith(".safetensors") else _same(folder / n, s) for n, s in sums.items())
@@ -163,18 +163,22 @@ def _broken_gan(folder):
     about, text, broken = read_note(folder / "gan.json") or {}, folder / "text", set()
     if read_note(folder / "inputs.json") is None: broken |= {"inputs.json", "gan.json"}
     if not _whole_tensors(folder / about.get("tensors", "absent")): broken |= {"gan.json"}
-    if read_note(folder / "quality.json") is None or not zipfile.is_zipfile(folder / "samples.npz"): broken |= {"quality.json"}
     said = all(read_note(text / f"{name}.json") for name in ("made_from", "text_generator"))
-    if not said or not _whole_tensors(text / "text_generator.safetensors"): broken |= {"text/made_from.json", "quality.json"}  # with `quality.json` the GAN is opened again
+    if not said or not _whole_tensors(text / "text_generator.safetensors"): broken |= {"text/made_from.json"}
     return [folder / name for name in sorted(broken)]
 
-# %% ../nbs/17a_study_run.ipynb #b9a2497d
+# %% ../nbs/17a_study_run.ipynb #bb13cb81
+def _broken_note(note):
+    samples = note.with_name("samples.npz")
+    whole = read_note(note) is not None and (note.name != "quality.json" or zipfile.is_zipfile(samples))
+    return [] if whole else [note]
+
 def broken_notes(
-    folder:Path,  # of a run (`seed<k>`) or of a GAN (`gan<k>`)
-)->list:          # of paths; empty where the folder is whole
+    path:Path,  # folder of a run (`seed<k>`) or of a GAN (`gan<k>`), or another note (`quality.json` of a GAN, `adaptation.json` of a language model)
+)->list:        # of paths; empty where all is whole
     "Notes that are absent or cut off, or that vouch for a file which is absent, cut off or changed. Changes nothing."
-    folder = Path(folder)
-    return _broken_gan(folder) if folder.name.startswith("gan") else _broken_run(folder)
+    path = Path(path)
+    return _broken_note(path) if path.suffix == ".json" else _broken_gan(path) if path.name.startswith("gan") else _broken_run(path)
 
 def whole_run(
     folder:Path,  # `runs/<profile>/<dataset>/<model>/seed<k>`
@@ -185,11 +189,11 @@ def whole_run(
 def whole_gan(
     folder:Path,  # `runs/<profile>/gan/<dataset>/<kind>/gan<k>`
 )->bool:
-    "Is the GAN there, trained, measured and uncut?"
+    "Is the GAN there, trained and uncut?"
     return not _broken_gan(Path(folder))
 
-# %% ../nbs/17a_study_run.ipynb #03657275
-TRAINS = ("data", "train", "gans", "gan_choice", "gan_cost", "loop", "experiment", "language_model", "step_cost", "collection_run")  # rules that train or measure
+# %% ../nbs/17a_study_run.ipynb #9627a613
+TRAINS = ("data", "train", "gans", "gans_measured", "gan_choice", "gan_cost", "loop", "experiment", "language_model", "step_cost", "collection_run")  # rules that train or measure
 
 def drawing(
     jobs:list,  # from `planned`
