@@ -100,7 +100,6 @@ def test_fewer_cores_than_one_are_refused(home):
     assert files(home) == before
 
 
-@pytest.mark.slow
 def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
     card = smoke_home / CARD.format("data-met")
     content, times = card.read_bytes(), card.stat()

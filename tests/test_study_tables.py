@@ -23,7 +23,7 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
-def toy_run(dataset="met", model="vbg", seed=0, skill=2., like=None, splits=SPLITS, settings="smoke", names="abcd", **skills):
+def toy_run(dataset="met", model="vbg", seed=0, skill=2., like=None, splits=SPLITS, settings="smoke", names="abcd", train=None, **skills):
     tables, scores = [], {}
     for split in splits:
         rng = np.random.default_rng([seed, *(like or model).encode(), len(split)])
@@ -34,7 +34,7 @@ def toy_run(dataset="met", model="vbg", seed=0, skill=2., like=None, splits=SPLI
     epochs = np.arange(1, 5)
     history = pd.DataFrame({c: np.linspace(1, .2, 4) for c in HISTORY}).assign(epoch=epochs, validation_accuracy=[.2, .7, .8, .8])
     return write_run(profile="smoke", dataset=dataset, model=model, seed=seed, inputs={"model": model, "seed": seed}, history=history, predictions=pd.concat(tables), metrics=scores,
-                     weights={}, config={"data": profile(settings).data}, class_names=list(names), best_epoch=3, seconds=4., parameters=10, multiply_adds=20, step_memory=None)
+                     weights={}, config={"data": profile(settings).data, "train": train or {}}, class_names=list(names), best_epoch=3, seconds=4., parameters=10, multiply_adds=20, step_memory=None)
 
 
 def test_a_copy_of_vbg_has_difference_0_and_p_1_and_a_worse_model_is_worse():
@@ -121,6 +121,13 @@ def test_a_real_set_is_judged_and_a_rendered_one_is_not():
         stable = S.stability_claims(mine)
         assert set(stable.verdict) == {"needs the real data"} and stable.reason.str.contains("only 4 epochs").all(), "four epochs decide no claim of Fig. 5"
         assert len(S.confusion_figure(mine).axes) == 2 and len(S.reliability_figure(runs).axes) == 2  # no empty panel for the test that is not there
+
+
+def test_a_row_of_table_4_tells_a_rate_that_is_not_vbgs_and_a_baseline_has_its_own_anyhow():
+    for model, factor in (("vbg", 3.), ("without_bert", 1.), ("without_vit", 3.), ("resnet", 1.)):
+        toy_run(model=model, train=dict(learning_rate=1e-3, learning_rate_factor=factor))
+    compared = S.comparison_table(load_runs("smoke"), ("test",), resamples=10).set_index("model")
+    assert compared.rates.to_dict() == {"vbg": "", "without_bert": "0.001 and 0.003", "without_vit": "", "resnet": ""}
 
 
 def test_a_tie_is_not_first():
