@@ -95,6 +95,24 @@ def test_reader_and_two_writers_at_once(store):
     assert whole(run)
 
 
+def test_a_folder_that_becomes_a_run_while_it_is_looked_at_is_nobodys_leftover(store, monkeypatch):
+    "Its writer may take the same name again before the sweeper comes to it."
+    place = write()
+    part = R._hidden(place, "part")
+    part.mkdir()
+    honest = R._lives
+
+    def meanwhile(number, left):
+        os.rename(left, left.with_name("seed1"))  # the writer is done with it
+        found = honest(number, left)
+        left.mkdir()                              # and begins the next one
+        return found
+
+    monkeypatch.setattr(R, "_lives", meanwhile)
+    R._sweep(place.parent)
+    assert part.exists()
+
+
 def test_failure_inside_the_writer_leaves_the_old_run(store):
     place = write()
     before = (place / "run.json").read_bytes()

@@ -266,7 +266,8 @@ def _lives(number, left):
     try:
         process = psutil.Process(number)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= left.stat().st_ctime + 1
-    except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError): return False
+    except FileNotFoundError: return True  # it has become a run just now, and its name may be the living writer's next
+    except (psutil.NoSuchProcess, psutil.AccessDenied): return False
 
 # %% ../nbs/13_runs.ipynb #1bcc4295
 def note_run(
