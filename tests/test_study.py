@@ -106,7 +106,7 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
 
 
 def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_home, monkeypatch):
-    from vbg.train import train_runs
+    from vbg.train import run_of_search, train_runs
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     runs = {name: Run(smoke_home / "runs" / "smoke" / "met" / name / "seed0") for name in {*TABLE3_MODELS, *TABLE4_MODELS}}
     assert len(SEARCHED) == 11 and all(("trained_in" in run.info) == (name in SEARCHED) for name, run in runs.items())
@@ -122,6 +122,14 @@ def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_h
         assert run.history.drop(columns=timed).equals(anew.history.drop(columns=timed))
         assert all(run.info[key] == anew.info[key] for key in ("best_epoch", "parameters", "multiply_adds", "step_memory"))
     assert "trained_in" not in Run(smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1").info  # the search has one seed
+    stores = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
+    taken = run_of_search(stores, "met", "textcnn", 0, run.info["inputs"])
+    assert taken.profile == run.info["trained_in"] and run_of_search(stores, "met", "textcnn", 0, run.info["inputs"] | {"code": "another"}) is None
+    weights = taken.folder / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    assert run_of_search(stores, "met", "textcnn", 0, run.info["inputs"]) is None  # damaged: it is trained again
+    weights.write_bytes(kept)
 
 
 def test_figures_are_the_same_bytes_when_drawn_again(smoke_home):

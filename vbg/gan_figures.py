@@ -28,17 +28,17 @@ __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_f
            'scarce_names', 'balance_scores', 'balance_table', 'corrected_verdict', 'direct_comparisons', 'claim_table',
            'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
 
-# %% ../nbs/16c_gan_figures.ipynb #c42e7183
+# %% ../nbs/16c_gan_figures.ipynb #62fb4425
 def gan_folders(
     profile: str,  # 'smoke', 'mini' or 'paper'
     datasets: list | None = None,  # names; None for all of the profile
-) -> list:  # folders of whole GANs, data sets in the profile's order
+) -> list:  # folders of measured GANs, data sets in the profile's order
     "The folders that hold quality and samples. Raises RunError with the command where a data set has none."
     found = []
     for dataset in datasets or read_profile(profile).data:
         own = [path for kind in ("attributes", "class") for path in sorted((home() / "runs" / profile / "gan" / dataset / kind).glob("gan*/quality.json"))]
         if not own:
-            raise RunError(f"no GAN of {dataset}: `make gan{'' if profile == 'mini' else f' PROFILE={profile}'}` makes it")
+            raise RunError(f"no GAN of {dataset} was measured: `make gan{'' if profile == 'mini' else f' PROFILE={profile}'}` does it")
         found += [path.parent for path in own]
     return found
 

@@ -123,13 +123,14 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, gan):
         require_training(train, "the pair maker", sets[name])
     return _GanJob(settings, dataset, natural, train, tokenizer, scarce_items or None)
 
-# %% ../nbs/14c_gan_jobs.ipynb #8e50b159
+# %% ../nbs/14c_gan_jobs.ipynb #7e030572
 def _one_gan(job, number):
     "Train one GAN, or keep it."
     folder, say = gan_folder(job.settings, job.dataset, number, job.scarce_items), lambda line: print(f"{job.dataset} {line}", flush=True)
     if is_made(folder, gan_inputs(job.settings, job.train, number)):
         say(f"GAN {number}: kept, nothing it depends on changed")
     else:
+        (folder / "quality.json").unlink(missing_ok=True)  # what is made again is measured again
         say(f"GAN {number}: {_maker(job, number, make=True, say=say).images.status}")
     return folder
 
@@ -138,7 +139,7 @@ def _one_measured(job, number):
     folder, say = gan_folder(job.settings, job.dataset, number, job.scarce_items), lambda line: print(f"{job.dataset} {line}", flush=True)
     maker = _maker(job, number)
     if is_described(folder):
-        say(f"GAN {number}: measured before, nothing it depends on changed")
+        say(f"GAN {number}: measured before, by the same code")
     else:
         found = describe_gan(maker, job.natural, independent_classifier(job.settings, job.dataset, job.natural), folder, job.train, job.settings.gan["per_class"])
         say(f"GAN {number}: class agreement {found['agreement']['share']:.3f}")

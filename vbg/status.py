@@ -33,7 +33,7 @@ def made_by(
     if asked["model"]: return [runs / (asked.get("store") or asked["profile"]) / dataset / model / f"seed{seed}" for model in many(asked["model"]) for seed in many(asked["seeds"])]
     return [runs / asked["profile"] / "checkpoints" / f"{dataset}-seed{seed}" for seed in many(asked["seeds"])]
 
-# %% ../nbs/18a_status.ipynb #02084916
+# %% ../nbs/18a_status.ipynb #93dbbffd
 def measured(
     notebook:str,  # executed copy, from `home()` on
 )->float|None:     # seconds; None where it never ran, or its copy is damaged
@@ -42,9 +42,9 @@ def measured(
     return max(noted["duration"], sum(map(_seconds, made_by(noted["parameters"])))) if {"duration", "parameters"} <= noted.keys() else None
 
 def _seconds(folder):
-    "What a run, a GAN or a language model notes of its training; 0 where the note is damaged."
+    "What a run, a GAN or a language model notes of its training; 0 where the note is damaged, or the run was trained by the search and counts there."
     notes = [read_note(folder / name) or {} for name in ("run.json", "gan.json", "adaptation.json")]
-    return sum((note.get("seconds") or 0) + sum(row.get("seconds", 0) for row in note.get("history", [])) for note in notes)
+    return sum((note.get("seconds") or 0) + sum(row.get("seconds", 0) for row in note.get("history", [])) for note in notes if "trained_in" not in note)
 
 # %% ../nbs/18a_status.ipynb #282ea86e
 def costs(
@@ -92,7 +92,7 @@ def duration_text(
     if seconds < 99.5: return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
-# %% ../nbs/18a_status.ipynb #a01850d5
+# %% ../nbs/18a_status.ipynb #e3d5658e
 def damaged(
     jobs:list,  # of `vbg.study_run.Job`
 )->dict:        # what to delete, from `home()` on, to what makes it again
@@ -100,12 +100,12 @@ def damaged(
     found = {job.notebook: "the same target" for job in jobs if (home() / job.notebook).exists() and read_note(home() / job.notebook) is None}
     for folder in dict.fromkeys(folder for job in jobs for folder in made_by(_noted(job.notebook).get("parameters") or {})):
         if _is_damaged(folder): found[folder.relative_to(home()).as_posix()] = _maker(folder)
+        if (note := folder / "quality.json").exists() and broken_notes(note): found[note.relative_to(home()).as_posix()] = f"make gan PROFILE={folder.parts[-5]}"
     return found
 
 def _is_damaged(folder):
     "Is there a note that is broken? One that is not yet there is none."
-    notes = [folder / name for name in ("adaptation.json", "quality.json")] + [folder] * (folder.parent.name != "checkpoints")
-    return any(note.exists() for path in notes for note in broken_notes(path))
+    return any(note.exists() for note in broken_notes(folder / "adaptation.json" if folder.parent.name == "checkpoints" else folder))
 
 def _maker(folder):
     "The make target of a run; of a GAN or a language model there may be several."

@@ -643,7 +643,7 @@ def predict_splits(
         metrics[split] = evaluate(data.label, probabilities)
     return pd.concat(tables, ignore_index=True), metrics
 
-# %% ../nbs/14_train.ipynb #22291339
+# %% ../nbs/14_train.ipynb #e121f855
 def train_runs(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -655,7 +655,7 @@ def train_runs(
     splits: list = ("validation", "test", "balanced"),  # what the best epoch predicts
     store: str = "",  # name of the folder under runs/; empty: the profile's name
 ) -> list:  # the runs (`vbg.runs.Run`), made now or kept
-    "Train every model with every seed and write a run folder for each. A run whose inputs are unchanged is kept."
+    "Train every model with every seed and write a run folder for each. A run whose inputs are unchanged is kept; one that the search has made from the same inputs is taken from it."
     settings, models = study_settings(profile, dataset, data, overrides), [models] if isinstance(models, str) else list(models)
     for model in models:
         refuse_unknown_model(model)
@@ -737,7 +737,7 @@ def _search_row(store, dataset, model):
     return dict(factor=runs[0].info["config"]["train"]["learning_rate_factor"], seeds=len(runs),
                 validation_accuracy=float(best.validation_accuracy.mean()), validation_loss=float(best.validation_loss.mean()))
 
-# %% ../nbs/14_train.ipynb #a247af56
+# %% ../nbs/14_train.ipynb #c75bc201
 def run_of_search(
     stores: list,  # names of stores that hold a search's runs
     dataset: str,  # name of the data set
@@ -749,7 +749,14 @@ def run_of_search(
     if inputs["settings"]["train"]["encoders"] != "trained" or inputs["settings"]["balance"]["kind"] in GENERATED:
         return None
     runs = [run for store in stores for run in load_runs(store, datasets=[dataset], models=[model], seeds=[seed])]
-    return next((run for run in runs if is_current(run.folder, inputs | dict(splits=run.info["inputs"]["splits"]))), None)
+    return next((run for run in runs if is_current(run.folder, inputs | dict(splits=run.info["inputs"]["splits"])) and _readable(run)), None)
+
+def _readable(run):
+    "Are the weights those that were written?"
+    try:
+        return bool(run.weights())
+    except RunError:
+        return False
 
 # %% ../nbs/14_train.ipynb #94e763cc
 def _tokenise_once(data, folder, key, tokenizer, max_length):
@@ -886,7 +893,7 @@ def _fit_network(job, settings, model, seed, name):
     kept = {name: value for name, value in fitted.model.state_dict().items() if mode == "trained" or not name.startswith(("vision.", "text."))}
     return fitted, kept, known
 
-# %% ../nbs/14_train.ipynb #ca23fff5
+# %% ../nbs/14_train.ipynb #418893f8
 def _take_network(found, job, settings, model, seed, name):
     "The network of a run that the search has trained from the same inputs."
     tokenizer, _, known = tokenise_sets(job.sets, settings)
@@ -894,7 +901,7 @@ def _take_network(found, job, settings, model, seed, name):
     network.load_state_dict(weights := found.weights())
     job.progress.skip(settings.train["epochs"])
     job.progress.say(f"{name}: trained by the search, from the same inputs")
-    return Fit(network.eval(), found.history, found.info["best_epoch"], found.info["seconds"], notes=dict(trained_in=found.profile)), weights, known
+    return Fit(network.eval(), found.history, found.info["best_epoch"], found.info["seconds"], notes=dict(trained_in=found.profile, trained_on=found.info["environment"]["hardware"])), weights, known
 
 # %% ../nbs/14_train.ipynb #1f2b9429
 def _refuse_foreign(checkpoint, data):
