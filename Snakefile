@@ -53,7 +53,7 @@ def modules_of(name):
 
 def inputs(name, *modules, **settings):
     """What a job depends on, as one text that Snakemake compares with the last run's: its notebook, the code of the modules that this imports, its settings.
-    Jobs that train name their module, so that an edit of a table trains nothing."""
+    Jobs that train name their module, so that an edit of a table trains nothing. Snakemake compares no param whose function takes more than the wildcards."""
     return f"{notebook_version(STUDY / (name + '.ipynb'))} {code_version(*(modules or modules_of(name)))} {settings}"
 
 
@@ -111,9 +111,17 @@ for seed in SEEDS:
         forget_if_lost(f"{BOOK}/train-{dataset}-{seed}.ipynb", *run_folders(NAME, dataset, MODELS, [seed]))
 
 
+SEARCH = [experiment_store(NAME, "rate", change) for change in EXPERIMENTS["rate"].changes]
+STUDY_GAN = PROFILE.gan["gans"][0]  # one GAN for all seeds of the study; how much GANs differ is measured by `make gan`
+OF_STUDY = {"train": {"search": SEARCH}, "balance": {"gan": STUDY_GAN}}
+
+
+# A target names what it goes through as well, not only what it ends in: Snakemake leaves a lost file alone that nothing but an up-to-date file asks for.
 rule all:
     input:
         expand(f"{BOOK}/data-{{dataset}}.ipynb", dataset=DATASETS),
+        expand("runs/{store}/{dataset}.ipynb", store=SEARCH, dataset=DATASETS),
+        expand(f"{BOOK}/gan-{{dataset}}-{PROFILE.gan['conditioning']}-0-{STUDY_GAN}.ipynb", dataset=DATASETS),
         expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS),
         [f"{FIGURES}/{file}" for files in ARTEFACTS.values() for file in files],
         [f"{BOOK}/{artefact}.ipynb" for artefact in ARTEFACTS],  # asked for beside the files: a fresh clone has the files, and not what made them
@@ -127,11 +135,6 @@ rule data:
     shell: papermill("data", dataset="{wildcards.dataset}")
 
 
-SEARCH = [experiment_store(NAME, "rate", change) for change in EXPERIMENTS["rate"].changes]
-STUDY_GAN = PROFILE.gan["gans"][0]  # one GAN for all seeds of the study; how much GANs differ is measured by `make gan`
-OF_STUDY = {"train": {"search": SEARCH}, "balance": {"gan": STUDY_GAN}}
-
-
 rule train:
     input:
         f"{BOOK}/data-{{dataset}}.ipynb",
@@ -140,7 +143,7 @@ rule train:
     resources: gpu=1
     output: notebook=f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb"
     params:
-        inputs=lambda w, output: inputs("train", "train", settings=PROFILE, models=MODELS, overrides=OF_STUDY).translate(NO_WILDCARDS) + lost(output.notebook),
+        inputs=lambda w: inputs("train", "train", settings=PROFILE, models=MODELS, overrides=OF_STUDY).translate(NO_WILDCARDS) + lost(f"{BOOK}/train-{w.dataset}-{w.seed}.ipynb"),
         overrides=json.dumps(OF_STUDY)
     shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]", overrides="{params.overrides}")
 
@@ -224,14 +227,25 @@ def runs_of(experiments):
     return made + expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS) * (NAME in stores)
 
 
+def passed(*experiments):
+    "The notebooks that make the runs, GANs and language models of experiments."
+    found = []
+    for store in sorted({experiment_store(NAME, e, change) for e in experiments for change in EXPERIMENTS[e].changes} & ROWS.keys()):
+        for dataset in ROWS[store]["datasets"]:
+            found += [f"runs/{store}/{dataset}.ipynb", *gan_notebooks(dataset, ROWS[store]["overrides"])]
+            found += [f"{BOOK}/language_model-{dataset}.ipynb"] * ROWS[store]["adapted"] + [f"runs/{search}/{dataset}.ipynb" for search in SEARCH] * ROWS[store]["searched"]
+    return list(dict.fromkeys(found))
+
+
 rule recipe:
-    input: f"{FIGURES}/recipe_search.json"
+    input: f"{FIGURES}/recipe_search.json", passed("recipe")
 
 
 rule supplement:
     input:
         [f"{FIGURES}/{table}.json" for name, (_, tables) in SUPPLEMENT.items() if name not in OTHER_TARGETS for table in tables],
-        f"{FIGURES}/step_cost.json"
+        f"{FIGURES}/step_cost.json",
+        passed(*(e for name, (experiments, _) in SUPPLEMENT.items() if name not in OTHER_TARGETS for e in experiments))
 
 
 # The pair makers, the loop and their judgement: `make gan`. The loop's settings on the validation split: `make loop-choice`. The curve over how scarce the scarce classes are: `make scarcity`.
@@ -241,15 +255,17 @@ rule gan:
         f"{FIGURES}/gan_quality.json",
         f"{FIGURES}/gan_choice.json",
         f"{FIGURES}/gan_cost.json",
-        f"{FIGURES}/loop_rounds.json"
+        f"{FIGURES}/loop_rounds.json",
+        [f"{BOOK}/gan_measured-{'-'.join(what)}.ipynb" for what in MEASURED],
+        passed("balance")
 
 
 rule loop_choice:
-    input: f"{FIGURES}/loop_choice.json"
+    input: f"{FIGURES}/loop_choice.json", passed("loop_choice")
 
 
 rule scarcity:
-    input: f"{FIGURES}/gan_scarcity.json"
+    input: f"{FIGURES}/gan_scarcity.json", passed("scarcity")
 
 
 rule gans:
@@ -259,7 +275,7 @@ rule gans:
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+", number="[0-9]+"
     resources: gpu=1
     params:
-        inputs=lambda w, output: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook),
+        inputs=lambda w: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb"),
         overrides=lambda w: json.dumps({"gan": experiment_overrides(NAME, "scarcity", f"GAN pairs, {w.scarce}")["gan"]} if int(w.scarce) else {})
     shell: papermill("gan", dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
@@ -269,7 +285,7 @@ rule gans_measured:
     output: notebook=f"{BOOK}/gan_measured-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="0", number="[0-9]+"
     resources: gpu=1
-    params: inputs=lambda w, output: inputs("gan_measured", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(output.notebook)
+    params: inputs=lambda w: inputs("gan_measured", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan_measured-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb")
     shell: papermill("gan_measured", dataset="{wildcards.dataset}", numbers="[{wildcards.number}]", conditioning="{wildcards.conditioning}")
 
 
@@ -351,7 +367,7 @@ rule experiment:
     resources: gpu=1
     wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)
     params:
-        inputs=lambda w, output: inputs("train", "train", settings=PROFILE, row=ROWS[w.store]) + lost(output.notebook),
+        inputs=lambda w: (inputs("train", "train", settings=PROFILE, row=ROWS[w.store]) + lost(f"runs/{w.store}/{w.dataset}.ipynb")).translate(NO_WILDCARDS),
         row=lambda w: {key: json.dumps(ROWS[w.store][key]) for key in ("models", "seeds", "splits", "overrides")}
     shell:
         papermill("train", dataset="{wildcards.dataset}", model="{params.row[models]}", seeds="{params.row[seeds]}",
@@ -362,7 +378,7 @@ rule language_model:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
     output: notebook=f"{BOOK}/language_model-{{dataset}}.ipynb"
     resources: gpu=1
-    params: inputs=lambda w, output: inputs("language_model", "language_model", settings=PROFILE) + lost(output.notebook)
+    params: inputs=lambda w: inputs("language_model", "language_model", settings=PROFILE).translate(NO_WILDCARDS) + lost(f"{BOOK}/language_model-{w.dataset}.ipynb")
     shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=SEEDS)
 
 
@@ -410,7 +426,7 @@ def collection_words(wildcards):
 
 
 rule collection:
-    input: f"{TABLES}/small_collection.json"
+    input: f"{TABLES}/small_collection.json", list(COLLECTION)
 
 
 rule collection_run:
@@ -418,7 +434,7 @@ rule collection_run:
     resources: gpu=1
     wildcard_constraints: store="collection-[a-z-]+", dataset="deal[0-9]-fold[0-9]"
     params:
-        inputs=lambda w, output: inputs("train", "train", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(output.notebook),
+        inputs=lambda w: inputs("train", "train", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(f"runs/{w.store}/{w.dataset}.ipynb"),
         words=collection_words
     shell:
         "VBG_NOTEBOOK=train python -m vbg.runs {STUDY:q}/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
@@ -458,6 +474,7 @@ def seen_files(name):
 
 rule explain:
     input:
+        expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS),
         [f"{BOOK}/{name}-{dataset}.ipynb" for name in SEEN for dataset in DATASETS],
         [f"{BOOK}/{name}.ipynb" for name in DRAWN]
 

@@ -76,6 +76,20 @@ def test_another_model_is_trained_again(copy, smoke_home):
     assert {"train", "artefact_table3_comparison"} <= changed and "train" not in rest  # every seed on every set
 
 
+@pytest.mark.parametrize("notebook, module, wanted", [("train", None, {"train", "experiment"}), ("gan", None, {"gans", "train"}), ("gan_measured", None, {"gans_measured", "gan_samples"}),
+                                                      ("language_model", "adaptation", {"language_model"}), (None, "gan_jobs", {"gans", "gans_measured", "train"})])
+def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy, smoke_home, notebook, module, wanted):
+    if notebook:
+        path = copy / "nbs" / "study" / f"{notebook}.ipynb"
+        executed = json.loads(path.read_text(encoding="utf-8"))
+        next(cell for cell in executed["cells"] if cell["cell_type"] == "code" and not cell["metadata"].get("tags"))["source"].append(CODE)
+        path.write_text(json.dumps(executed), encoding="utf-8")
+    if module:
+        edit(copy, module, CODE)
+    changed, rest = again(copy, smoke_home, targets=("all", "figures/smoke/gan_quality.json", "figures/smoke/domain_adaptation.json"))
+    assert wanted <= changed and "data" in rest, (changed, rest)
+
+
 def test_a_drawing_knows_every_module_that_its_notebook_imports(copy, smoke_home):
     "None is named by hand: `explain` opens the model of Fig. 1, `figures` saves the table of leaks."
     edit(copy, "explain", CODE)

@@ -66,12 +66,27 @@ def test_the_plan_of_every_target_holds_together(smoke_home):
 def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
     import shutil
     models = smoke_home / "runs" / "smoke" / "coco"
-    lost, kept = models / "without_vit_gan" / "seed0", models / "without_gan" / "seed0" / "run.json"
+    lost, kept = models / "without_vit_gan" / "seed1", models / "without_gan" / "seed0" / "run.json"  # the search has made the first seed
     metrics, written = (lost / "metrics.json").read_bytes(), kept.stat().st_mtime_ns
     shutil.rmtree(lost)
     done = run_study(smoke_home, "all")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (lost / "metrics.json").read_bytes() == metrics and kept.stat().st_mtime_ns == written
+
+
+def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home):
+    "Nothing but runs that are whole asks for them."
+    from vbg.study_run import broken_notes
+    text = smoke_home / "runs/smoke/gan/coco/attributes/gan0/text/text_generator.safetensors"
+    search = smoke_home / "runs/smoke-rate-three-times/coco/textcnn/seed0"
+    files = [text, search / "predictions.parquet"]
+    before = [file.read_bytes() for file in files]
+    for file, content in zip(files, before):
+        file.write_bytes(content[:-3])
+    assert broken_notes(text.parents[1]) and broken_notes(search)
+    done = run_study(smoke_home, "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [file.read_bytes() for file in files] == before and not broken_notes(text.parents[1]) + broken_notes(search)
 
 
 def test_second_call_does_nothing_and_is_quick(smoke_home):
