@@ -84,8 +84,9 @@ def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home
     for file, content in zip(files, before):
         file.write_bytes(content[:-3])
     assert broken_notes(text.parents[1]) and broken_notes(search)
-    done = run_study(smoke_home, "all")
+    done = run_study(smoke_home, "all", "figures/smoke/gan_quality.json")  # what is made again is measured again
     assert done.returncode == 0, done.stderr[-3000:]
+    assert (text.parents[1] / "quality.json").exists()
     assert [file.read_bytes() for file in files] == before and not broken_notes(text.parents[1]) + broken_notes(search)
 
 
