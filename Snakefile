@@ -227,13 +227,19 @@ def runs_of(experiments):
     return made + expand(f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb", dataset=DATASETS, seed=SEEDS) * (NAME in stores)
 
 
+def needed(store, dataset):
+    "The notebooks that the runs of a row need beside its data."
+    row = ROWS[store]
+    searches = [f"runs/{search}/{dataset}.ipynb" for search in SEARCH] * row["searched"]
+    return gan_notebooks(dataset, row["overrides"]) + [f"{BOOK}/language_model-{dataset}.ipynb"] * row["adapted"] + searches
+
+
 def passed(*experiments):
     "The notebooks that make the runs, GANs and language models of experiments."
     found = []
     for store in sorted({experiment_store(NAME, e, change) for e in experiments for change in EXPERIMENTS[e].changes} & ROWS.keys()):
         for dataset in ROWS[store]["datasets"]:
-            found += [f"runs/{store}/{dataset}.ipynb", *gan_notebooks(dataset, ROWS[store]["overrides"])]
-            found += [f"{BOOK}/language_model-{dataset}.ipynb"] * ROWS[store]["adapted"] + [f"runs/{search}/{dataset}.ipynb" for search in SEARCH] * ROWS[store]["searched"]
+            found += [f"runs/{store}/{dataset}.ipynb", *needed(store, dataset)]
     return list(dict.fromkeys(found))
 
 
@@ -360,9 +366,7 @@ rule loop:
 rule experiment:
     input:
         f"{BOOK}/data-{{dataset}}.ipynb",
-        lambda w: gan_notebooks(w.dataset, ROWS[w.store]["overrides"]),
-        lambda w: f"{BOOK}/language_model-{w.dataset}.ipynb" if ROWS[w.store]["adapted"] else [],
-        lambda w: [f"runs/{store}/{w.dataset}.ipynb" for store in SEARCH] if ROWS[w.store]["searched"] else []
+        lambda w: needed(w.store, w.dataset)
     output: notebook="runs/{store}/{dataset}.ipynb"
     resources: gpu=1
     wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)

@@ -95,7 +95,7 @@ def test_second_call_does_nothing_and_is_quick(smoke_home):
     spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # seconds of the processor: another test may run beside
     start = spent()
     done = run_study(smoke_home, "all")
-    assert done.returncode == 0 and spent() - start < 60
+    assert done.returncode == 0 and spent() - start < 30
     assert "Nothing to be done" in done.stdout + done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
 
