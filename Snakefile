@@ -48,7 +48,7 @@ def modules_of(name):
     "The modules of vbg that a study notebook imports."
     cells = json.loads((STUDY / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
-    return sorted({module for node in ast.walk(code) if isinstance(node, (ast.Import, ast.ImportFrom)) for module in runs._imported(node)})
+    return runs.imported_modules(code)
 
 
 def inputs(name, *modules, **settings):

@@ -1,6 +1,7 @@
 """Facts of vbg.runs that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,23 +210,44 @@ def test_experiments_have_a_folder_and_a_command_of_their_own(store):
 
 # ---- code version
 
-def test_every_module_has_a_version_that_ignores_prose(tmp_path):
+def modules():
+    "Dotted names of the modules of the package, and the package folder."
     package = R.Path(R.vbg.__file__).parent
-    names = [p.stem for p in package.glob("*.py") if not p.stem.startswith("_")]
+    return [p.relative_to(package).with_suffix("").as_posix().replace("/", ".") for p in sorted(package.rglob("*.py")) if not p.stem.startswith("_")], package
+
+
+def test_every_module_has_a_version_that_ignores_prose(tmp_path):
+    names, package = modules()
+    copy = tmp_path / "pkg"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    before = {name: R.code_version(name) for name in names}
     for name in names:
-        assert len(R.code_version(name)) == 16
-        copy = tmp_path / "pkg"
-        copy.mkdir(exist_ok=True)
-        for other in names:
-            text = (package / f"{other}.py").read_text()
-            (copy / f"{other}.py").write_text(text if other != name else text + "\n# a remark\n'a string'\n")
-        assert R.code_version(name, folder=copy) == R.code_version(name)
+        with open(copy.joinpath(*name.split(".")).with_suffix(".py"), "a", encoding="utf-8") as handle:
+            handle.write("\n# a remark\n'a string'\n")
+    assert {name: R.code_version(name, folder=copy) for name in names} == before
+    assert all(len(version) == 16 for version in before.values()) and len({*before.values()}) > len(names) / 2
+
+
+def test_a_changed_module_changes_those_that_import_it_and_a_lost_one_is_an_error(tmp_path):
+    names, package = modules()
+    copy = tmp_path / "pkg"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    changed = names[names.index("metrics")]
+    file = copy.joinpath(*changed.split(".")).with_suffix(".py")
+    with open(file, "a", encoding="utf-8") as handle:
+        handle.write("\nADDED = 1\n")
+    moved = {name for name in names if R.code_version(name, folder=copy) != R.code_version(name)}
+    assert changed in moved and "train" in moved and "config" not in moved
+    file.unlink()
+    for name in moved:
+        with pytest.raises(FileNotFoundError, match=file.stem):
+            R.code_version(name, folder=copy)
 
 
 def test_version_follows_imports_as_exported():
     package = R.Path(R.vbg.__file__).parent
     tree = R.ast.parse((package / "figures.py").read_text())
-    assert {"config", "metrics", "runs"} <= set(R._imported(tree))
+    assert {"config", "metrics", "runs"} <= {path for _, path, _ in R.imports_of(tree)}
 
 
 def test_notebook_version_ignores_prose_and_outputs(tmp_path):

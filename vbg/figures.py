@@ -315,7 +315,7 @@ def _save(name, profile, made_from, **files):
 def _drawn_by():
     "The code behind a file: version of the vbg modules whose names the notebook holds, and of the notebook."
     held = {getattr(value, "__module__", None) or "" for value in vars(sys.modules["__main__"]).values()}
-    modules = sorted({m.split(".")[1] for m in held if m.startswith("vbg.")} | {"figures"})
+    modules = sorted({m.removeprefix("vbg.") for m in held if m.startswith("vbg.")} | {"figures"})
     notebook = root() / "nbs" / "study" / f"{os.environ.get('VBG_NOTEBOOK') or '-'}.ipynb"  # named by the Snakefile
     return {"modules": modules, "code": code_version(*modules), "notebook": notebook_version(notebook) if notebook.exists() else None}
 

@@ -33,34 +33,35 @@ import vbg
 from .config import PROFILES, home, root, write_atomic
 
 # %% auto #0
-__all__ = ['PACKAGES', 'HISTORY', 'FILES', 'TARGETS', 'code_version', 'notebook_version', 'environment', 'RunError',
-           'predictions_table', 'select_predictions', 'run_folder', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs',
-           'why_stale', 'is_current', 'assert_complete', 'train_command', 'notebook_parameters', 'check_parameters',
-           'run_notebook', 'main']
+__all__ = ['PACKAGES', 'HISTORY', 'FILES', 'TARGETS', 'code_version', 'imports_of', 'imported_modules', 'notebook_version',
+           'environment', 'RunError', 'predictions_table', 'select_predictions', 'run_folder', 'write_run', 'note_run',
+           'Run', 'Runs', 'load_runs', 'why_stale', 'is_current', 'assert_complete', 'train_command',
+           'notebook_parameters', 'check_parameters', 'run_notebook', 'main']
 
 # %% ../nbs/13_runs.ipynb #d582e452
 def code_version(
-    *modules:str,      # names of vbg modules, such as "train"
+    *modules:str,      # names of vbg modules, dotted, such as "train.jobs"
     folder:Path=None,  # package folder; None for the installed one
     without:tuple=(),  # modules left out, such as one whose values are listed elsewhere
 )->str:                # 16 hexadecimal digits
-    "Hash of what the modules and all vbg modules they import say to the computer. Raises FileNotFoundError on a module that does not exist."
+    "Hash of what the modules and all vbg modules they import say to the computer. Raises FileNotFoundError on a module that does not exist, wherever it is imported."
     folder = Path(folder or Path(vbg.__file__).parent)
     todo, trees = sorted(modules), dict.fromkeys(without, "")
     while todo:
         name = todo.pop()
         if name in trees: continue
-        trees[name], imported = _module((folder / f"{name}.py").read_text(encoding="utf-8"))
-        todo += [m for m in imported if (folder / f"{m}.py").exists()]
+        path = _module_file(name, folder)
+        trees[name], imports = _module(path.read_text(encoding="utf-8"))
+        todo += _found(imports, name if path.name == "__init__.py" else name.rpartition(".")[0], folder)
     trees = {name: tree for name, tree in trees.items() if name not in without}
     return hashlib.sha256("\0".join(f"{n}\0{trees[n]}" for n in sorted(trees)).encode()).hexdigest()[:16]
 
 # %% ../nbs/13_runs.ipynb #bc3e7645
 @cache
 def _module(text):
-    "What a module says to the computer, and the vbg modules that it imports."
+    "What a module says to the computer, and its import statements."
     tree = _Bare().visit(ast.parse(text))
-    return ast.unparse(tree), tuple(_imported(tree))
+    return ast.unparse(tree), tuple(imports_of(tree))
 
 class _Bare(ast.NodeTransformer):
     "Drops bare strings (docstrings among them) and `__all__`."
@@ -71,15 +72,52 @@ class _Bare(ast.NodeTransformer):
         names = [t.id for t in node.targets if isinstance(t, ast.Name)]
         return None if names == ["__all__"] else self.generic_visit(node)
 
-def _imported(tree):
-    "Names of the vbg modules that a module imports, in any of the four ways to write it."
+# %% ../nbs/13_runs.ipynb #c0dee001
+def imports_of(
+    tree:ast.AST,  # of a module or of the code of a notebook
+)->list:           # (level, dotted name below vbg, names asked of it or None), one an import of vbg
+    "The imports of vbg in a syntax tree, in any of the ways to write one."
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("vbg."))
+            found += [(0, a.name.removeprefix("vbg."), None) for a in node.names if a.name.startswith("vbg.")]
         elif isinstance(node, ast.ImportFrom):
-            base = (node.module or "").split(".")
-            if node.level == 0: base = base[1:] if base[0] == "vbg" else None
-            if base is not None: yield from ([base[0]] if base and base[0] else [a.name for a in node.names])
+            path, names = node.module or "", tuple(a.name for a in node.names)
+            if node.level: found.append((node.level, path, names))
+            elif path.split(".")[0] == "vbg": found.append((0, path[4:], names))
+    return found
+
+def imported_modules(
+    tree:ast.AST,      # of the code of a notebook
+    folder:Path=None,  # package folder; None for the installed one
+)->list:               # dotted names of modules, sorted
+    "The vbg modules that code outside the package imports. Raises FileNotFoundError on one that does not exist."
+    return sorted({*_found(imports_of(tree), "", Path(folder or Path(vbg.__file__).parent))})
+
+# %% ../nbs/13_runs.ipynb #c0dee002
+def _module_file(name, folder):
+    "The file of a module, or the `__init__.py` of a package."
+    path = folder.joinpath(*name.split(".")) if name else folder
+    file = path / "__init__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
+    if not file.exists(): raise FileNotFoundError(f"vbg has no module {name!r}: {file} is missing")
+    return file
+
+def _found(imports, package, folder):
+    "The modules that the imports of a module in `package` name."
+    for level, path, names in imports:
+        parts = package.split(".") if level and package else []
+        name = ".".join([*parts[:len(parts) - level + 1], *filter(None, [path])])
+        file = _module_file(name, folder)
+        if names is not None and file.name == "__init__.py": yield from _of_package(name, names, file.read_text(encoding="utf-8"), folder)
+        elif name: yield name
+
+def _of_package(name, names, text, folder):
+    "Modules behind the names asked of a package, and the package itself where its `__init__.py` sets the name."
+    own = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for asked in names:
+        inner = f"{name}.{asked}".lstrip(".")
+        if asked not in own: _module_file(inner, folder)
+        yield name if asked in own else inner
 
 # %% ../nbs/13_runs.ipynb #35b3d46c
 def notebook_version(
