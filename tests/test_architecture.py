@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from vbg import architecture as A
-from vbg.config import FUSION_ABLATIONS, VARIANTS, profile
-from vbg.fusion_zoo import FUSIONS
-from vbg.gan import ImageDiscriminator, ImageGenerator
-from vbg.model import build_model
-from vbg.text_generator import TextGenerator
-from vbg.trace import counted, example_inputs, merge_repeats, not_met, trace
+from vbg.explain import architecture as A
+from vbg.core.profiles import FUSION_ABLATIONS, VARIANTS, profile
+from vbg.models.fusion_zoo import FUSIONS
+from vbg.gan.networks import ImageDiscriminator, ImageGenerator
+from vbg.models.vbg import build_model
+from vbg.gan.text import TextGenerator
+from vbg.explain.trace import counted, example_inputs, merge_repeats, not_met, trace
 
 matplotlib.use("Agg")
 

@@ -10,14 +10,20 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from vbg import audit as A
-from vbg.config import profile
-from vbg.figures import DATASETS, VERDICTS, paper_table
-from vbg.heat_figures import FIG7_CLAIMS
-from vbg.metrics import evaluate, one_hot, paired_difference, same_items, summarise_runs
-from vbg.runs import HISTORY, RunError, environment, load_runs, predictions_table, run_notebook, write_run
-from vbg.space_figures import FIG8_CLAIMS
-from vbg.study import comparison_table, confusion_claims, late_average, of_models, verdicts_table
+from vbg.reports import audit as A
+from vbg.runs.notebook import study_notebook
+from vbg.core.profiles import profile
+from vbg.results.publish import DATASETS, paper_table
+from vbg.stats.verdicts import VERDICTS
+from vbg.explain.heat_figures import FIG7_CLAIMS
+from vbg.stats.metrics import evaluate, one_hot
+from vbg.stats.intervals import paired_difference, same_items, summarise_runs
+from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
+from vbg.core.files import RunError
+from vbg.runs.version import environment
+from vbg.runs.notebook import run_notebook
+from vbg.explain.space_figures import FIG8_CLAIMS
+from vbg.results.study import comparison_table, confusion_claims, late_average, of_models, verdicts_table
 
 N, CLASSES = 90, 3
 Y = np.arange(N) % CLASSES
@@ -56,7 +62,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBG_HOME", str(folder))
-        patch.setattr("vbg.runs.environment", lambda: HERE)
+        patch.setattr("vbg.runs.version.environment", lambda: HERE)
         for dataset in DATASETS:
             for model in A.NEEDED:
                 for seed in (0, 1):
@@ -356,7 +362,7 @@ class _Cut(_Renamed):
 
 
 def test_claims_on_epochs_are_not_judged_by_a_schedule_without_them_and_agree_with_fig5(evidence):
-    from vbg.study import FIG5_CLAIMS, fig5_verdict
+    from vbg.results.study import FIG5_CLAIMS, fig5_verdict
     names = {"fig5-settles": ["stable"], "fig5-steady": ["movement"], "fig5-variation": ["variation_all", "variation_late"], "fig5-overfit": ["rise"]}
     for epochs in (6, 12, 24):
         cut = replace(real(evidence), runs=[_Cut(r, epochs) for r in evidence.runs])
@@ -454,13 +460,14 @@ def test_colours_of_the_page_can_be_read():
 
 def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
     "VBG's weights are real here, though untrained: Fig. 7 and 8 are measured on them."
-    from vbg.explain import restore
-    from vbg.feature_space import measure_space
-    from vbg.heat_figures import heat_claims
-    from vbg.heat_scores import score_run
-    from vbg.model import build_model
-    from vbg.space_figures import claims_table
-    from vbg.train import study_data, tokenise_sets
+    from vbg.explain.restore import restore
+    from vbg.explain.space import measure_space
+    from vbg.explain.heat_figures import heat_claims
+    from vbg.explain.heat_scores import score_run
+    from vbg.models.vbg import build_model
+    from vbg.explain.space_figures import claims_table
+    from vbg.data.sets import study_data
+    from vbg.models.batches import tokenise_sets
     sets = {d: study_data("smoke", d) for d in DATASETS}
     for d, data in sets.items():
         words = len(tokenise_sets(data, profile("smoke"))[0])
@@ -471,7 +478,7 @@ def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
             for seed in (0, 1):
                 if other != "vbg":
                     made_up(d, other, seed, about=dict(data={"natural": data["natural"].fingerprint}))
-    run_notebook(ROOT / "nbs" / "study" / "audit.ipynb", home / "audit.ipynb", dict(profile="smoke"), timeout=300)
+    run_notebook(study_notebook("audit"), home / "audit.ipynb", dict(profile="smoke"), timeout=300)
     folder = home / "figures" / "smoke"
     saved = pd.read_csv(folder / "audit.csv", keep_default_na=False)
     assert list(saved.columns) == A.COLUMNS and set(saved.verdict) <= set(VERDICTS)

@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 import torch
 
-import vbg.train as vt
-from vbg.balance import BALANCES, balance, balance_targets, class_weights
-from vbg.config import profile
-from vbg.data import DataError, ExampleData
+import vbg.train.jobs as vt
+from vbg.train import fit as fit_module
+from vbg.data.balance import BALANCES, balance, balance_targets, class_weights
+from vbg.core.profiles import profile
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
 
 COUNTS = [40, 11, 5, 2]
 
@@ -39,7 +41,7 @@ def test_weights_give_the_loss_of_classes_that_come_equally_often():
     equal = torch.tensor([0, 1, 2, 3, 4, 3, 4, 3, 4, 5, 5, 5, 5, 5, 5, 0, 1, 2])  # six of each class
     often = type("Output", (), dict(logits=logits[equal], auxiliary_logits={"image": logits.flip(1)[equal]}))
     weight = torch.from_numpy(class_weights(label.numpy(), 3))[label]
-    assert torch.allclose(vt.training_loss(output, label, 0.5, weight), vt.training_loss(often, label[equal], 0.5), atol=1e-6)
+    assert torch.allclose(fit_module.training_loss(output, label, 0.5, weight), fit_module.training_loss(often, label[equal], 0.5), atol=1e-6)
 
 
 def test_held_out_items_and_unknown_kinds_are_refused():
@@ -53,17 +55,17 @@ def test_held_out_items_and_unknown_kinds_are_refused():
 
 def test_runs_are_balanced_at_an_equal_budget(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
-    batches, fits, whole = [], {}, vt._train_epoch
-    fit = vt.fit
+    batches, fits, whole = [], {}, fit_module._train_epoch
+    fit = fit_module.fit
 
     def counted(accelerator, model, optimizer, loader, *rest):
         out = whole(accelerator, model, optimizer, loader, *rest)
         batches.append((len(loader), out[2]))
         return out
 
-    monkeypatch.setattr(vt, "_train_epoch", counted)
+    monkeypatch.setattr(fit_module, "_train_epoch", counted)
     for kind, more in [("none", {}), ("oversampling", {}), ("class_weights", {}), ("oversampling", dict(mixup=0.4, crop=0.2))]:
-        monkeypatch.setattr(vt, "fit", lambda **k: fits.setdefault((kind, len(more)), (np.bincount(k["train"].label), k["train"].weight)) and fit(**k))
+        monkeypatch.setattr(fit_module, "fit", lambda **k: fits.setdefault((kind, len(more)), (np.bincount(k["train"].label), k["train"].weight)) and fit(**k))
         asked = {"train": dict(epochs=1, items_per_epoch=80) | more, "balance": dict(kind=kind)}
         run, = vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, store=f"{kind}{len(more)}")
         assert run.info["inputs"]["settings"]["balance"]["kind"] == kind

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from vbg.baselines import FITTED, restore
-from vbg.config import BASELINE_MODELS, TABLE3_MODELS, profile
-from vbg.networks import NETWORKS, TORCHVISION, build_network, image_body
+from vbg.models.baselines import FITTED, restore
+from vbg.core.profiles import BASELINE_MODELS, TABLE3_MODELS, profile
+from vbg.models.networks import NETWORKS, TORCHVISION, build_network, image_body
 
 FULL = profile("paper").baselines | dict(pretrained=False)
 
@@ -47,8 +47,9 @@ def test_a_full_width_is_asked_for_where_weights_are_read():
 
 
 def test_fitted_models_of_a_run_predict_again_from_their_tensors(smoke_home, monkeypatch):
-    from vbg.runs import load_runs
-    from vbg.train import predict, study_data, tokenise_sets
+    from vbg.runs.store import load_runs
+    from vbg.models.batches import predict, tokenise_sets
+    from vbg.data.sets import study_data
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     sets = study_data("smoke", "met")
     tokenise_sets(sets, profile("smoke"))

@@ -13,9 +13,9 @@ from PIL import Image
 
 from conftest import ROOT
 from in_browser import browser, probed, shown
-from vbg.book import MAKE_TARGETS, make_book, targets_of
-from vbg.runs import run_notebook
-from vbg.study_run import Job, planned
+from vbg.reports.book import MAKE_TARGETS, make_book, targets_of
+from vbg.runs.notebook import run_notebook
+from vbg.runs.workflow import Job, planned
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 FIRST = ("""# What was **seen** & counted

@@ -1,11 +1,11 @@
-"What the notebook 03_coco does not show: bad files, odd folders, several splits, and that the label is what pycocotools would say."
+"What the notebook data/07_coco does not show: bad files, odd folders, several splits, and that the label is what pycocotools would say."
 import json
 
 import numpy as np
 import pytest
 
-from vbg.coco import COCO, PER_IMAGE, SUPERCATEGORIES, areas, coco_categories, read_coco
-from vbg.data import DataError
+from vbg.data.coco import COCO, PER_IMAGE, SUPERCATEGORIES, areas, coco_categories, read_coco
+from vbg.core.files import DataError
 
 IDS = coco_categories().set_index("name").id
 

@@ -1,4 +1,4 @@
-"""Whole tables and folders through `vbg.collection`: encodings, ragged rows, paths, leaks."""
+"""Whole tables and folders through `vbg.data.collection`: encodings, ragged rows, paths, leaks."""
 import json
 import os
 import random
@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vbg.collection import compose_text, read_collection, read_folder, read_objects, read_table, words_of_name
-from vbg.data import DataError, assign_splits, build_dataset, load_examples
+from vbg.data.collection import compose_text, read_collection, read_folder, read_objects, read_table, words_of_name
+from vbg.core.files import DataError
+from vbg.data.splits import assign_splits
+from vbg.data.store import build_dataset, load_examples
 
 HEADER = ["id", "image", "title", "description", "category", "place"]
 CHOICE = dict(label="category", id="id")

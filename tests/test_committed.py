@@ -15,9 +15,10 @@ from fnmatch import fnmatchcase
 import pytest
 
 from conftest import ROOT
-from vbg.config import PROFILES, profile as read_profile
-from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.train import for_model, study_settings
+from vbg.core.profiles import PROFILES, profile as read_profile
+from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from vbg.train.jobs import for_model
+from vbg.data.sets import study_settings
 
 FIGURES = ROOT / "figures" / "mini"
 HEADING = "Figures of earlier settings"

@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vbg import cost
-from vbg.config import VARIANTS, home, profile as read_profile, seed_everything
-from vbg.model import build_model, multiply_adds
+from vbg.train import cost
+from vbg.runs.notebook import study_notebook
+from vbg.core.profiles import VARIANTS, profile as read_profile
+from vbg.core.files import home
+from vbg.core.chance import seed_everything
+from vbg.models.vbg import build_model, multiply_adds
 
 from conftest import ROOT
 
@@ -42,7 +45,8 @@ def test_a_step_takes_three_forward_passes(variant):
 
 
 def test_the_step_is_the_step_of_training(monkeypatch):
-    from vbg import train
+    from vbg.train import jobs as train
+    from vbg.train import fit as fit_module
     settings = read_profile("smoke")
     settings.train.update(token_masking=0.0, flip=0.0, shift=0)
     batch = cost.random_batch(settings, 8, 16, 10)
@@ -51,12 +55,12 @@ def test_the_step_is_the_step_of_training(monkeypatch):
     seed_everything(5)
     loss = step.run(batch)
     model = build_model(cost.from_scratch(settings), num_classes=10, seed=0)
-    optimizer = torch.optim.AdamW(train.parameter_groups(model, settings.train), fused=True)
+    optimizer = torch.optim.AdamW(fit_module.parameter_groups(model, settings.train), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1.0)
     from accelerate import Accelerator
     named = dict(zip(("pixel_values", "input_ids", "attention_mask", "label"), batch))
     seed_everything(5)
-    train._train_epoch(Accelerator(cpu=True), model, optimizer, [named], schedule, settings.train,
+    fit_module._train_epoch(Accelerator(cpu=True), model, optimizer, [named], schedule, settings.train,
                        settings.model["auxiliary_weight"], lambda input_ids, attention_mask: input_ids)
     assert math.isfinite(loss)
     ours, theirs = step.model.state_dict(), model.state_dict()
@@ -99,16 +103,16 @@ def test_a_measurement_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch
 
 
 def test_notebooks_make_the_tables_and_drawing_again_gives_the_same_bytes(tmp_path, monkeypatch):
-    from vbg.runs import run_notebook
+    from vbg.runs.notebook import run_notebook
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     jobs = {"model_cost": dict(profile="smoke"), "step_cost": dict(profile="smoke", sizes=["smoke"])}
     for name, asked in jobs.items():
-        run_notebook(ROOT / "nbs" / "study" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", asked, timeout=120)
+        run_notebook(study_notebook(name), tmp_path / f"{name}.ipynb", asked, timeout=120)
     folder = tmp_path / "figures" / "smoke"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert set(before) == {f"{name}.{kind}" for name in ("model_cost", "step_cost", "step_profile") for kind in ("csv", "md", "tex", "json")}
     written = (tmp_path / "runs" / "smoke" / "cost" / "step.json").stat().st_mtime_ns
-    run_notebook(ROOT / "nbs" / "study" / "step_cost.ipynb", tmp_path / "again.ipynb", jobs["step_cost"], timeout=120)
+    run_notebook(study_notebook("step_cost"), tmp_path / "again.ipynb", jobs["step_cost"], timeout=120)
     assert (tmp_path / "runs" / "smoke" / "cost" / "step.json").stat().st_mtime_ns == written
     assert before == {p.name: p.read_bytes() for p in folder.iterdir()}
 

@@ -1,4 +1,4 @@
-"""Whole files through `vbg.data`: what breaks, what is skipped, what must not be left behind."""
+"""Whole files through `vbg.data.store`: what breaks, what is skipped, what must not be left behind."""
 import io
 import json
 import multiprocessing
@@ -12,9 +12,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vbg import data as module
-from vbg.data import (SPLITS, DataError, ExampleData, Examples, assign_splits, build_dataset, card_tables, check_examples, data_fingerprint,
-                      decode_image, load_dataset_dir, load_examples, merge_tiny, near_pairs, read_image, show_card)
+from vbg.data import store as module
+from vbg.data import card as card_module
+from vbg.data.schema import SPLITS, Examples, check_examples
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData, build_dataset, data_fingerprint, load_dataset_dir, load_examples
+from vbg.data.splits import assign_splits, merge_tiny
+from vbg.data.card import card_tables, show_card
+from vbg.data.images import decode_image, near_pairs, read_image
 
 
 def make(folder, n=40, classes="ab", suffix="jpg", **more):
@@ -140,7 +145,7 @@ def test_strict_build_leaves_nothing_behind(tmp_path):
 
 def test_a_crash_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
     examples = assign_splits(make(tmp_path / "images"))
-    monkeypatch.setattr(module, "data_card", lambda *a: 1 / 0)
+    monkeypatch.setattr(card_module, "data_card", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build_dataset(examples, 16, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -7,11 +7,16 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from vbg import experiments as E
-from vbg.config import profile
-from vbg.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.metrics import evaluate, interval, measure, one_hot, seed_bootstrap
-from vbg.runs import HISTORY, RunError, environment, load_runs, predictions_table, run_folder, run_notebook, write_run
+from vbg.results import experiments as E
+from vbg.runs.notebook import study_notebook
+from vbg.core.profiles import profile
+from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from vbg.stats.metrics import evaluate, measure, one_hot
+from vbg.stats.intervals import interval, seed_bootstrap
+from vbg.runs.store import HISTORY, load_runs, predictions_table, run_folder, write_run
+from vbg.core.files import RunError
+from vbg.runs.version import environment
+from vbg.runs.notebook import run_notebook
 
 N, CLASSES = 120, 4
 Y = np.arange(N) % CLASSES
@@ -21,7 +26,7 @@ HERE = environment()
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
-    monkeypatch.setattr("vbg.runs.environment", lambda: HERE)  # asking for it takes longer than all else here
+    monkeypatch.setattr("vbg.runs.version.environment", lambda: HERE)  # asking for it takes longer than all else here
     return tmp_path
 
 
@@ -201,7 +206,7 @@ def test_parameter_spread_is_the_worst_data_set():
 
 @pytest.mark.parametrize("name", ["smoke", "mini"])
 def test_fusion_layers_are_of_one_size_and_counted_as_the_model_builds_them(name):
-    from vbg.model import build_model
+    from vbg.models.vbg import build_model
     runs, rest = {}, set()
     for row in EXPERIMENTS["fusion"].changes:
         settings = profile(name, experiment_overrides(name, "fusion", row))
@@ -233,7 +238,7 @@ def test_fusion_parameters_have_a_row_for_each_data_set_and_refuse_an_unknown_wi
 def test_the_plan_is_read_without_torch():
     import subprocess
     import sys
-    code = "import sys, vbg.experiments; sys.exit('torch' in sys.modules)"
+    code = "import sys, vbg.results.experiments; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -281,7 +286,7 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
         fill(experiment)
     for dataset, seed in product(("met", "coco"), (0, 1)):
         report(dataset, seed)
-    run_notebook(ROOT / "nbs" / "study" / f"{name}.ipynb", store / "done.ipynb", {"profile": "smoke"}, timeout=120)
+    run_notebook(study_notebook(name), store / "done.ipynb", {"profile": "smoke"}, timeout=120)
     tables = [name] + ["domain_adaptation_perplexity"] * (name == "domain_adaptation")
     assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(f"{t}.{k}" for t in tables for k in ("csv", "md", "tex", "json"))
     saved = pd.read_csv(store / "figures/smoke" / f"{name}.csv")
@@ -298,8 +303,8 @@ def run_in_place(name, monkeypatch):
     "The cells of a study notebook, with data cards of four made-up classes."
     import nbformat
     card = dict(classes={c: dict(train=n) for c, n in dict(a=200, b=150, c=40, d=100).items()})
-    monkeypatch.setattr("vbg.train.cards_of", lambda profile: dict(met=card, coco=card))
-    cells = [c.source for c in nbformat.read(ROOT / "nbs" / "study" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
+    monkeypatch.setattr("vbg.data.sets.cards_of", lambda profile: dict(met=card, coco=card))
+    cells = [c.source for c in nbformat.read(study_notebook(name), 4).cells if c.cell_type == "code"]
     cells[0] = cells[0].replace('"mini"', '"smoke"')
     exec("\n".join(cells), {})
 
@@ -330,9 +335,9 @@ def test_loop_choice_notebook_reads_validation_items_of_made_up_runs(store, monk
 def test_fusion_notebook_refuses_layers_of_other_sizes(store, monkeypatch):
     import nbformat
 
-    import vbg.fusion_zoo as zoo
+    import vbg.models.fusion_zoo as zoo
     fill("fusion")
-    cells = [c.source for c in nbformat.read(ROOT / "nbs" / "study" / "fusion_comparison.ipynb", 4).cells if c.cell_type == "code"]
+    cells = [c.source for c in nbformat.read(study_notebook("fusion_comparison"), 4).cells if c.cell_type == "code"]
     cells[0] = 'profile = "smoke"'
     matched = zoo.matched_width
     monkeypatch.setattr(zoo, "matched_width", lambda **asked: round(1.1 * matched(**asked)))

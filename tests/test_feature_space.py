@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
-from vbg import feature_space as F
-from vbg import space_figures as P
+from vbg.explain import space as F
+from vbg.explain import space_figures as P
 
 matplotlib.use("Agg")
 LABELS = np.repeat(np.arange(4), 15)
@@ -148,8 +148,8 @@ def test_umap_finds_the_classes_and_twice_the_same_bytes():
 
 
 def test_a_trained_run_passes_through_every_stage(tmp_path, monkeypatch):
-    from vbg.explain import restore
-    from vbg.train import train_runs
+    from vbg.explain.restore import restore
+    from vbg.train.jobs import train_runs
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     small = {"train": {"epochs": 1}, "balance": {"kind": "none"}}
     runs = train_runs("smoke", "met", models="without_gan", seeds=[0, 1], overrides=small, store="space")

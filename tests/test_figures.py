@@ -1,4 +1,4 @@
-"""Facts of vbg.figures that its notebook does not prove: the printed numbers, bytes in another process, real data cards, bad input."""
+"""Facts of vbg.results.publish that its notebook does not prove: the printed numbers, bytes in another process, real data cards, bad input."""
 import io
 import json
 import re
@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vbg import figures as F
-from vbg.config import PROFILES, profile, root
-from vbg.metrics import evaluate, one_hot, summarise_runs
-from vbg.runs import HISTORY, load_runs, predictions_table, write_run
+from vbg.results import publish as F
+from vbg.stats import verdicts as verdicts_module
+from vbg.core.profiles import PROFILES, profile
+from vbg.core.files import root
+from vbg.stats.metrics import evaluate, one_hot
+from vbg.stats.intervals import summarise_runs
+from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +95,7 @@ def test_gain_refuses_models_tested_on_different_items():
 
 def test_saved_bytes_are_the_same_in_another_process(store):
     toy_run(), toy_run(seed=1)
-    script = ("from vbg.figures import *\nfrom vbg.runs import load_runs\nruns = load_runs('smoke')\n"
+    script = ("from vbg.results.publish import *\nfrom vbg.runs.store import load_runs\nruns = load_runs('smoke')\n"
               "save_table(summary_table(runs, resamples=50), 't', 'smoke', runs)\nsave_figure(loss_curves(runs), 'f', 'smoke', runs)")
     seen = []
     for hashseed in ("1", "2"):
@@ -149,16 +152,16 @@ def test_beside_paper_keeps_models_that_only_one_side_has():
 
 def test_verdicts_on_the_paper_itself():
     paper = F.paper_table("table4").set_index(["dataset", "model"]).accuracy
-    assert F.verdict_order(paper["met"], paper["coco"]).verdict == "reproduced"
-    assert F.verdict_level(.9, .94, .92).verdict == "reproduced" and F.verdict_level(.9, .94, .92, rendered=True).verdict == "needs the real data"
-    assert F.verdict_sign(0., .1, .05).verdict == "not reproduced" and F.verdict_sign(-.2, -.1, .05).verdict == "not reproduced"
-    assert {F.verdict_sign(a, b, c).verdict for a, b, c in [(.1, .2, .1), (-.2, -.1, -.1)]} == {"reproduced"}
+    assert verdicts_module.verdict_order(paper["met"], paper["coco"]).verdict == "reproduced"
+    assert verdicts_module.verdict_level(.9, .94, .92).verdict == "reproduced" and verdicts_module.verdict_level(.9, .94, .92, rendered=True).verdict == "needs the real data"
+    assert verdicts_module.verdict_sign(0., .1, .05).verdict == "not reproduced" and verdicts_module.verdict_sign(-.2, -.1, .05).verdict == "not reproduced"
+    assert {verdicts_module.verdict_sign(a, b, c).verdict for a, b, c in [(.1, .2, .1), (-.2, -.1, -.1)]} == {"reproduced"}
 
 
 def test_command_line(store):
     toy_run()
     F.save_table(F.summary_table(load_runs("smoke"), resamples=50), "summary", "smoke", load_runs("smoke"))
-    done = subprocess.run([sys.executable, "-m", "vbg.figures", "show", "--profile", "smoke"], cwd=root(), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "vbg.results.publish", "show", "--profile", "smoke"], cwd=root(), capture_output=True, text=True)
     assert done.returncode == 0 and "MET, rendered, natural test: 60 items, 1 seeds" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "vbg.figures", "show", "--profile", "paper"], cwd=root(), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "vbg.results.publish", "show", "--profile", "paper"], cwd=root(), capture_output=True, text=True)
     assert done.returncode == 1 and "make reproduce PROFILE=paper" in done.stderr

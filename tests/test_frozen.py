@@ -6,11 +6,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
-import vbg.train as vt
-from vbg.data import DataError
-from vbg.model import build_model, load_weights
-from vbg.text import train_tokenizer
-from vbg.vision import seeded
+import vbg.train.jobs as vt
+from vbg.data import sets as sets_module
+from vbg.models import batches as batches_module
+from vbg.core.files import DataError
+from vbg.models.vbg import build_model, load_weights
+from vbg.models.text import train_tokenizer
+from vbg.core.chance import seeded
 
 SIZES = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, initializer_range=0.2)
 
@@ -28,7 +30,7 @@ def run(home, model="without_gan", store="cached", **train):
 
 
 def folders(home):
-    return {p for name in ("natural", "balanced") for p in vt.study_folders("smoke", "met")[name].glob("features-*")}
+    return {p for name in ("natural", "balanced") for p in sets_module.study_folders("smoke", "met")[name].glob("features-*")}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frozen")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBG_HOME", str(folder))
-        texts = vt.study_data("smoke", "met")["natural"].select("train").texts
+        texts = sets_module.study_data("smoke", "met")["natural"].select("train").texts
         tokenizer = train_tokenizer([text for several in texts for text in several], 300)
         with seeded(0):
             ViTModel(ViTConfig(image_size=64, patch_size=16, **SIZES), add_pooling_layer=False).save_pretrained(folder / "vit")
@@ -57,11 +59,11 @@ def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):
     made = run(home)
     weights = load_file(made.folder / "model.safetensors")
     assert weights and not [name for name in weights if name.startswith(("vision.", "text."))]
-    config = vt.study_settings("smoke", "met", overrides=settings(home))
-    sets = vt.study_data("smoke", "met")
-    vt.tokenise_sets(sets, config)
+    config = sets_module.study_settings("smoke", "met", overrides=settings(home))
+    sets = sets_module.study_data("smoke", "met")
+    batches_module.tokenise_sets(sets, config)
     model = build_model(config, num_classes=sets["natural"].num_classes, seed=9).freeze_encoders()
-    found = vt.predict(load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test"))
+    found = batches_module.predict(load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test"))
     assert np.abs(found - made.select("test")[2]).max() < 1e-5
     with pytest.raises(DataError, match="weights of another model"):
         load_weights(build_model(config, num_classes=sets["natural"].num_classes, seed=9), made.folder / "model.safetensors")
@@ -80,7 +82,7 @@ def test_the_regression_reads_the_stored_tokens_and_the_items_of_its_rule(home, 
     plain = vt.BASELINES["logistic_regression"]
     monkeypatch.setitem(vt.BASELINES, "logistic_regression", lambda data, *rest: counts.append(len(data)) or plain(data, *rest))
     best, last = run(home, "logistic_regression", store="best"), run(home, "logistic_regression", store="last", select="last")
-    natural = vt.study_data("smoke", "met")["natural"]
+    natural = sets_module.study_data("smoke", "met")["natural"]
     assert counts == [(natural.split == "train").sum(), (natural.split != "test").sum()]
     assert np.isfinite(best.history.validation_accuracy).all() and last.history.validation_accuracy.isna().all()
 
@@ -96,14 +98,14 @@ def test_whatever_tokens_depend_on_makes_them_anew(home, tmp_path, change):
     elif change == "length":
         asked["text"]["max_length"] = 20
     else:
-        texts = vt.study_data("smoke", "met")["natural"].select("train").texts
+        texts = sets_module.study_data("smoke", "met")["natural"].select("train").texts
         train_tokenizer([text for several in texts for text in several], 290).save_pretrained(tmp_path / "bert")
     vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, store=change.replace(" ", "-"))
     assert len(folders(home) - before) == 2
 
 
 def test_other_data_have_tokens_of_their_own(home, monkeypatch):
-    before, plain = folders(home), vt.study_data
+    before, plain = folders(home), sets_module.study_data
 
     def renamed(*arguments, **named):
         sets = plain(*arguments, **named)
@@ -111,7 +113,7 @@ def test_other_data_have_tokens_of_their_own(home, monkeypatch):
             sets[name].fingerprint = "f" * 16
         return sets
 
-    monkeypatch.setattr(vt, "study_data", renamed)
+    monkeypatch.setattr(sets_module, "study_data", renamed)
     run(home, store="other-data")
     assert len(folders(home) - before) == 2
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vbg.fusion import BidirectionalFusion, FusionOutput
-from vbg.fusion_zoo import FUSIONS, MLP, LateAverageHead, bidirectional_parameters, build_fusion, fusion_multiply_adds, matched_width
+from vbg.models.fusion import BidirectionalFusion, FusionOutput
+from vbg.models.fusion_zoo import FUSIONS, MLP, LateAverageHead, bidirectional_parameters, build_fusion, fusion_multiply_adds, matched_width
 
 KINDS = ["bidirectional", "bidirectional_vectors", "image_reads_text", "text_reads_image", "gated", "sum", "concatenation", "late_average"]
 ATTENTIVE = KINDS[:4]

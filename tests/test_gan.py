@@ -5,19 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from vbg.attributes import learn_table
-from vbg.config import profile
-from vbg.data import DataError, ExampleData
-from vbg.gan_jobs import training_tokenizer
-from vbg.gan_runs import gan_folder, open_maker
-from vbg.gan_training import GanTrainer
-from vbg.generated import GENERATED
-from vbg.pairs import REASONS, _verdicts, fit_pair_maker
-from vbg.quality import fit_independent, memorised
-from vbg.runs import RunError
-from vbg.text import tokenise, tokenizer_for
-from vbg.text_generator import fit_text_generator
-from vbg.texture import cut_library
+from vbg.gan.attributes import learn_table
+from vbg.core.profiles import profile
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
+from vbg.train.gan_jobs import training_tokenizer
+from vbg.gan.store import gan_folder, open_maker
+from vbg.gan.training import GanTrainer
+from vbg.gan.generated import GENERATED
+from vbg.gan.pairs import REASONS, _verdicts, fit_pair_maker
+from vbg.gan.quality import fit_independent, memorised
+from vbg.core.files import RunError
+from vbg.models.text import tokenise, tokenizer_for
+from vbg.gan.text import fit_text_generator
+from vbg.gan.texture import cut_library
 
 SETTINGS = profile("smoke")
 
@@ -70,7 +71,7 @@ def test_a_planted_test_item_is_refused_by_name(whole, what, disguised):
 
 
 def test_the_tokenizer_that_a_run_learns_refuses_a_test_item_that_is_called_a_training_item(whole):
-    from vbg.train import tokenise_sets
+    from vbg.models.batches import tokenise_sets
     natural = whole.take(np.r_[0:60, 55])
     natural.split = natural.split.copy()
     natural.split[-1] = "train"
@@ -80,7 +81,7 @@ def test_the_tokenizer_that_a_run_learns_refuses_a_test_item_that_is_called_a_tr
 
 
 def test_a_planted_item_of_the_class_balanced_test_is_refused_by_name(tmp_path, monkeypatch):
-    from vbg import gan_jobs
+    from vbg.train import gan_jobs
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     honest = gan_jobs.study_data
 
@@ -98,7 +99,7 @@ def test_a_planted_item_of_the_class_balanced_test_is_refused_by_name(tmp_path, 
 
 
 def test_the_scarce_classes_get_as_many_items_as_asked_and_the_others_stay(whole):
-    from vbg.train import scarce_training_items
+    from vbg.data.sets import scarce_training_items
     more = whole.take(np.flatnonzero(whole.label[:30] == 1))
     more.ids, more.fingerprint = np.array([f"more{i}" for i in range(len(more))], object), "more"
     more.split = np.array(["train"] * len(more), object)
@@ -125,7 +126,7 @@ def maker(whole, tmp_path_factory):
 
 def test_pairs_have_the_schema_of_real_items_and_their_images_were_asked_for_their_words(whole, maker, monkeypatch):
     asked = []
-    monkeypatch.setattr("vbg.pairs.make_images", lambda generator, rows, words, seed: asked.append((rows, words)) or np.zeros((len(rows), 32, 32, 3), np.uint8))
+    monkeypatch.setattr("vbg.gan.pairs.make_images", lambda generator, rows, words, seed: asked.append((rows, words)) or np.zeros((len(rows), 32, 32, 3), np.uint8))
     pairs = maker.make(np.array([5, 4]), like=whole, seed=1)
     assert set(pairs.origin) == {"generated"} and set(pairs.split) == {"train"} and pairs.input_ids.shape[1:] == (1, 16)
     rows, words = asked[0]
@@ -168,9 +169,9 @@ def test_saturating_and_non_saturating_training_differ(whole):
 
 
 def test_vbg_runs_the_loop_its_ablations_learn_its_pairs_and_every_other_kind_adds_its_items(tmp_path, monkeypatch):
-    from vbg.config import FUSION_ABLATIONS, VARIANTS
-    from vbg.gan_jobs import train_gans
-    from vbg.train import train_runs
+    from vbg.core.profiles import FUSION_ABLATIONS, VARIANTS
+    from vbg.train.gan_jobs import train_gans
+    from vbg.train.jobs import train_runs
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     short = {"gan": dict(epochs=1, gans=(0,), text=SETTINGS.gan["text"] | dict(epochs=1), per_class=4)}
     models = [*(name for name, variant in VARIANTS.items() if variant.gan), *FUSION_ABLATIONS]
@@ -219,7 +220,7 @@ def test_the_memorisation_check_refuses_test_items_as_held_out(whole, maker):
 
 
 def test_gans_of_changed_scarce_items_are_other_gans():
-    from vbg.gan_runs import gan_inputs
+    from vbg.gan.store import gan_inputs
     one, two = things(), things()
     two.fingerprint = "things+more:25"
     assert gan_inputs(SETTINGS, one, 0) != gan_inputs(SETTINGS, two, 0)

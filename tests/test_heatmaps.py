@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vbg.config import profile as read_profile
-from vbg.data import ExampleData
-from vbg.explain import batch_of
-from vbg.heat_scores import cascade_stages, nearest, patch_curves, patch_order
-from vbg.heatmaps import MAPS, HeatmapError, grad_cam, heat_maps, patch_centres, upsample
-from vbg.model import build_model
-from vbg.train import withhold
+from vbg.core.profiles import profile as read_profile
+from vbg.data.store import ExampleData
+from vbg.explain.restore import batch_of
+from vbg.explain.heat_scores import cascade_stages, nearest, patch_curves, patch_order
+from vbg.explain.heatmaps import MAPS, HeatmapError, grad_cam, heat_maps, patch_centres, upsample
+from vbg.models.vbg import build_model
+from vbg.models.batches import withhold
 
 OPTIONS = {"with [CLS]": {}, "without [CLS]": {"cls": False}, "linear patches": {"stem": "linear"}}
 

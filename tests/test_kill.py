@@ -1,36 +1,28 @@
 """`kill -9` at any moment: the next run needs no hand and ends with the files of a run that nobody disturbed. And one study a folder at a time.
 
 The whole study is killed several times in `make test-slow`, one cheap job once in `make test`."""
-import hashlib
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from fnmatch import fnmatch
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 
+from compare_studies import EXCUSED, differences, results
 from conftest import ROOT
-from vbg.config import TABLE3_MODELS, TABLE4_MODELS
+from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS
 
 QUICK = ["figures/smoke/contradictions.json", "runs/smoke/notebooks/contradictions.ipynb", "runs/smoke/notebooks/data-met.ipynb"]
 KILLS = 5
 
-OF_TIME = {"seconds", "items_per_second"}  # columns of a history
-TIMED = re.compile(r"-hours$|^(?:same-hours|similar-time|long-time)$|^(?:faster|cheaper)-")  # rows of the audit
-
-
 def start(home, targets):
     "The study as make starts it, in a process group of its own. What it says goes into a file: a full pipe would stop it."
     env = dict(os.environ, VBG_HOME=str(home), OMP_NUM_THREADS="1", PYTHONHASHSEED="0", PYTHONPATH=str(ROOT))
-    words = [sys.executable, "-m", "vbg.study_run", "--profile", "smoke", "--cores", "2", *targets]
+    words = [sys.executable, "-m", "vbg.runs.workflow", "--profile", "smoke", "--cores", "2", *targets]
     with open(home / "said.txt", "w") as said:
         return subprocess.Popen(words, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -61,85 +53,6 @@ def kill_group(study, home):
     while alive(home):
         assert time.time() < end, f"these outlive the study: {[p.cmdline() for p in alive(home)]}"
         time.sleep(.2)
-
-
-def without_columns(text, mark):
-    "A printed table without its columns of seconds and without the padding of its cells."
-    rows = [[cell.strip() for cell in re.split(mark, line)] for line in text.splitlines() if re.search(mark, line)]
-    drop = {k for k, cell in enumerate(rows[0]) if "seconds" in cell}
-    assert len(drop) == 3, rows[0]
-    return [[cell for k, cell in enumerate(row) if k not in drop and cell.strip(":-")] for row in rows]
-
-
-def cost(path):
-    "table3_cost or table4_cost in any of its formats."
-    if path.suffix == ".csv":
-        table = pd.read_csv(path)
-        return table[[column for column in table if "seconds" not in column]].to_csv(index=False)
-    return without_sums(path) if path.suffix == ".json" else without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
-
-
-def without_sums(path):
-    "The json of an artefact without the checksums of its files."
-    told = json.loads(path.read_text())
-    return told | {"files": sorted(told["files"])}
-
-
-def history(path):
-    table = pd.read_csv(path)
-    return table.drop(columns=sorted(OF_TIME & set(table.columns))).to_csv(index=False)
-
-
-def gan(path):
-    told = json.loads(path.read_text())
-    return told | {"history": [{key: value for key, value in row.items() if key not in OF_TIME} for row in told["history"]]}
-
-
-def run(path):
-    told = json.loads(path.read_text())
-    kept = {key: value for key, value in told.items() if key not in ("seconds", "written")}
-    return kept | {"files": {name: digest for name, digest in told["files"].items() if name != "history.csv"}}
-
-
-def ledger(path):
-    table = pd.read_csv(path, dtype=str)
-    timed = table.id.str.contains(TIMED)
-    assert 0 < timed.sum() < len(table) / 4
-    return table[~timed].to_csv(index=False) + "\n".join(table.id)
-
-
-def name_alone(path): return None
-
-
-def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-# What a clock writes, and so may differ between two runs: file -> (how it is compared, what is left out and why). All else is compared byte by byte.
-EXCUSED = {
-    "runs/*.ipynb": (name_alone, "an executed notebook tells when each cell began and ended"),
-    "runs/*.log": (name_alone, "a log tells how long each step took"),
-    "runs/*/history.csv": (history, "two columns: seconds and items per second of an epoch"),
-    "runs/*/text_generator.csv": (history, "one column: seconds of an epoch"),
-    "runs/*/gan.json": (gan, "seconds of each epoch"),
-    "runs/*/run.json": (run, "when the run was written, how many seconds it took, and the checksum of history.csv"),
-    "figures/smoke/table[34]_cost.*": (cost, "three columns of seconds, and in the json the checksums of the files that print them"),
-    "figures/smoke/audit.csv": (ledger, "rows that judge the paper's claims on training time by our seconds"),
-    "figures/smoke/audit.md": (name_alone, "prints those rows and counts their verdicts; all other rows are compared in audit.csv"),
-    "figures/smoke/audit.html": (name_alone, "as audit.md"),
-    "figures/smoke/audit.json": (without_sums, "checksums of the three files above"),
-}
-
-
-def results(home):
-    "What a study leaves, by name: a checksum, or what a clock did not write."
-    kept = [p for top in ("runs", "figures", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
-    names = {p.relative_to(home).as_posix(): p for p in kept}
-    return {name: next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), digest)(p) for name, p in names.items()}
-
-
-def differences(ours, theirs):
-    "Names that only one of two studies has, and those of files that differ."
-    return sorted(ours.keys() ^ theirs.keys()), [name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
 
 
 def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
@@ -193,7 +106,7 @@ def undisturbed(tmp_path_factory):
         assert study.poll() is None, (home / "said.txt").read_text()
         time.sleep(.05)
     env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(ROOT))
-    second = subprocess.run([sys.executable, "-m", "vbg.study_run", "--profile", "smoke", "all"], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+    second = subprocess.run([sys.executable, "-m", "vbg.runs.workflow", "--profile", "smoke", "all"], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
     assert study.wait(timeout=3000) == 0, (home / "said.txt").read_text()[-3000:]
     return home, time.time() - begun, second, study.pid
 

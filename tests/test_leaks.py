@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vbg.leaks import leak_table
-from vbg.train import study_data
+from vbg.data.leaks import leak_table
+from vbg.data.sets import study_data
 
 
 @pytest.fixture(scope="module", params=["smoke", "mini"])

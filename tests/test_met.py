@@ -1,4 +1,4 @@
-"What the notebook 02_met does not show: bad files, odd folders, invariances, and the whole museum at once."
+"What the notebook data/06_met does not show: bad files, odd folders, invariances, and the whole museum at once."
 import csv
 import json
 import os
@@ -8,9 +8,8 @@ import sys
 import pandas as pd
 import pytest
 
-from vbg.data import DataError
-from vbg.met import (COARSE, FINE, LABEL_COLUMNS, MET_COLUMNS, TEXT_FIELDS, column_key, compose_text, label_objects,
-                     label_rules, read_met)
+from vbg.core.files import DataError
+from vbg.data.met import COARSE, FINE, LABEL_COLUMNS, MET_COLUMNS, TEXT_FIELDS, column_key, compose_text, label_objects, label_rules, read_met
 
 KINDS = [("Ceramics-Porcelain", "Vase", "Flowers"), ("Sculpture-Bronze", "Bust", "Men"),
          ("Prints|Ephemera", "Print", "Horses"), ("", "Side Chair", "")]
@@ -200,7 +199,7 @@ def test_instance_recognition_layout(tmp_path):
 
 def test_record_across_blocks_keeps_its_row_number(tmp_path):
     "Rows are counted over parser blocks as well, embedded line breaks included."
-    from vbg.met import met_header, read_columns
+    from vbg.data.met import met_header, read_columns
     folder = write(tmp_path, [r | {"Title": f"Work {i}\nline\nline"} for i, r in enumerate(objects(400))])
     raw(folder, lambda b: b.replace(b",377,", b",377,,", 1))
     path = folder / "MetObjects.csv"
@@ -212,7 +211,7 @@ def test_record_across_blocks_keeps_its_row_number(tmp_path):
 
 MEASURE = """
 import resource, sys, time
-from vbg.met import read_met
+from vbg.data.met import read_met
 wall, work = time.perf_counter(), time.process_time()
 met = read_met(sys.argv[1], label_set=sys.argv[2])
 print(len(met), time.perf_counter() - wall, time.process_time() - work, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == 'darwin' else 1024) / 2**10)

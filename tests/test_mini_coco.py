@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from vbg import mini_coco as mc
-from vbg.coco import read_coco
-from vbg.data import DataError
-from vbg.mini import read_ground_truth
+from vbg.data.mini import coco as mc
+from vbg.data.coco import read_coco
+from vbg.core.files import DataError
+from vbg.data.mini.canvas import read_ground_truth
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import vbg.mini_met as mm
-from vbg.met import read_met
-from vbg.mini import AttributeModel, Canvas, missing, read_ground_truth, rgb, whole_folder
-from vbg.mini_objects import draw_object
+import vbg.data.mini.met as mm
+from vbg.data.met import read_met
+from vbg.data.mini.canvas import AttributeModel, Canvas, missing, read_ground_truth, rgb, whole_folder
+from vbg.data.mini.objects import draw_object
 
 
 @pytest.fixture(scope="module")

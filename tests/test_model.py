@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTForImageClassification, ViTModel
 
-from vbg.config import VARIANTS, Profile, profile
-from vbg.data import DataError, ExampleData
-from vbg.fusion import BidirectionalFusion
-from vbg.model import build_model, load_weights, save_weights
-from vbg.text import SPECIAL_TOKENS, load_tokenizer, mask_tokens, tokenise, tokenizer_for, train_tokenizer, trim
-from vbg.vision import VisionEncoder, load_checkpoint, seeded, to_pixel_values
+from vbg.core.profiles import VARIANTS, Profile, profile
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
+from vbg.models.fusion import BidirectionalFusion
+from vbg.models.vbg import build_model, load_weights, save_weights
+from vbg.models.text import SPECIAL_TOKENS, load_tokenizer, mask_tokens, tokenise, tokenizer_for, train_tokenizer, trim
+from vbg.models.vision import VisionEncoder, load_checkpoint, to_pixel_values
+from vbg.core.chance import seeded
 
 TINY = Profile("tiny",
                vision=dict(image_size=32, patch_size=8, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, stem="conv",
@@ -374,8 +376,8 @@ def test_encoders_of_two_widths_are_brought_to_one():
 @pytest.mark.slow
 def test_one_step_of_the_exact_table_2_model(tmp_path):
     "ViT-Base and BERT-Base in the real format on disk, loaded by folder, and one training step with the printed batch of 32."
-    from vbg.config import seed_everything
-    from vbg.train import training_loss
+    from vbg.core.chance import seed_everything
+    from vbg.train.fit import training_loss
     sizes = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from conftest import ROOT
-from vbg.study_run import TRAINS
+from vbg.runs.workflow import TRAINS
 
-TELL = "import json; from vbg.study_run import planned; print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
+TELL = "import json; from vbg.runs.workflow import planned; print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
 CODE = "\nADDED_BY_A_TEST = 1\n"
 WORDS = '\n# A comment of a test.\n"A string that is no code."\n'
 
@@ -37,20 +37,20 @@ def again(copy, home, profile="smoke", targets=("all", "explain")):
 
 
 def edit(copy, module, text):
-    with open(copy / "vbg" / f"{module}.py", "a", encoding="utf-8") as handle:
+    with open(copy.joinpath("vbg", *module.split(".")).with_suffix(".py"), "a", encoding="utf-8") as handle:
         handle.write(text)
 
 
 def docstring(copy, module, function):
     "Put other words into a function's docstring."
-    path = copy / "vbg" / f"{module}.py"
+    path = copy.joinpath("vbg", *module.split(".")).with_suffix(".py")
     head, rest = path.read_text(encoding="utf-8").split(f"\ndef {function}(", 1)
     signature, tail = rest.split('\n    "', 1)
     path.write_text(f'{head}\ndef {function}({signature}\n    "Other words. {tail}', encoding="utf-8")
 
 
 def test_a_comment_or_a_docstring_runs_nothing_again(copy, smoke_home):
-    for module, function in (("leaks", "leak_table"), ("train", "study_data")):
+    for module, function in (("data.leaks", "leak_table"), ("data.sets", "study_data")):
         edit(copy, module, WORDS)
         docstring(copy, module, function)
     changed, _ = again(copy, smoke_home)
@@ -58,29 +58,29 @@ def test_a_comment_or_a_docstring_runs_nothing_again(copy, smoke_home):
 
 
 def test_the_leak_audit_is_its_own_job(copy, smoke_home):
-    edit(copy, "leaks", CODE)
+    edit(copy, "data.leaks", CODE)
     changed, _ = again(copy, smoke_home)
     assert changed == {"label_leaks"}
 
 
 def test_a_table_is_drawn_again_without_training(copy, smoke_home):
-    edit(copy, "comparison", CODE)
+    edit(copy, "stats.comparison", CODE)
     changed, rest = again(copy, smoke_home)
     assert "artefact_table3_comparison" in changed and not changed & set(TRAINS)
     assert {"data", "train", "label_leaks"} <= rest
 
 
 def test_another_model_is_trained_again(copy, smoke_home):
-    edit(copy, "model", CODE)
+    edit(copy, "models.vbg", CODE)
     changed, rest = again(copy, smoke_home)
     assert {"train", "artefact_table3_comparison"} <= changed and "train" not in rest  # every seed on every set
 
 
 @pytest.mark.parametrize("notebook, module, wanted", [("train", None, {"train", "experiment"}), ("gan", None, {"gans", "train"}), ("gan_measured", None, {"gans_measured", "gan_samples"}),
-                                                      ("language_model", "adaptation", {"language_model"}), (None, "gan_jobs", {"gans", "gans_measured", "train"})])
+                                                      ("language_model", "models.adaptation", {"language_model"}), (None, "train.gan_jobs", {"gans", "gans_measured", "train"})])
 def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy, smoke_home, notebook, module, wanted):
     if notebook:
-        path = copy / "nbs" / "study" / f"{notebook}.ipynb"
+        path = copy / "nbs" / "study" / "train" / f"{notebook}.ipynb"
         executed = json.loads(path.read_text(encoding="utf-8"))
         next(cell for cell in executed["cells"] if cell["cell_type"] == "code" and not cell["metadata"].get("tags"))["source"].append(CODE)
         path.write_text(json.dumps(executed), encoding="utf-8")
@@ -92,9 +92,9 @@ def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy,
 
 def test_a_drawing_knows_every_module_that_its_notebook_imports(copy, smoke_home):
     "None is named by hand: `explain` opens the model of Fig. 1, `figures` saves the table of leaks."
-    edit(copy, "explain", CODE)
+    edit(copy, "explain.restore", CODE)
     changed, rest = again(copy, smoke_home)
     assert {"drawn_fig1_architecture", "seen_fig7_heatmap"} <= changed and {"train", "label_leaks", "artefact_table3_comparison"} <= rest
-    edit(copy, "figures", CODE)
+    edit(copy, "results.publish", CODE)
     changed, rest = again(copy, smoke_home)
     assert {"label_leaks", "artefact_table3_comparison", "drawn_fig1_architecture"} <= changed and not changed & set(TRAINS)

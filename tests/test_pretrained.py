@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchvision import models
 
-from vbg import pretrained
-from vbg.data import DataError
-from vbg.pretrained import (WHEELS, EfficientNetLite0, FeatureMapEncoder, build_vision, check_hash, last_map, load_lite0, read_weights,
-                            resolve_checkpoint)
-from vbg.vision import VisionEncoder, seeded
+from vbg.models import checkpoints as pretrained
+from vbg.core.files import DataError
+from vbg.models.checkpoints import WHEELS, EfficientNetLite0, FeatureMapEncoder, build_vision, check_hash, last_map, load_lite0, read_weights, resolve_checkpoint
+from vbg.models.vision import VisionEncoder
+from vbg.core.chance import seeded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,7 +97,7 @@ def test_other_names_pass_unchanged(tmp_path):
 
 
 def test_the_wheels_code_is_not_imported():
-    source = (ROOT / "vbg" / "pretrained.py").read_text()
+    source = (ROOT / "vbg" / "models" / "checkpoints.py").read_text()
     for wheel in WHEELS.values():
         assert not re.search(rf"^\s*(from|import)\s+{wheel.distribution.replace('-', '_')}", source, re.M)
 

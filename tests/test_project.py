@@ -16,8 +16,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-STUDY = [p for p in NOTEBOOKS if p.parent.name in ("study", "beyond")]
-MODULES = [p for p in NOTEBOOKS if re.match(r"\d\d", p.name)]
+STUDY = [p for p in NOTEBOOKS if p.parent.parent.name == "study"]
+MODULES = [p for p in NOTEBOOKS if p not in STUDY and p.name != "index.ipynb"]
+PACKAGES = ("core", "stats", "runs", "data", "models", "gan", "train", "results", "explain", "reports")  # a package imports only those before it
 
 
 def read_settings():
@@ -103,17 +104,61 @@ def test_export_cells_are_short(path):
     assert lengths and lengths[-1] <= 30, f"an export cell of {lengths[-1]} lines"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_module_imports_only_earlier_modules(path):
-    order = {}
-    for notebook in MODULES:
-        match = re.search(r"#\|\s*default_exp\s+(\w+)", "\n".join(c.source for c in cells(notebook)))
-        order[match.group(1)] = notebook.name.split("_")[0]
-    mine = path.name.split("_")[0]
-    source = "\n".join(c.source for c in cells(path) if re.match(r"#\s*\|\s*exporti?\b", c.source))
-    for name in re.findall(r"^\s*from (?:vbg)?\.(\w+) import|^\s*import vbg\.(\w+)", source, re.M):
-        name = next(n for n in name if n)
-        assert order[name] < mine, f"{path.name} imports {name}, which comes later"
+def exported_module(path):
+    "The module that a notebook exports to, dotted."
+    return re.search(r"#\|\s*default_exp\s+([\w.]+)", "\n".join(c.source for c in cells(path))).group(1)
+
+
+def imports_of_package():
+    "Module -> the vbg modules that it imports, dotted, read from the package."
+    from vbg.runs.version import imports_of
+    found = {}
+    for file in sorted((ROOT / "vbg").rglob("*.py")):
+        *package, name = file.relative_to(ROOT / "vbg").with_suffix("").parts
+        if not name.startswith("_"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            found[".".join([*package, name])] = {".".join([*package[: len(package) - level + 1], path] if level else [path]) for level, path, _ in imports_of(tree)}
+    return found
+
+
+def test_the_package_holds_what_the_notebooks_export_and_nothing_else():
+    files = sorted(p.relative_to(ROOT / "vbg").as_posix() for p in (ROOT / "vbg").rglob("*.py") if not p.name.startswith("_"))
+    assert files == sorted(exported_module(path).replace(".", "/") + ".py" for path in MODULES)
+    assert {p.parent for p in (ROOT / "vbg").rglob("__init__.py")} == {ROOT / "vbg", *((ROOT / "vbg" / name).parent for name in files)}
+
+
+def test_notebooks_lie_in_the_folder_of_their_package_and_are_numbered_from_01():
+    for folder in {path.parent for path in MODULES}:
+        here = sorted(path for path in MODULES if path.parent == folder)
+        assert [path.name[:3] for path in here] == [f"{k:02}_" for k in range(1, len(here) + 1)], folder
+        for path in here:
+            assert exported_module(path).split(".") == [*path.relative_to(ROOT / "nbs").parts[:-1], path.stem[3:]], path
+    assert {path.relative_to(ROOT / "nbs").parts[0] for path in MODULES} == {*PACKAGES}
+
+
+def test_imports_go_down_the_list_of_packages():
+    found = imports_of_package()
+    for module, imported in found.items():
+        assert imported <= {*found}, f"{module} imports {sorted(imported - {*found})}, which is no module"
+        for other in imported:
+            assert PACKAGES.index(other.split(".")[0]) <= PACKAGES.index(module.split(".")[0]), f"{module} imports {other}, which comes later"
+
+
+def test_packages_stand_on_eight_floors_at_most():
+    below = {package: set() for package in PACKAGES}
+    for module, imported in imports_of_package().items():
+        below[module.split(".")[0]] |= {other.split(".")[0] for other in imported} - {module.split(".")[0]}
+    floor = {}
+    for package in PACKAGES:
+        floor[package] = 1 + max((floor[other] for other in below[package]), default=0)
+    assert max(floor.values()) <= 8, floor
+
+
+def test_a_module_imports_only_earlier_notebooks_of_its_folder():
+    place = {exported_module(path): (path.parent, path.name) for path in MODULES}
+    for module, imported in imports_of_package().items():
+        for other in imported:
+            assert place[other][0] != place[module][0] or place[other][1] < place[module][1], f"{module} imports {other}, which stands after it"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
@@ -124,7 +169,7 @@ def test_notebook_that_turns_gradients_off_turns_them_on_again(path):
 
 
 def test_readme_is_made_from_the_index_notebook():
-    from vbg.figures import readme_text
+    from vbg.results.publish import readme_text
     assert (ROOT / "README.md").read_text(encoding="utf-8") == readme_text(ROOT / "nbs" / "index.ipynb"), "run `make readme`"
 
 
@@ -137,7 +182,7 @@ def test_readme_shows_a_figure_that_exists_and_the_two_commands_first():
 
 
 def test_light_modules_start_without_torch():
-    code = "import sys, vbg.config, vbg.runs; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    code = "import sys, vbg.core.profiles, vbg.runs.store; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]", "Snakemake reads these modules at every call"
 

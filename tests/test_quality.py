@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from vbg.data import DataError, ExampleData
-from vbg.quality import (IndependentClassifier, class_agreement, collapse_score, feature_distances, fit_independent, format_test, jpeg_round_trip,
-                         memorised, precision_recall, real_distances, see)
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
+from vbg.gan.quality import IndependentClassifier, class_agreement, collapse_score, feature_distances, fit_independent, format_test, jpeg_round_trip, memorised, precision_recall, real_distances, see
 
 
 def toy(n, seed, split="train"):

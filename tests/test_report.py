@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from in_browser import browser, probed
-from vbg import report as R
-from vbg.data import DataError
-from vbg.decision import decide, first_text
-from vbg.explain import items_of
-from vbg.train import source_folder, train_runs
+from vbg.reports import object_page as R
+from vbg.core.files import DataError
+from vbg.explain.decision import decide, first_text
+from vbg.explain.restore import items_of
+from vbg.data.sets import source_folder
+from vbg.train.jobs import train_runs
 
 PROBE = """<script>const failed = []; addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
 const light = c => c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);

@@ -1,4 +1,4 @@
-"""Facts of vbg.runs that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
+"""Facts of vbg.runs.store that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
 import json
 import os
 import shutil
@@ -13,14 +13,17 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from vbg import runs as R
-from vbg.config import root
-from vbg.metrics import evaluate, one_hot
+from vbg.runs import store as R
+from vbg.core import files as files_module
+from vbg.runs import notebook as notebook_module
+from vbg.runs import version as version_module
+from vbg.core.files import root
+from vbg.stats.metrics import evaluate, one_hot
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 WRITER = """
 import sys
-from vbg.runs import HISTORY, np, pd, predictions_table, write_run
+from vbg.runs.store import HISTORY, np, pd, predictions_table, write_run
 for k in range(10**9):
     write_run(profile="smoke", dataset="toy", model="m", seed=0, inputs={"k": k, "by": sys.argv[1]}, metrics={"k": k},
               history=pd.DataFrame([[float(k)] * 9], columns=HISTORY), weights={"w": np.full(20000, float(k))},
@@ -54,7 +57,7 @@ def notebook(path, *sources, tag="parameters"):
 
 
 def command(*words, **options):
-    return subprocess.run([sys.executable, "-m", "vbg.runs", *map(str, words)], cwd=root(), capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run([sys.executable, "-m", "vbg.runs.notebook", *map(str, words)], cwd=root(), capture_output=True, text=True, timeout=120, **options)
 
 
 def whole(run):
@@ -86,7 +89,7 @@ def test_reader_and_two_writers_at_once(store):
                 for run in R.load_runs("smoke"):
                     seen.add(run.info["inputs"]["by"])
                     assert run.info["inputs"]["k"] >= 0
-            except (R.RunError, FileNotFoundError):
+            except (files_module.RunError, FileNotFoundError):
                 pass  # replaced between listing and reading
         assert [w.poll() for w in writers] == [None, None], "a writer fell over the other"
     finally:
@@ -143,7 +146,7 @@ def test_a_run_whose_replacement_never_came_is_put_back(store):
 def test_changed_file_is_refused_by_name(name):
     run = R.Run(write())
     (run.folder / name).write_bytes((run.folder / name).read_bytes()[:-1])
-    with pytest.raises(R.RunError, match=f"{name}.* was changed"):
+    with pytest.raises(files_module.RunError, match=f"{name}.* was changed"):
         run.history, run.predictions, run.metrics, run.weights()
 
 
@@ -154,7 +157,7 @@ def test_changed_or_damaged_run_is_not_current():
     assert not R.is_current(place, inputs)
     assert R.is_current(write(), inputs)
     (place / "run.json").write_text("{")
-    with pytest.raises(R.RunError, match="run.json is damaged"):
+    with pytest.raises(files_module.RunError, match="run.json is damaged"):
         R.Run(place).info
 
 
@@ -189,13 +192,13 @@ def test_multi_label_predictions_come_back(store):
 
 def test_missing_runs_are_named_with_a_command_that_works(store):
     write(0)
-    with pytest.raises(R.RunError) as told:
+    with pytest.raises(files_module.RunError) as told:
         R.assert_complete(R.load_runs("smoke"), ["toy"], ["m"], [0, 1, 2])
     text = str(told.value)
     assert "toy, m, seeds [1, 2]" in text and "make reproduce" in text
     assert "make reproduce PROFILE=smoke" in text
     line = R.train_command("mine", "toy", "m", [1, 2])
-    assert R.check_parameters(root() / "nbs/study/train.ipynb", dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2))) == \
+    assert notebook_module.check_parameters(root() / "nbs/study/train/train.ipynb", dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2))) == \
         {"profile": "mini", "dataset": "toy", "model": ["m"], "seeds": [1, 2], "store": "mine"}
 
 
@@ -220,11 +223,11 @@ def test_every_module_has_a_version_that_ignores_prose(tmp_path):
     names, package = modules()
     copy = tmp_path / "pkg"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    before = {name: R.code_version(name) for name in names}
+    before = {name: version_module.code_version(name) for name in names}
     for name in names:
         with open(copy.joinpath(*name.split(".")).with_suffix(".py"), "a", encoding="utf-8") as handle:
             handle.write("\n# a remark\n'a string'\n")
-    assert {name: R.code_version(name, folder=copy) for name in names} == before
+    assert {name: version_module.code_version(name, folder=copy) for name in names} == before
     assert all(len(version) == 16 for version in before.values()) and len({*before.values()}) > len(names) / 2
 
 
@@ -232,34 +235,34 @@ def test_a_changed_module_changes_those_that_import_it_and_a_lost_one_is_an_erro
     names, package = modules()
     copy = tmp_path / "pkg"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    changed = names[names.index("metrics")]
+    changed = names[names.index("stats.metrics")]
     file = copy.joinpath(*changed.split(".")).with_suffix(".py")
     with open(file, "a", encoding="utf-8") as handle:
         handle.write("\nADDED = 1\n")
-    moved = {name for name in names if R.code_version(name, folder=copy) != R.code_version(name)}
-    assert changed in moved and "train" in moved and "config" not in moved
+    moved = {name for name in names if version_module.code_version(name, folder=copy) != version_module.code_version(name)}
+    assert changed in moved and "train.jobs" in moved and "core.profiles" not in moved
     file.unlink()
     for name in moved:
         with pytest.raises(FileNotFoundError, match=file.stem):
-            R.code_version(name, folder=copy)
+            version_module.code_version(name, folder=copy)
 
 
 def test_version_follows_imports_as_exported():
     package = R.Path(R.vbg.__file__).parent
-    tree = R.ast.parse((package / "figures.py").read_text())
-    assert {"config", "metrics", "runs"} <= {path for _, path, _ in R.imports_of(tree)}
+    tree = R.ast.parse((package / "results" / "publish.py").read_text())
+    assert {"core.profiles", "stats.metrics", "runs.store"} <= {path for _, path, _ in version_module.imports_of(tree)}
 
 
 def test_notebook_version_ignores_prose_and_outputs(tmp_path):
-    first = R.notebook_version(notebook(tmp_path / "a.ipynb", "x = 1", "%time x\nprint(x)"))
+    first = version_module.notebook_version(notebook(tmp_path / "a.ipynb", "x = 1", "%time x\nprint(x)"))
     nb = nbformat.read(tmp_path / "a.ipynb", as_version=4)
     nb.cells[0].source = "# Other"
     nb.cells[1].source = "x = 1  # a remark"
     nbformat.write(nb, tmp_path / "b.ipynb")
-    assert R.notebook_version(tmp_path / "b.ipynb") == first
+    assert version_module.notebook_version(tmp_path / "b.ipynb") == first
     nb.cells[1].metadata["tags"] = []
     nbformat.write(nb, tmp_path / "b.ipynb")
-    assert R.notebook_version(tmp_path / "b.ipynb") != first
+    assert version_module.notebook_version(tmp_path / "b.ipynb") != first
 
 
 # ---- the runner, from outside
@@ -279,8 +282,8 @@ def test_unknown_parameter_stops_before_anything_starts(tmp_path):
     (("x = 1", "%matplotlib inline\nwith open('a') as x: pass"), "outside the parameters cell"),
 ])
 def test_parameters_that_could_be_overruled_are_refused(tmp_path, sources, message):
-    with pytest.raises(R.RunError, match=message):
-        R.notebook_parameters(notebook(tmp_path / "n.ipynb", *sources))
+    with pytest.raises(files_module.RunError, match=message):
+        notebook_module.notebook_parameters(notebook(tmp_path / "n.ipynb", *sources))
 
 
 def test_values_in_force_are_compared_with_those_asked_for(tmp_path):
@@ -301,7 +304,7 @@ def test_timeout_stops_the_kernel_and_keeps_the_copy(tmp_path):
 
 def test_killed_runner_leaves_no_output_and_the_next_one_succeeds(tmp_path):
     path = notebook(tmp_path / "n.ipynb", "seconds = 60", "import time\nprint('begun', flush=True)\ntime.sleep(seconds)")
-    runner = subprocess.Popen([sys.executable, "-m", "vbg.runs", str(path), str(tmp_path / "out.ipynb")], cwd=root(), stdout=subprocess.PIPE, text=True)
+    runner = subprocess.Popen([sys.executable, "-m", "vbg.runs.notebook", str(path), str(tmp_path / "out.ipynb")], cwd=root(), stdout=subprocess.PIPE, text=True)
     while "begun" not in runner.stdout.readline():
         assert runner.poll() is None
     runner.send_signal(signal.SIGKILL)
@@ -325,5 +328,5 @@ def test_executed_notebook_lands_in_each_run_even_when_a_later_cell_fails(tmp_pa
 
 
 def test_importing_runs_is_light():
-    code = "import sys, vbg.runs; print(sorted({'torch', 'transformers', 'papermill', 'datasets', 'nbformat', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    code = "import sys, vbg.runs.store; print(sorted({'torch', 'transformers', 'papermill', 'datasets', 'nbformat', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True).stdout.strip() == "[]"

@@ -6,11 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import vbg.small_collection as sc
+import vbg.results.small_collection as sc
 from conftest import ROOT, run_study
-from vbg.config import home, profile
-from vbg.metrics import evaluate
-from vbg.runs import HISTORY, RunError, predictions_table, run_folder, run_notebook, write_run
+from vbg.core.files import home
+from vbg.runs.notebook import study_notebook
+from vbg.core.profiles import profile
+from vbg.stats.metrics import evaluate
+from vbg.runs.store import HISTORY, predictions_table, run_folder, write_run
+from vbg.core.files import RunError
+from vbg.runs.notebook import run_notebook
 
 LABEL, NAMES = np.arange(40) % 4, ["bowl", "coin", "jar", "lamp"]
 
@@ -83,7 +87,7 @@ def test_a_missing_run_is_named_with_the_command(collection):
 def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, tmp_path, monkeypatch):
     monkeypatch.setattr(sc, "_encode_once", lambda run, data: dict(items=40, seconds=7.0))
     sc.encoding_run(sc.collection_runs())  # measured; the notebook keeps it
-    run_notebook(ROOT / "nbs" / "study" / "small_collection.ipynb", tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300)
+    run_notebook(study_notebook("small_collection"), tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300)
     for name in ("small_collection", "frozen_features"):
         text = (collection / "figures" / "collection-toy" / f"{name}.json").read_text()
         assert json.loads(text) and "anywhere" not in text and str(collection) not in text
@@ -107,7 +111,7 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
     assert "figures/collection-my-mus-eum/small_collection.json" in said
-    commands = [line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs" in line]
+    commands = [line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs.notebook" in line]
     assert len(commands) == len(sc.collection_jobs()) + 1
     for command in commands:
         words = shlex.split(command)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from conftest import ROOT
-from vbg.study_run import whole_gan, whole_run
+from vbg.runs.workflow import whole_gan, whole_run
 
 CARD = "runs/smoke/notebooks/{}.ipynb"
 
@@ -39,7 +39,7 @@ def row(text, rule):
 
 def test_status_tells_what_is_there_and_changes_nothing(home):
     before = files(home)
-    done = call(home, "vbg.status", "--profile", "smoke", "--cores", "2")
+    done = call(home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0, done.stderr
     assert files(home) == before  # a notebook whose runs are lost is deleted by a run, not by a look
     text = done.stdout
@@ -60,16 +60,16 @@ def test_everything_holds_every_target(home):
 
 
 def planned_in(home, targets):
-    code = f"from vbg.study_run import planned; import json; print(json.dumps([j.__dict__ for j in planned('smoke', {targets!r})]))"
+    code = f"from vbg.runs.workflow import planned; import json; print(json.dumps([j.__dict__ for j in planned('smoke', {targets!r})]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ, VBG_HOME=str(home)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    from vbg.study_run import Job
+    from vbg.runs.workflow import Job
     return [Job(**fields) for fields in json.loads(done.stdout)]
 
 
 def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):
     before, begun = files(home), time.time()
-    done = call(home, "vbg.study_run", "--profile", "smoke", "--draw")
+    done = call(home, "vbg.runs.workflow", "--profile", "smoke", "--draw")
     assert done.returncode == 1 and "train-met-1" in done.stderr and "make reproduce" in done.stderr
     assert files(home) == before and time.time() - begun < 60
 
@@ -82,7 +82,7 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
     run.parent.mkdir(parents=True)
     run.write_text('{\n "best_epoch": 6,\n "class_na')
     (home / CARD.format("data-met")).write_text('{"cells": [')
-    before, done = files(home), call(home, "vbg.status", "--profile", "smoke", "--cores", "2")
+    before, done = files(home), call(home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     for said in ("damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/met/vbg/seed0\n", f"damaged: delete, then the same target again (1)\n  {CARD.format('data-met')}\n",
                  "largest costs\n  train-met-0", "missing: its runs are lost (1)\n  train-met-0\n"):
@@ -93,7 +93,7 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
 
 def test_fewer_cores_than_one_are_refused(home):
     before = files(home)
-    for module in ("vbg.status", "vbg.study_run"):
+    for module in ("vbg.runs.status", "vbg.runs.workflow"):
         for cores in ("0", "-2"):
             done = call(home, module, "--profile", "smoke", "--cores", cores)
             assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(f"argument --cores: must be a whole number of 1 or more, not '{cores}'"), done.stderr
@@ -103,10 +103,10 @@ def test_fewer_cores_than_one_are_refused(home):
 def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
     card = smoke_home / CARD.format("data-met")
     content, times = card.read_bytes(), card.stat()
-    assert call(smoke_home, "vbg.status", "--profile", "smoke").stdout.endswith("nothing is left to do\n")
+    assert call(smoke_home, "vbg.runs.status", "--profile", "smoke").stdout.endswith("nothing is left to do\n")
     card.write_bytes(content + b"\n")  # newer, and another file; the data are the same
     try:
-        done = call(smoke_home, "vbg.status", "--profile", "smoke", "--cores", "2")
+        done = call(smoke_home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
     finally:
         card.write_bytes(content)
         os.utime(card, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -125,13 +125,13 @@ def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
 
 
 def test_wrong_target_is_told_with_snakemakes_words(home):
-    done = call(home, "vbg.status", "--profile", "smoke", "no_such_target")
+    done = call(home, "vbg.runs.status", "--profile", "smoke", "no_such_target")
     assert done.returncode == 1 and "no_such_target" in done.stderr
 
 
 def test_makefile_calls_what_these_tests_call():
-    for target, said in (("status", "-m vbg.status --profile smoke"), ("figures", "--draw all"), ("book", "-m vbg.book --profile smoke"),
-                         ("reproduce", "-m vbg.study_run --profile smoke --cores 3 --gpus")):
+    for target, said in (("status", "-m vbg.runs.status --profile smoke"), ("figures", "--draw all"), ("book", "-m vbg.reports.book --profile smoke"),
+                         ("reproduce", "-m vbg.runs.workflow --profile smoke --cores 3 --gpus")):
         words = ["make", "-n", target, "PROFILE=smoke", "CORES=3"]
         env = {key: value for key, value in os.environ.items() if key not in ("PROFILE", "CORES", "TARGETS", "MAKEFLAGS", "MAKELEVEL")}
         assert said in subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout, target

@@ -9,9 +9,10 @@ import pytest
 
 from conftest import ROOT, run_study
 
-from vbg.config import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
-from vbg.plan import EXPERIMENTS, SEARCHED, experiment_store
-from vbg.runs import Run
+from vbg.core.profiles import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
+from vbg.runs.notebook import study_notebook
+from vbg.core.plan import EXPERIMENTS, SEARCHED, experiment_store
+from vbg.runs.store import Run
 
 ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost", "audit", "table3_comparison", "table4_ablation", "fig6_confusion_matrix", "per_class", "calibration"]  # of `all`
 EXTRAS = ["missing_modality", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_met", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `supplement`, `gan`
@@ -51,7 +52,7 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
 
 def test_every_study_notebook_was_run(smoke_home):
     done = {p.stem.split("-")[0] for p in (smoke_home / "runs" / "smoke" / "notebooks").glob("*.ipynb")}
-    assert done | ELSEWHERE == {p.stem for p in (ROOT / "nbs" / "study").glob("*.ipynb")}
+    assert done | ELSEWHERE == {p.stem for p in (ROOT / "nbs" / "study").glob("*/*.ipynb")}
 
 
 def test_the_plan_of_every_target_holds_together(smoke_home):
@@ -76,7 +77,7 @@ def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
 
 def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home):
     "Nothing but runs that are whole asks for them."
-    from vbg.study_run import broken_notes
+    from vbg.runs.workflow import broken_notes
     text = smoke_home / "runs/smoke/gan/coco/attributes/gan0/text/text_generator.safetensors"
     search = smoke_home / "runs/smoke-rate-three-times/coco/textcnn/seed0"
     files = [text, search / "predictions.parquet"]
@@ -101,14 +102,14 @@ def test_second_call_does_nothing_and_is_quick(smoke_home):
 
 
 def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_path, monkeypatch):
-    from vbg.figures import provenance
-    from vbg.runs import run_notebook
+    from vbg.results.publish import provenance
+    from vbg.runs.notebook import run_notebook
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     models = ["without_gan", "vbg", "without_vit", "xgboost", "clip"]
     kept, again = (smoke_home / "runs" / store / "met" for store in ("smoke", "again"))
     search = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
     asked = dict(profile="smoke", dataset="met", model=models, seeds=[1], store="again", overrides={"train": {"search": search}, "balance": {"gan": 0}})
-    run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "again.ipynb", asked, timeout=600)
+    run_notebook(study_notebook("train"), tmp_path / "again.ipynb", asked, timeout=600)
     for model in models:
         for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
             assert (kept / model / "seed1" / name).read_bytes() == (again / model / "seed1" / name).read_bytes(), (model, name)
@@ -116,13 +117,13 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
         assert first == second  # what a figure's json says of a run that was made again
     again = again / "without_gan" / "seed1"
     written = (again / "run.json").stat().st_mtime_ns
-    run_notebook(ROOT / "nbs" / "study" / "train.ipynb", tmp_path / "kept.ipynb", asked, timeout=600)
+    run_notebook(study_notebook("train"), tmp_path / "kept.ipynb", asked, timeout=600)
     assert (again / "run.json").stat().st_mtime_ns == written
     assert "kept" in (tmp_path / "kept.ipynb").read_text(encoding="utf-8")
 
 
 def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_home, monkeypatch):
-    from vbg.train import run_of_search, train_runs
+    from vbg.train.jobs import run_of_search, train_runs
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     runs = {name: Run(smoke_home / "runs" / "smoke" / "met" / name / "seed0") for name in {*TABLE3_MODELS, *TABLE4_MODELS}}
     assert len(SEARCHED) == 11 and all(("trained_in" in run.info) == (name in SEARCHED) for name, run in runs.items())

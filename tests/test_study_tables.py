@@ -1,4 +1,4 @@
-"""Facts of vbg.study on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
+"""Facts of vbg.results.study on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
 from itertools import product
 
 import numpy as np
@@ -7,11 +7,16 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from vbg import study as S
-from vbg.config import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile, root
-from vbg.figures import paper_table
-from vbg.metrics import evaluate, one_hot, summarise_runs
-from vbg.runs import HISTORY, RunError, assert_complete, load_runs, predictions_table, run_notebook, write_run
+from vbg.results import study as S
+from vbg.runs.notebook import study_notebook
+from vbg.core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile
+from vbg.core.files import root
+from vbg.results.publish import paper_table
+from vbg.stats.metrics import evaluate, one_hot
+from vbg.stats.intervals import summarise_runs
+from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
+from vbg.core.files import RunError
+from vbg.runs.notebook import run_notebook
 
 SPLITS = ("validation", "test", "balanced")
 Y = np.arange(120) % 4
@@ -138,7 +143,7 @@ def test_a_tie_is_not_first():
 
 
 def test_tables_survive_saving_and_every_model_has_one_title(store):
-    from vbg.figures import save_table
+    from vbg.results.publish import save_table
     models = [*dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS])]
     for model in models:
         toy_run(model=model, skill=2.)
@@ -163,6 +168,6 @@ def test_notebook_runs_on_made_up_runs(name, store):
     settings = profile("smoke")
     for dataset, model, seed in product(settings.data, dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS]), settings.seeds):
         toy_run(dataset, model, seed, 1.5 + .1 * len(model) * (model not in BASELINE_MODELS))
-    run_notebook(root() / "nbs" / "study" / f"{name}.ipynb", store / "out.ipynb", {"profile": "smoke"}, timeout=300)
+    run_notebook(study_notebook(name), store / "out.ipynb", {"profile": "smoke"}, timeout=300)
     made = {p.name for p in (store / "figures" / "smoke").iterdir()}
     assert any(m.startswith(name.split("_")[0]) and m.endswith(".json") for m in made)

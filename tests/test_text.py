@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import (AutoModel, AutoModelForMaskedLM, BertConfig, DistilBertConfig, DistilBertTokenizer, GPT2Config, PreTrainedTokenizerFast,
                           RobertaConfig, RobertaTokenizer, XLMRobertaConfig, XLMRobertaTokenizer)
 
-from vbg.data import DataError, ExampleData
-from vbg.text import TEXT_FAMILIES, TextEncoder, load_tokenizer, mask_tokens, text_family, text_multiply_adds, tokenise, train_tokenizer, trim
-from vbg.vision import seeded
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
+from vbg.models.text import TEXT_FAMILIES, TextEncoder, load_tokenizer, mask_tokens, text_family, text_multiply_adds, tokenise, train_tokenizer, trim
+from vbg.core.chance import seeded
 
 TEXTS = ["A bronze vessel with a taotie mask.", "Blue and white porcelain dish, lotus scroll.", "Vessel of crackled porcelain, Ru kiln.",
          "A bronze mirror with a lotus scroll, found in a tomb."] * 5

@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from vbg.attributes import AttributeTable, has_letter, learn_table, split_words
-from vbg.data import DataError, ExampleData
-from vbg.text import tokenise, train_tokenizer
-from vbg.text_generator import TextGenerator, fit_text_generator, generate_texts, load_text_generator, save_text_generator
+from vbg.gan.attributes import AttributeTable, has_letter, learn_table, split_words
+from vbg.core.files import DataError
+from vbg.data.store import ExampleData
+from vbg.models.text import tokenise, train_tokenizer
+from vbg.gan.text import TextGenerator, fit_text_generator, generate_texts, load_text_generator, save_text_generator
 
 NOUNS = [["cup", "bowl", "vase"], ["horse", "camel", "crane"], ["mirror", "bell", "sword"]]
 

@@ -5,9 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import vbg.train as vt
-from vbg.data import DataError
-from vbg.runs import run_folder
+import vbg.train.jobs as vt
+from vbg.data import sets as sets_module
+from vbg.models import batches as batches_module
+from vbg.train import fit as fit_module
+from vbg.core.files import DataError
+from vbg.runs.store import run_folder
 
 TINY = {"train": dict(epochs=1)}
 
@@ -34,9 +37,9 @@ def spoiled(sets):
 
 
 def test_the_fit_is_blind_to_the_test_split(home, monkeypatch):
-    plain = vt.study_data
-    monkeypatch.setattr(vt, "study_data", lambda *a, **k: spoiled(plain(*a, **k)))
-    monkeypatch.setattr(vt, "_tokenise_once", lambda data, folder, key, tokenizer, length: vt.tokenise(data, tokenizer, length))
+    plain = sets_module.study_data
+    monkeypatch.setattr(sets_module, "study_data", lambda *a, **k: spoiled(plain(*a, **k)))
+    monkeypatch.setattr(batches_module, "_tokenise_once", lambda data, folder, key, tokenizer, length: vt.tokenise(data, tokenizer, length))
     vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=TINY, store="spoiled")
     a, b = (run_folder(store, "met", "without_gan", 0) for store in ("plain", "spoiled"))
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
@@ -46,7 +49,7 @@ def test_the_fit_is_blind_to_the_test_split(home, monkeypatch):
 
 
 def test_tokens_are_stored_once_and_read_back(home):
-    folder = vt.study_folders("smoke", "met")["natural"]
+    folder = sets_module.study_folders("smoke", "met")["natural"]
     files = sorted(folder.glob("*.npy"))
     assert [f.name.split("-")[0] for f in files] == ["attention_mask", "input_ids"]
     before = [f.stat().st_mtime_ns for f in files]
@@ -55,10 +58,10 @@ def test_tokens_are_stored_once_and_read_back(home):
 
 
 def test_a_set_of_another_size_is_mapped_into_memory(home, monkeypatch):
-    monkeypatch.setattr(vt, "IN_MEMORY", 0)
+    monkeypatch.setattr(sets_module, "IN_MEMORY", 0)
     asked = []
     monkeypatch.setattr(vt, "load_examples", lambda folder, in_memory: asked.append(in_memory))
-    vt._load(vt.study_folders("smoke", "met")["natural"])
+    sets_module._load(sets_module.study_folders("smoke", "met")["natural"])
     assert asked == [False]
 
 
@@ -67,7 +70,7 @@ def test_random_captions_are_uniform_over_the_texts_an_item_has():
                           split=np.array(["train", "train"]), class_names=["p", "q"])
     data.input_ids = np.arange(10).reshape(2, 5, 1)
     data.attention_mask = np.ones((2, 5, 1), bool)
-    batches = vt.Batches(data=data, train=True, seed=0)
+    batches = batches_module.Batches(data=data, train=True, seed=0)
     seen = [batches.__getitems__([0, 1])["input_ids"].flatten().tolist() for _ in range(400)]
     first, second = zip(*seen)
     assert set(first) == {0, 1} and 150 < first.count(0) < 250 and set(second) == {5}
@@ -82,12 +85,12 @@ def test_unknown_model_and_data_set_are_refused_by_name(home):
 
 def test_absent_real_data_ends_in_an_error_with_a_remedy(home):
     with pytest.raises(DataError, match="MetObjects.csv.*Remedy"):
-        vt.study_data("paper", "met")
+        sets_module.study_data("paper", "met")
 
 
 def test_the_pieces_of_an_epoch_make_every_item_come_equally_often():
     for count, items, epochs in [(7, 20, 3), (50, 20, 7), (5, 5, 2), (3, 1, 4)]:
-        order = vt.SeededOrder(count=count, seed=3, items=items)
+        order = fit_module.SeededOrder(count=count, seed=3, items=items)
         seen = []
         for order.epoch in range(1, epochs + 1):
             piece = list(order)
@@ -97,16 +100,16 @@ def test_the_pieces_of_an_epoch_make_every_item_come_equally_often():
 
 
 def test_crop_and_mixup_draw_nothing_when_they_are_off(home):
-    data = vt.study_data("smoke", "met", overrides=TINY)["natural"].select("train").take(slice(0, 8))
+    data = sets_module.study_data("smoke", "met", overrides=TINY)["natural"].select("train").take(slice(0, 8))
     data.input_ids, data.attention_mask = np.ones((8, 2, 4), int), np.ones((8, 2, 4), int)
-    plain, cut = (vt.Batches(data=data, train=True, flip=0.5, shift=2, crop=crop, seed=1) for crop in (0.0, 0.3))
+    plain, cut = (batches_module.Batches(data=data, train=True, flip=0.5, shift=2, crop=crop, seed=1) for crop in (0.0, 0.3))
     first = [b.__getitems__(range(8))["pixel_values"] for b in (plain, cut)]
     assert not first[0].equal(first[1])
     draws = vt.torch.Generator().manual_seed(1)
     vt.torch.rand(8, generator=draws)  # choice of text
-    vt.augment(vt.torch.zeros(8, 4, 4, 3, dtype=vt.torch.uint8), 0.5, 2, draws)
+    batches_module.augment(vt.torch.zeros(8, 4, 4, 3, dtype=vt.torch.uint8), 0.5, 2, draws)
     assert plain.generator.get_state().equal(draws.get_state()) and not cut.generator.get_state().equal(draws.get_state())
-    assert vt.mixup_draws(0.0, 0) is None
+    assert fit_module.mixup_draws(0.0, 0) is None
 
 
 def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
@@ -118,8 +121,8 @@ def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
     tokens["text_tokens"][1, 3:] = 1e6  # what a store holds under padding does not count
     stored = dict(attention_mask=batch["attention_mask"], label=None, **tokens)
     partner = vt.torch.tensor([1, 2, 3, 0])
-    one, two = (model(**vt.mix_batch(model, b, 0.3, partner)).logits for b in (batch, stored))
+    one, two = (model(**fit_module.mix_batch(model, b, 0.3, partner)).logits for b in (batch, stored))
     assert vt.torch.allclose(one, two, atol=1e-5)
     with pytest.raises(ValueError, match="crop has no image"):
-        vt.Batches(data=vt.ExampleData(ids=["a"], pixels=None, label=np.zeros(1, int), texts=[["x"]], split=["train"], class_names=["a"],
+        batches_module.Batches(data=vt.ExampleData(ids=["a"], pixels=None, label=np.zeros(1, int), texts=[["x"]], split=["train"], class_names=["a"],
                                        image_tokens=np.zeros((1, 2, 3), np.float32)), train=True, crop=0.1)

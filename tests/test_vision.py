@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import (MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING, BertConfig, CLIPConfig, DeiTConfig, Dinov2Config,
                           Dinov2WithRegistersConfig, SwinConfig, ViTConfig, ViTImageProcessor, ViTModel)
 
-from vbg.data import DataError
-from vbg.vision import (VisionEncoder, checkpoint_config, checkpoint_normalisation, load_checkpoint, seeded, to_pixel_values,
-                        vision_multiply_adds)
+from vbg.core.files import DataError
+from vbg.models.vision import VisionEncoder, checkpoint_config, checkpoint_normalisation, load_checkpoint, to_pixel_values, vision_multiply_adds
+from vbg.core.chance import seeded
 
 SIZES = dict(image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.2)
 FAMILIES = dict(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from vbg.config import profile as read_profile
-from vbg.data import DataError
-from vbg.explain import Restored, _fresh, _opened, batch_of, ground_truth_of, items_of
-from vbg.mini_met import CLASSES, TELLING, TOLD
-from vbg.text import tokenise
-from vbg.word_scores import alike, deciding, evidence_of_words, hide_words, most_relevant, pointing, score_relevance, share_by_attribute, span_alignment
-from vbg.words import attention_maps, by_word, integrated_gradients, position, rarity, read_words, sample_items, told_attributes, word_evidence
+from vbg.core.profiles import profile as read_profile
+from vbg.core.files import DataError
+from vbg.explain.restore import Restored, _fresh, _opened, batch_of, ground_truth_of, items_of
+from vbg.data.mini.met import CLASSES, TELLING, TOLD
+from vbg.models.text import tokenise
+from vbg.explain.words import alike
+from vbg.explain.word_scores import deciding, evidence_of_words, hide_words, most_relevant, pointing, score_relevance, share_by_attribute, span_alignment
+from vbg.explain.words import attention_maps, by_word, integrated_gradients, position, rarity, read_words, sample_items, told_attributes, word_evidence
 
 SPLITS = ("train", "validation", "test", "balanced")
 

@@ -1,0 +1,173 @@
+"""What two studies left, compared: every table, figure, prediction and weight.
+
+`python tests/compare_studies.py OLD NEW` names what differs between two folders that hold `runs/`, `figures/` and `data/`, and exits with 1 if anything does.
+What a clock writes is left out. With `--provenance`, so is what a move of code changes: hashes of code and data cards, names of modules and notebooks,
+the json files that tell what made a figure, and the folder that a figure or run lies in. Numbers, pictures, predictions and weights are compared byte by byte."""
+import argparse
+import hashlib
+import json
+import re
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pandas as pd
+
+OF_TIME = {"seconds", "items_per_second"}  # columns of a history
+TIMED = re.compile(r"-hours$|^(?:same-hours|similar-time|long-time)$|^(?:faster|cheaper)-")  # rows of the audit
+
+
+def without_columns(text, mark):
+    "A printed table without its columns of seconds and without the padding of its cells."
+    rows = [[cell.strip() for cell in re.split(mark, line)] for line in text.splitlines() if re.search(mark, line)]
+    drop = {k for k, cell in enumerate(rows[0]) if "seconds" in cell}
+    assert len(drop) == 3, rows[0]
+    return [[cell for k, cell in enumerate(row) if k not in drop and cell.strip(":-")] for row in rows]
+
+
+def cost(path):
+    "table3_cost or table4_cost in any of its formats."
+    if path.suffix == ".csv":
+        table = pd.read_csv(path)
+        return table[[column for column in table if "seconds" not in column]].to_csv(index=False)
+    return without_sums(path) if path.suffix == ".json" else without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
+
+
+def without_sums(path):
+    "The json of an artefact without the checksums of its files."
+    told = json.loads(path.read_text())
+    return told | {"files": sorted(told["files"])}
+
+
+def history(path):
+    table = pd.read_csv(path)
+    return table.drop(columns=sorted(OF_TIME & set(table.columns))).to_csv(index=False)
+
+
+def gan(path):
+    told = json.loads(path.read_text())
+    return told | {"history": [{key: value for key, value in row.items() if key not in OF_TIME} for row in told["history"]]}
+
+
+def run(path):
+    told = json.loads(path.read_text())
+    kept = {key: value for key, value in told.items() if key not in ("seconds", "written")}
+    return kept | {"files": {name: digest for name, digest in told["files"].items() if name != "history.csv"}}
+
+
+def ledger(path):
+    table = pd.read_csv(path, dtype=str)
+    timed = table.id.str.contains(TIMED)
+    assert 0 < timed.sum() < len(table) / 4
+    return table[~timed].to_csv(index=False) + "\n".join(table.id)
+
+
+def name_alone(path): return None
+
+
+def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# What a clock writes, and so may differ between two runs: file -> (how it is compared, what is left out and why). All else is compared byte by byte.
+EXCUSED = {
+    "runs/*.ipynb": (name_alone, "an executed notebook tells when each cell began and ended"),
+    "runs/*.log": (name_alone, "a log tells how long each step took"),
+    "runs/*/history.csv": (history, "two columns: seconds and items per second of an epoch"),
+    "runs/*/text_generator.csv": (history, "one column: seconds of an epoch"),
+    "runs/*/gan.json": (gan, "seconds of each epoch"),
+    "runs/*/run.json": (run, "when the run was written, how many seconds it took, and the checksum of history.csv"),
+    "figures/smoke/table[34]_cost.*": (cost, "three columns of seconds, and in the json the checksums of the files that print them"),
+    "figures/smoke/audit.csv": (ledger, "rows that judge the paper's claims on training time by our seconds"),
+    "figures/smoke/audit.md": (name_alone, "prints those rows and counts their verdicts; all other rows are compared in audit.csv"),
+    "figures/smoke/audit.html": (name_alone, "as audit.md"),
+    "figures/smoke/audit.json": (without_sums, "checksums of the three files above"),
+}
+
+
+def results(home):
+    "What a study leaves, by name: a checksum, or what a clock did not write."
+    kept = [p for top in ("runs", "figures", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
+    names = {p.relative_to(home).as_posix(): p for p in kept}
+    return {name: next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), digest)(p) for name, p in names.items()}
+
+
+def differences(ours, theirs):
+    "Names that only one of two studies has, and those of files that differ."
+    return sorted(ours.keys() ^ theirs.keys()), [name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
+
+
+# ---- across a move of code
+
+PROVENANCE = {"code", "modules", "notebook", "environment", "written", "versions", "seconds", "trained_in", "trained_on", "made_from", "files"}
+NAMES = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b|nbs/[\w/]+\.ipynb|\bvbg(?:\.\w+)+|\bvbg \w+\b")
+
+
+def bare(told):
+    "JSON without what tells where a thing came from."
+    if isinstance(told, dict):
+        return {key: bare(value) for key, value in told.items() if key not in PROVENANCE | OF_TIME}
+    return [bare(value) for value in told] if isinstance(told, list) else NAMES.sub("#", told) if isinstance(told, str) else told
+
+
+def tensors(path):
+    "The tensors of a safetensors file: their places, kinds, shapes and bytes, without the notes in its head."
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    head = json.loads(content[8 : 8 + length])
+    head.pop("__metadata__", None)
+    return sorted(head.items()), hashlib.sha256(content[8 + length :]).hexdigest()
+
+
+def moved(path, name):
+    "A file as a move of code leaves it."
+    if name.startswith("figures/") and path.suffix == ".json":
+        return None
+    if path.suffix == ".json":
+        return bare(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".safetensors":
+        return tensors(path)
+    excused = next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(re.sub(r"^figures/\w+/(?:.*/)?", "figures/smoke/", name), pattern)), None)
+    if excused is ledger:
+        table = pd.read_csv(path, dtype=str)
+        timed = table.id.str.contains(TIMED)
+        return NAMES.sub("#", table[~timed].drop(columns=[c for c in table if "command" in c or "how" in c.lower()]).to_csv(index=False))
+    if excused:
+        return excused(path)
+    if path.suffix in (".csv", ".md", ".tex", ".html"):
+        return NAMES.sub("#", path.read_text(encoding="utf-8"))
+    return digest(path)
+
+
+def old_place(name):
+    "The name of a file of today as it was when `runs/` and `figures/` were flat."
+    name = re.sub(r"^figures/([\w-]+)/.*/([^/]+)$", r"figures/\1/\2", name)
+    name = re.sub(r"^runs/(\w+)/classifiers/", r"runs/\1/", name)
+    name = re.sub(r"^runs/(\w+)/experiments/", r"runs/\1-", name)
+    name = re.sub(r"^runs/(\w+)/gans/", r"runs/\1/gan/", name)
+    return re.sub(r"-[0-9a-f]{16}(?=[/.])", "-#", name)
+
+
+def results_moved(home):
+    "As `results`, across a move of code."
+    kept = [p for top in ("runs", "figures", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
+    kept = [p for p in kept if p.suffix not in (".ipynb", ".log") and p.name != "manifest.json"]
+    names = {p.relative_to(home).as_posix(): p for p in kept}
+    return {old_place(name): moved(path, name) for name, path in names.items()}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("old", type=Path, help="folder of one study")
+    parser.add_argument("new", type=Path, help="folder of the other")
+    parser.add_argument("--provenance", action="store_true", help="leave out what a move of code changes")
+    asked = parser.parse_args(arguments)
+    read = results_moved if asked.provenance else results
+    ours, theirs = read(asked.old), read(asked.new)
+    stray, differ = differences(ours, theirs)
+    print(*(f"only in {'old' if name in ours else 'new'}: {name}" for name in stray), *(f"differs: {name}" for name in differ), sep="\n")
+    print(f"{len(ours.keys() & theirs.keys())} files in both, {len(differ)} differ; {len(stray)} in one alone")
+    return int(bool(stray or differ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
