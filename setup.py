@@ -1,4 +1,5 @@
 """Install `vbg`: every fact comes from settings.ini, the file nbdev 2 keeps."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -26,6 +27,9 @@ setup(
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split(), "pretrained": settings["pretrained_requirements"].split()},
+    extras_require={
+        "dev": settings["dev_requirements"].split(),
+        "pretrained": settings["pretrained_requirements"].split(),
+    },
     entry_points={"nbdev": [f"{settings['lib_name']}={settings['lib_path']}._modidx:d"]},
 )

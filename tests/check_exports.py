@@ -1,4 +1,5 @@
 """Export and clean a copy of the notebooks; fail and name every file that would change. Needs no network and changes nothing here."""
+
 import filecmp
 import shutil
 import subprocess
@@ -27,9 +28,12 @@ def main():
             subprocess.run([Path(sys.executable).with_name(command)], cwd=copy, check=True)
         ours, theirs = files(ROOT), files(copy)
         differ = sorted(str(f) for f in ours ^ theirs) + sorted(
-            str(f) for f in ours & theirs if not filecmp.cmp(ROOT / f, copy / f, shallow=False))
+            str(f) for f in ours & theirs if not filecmp.cmp(ROOT / f, copy / f, shallow=False)
+        )
     if differ:
-        sys.exit("nbdev_export or nbdev_clean changes these files; run `make export` and commit:\n  " + "\n  ".join(differ))
+        sys.exit(
+            "nbdev_export or nbdev_clean changes these files; run `make export` and commit:\n  " + "\n  ".join(differ)
+        )
     print(f"exports: {len(ours)} files are what nbdev_export and nbdev_clean make")
 
 

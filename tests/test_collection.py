@@ -1,4 +1,5 @@
 """Whole tables and folders through `vbg.data.collection`: encodings, ragged rows, paths, leaks."""
+
 import json
 import os
 import random
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vbg.data.collection import compose_text, read_collection, read_folder, read_objects, read_table, words_of_name
 from vbg.core.files import DataError
+from vbg.data.collection import compose_text, read_collection, read_folder, read_objects, read_table, words_of_name
 from vbg.data.splits import assign_splits
 from vbg.data.store import build_dataset, load_examples
 
@@ -20,13 +21,18 @@ CHOICE = dict(label="category", id="id")
 
 def write(folder, encoding="utf-8", separator=",", end="\n", name="objects.csv", change=()):
     "Twelve objects, one of them with everything that a field may hold; `change` is (row index, column, value)."
-    rows = [[f"n{i}", f"photos/{i}.png", f"Title {i}", f"Description {i}", "jar" if i % 2 else "lamp", ""] for i in range(12)]
+    rows = [
+        [f"n{i}", f"photos/{i}.png", f"Title {i}", f"Description {i}", "jar" if i % 2 else "lamp", ""]
+        for i in range(12)
+    ]
     rows[1][2:4] = ["مصباح زيتي", 'Glass, "blue"\nsecond line']
     for i, column, value in change:
         rows[i][HEADER.index(column)] = value
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     for i in range(12):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / f"photos/{i}.png")
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(
+            folder / f"photos/{i}.png"
+        )
     text = pd.DataFrame(rows, columns=HEADER).to_csv(index=False, sep=separator, lineterminator=end)
     (folder / name).write_bytes(text.encode(encoding))
     return folder / name
@@ -35,16 +41,23 @@ def write(folder, encoding="utf-8", separator=",", end="\n", name="objects.csv",
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_one_table_in_every_dress_is_the_same_examples(tmp_path, encoding, end):
-    plain, other = (read_objects(write(tmp_path / n, e, end=l), **CHOICE, name="x") for n, e, l in (("a", "utf-8", "\n"), ("b", encoding, end)))
+    plain, other = (
+        read_objects(write(tmp_path / n, e, end=l), **CHOICE, name="x")
+        for n, e, l in (("a", "utf-8", "\n"), ("b", encoding, end))
+    )
     assert plain.table.drop(columns="image").equals(other.table.drop(columns="image"))
-    assert plain.table.text[1] == 'مصباح زيتي. Glass, "blue" second line' and plain.table.row.tolist() == list(range(2, 14))
+    assert plain.table.text[1] == 'مصباح زيتي. Glass, "blue" second line' and plain.table.row.tolist() == list(
+        range(2, 14)
+    )
 
 
 def test_separators_and_encodings_are_parameters(tmp_path):
-    texts = [read_objects(write(tmp_path / "a", separator="\t", name="o.tsv"), **CHOICE).table.text.tolist(),
-             read_objects(write(tmp_path / "b", separator=";"), separator=";", **CHOICE).table.text.tolist(),
-             read_objects(write(tmp_path / "c", "utf-16"), encoding="utf-16", **CHOICE).table.text.tolist(),
-             read_objects(write(tmp_path / "d", "cp1256"), encoding="cp1256", **CHOICE).table.text.tolist()]
+    texts = [
+        read_objects(write(tmp_path / "a", separator="\t", name="o.tsv"), **CHOICE).table.text.tolist(),
+        read_objects(write(tmp_path / "b", separator=";"), separator=";", **CHOICE).table.text.tolist(),
+        read_objects(write(tmp_path / "c", "utf-16"), encoding="utf-16", **CHOICE).table.text.tolist(),
+        read_objects(write(tmp_path / "d", "cp1256"), encoding="cp1256", **CHOICE).table.text.tolist(),
+    ]
     assert all(t == texts[0] for t in texts)
 
 
@@ -58,8 +71,14 @@ def test_another_encoding_is_named_with_its_line(tmp_path):
         read_objects(write(tmp_path, "cp1256"), **CHOICE)
 
 
-FAULTS = [("id", "n1", "duplicate id"), ("id", "", "id is empty"), ("image", "photos/none.png", "image file is absent"),
-          ("image", "", "image file is absent"), ("category", "", "label is empty"), ("category", "vase", "class has this item only")]
+FAULTS = [
+    ("id", "n1", "duplicate id"),
+    ("id", "", "id is empty"),
+    ("image", "photos/none.png", "image file is absent"),
+    ("image", "", "image file is absent"),
+    ("category", "", "label is empty"),
+    ("category", "vase", "class has this item only"),
+]
 
 
 @pytest.mark.parametrize("column,value,problem", FAULTS)
@@ -96,9 +115,16 @@ def test_blank_rows_are_no_items_but_count_as_rows(tmp_path):
     assert len(rows) == 12 and rows.set_index("id").row["n4"] == 6 and rows.set_index("id").row["n5"] == 9
 
 
-@pytest.mark.parametrize("content,problem", [("", "file is empty"), ("version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
-                                             ("id,image,title,description,category\n", "no example is left"), (None, "absent"),
-                                             ('id,image\n1,"x\n2,y\n', "close the quote")])
+@pytest.mark.parametrize(
+    "content,problem",
+    [
+        ("", "file is empty"),
+        ("version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
+        ("id,image,title,description,category\n", "no example is left"),
+        (None, "absent"),
+        ('id,image\n1,"x\n2,y\n', "close the quote"),
+    ],
+)
 def test_tables_that_hold_nothing(tmp_path, content, problem):
     if content is not None:
         (tmp_path / "objects.csv").write_text(content)
@@ -106,10 +132,17 @@ def test_tables_that_hold_nothing(tmp_path, content, problem):
         read_collection(tmp_path / "objects.csv", **CHOICE)
 
 
-@pytest.mark.parametrize("change,problem", [(dict(text=["title", "category"]), "'category' would put the label"), (dict(text=[]), "no text field"),
-                                            (dict(label="Category"), "did you mean 'category'"), (dict(group="owner"), "column 'owner' is absent"),
-                                            (dict(text=["title", "place"], group="place"), "'place' would put"),
-                                            (dict(id="number"), "column 'number' is absent")])
+@pytest.mark.parametrize(
+    "change,problem",
+    [
+        (dict(text=["title", "category"]), "'category' would put the label"),
+        (dict(text=[]), "no text field"),
+        (dict(label="Category"), "did you mean 'category'"),
+        (dict(group="owner"), "column 'owner' is absent"),
+        (dict(text=["title", "place"], group="place"), "'place' would put"),
+        (dict(id="number"), "column 'number' is absent"),
+    ],
+)
 def test_choices_that_cannot_be(tmp_path, change, problem):
     with pytest.raises(DataError, match=problem):
         read_collection(write(tmp_path), **CHOICE | change)
@@ -124,11 +157,16 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 
 def test_what_is_not_used_becomes_attributes(tmp_path):
     made = read_collection(write(tmp_path, change=[(0, "place", "بغداد")]), text="title", **CHOICE).table
-    assert json.loads(made.attributes[0]) == {"description": "Description 0", "place": "بغداد"} and made.text[0] == "Title 0"
+    assert (
+        json.loads(made.attributes[0]) == {"description": "Description 0", "place": "بغداد"}
+        and made.text[0] == "Title 0"
+    )
 
 
 def test_paths_of_windows_and_of_macos(tmp_path):
-    table = write(tmp_path, change=[(0, "image", r"photos\0.png"), (2, "image", unicodedata.normalize("NFC", "photos/Café.png"))])
+    table = write(
+        tmp_path, change=[(0, "image", r"photos\0.png"), (2, "image", unicodedata.normalize("NFC", "photos/Café.png"))]
+    )
     os.rename(tmp_path / "photos/2.png", tmp_path / unicodedata.normalize("NFD", "photos/Café.png"))
     assert len(read_collection(table, **CHOICE)) == 12
 
@@ -175,7 +213,10 @@ def shelf(folder):
 def test_a_folder_of_images(tmp_path):
     made = read_folder(shelf(tmp_path)).table
     assert len(made) == 12 and made.label.value_counts().to_dict() == dict(lamps=6, jars=6)
-    assert set(made[made.label == "lamps"].text) == {"old", "new"} and set(made[made.label == "jars"].text) == {"old lamp", "new lamp"}
+    assert set(made[made.label == "lamps"].text) == {"old", "new"} and set(made[made.label == "jars"].text) == {
+        "old lamp",
+        "new lamp",
+    }
     data = load_examples(build_dataset(assign_splits(read_folder(tmp_path)), 16, tmp_path / "cache"))
     assert data.pixels.shape == (12, 16, 16, 3) and sorted(data.ids) == made.id.tolist()
 

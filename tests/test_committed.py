@@ -2,6 +2,7 @@
 
 The settings stand in the json. Where it names only a file by its checksum, `gan_quality.csv` tells the epochs of a GAN, and `BY_CHECKSUM` what is known of other files.
 README.md names the artefacts of earlier settings in the first column of the table under `HEADING`, in backticks, with `*` as in fnmatch."""
+
 import csv
 import functools
 import hashlib
@@ -13,12 +14,13 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 
 import pytest
-
 from conftest import ROOT
-from vbg.core.profiles import PROFILES, profile as read_profile
+
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.train.jobs import for_model
+from vbg.core.profiles import PROFILES
+from vbg.core.profiles import profile as read_profile
 from vbg.data.sets import study_settings
+from vbg.train.jobs import for_model
 
 FIGURES = ROOT / "figures" / "mini"
 HEADING = "Figures of earlier settings"
@@ -33,12 +35,19 @@ BY_CHECKSUM = {
 }
 
 
-def plain(value): return json.loads(json.dumps(value))
+def plain(value):
+    return json.loads(json.dumps(value))
 
 
 def parts(made_from, name=""):
     "What an artefact was made from: kind, record and, in a dict, its key. Numbers and words that are no such record are passed over."
-    kinds = dict(run={"run", "inputs"}, adapted={"inputs", "texts"}, file={"file", "sha256"}, card={"fingerprint"}, profile={"vision", "text", "train"})
+    kinds = dict(
+        run={"run", "inputs"},
+        adapted={"inputs", "texts"},
+        file={"file", "sha256"},
+        card={"fingerprint"},
+        profile={"vision", "text", "train"},
+    )
     if isinstance(made_from, list):
         for part in made_from:
             yield from parts(part)
@@ -54,17 +63,30 @@ def parts(made_from, name=""):
 def unlike(found, wanted, path=""):
     "Settings in which two nested records differ, such as 'train.epochs 8, not 6'."
     if isinstance(found, dict) and isinstance(wanted, dict):
-        return [line for key in sorted({*found, *wanted}) for line in unlike(found.get(key, "absent"), wanted.get(key, "absent"), f"{path}.{key}" if path else key)]
+        return [
+            line
+            for key in sorted({*found, *wanted})
+            for line in unlike(found.get(key, "absent"), wanted.get(key, "absent"), f"{path}.{key}" if path else key)
+        ]
     return [] if found == wanted else [f"{path} {found}, not {wanted}"]
 
 
-SEARCHED = {"mini"} | {experiment_store("mini", name, change) for name, asked in EXPERIMENTS.items() if asked.searched for change in asked.changes}  # their rate is the one that the search found
+SEARCHED = {"mini"} | {
+    experiment_store("mini", name, change)
+    for name, asked in EXPERIMENTS.items()
+    if asked.searched
+    for change in asked.changes
+}  # their rate is the one that the search found
 
 
 @functools.cache
 def allowed():
     "Folder of runs -> the overrides with which study and plan make them."
-    rows = {experiment_store("mini", name, change): experiment_overrides("mini", name, change) for name, asked in EXPERIMENTS.items() for change in asked.changes}
+    rows = {
+        experiment_store("mini", name, change): experiment_overrides("mini", name, change)
+        for name, asked in EXPERIMENTS.items()
+        for change in asked.changes
+    }
     return rows | {"mini": {"balance": {"gan": TODAY.gan["gans"][0]}}}
 
 
@@ -84,28 +106,44 @@ def of_run(record, _):
     if store in SEARCHED and found["train"].get("learning_rate_factor") in tried:  # what the search found
         today = today | {"train": today["train"] | {"learning_rate_factor": found["train"]["learning_rate_factor"]}}
     sections = {*found, "vision", "text", "fusion", "model", "train", "balance"}
-    return unlike(found, {name: today[name] for name in sections}) + of_card(dict(dataset=dataset, fingerprint=record["inputs"]["data"]["natural"]), "")
+    return unlike(found, {name: today[name] for name in sections}) + of_card(
+        dict(dataset=dataset, fingerprint=record["inputs"]["data"]["natural"]), ""
+    )
 
 
 def of_adapted(record, _):
     "In what an adapted language model differs from one that would be made today."
-    found = {name: value for name, value in record["inputs"]["settings"].items() if name != "next_sentence"}  # which follows from the encoder
-    return unlike(dict(adaptation=found, text=record["inputs"]["text"]), plain(dict(adaptation=TODAY.adaptation, text=TODAY.text))) + of_card(record, "")
+    found = {
+        name: value for name, value in record["inputs"]["settings"].items() if name != "next_sentence"
+    }  # which follows from the encoder
+    return unlike(
+        dict(adaptation=found, text=record["inputs"]["text"]), plain(dict(adaptation=TODAY.adaptation, text=TODAY.text))
+    ) + of_card(record, "")
 
 
 def of_card(record, _):
     "Whether the data are those of Table 1."
     dataset = record.get("dataset") or record["name"]
     card = json.loads((FIGURES / "table1_datasets.json").read_text())["made_from"][dataset]
-    return [] if record["fingerprint"] == card["fingerprint"] else [f"data of {dataset} {record['fingerprint']}, not {card['fingerprint']}"]
+    return (
+        []
+        if record["fingerprint"] == card["fingerprint"]
+        else [f"data of {dataset} {record['fingerprint']}, not {card['fingerprint']}"]
+    )
 
 
 def gan_epochs():
     "Checksum of a GAN's `inputs.json` -> its epochs, which gan_quality.csv prints in the order of its json."
-    made = [record for _, record, _ in parts(json.loads((FIGURES / "gan_quality.json").read_text())["made_from"]) if record["file"].endswith("/inputs.json")]
+    made = [
+        record
+        for _, record, _ in parts(json.loads((FIGURES / "gan_quality.json").read_text())["made_from"])
+        if record["file"].endswith("/inputs.json")
+    ]
     with open(FIGURES / "gan_quality.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    assert [record["file"].split("/")[-3:-1] for record in made] == [[row["asked for"], f"gan{row['GAN']}"] for row in rows]
+    assert [record["file"].split("/")[-3:-1] for record in made] == [
+        [row["asked for"], f"gan{row['GAN']}"] for row in rows
+    ]
     return {record["sha256"]: int(row["epochs"]) for record, row in zip(made, rows)}
 
 
@@ -128,7 +166,10 @@ OF = dict(run=of_run, adapted=of_adapted, file=of_file, card=of_card, profile=of
 def earlier():
     "Artefact -> in what it differs from one that would be made today; those that do not are left out."
     told = {path.stem: json.loads(path.read_text())["made_from"] for path in sorted(FIGURES.glob("*.json"))}
-    found = {name: sorted({line for kind, record, key in parts(made_from) for line in OF[kind](record, key)}) for name, made_from in told.items()}
+    found = {
+        name: sorted({line for kind, record, key in parts(made_from) for line in OF[kind](record, key)})
+        for name, made_from in told.items()
+    }
     return {name: lines for name, lines in found.items() if lines}
 
 
@@ -144,17 +185,25 @@ def disagreements(patterns, artefacts, old):
     "What README says and the json files do not, and the other way about."
     matched = {pattern: {name for name in artefacts if fnmatchcase(name, pattern)} for pattern in patterns}
     said = set().union(*matched.values())
-    return ([f"`{pattern}` is listed and is not there" for pattern, names in matched.items() if not names]
-            + [f"{name} is listed, and was made with the settings of today" for name in sorted(said - set(old))]
-            + [f"{name} is not listed: {'; '.join(old[name][:3])}" for name in sorted(set(old) - said)])
+    return (
+        [f"`{pattern}` is listed and is not there" for pattern, names in matched.items() if not names]
+        + [f"{name} is listed, and was made with the settings of today" for name in sorted(said - set(old))]
+        + [f"{name} is not listed: {'; '.join(old[name][:3])}" for name in sorted(set(old) - said)]
+    )
 
 
 def unaccounted(folder):
     "Files without a json that tells how they were made, and those whose bytes are others than it tells."
     told = [pair for path in sorted(folder.glob("*.json")) for pair in json.loads(path.read_text())["files"].items()]
-    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix in KINDS}
+    there = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix in KINDS
+    }
     names = [name for name, _ in told]
-    return sorted({*there} ^ {*names} | {name for name in names if names.count(name) > 1} | {name for name, digest in told if there.get(name) != digest})
+    return sorted(
+        {*there} ^ {*names}
+        | {name for name in names if names.count(name) > 1}
+        | {name for name, digest in told if there.get(name) != digest}
+    )
 
 
 @pytest.mark.parametrize("folder", ["mini", "collection-commons-museum"])
@@ -169,7 +218,12 @@ def test_readme_names_exactly_the_figures_of_earlier_settings():
 
 
 def test_what_is_known_by_checksum_is_still_there():
-    files = {record["sha256"] for path in FIGURES.glob("*.json") for kind, record, _ in parts(json.loads(path.read_text())["made_from"]) if kind == "file"}
+    files = {
+        record["sha256"]
+        for path in FIGURES.glob("*.json")
+        for kind, record, _ in parts(json.loads(path.read_text())["made_from"])
+        if kind == "file"
+    }
     assert set(BY_CHECKSUM) <= files, "made again: take its entry out of BY_CHECKSUM, and its row out of README.md"
 
 
@@ -184,6 +238,7 @@ def changed(tmp_path, monkeypatch):
         edit(told["made_from"])
         (tmp_path / f"{name}.json").write_text(json.dumps(told))
         return earlier().get(name, [])
+
     monkeypatch.setattr(sys.modules[__name__], "FIGURES", tmp_path)
     return change
 
@@ -192,17 +247,27 @@ def test_a_run_of_other_settings_or_data_is_told_from_one_of_today(changed):
     def setting(section, key, value):
         def edit(runs):
             runs[-1]["inputs"]["settings"][section][key] = value
+
         return edit
+
     assert changed("fig5_loss_curves", lambda runs: None) == []
     assert changed("fig5_loss_curves", setting("train", "epochs", 8)) == ["train.epochs 8, not 6"]
     assert changed("fig5_loss_curves", setting("gan", "epochs", 60)) == ["gan.epochs 60, not 40"]
     assert changed("fig5_loss_curves", setting("train", "learning_rate_factor", 3.0)) == []  # the search may find it
-    assert changed("fig5_loss_curves", setting("train", "learning_rate_factor", 2.0)) == ["train.learning_rate_factor 2.0, not 1.0"]
-    assert changed("fig5_loss_curves", lambda runs: runs[0]["inputs"]["settings"]["train"].pop("mixup")) == ["train.mixup absent, not 0.0"]
-    assert changed("fig5_loss_curves", lambda runs: runs[0].update(run="runs/mini-trial/met/vbg/seed0")) == ["a run of mini-trial, of which the plan does not know"]
+    assert changed("fig5_loss_curves", setting("train", "learning_rate_factor", 2.0)) == [
+        "train.learning_rate_factor 2.0, not 1.0"
+    ]
+    assert changed("fig5_loss_curves", lambda runs: runs[0]["inputs"]["settings"]["train"].pop("mixup")) == [
+        "train.mixup absent, not 0.0"
+    ]
+    assert changed("fig5_loss_curves", lambda runs: runs[0].update(run="runs/mini-trial/met/vbg/seed0")) == [
+        "a run of mini-trial, of which the plan does not know"
+    ]
     assert len(changed("fig5_loss_curves", lambda runs: runs[0]["inputs"]["data"].update(natural="0"))) == 1
     assert len(changed("label_leaks_met", lambda made: made.update(fingerprint="0"))) == 1
-    assert changed("domain_adaptation_perplexity", lambda made: made[0]["inputs"]["settings"].update(epochs=3)) == ["adaptation.epochs 3, not 24"]
+    assert changed("domain_adaptation_perplexity", lambda made: made[0]["inputs"]["settings"].update(epochs=3)) == [
+        "adaptation.epochs 3, not 24"
+    ]
     assert changed("model_cost", lambda made: made["mini"]["text"].update(num_heads=5))[-1] == "text.num_heads 5, not 4"
 
 
@@ -213,12 +278,22 @@ def test_runs_of_the_plan_may_differ_as_the_plan_says(changed):
                 _, _, dataset, model, seed = run["run"].split("/")
                 store = experiment_store("mini", experiment, row)
                 run["run"] = f"runs/{store}/{dataset}/{model}/{seed}"
-                run["inputs"]["settings"] = plain({name: wanted(store, dataset, model)[name] for name in ("vision", "text", "fusion", "model", "train", "balance")})
-    assert changed("fusion_comparison", lambda made: renewed(made, "fusion")) == [] and changed("domain_adaptation", lambda made: renewed(made, "adaptation")) == []
+                run["inputs"]["settings"] = plain(
+                    {
+                        name: wanted(store, dataset, model)[name]
+                        for name in ("vision", "text", "fusion", "model", "train", "balance")
+                    }
+                )
+
+    assert (
+        changed("fusion_comparison", lambda made: renewed(made, "fusion")) == []
+        and changed("domain_adaptation", lambda made: renewed(made, "adaptation")) == []
+    )
 
     def swapped(made):
         renewed(made, "fusion")
         next(iter(made.values()))[0]["inputs"]["settings"]["fusion"]["kind"] = "of no row"
+
     assert len(changed("fusion_comparison", swapped)) == 1
 
 

@@ -1,4 +1,5 @@
 """What a model and a training step cost: counts against the equations, the measurement kept as a run, tables from its file alone."""
+
 import json
 import math
 import os
@@ -7,19 +8,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vbg.train import cost
-from vbg.runs.notebook import study_notebook
-from vbg.core.profiles import VARIANTS, profile as read_profile
-from vbg.core.files import home
 from vbg.core.chance import seed_everything
+from vbg.core.files import home
+from vbg.core.profiles import VARIANTS
+from vbg.core.profiles import profile as read_profile
 from vbg.models.vbg import build_model, multiply_adds
-
-from conftest import ROOT
+from vbg.runs.notebook import study_notebook
+from vbg.train import cost
 
 
 def test_table_has_a_row_for_every_variant_and_counts_what_is_built():
     table = cost.cost_table({name: read_profile(name) for name in ("smoke", "paper")})
-    assert list(zip(table["profile"], table["model"])) == [(name, v.row) for name in ("smoke", "paper") for v in VARIANTS.values()]
+    assert list(zip(table["profile"], table["model"])) == [
+        (name, v.row) for name in ("smoke", "paper") for v in VARIANTS.values()
+    ]
     smoke = table[table["profile"] == "smoke"].set_index("model")
     for name, variant in VARIANTS.items():
         built = build_model(read_profile("smoke"), name, num_classes=10, seed=0)
@@ -30,7 +32,12 @@ def test_table_has_a_row_for_every_variant_and_counts_what_is_built():
 def test_more_text_positions_cost_parameters_and_no_multiply_adds():
     paper = read_profile("paper")
     with torch.device("meta"):
-        short, long = (build_model(replace(cost.from_scratch(paper), text=paper.text | dict(checkpoint=None, max_length=n)), num_classes=10) for n in (128, 512))
+        short, long = (
+            build_model(
+                replace(cost.from_scratch(paper), text=paper.text | dict(checkpoint=None, max_length=n)), num_classes=10
+            )
+            for n in (128, 512)
+        )
     assert sum(p.numel() for p in long.parameters()) - sum(p.numel() for p in short.parameters()) == 294_912
     assert multiply_adds(long, 224, 128) == multiply_adds(short, 224, 128)
 
@@ -45,8 +52,8 @@ def test_a_step_takes_three_forward_passes(variant):
 
 
 def test_the_step_is_the_step_of_training(monkeypatch):
-    from vbg.train import jobs as train
     from vbg.train import fit as fit_module
+
     settings = read_profile("smoke")
     settings.train.update(token_masking=0.0, flip=0.0, shift=0)
     batch = cost.random_batch(settings, 8, 16, 10)
@@ -58,10 +65,19 @@ def test_the_step_is_the_step_of_training(monkeypatch):
     optimizer = torch.optim.AdamW(fit_module.parameter_groups(model, settings.train), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1.0)
     from accelerate import Accelerator
+
     named = dict(zip(("pixel_values", "input_ids", "attention_mask", "label"), batch))
     seed_everything(5)
-    fit_module._train_epoch(Accelerator(cpu=True), model, optimizer, [named], schedule, settings.train,
-                       settings.model["auxiliary_weight"], lambda input_ids, attention_mask: input_ids)
+    fit_module._train_epoch(
+        Accelerator(cpu=True),
+        model,
+        optimizer,
+        [named],
+        schedule,
+        settings.train,
+        settings.model["auxiliary_weight"],
+        lambda input_ids, attention_mask: input_ids,
+    )
     assert math.isfinite(loss)
     ours, theirs = step.model.state_dict(), model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -92,6 +108,7 @@ def test_a_measurement_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch
 
     def stop(*names):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(cost, "_measure", stop)
     with pytest.raises(KeyboardInterrupt):
         cost.step_cost_run("smoke", ("smoke",), force=True)
@@ -104,13 +121,18 @@ def test_a_measurement_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch
 
 def test_notebooks_make_the_tables_and_drawing_again_gives_the_same_bytes(tmp_path, monkeypatch):
     from vbg.runs.notebook import run_notebook
+
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     jobs = {"model_cost": dict(profile="smoke"), "step_cost": dict(profile="smoke", sizes=["smoke"])}
     for name, asked in jobs.items():
         run_notebook(study_notebook(name), tmp_path / f"{name}.ipynb", asked, timeout=120)
     folder = tmp_path / "figures" / "smoke"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    assert set(before) == {f"{name}.{kind}" for name in ("model_cost", "step_cost", "step_profile") for kind in ("csv", "md", "tex", "json")}
+    assert set(before) == {
+        f"{name}.{kind}"
+        for name in ("model_cost", "step_cost", "step_profile")
+        for kind in ("csv", "md", "tex", "json")
+    }
     written = (tmp_path / "runs" / "smoke" / "cost" / "step.json").stat().st_mtime_ns
     run_notebook(study_notebook("step_cost"), tmp_path / "again.ipynb", jobs["step_cost"], timeout=120)
     assert (tmp_path / "runs" / "smoke" / "cost" / "step.json").stat().st_mtime_ns == written

@@ -1,4 +1,5 @@
 """Whole files through `vbg.data.store`: what breaks, what is skipped, what must not be left behind."""
+
 import io
 import json
 import multiprocessing
@@ -12,21 +13,26 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vbg.data import store as module
-from vbg.data import card as card_module
-from vbg.data.schema import SPLITS, Examples, check_examples
 from vbg.core.files import DataError
-from vbg.data.store import ExampleData, build_dataset, data_fingerprint, load_dataset_dir, load_examples
-from vbg.data.splits import assign_splits, merge_tiny
+from vbg.data import card as card_module
+from vbg.data import store as module
 from vbg.data.card import card_tables, show_card
 from vbg.data.images import decode_image, near_pairs, read_image
+from vbg.data.schema import SPLITS, Examples, check_examples
+from vbg.data.splits import assign_splits, merge_tiny
+from vbg.data.store import ExampleData, build_dataset, data_fingerprint, load_dataset_dir, load_examples
 
 
 def make(folder, n=40, classes="ab", suffix="jpg", **more):
     "n images of smooth seeded noise and the table that names them."
     folder.mkdir(parents=True, exist_ok=True)
-    rows = dict(id=[f"o{i:04}" for i in range(n)], image=[str(folder / f"{i}.{suffix}") for i in range(n)], text=[f"object {i}" for i in range(n)],
-                label=[classes[i % len(classes)] for i in range(n)], row=range(2, n + 2))
+    rows = dict(
+        id=[f"o{i:04}" for i in range(n)],
+        image=[str(folder / f"{i}.{suffix}") for i in range(n)],
+        text=[f"object {i}" for i in range(n)],
+        label=[classes[i % len(classes)] for i in range(n)],
+        row=range(2, n + 2),
+    )
     for i, path in enumerate(rows["image"]):
         noise = np.random.default_rng(i).integers(0, 256, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((48, 40), Image.Resampling.BICUBIC).save(path)
@@ -46,17 +52,29 @@ def jpeg(size=(64, 48)):
 @pytest.mark.parametrize("keep", [0, 2, 20, 0.1, 0.5, 0.9, 0.99, "text", "pointer", "html"])
 def test_a_broken_jpeg_is_named_with_its_row(tmp_path, keep):
     whole = jpeg()
-    content = dict(text=b"no image", pointer=b"version https://git-lfs.github.com/spec/v1\n", html=b"<html>403</html>").get(keep)
+    content = dict(
+        text=b"no image", pointer=b"version https://git-lfs.github.com/spec/v1\n", html=b"<html>403</html>"
+    ).get(keep)
     if content is None:
-        content = whole[:int(keep * len(whole)) if isinstance(keep, float) else keep]
+        content = whole[: int(keep * len(whole)) if isinstance(keep, float) else keep]
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(DataError, match=r"x\.jpg, row 5: .*Remedy: .*") as error:
         read_image(tmp_path / "x.jpg", 32, 5)
     assert (error.value.row, error.value.file) == (5, tmp_path / "x.jpg")
 
 
-@pytest.mark.parametrize("mode,colour,expected", [("L", 128, 128), ("1", 1, 255), ("P", 0, 0), ("CMYK", (0, 0, 0, 0), 255), ("LA", (0, 0), 255),
-                                                  ("RGBA", (0, 0, 0, 128), 127), ("I;16", 0x8000, 128)])
+@pytest.mark.parametrize(
+    "mode,colour,expected",
+    [
+        ("L", 128, 128),
+        ("1", 1, 255),
+        ("P", 0, 0),
+        ("CMYK", (0, 0, 0, 0), 255),
+        ("LA", (0, 0), 255),
+        ("RGBA", (0, 0, 0, 128), 127),
+        ("I;16", 0x8000, 128),
+    ],
+)
 def test_every_mode_becomes_rgb(tmp_path, mode, colour, expected):
     suffix = "tif" if mode == "CMYK" else "png"
     Image.new(mode, (9, 7), colour).save(tmp_path / f"x.{suffix}")
@@ -120,8 +138,15 @@ def test_all_faults_at_once_are_counted_and_the_rest_survives(tmp_path):
     folder = build_dataset(kept, 16, tmp_path / "cache", lenient=True)
     card, data = card_of(folder), load_examples(folder)
     assert card["items"] == len(data) == 53 and card["skipped"]["count"] == 7
-    assert card["skipped"]["reasons"] == {"duplicate id": 1, "text is empty": 1, "label is empty": 1, "class has this item only": 1,
-                                          "image file is absent": 1, "image cannot be read": 1, "file is a Git LFS pointer, not the file itself": 1}
+    assert card["skipped"]["reasons"] == {
+        "duplicate id": 1,
+        "text is empty": 1,
+        "label is empty": 1,
+        "class has this item only": 1,
+        "image file is absent": 1,
+        "image cannot be read": 1,
+        "file is a Git LFS pointer, not the file itself": 1,
+    }
     skipped = pd.read_csv(folder / "skipped.csv")
     assert sorted(skipped.row) == [5, 6, 7, 8, 9, 10, 11]
     image = t.set_index("id").image
@@ -152,7 +177,10 @@ def test_a_crash_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_same_data_elsewhere_are_the_same_bytes(tmp_path):
-    built = [build_dataset(assign_splits(make(tmp_path / name)), 16, tmp_path / f"cache-{name}", workers=w) for name, w in (("one", 1), ("two", 4))]
+    built = [
+        build_dataset(assign_splits(make(tmp_path / name)), 16, tmp_path / f"cache-{name}", workers=w)
+        for name, w in (("one", 1), ("two", 4))
+    ]
     assert built[0].name == built[1].name
     for file in ("data-00000-of-00001.arrow", "data_card.json", "state.json", "dataset_info.json"):
         assert (built[0] / file).read_bytes() == (built[1] / file).read_bytes()
@@ -170,7 +198,12 @@ def test_whatever_shapes_the_set_changes_its_fingerprint(tmp_path, change):
         Image.new("RGB", (48, 40)).save(examples.table.image[0])
     if change == "name":
         examples = replace(examples, name="other")
-    second = build_dataset(examples, 17 if change == "size" else 16, tmp_path / "cache", class_names=["b", "a"] if change == "order" else None)
+    second = build_dataset(
+        examples,
+        17 if change == "size" else 16,
+        tmp_path / "cache",
+        class_names=["b", "a"] if change == "order" else None,
+    )
     assert first != second
 
 
@@ -197,7 +230,11 @@ def test_two_processes_may_build_the_same_set(tmp_path):
     examples = assign_splits(make(tmp_path / "images"))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         folders = pool.map(_build_in_process, [(examples, 16, tmp_path / "cache")] * 4, chunksize=1)
-    assert len(set(folders)) == 1 and len(list((tmp_path / "cache").iterdir())) == 1 and len(load_examples(folders[0])) == 40
+    assert (
+        len(set(folders)) == 1
+        and len(list((tmp_path / "cache").iterdir())) == 1
+        and len(load_examples(folders[0])) == 40
+    )
 
 
 def test_a_set_that_another_process_finishes_first_is_taken(tmp_path, monkeypatch):
@@ -207,6 +244,7 @@ def test_a_set_that_another_process_finishes_first_is_taken(tmp_path, monkeypatc
         monkeypatch.setattr(module, "write_atomic", write)
         build_dataset(examples, 16, tmp_path / "cache")
         return write(*arguments)
+
     monkeypatch.setattr(module, "write_atomic", interrupted)
     folder = build_dataset(examples, 16, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == [folder] and len(load_examples(folder)) == 40
@@ -234,14 +272,21 @@ def test_many_labels_and_captions_come_back(tmp_path):
     assert data.label_names == ["dog", "cat", "bird", "fish"] and data.targets.sum(0).tolist() == [20, 20, 10, 0]
     i = int(data.ids[0][1:])
     assert data.texts[0] == [f"a{i}", f"b{i}"] and data.text[0] == f"object {i}"
-    assert [data.label_names[j] for j in np.flatnonzero(data.targets[0])] == sorted(several[i], key=data.label_names.index)
+    assert [data.label_names[j] for j in np.flatnonzero(data.targets[0])] == sorted(
+        several[i], key=data.label_names.index
+    )
 
 
 def test_second_test_set_takes_the_first_sets_classes(tmp_path):
     second = make(tmp_path / "images", classes="bc")
     examples = assign_splits(second, ratios=(0, 0, 1))
     data = load_examples(build_dataset(examples, 16, tmp_path / "cache", class_names=list("abcd")))
-    assert data.class_names == list("abcd") and set(data.label) == {1, 2} and set(data.split) == {"test"} and len(data.select("train")) == 0
+    assert (
+        data.class_names == list("abcd")
+        and set(data.label) == {1, 2}
+        and set(data.split) == {"test"}
+        and len(data.select("train")) == 0
+    )
     with pytest.raises(DataError, match="label 'c' is none of the classes"):
         build_dataset(examples, 16, tmp_path / "cache", class_names=list("ab"))
 
@@ -253,13 +298,29 @@ def test_the_split_is_the_same_on_every_machine():
 
 
 def test_a_class_of_one_group_goes_to_training_whole():
-    table = pd.DataFrame(dict(id=[f"{i}" for i in range(60)], image="", text="t", label=["a"] * 40 + ["b"] * 20, group=[""] * 40 + ["one"] * 20))
+    table = pd.DataFrame(
+        dict(
+            id=[f"{i}" for i in range(60)],
+            image="",
+            text="t",
+            label=["a"] * 40 + ["b"] * 20,
+            group=[""] * 40 + ["one"] * 20,
+        )
+    )
     made = assign_splits(Examples(table)).table
     assert set(made[made.label == "b"].split) == {"train"}
 
 
 def test_a_group_of_several_classes_stays_together():
-    table = pd.DataFrame(dict(id=[f"{i}" for i in range(300)], image="", text="t", label=list("abc") * 100, group=[f"g{i // 6}" for i in range(300)]))
+    table = pd.DataFrame(
+        dict(
+            id=[f"{i}" for i in range(300)],
+            image="",
+            text="t",
+            label=list("abc") * 100,
+            group=[f"g{i // 6}" for i in range(300)],
+        )
+    )
     made = assign_splits(Examples(table)).table
     assert made.groupby("group").split.nunique().max() == 1 and set(made.split) == set(SPLITS)
 
@@ -290,7 +351,9 @@ def test_equal_and_similar_images_are_on_the_card(tmp_path):
     assert [sorted(p) for p in card["duplicates"]["exact"]["first"]] == [["o0000", "o0001"]]
     split = assign_splits(examples).table.set_index("id").split
     assert card["duplicates"]["exact"]["across_splits"] == int(split.o0000 != split.o0001)
-    assert card["duplicates"]["near"]["across_splits"] == sum(split[a] != split[b] for a, b in card["duplicates"]["near"]["first"])
+    assert card["duplicates"]["near"]["across_splits"] == sum(
+        split[a] != split[b] for a, b in card["duplicates"]["near"]["first"]
+    )
     assert ["o0002", "o0003"] in [sorted(p) for p in card["duplicates"]["near"]["first"]]
     assert set(card_tables(card)) == {"classes", "text", "missing", "duplicates", "skipped", "tiny"}
     assert "nothing to list" in show_card(card).data and "made" in show_card(card).data
@@ -302,10 +365,21 @@ def test_near_pairs_of_nothing_and_of_equals():
 
 
 def test_take_keeps_items_together():
-    data = ExampleData(pixels=np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3), label=np.arange(5), ids=np.array(list("abcde"), object),
-                       texts=[[c] for c in "abcde"], split=np.array(["train", "test", "train", "test", "test"], object), class_names=list("vwxyz"))
+    data = ExampleData(
+        pixels=np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3),
+        label=np.arange(5),
+        ids=np.array(list("abcde"), object),
+        texts=[[c] for c in "abcde"],
+        split=np.array(["train", "test", "train", "test", "test"], object),
+        class_names=list("vwxyz"),
+    )
     part = data.take([3, 0])
-    assert part.ids.tolist() == ["d", "a"] and part.texts == [["d"], ["a"]] and part.pixels[1, 0, 0, 0] == 0 and part.class_names == list("vwxyz")
+    assert (
+        part.ids.tolist() == ["d", "a"]
+        and part.texts == [["d"], ["a"]]
+        and part.pixels[1, 0, 0, 0] == 0
+        and part.class_names == list("vwxyz")
+    )
     assert data.select("train").ids.tolist() == ["a", "c"] and data.select("test").label.tolist() == [1, 3, 4]
     assert data.take(data.label > 2).texts == [["d"], ["e"]] and data.take(slice(1, 3)).texts == [["b"], ["c"]]
     with pytest.raises(ValueError, match="no split is called 'val'"):

@@ -1,22 +1,22 @@
 """The experiments beside the study on made-up runs: tables against direct computation, what is refused, and the notebooks that read them."""
+
 import json
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-
 from conftest import ROOT
-from vbg.results import experiments as E
-from vbg.runs.notebook import study_notebook
-from vbg.core.profiles import profile
-from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.stats.metrics import evaluate, measure, one_hot
-from vbg.stats.intervals import interval, seed_bootstrap
-from vbg.runs.store import HISTORY, load_runs, predictions_table, run_folder, write_run
+
 from vbg.core.files import RunError
+from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from vbg.core.profiles import profile
+from vbg.results import experiments as E
+from vbg.runs.notebook import run_notebook, study_notebook
+from vbg.runs.store import HISTORY, load_runs, predictions_table, run_folder, write_run
 from vbg.runs.version import environment
-from vbg.runs.notebook import run_notebook
+from vbg.stats.intervals import interval, seed_bootstrap
+from vbg.stats.metrics import evaluate, measure, one_hot
 
 N, CLASSES = 120, 4
 Y = np.arange(N) % CLASSES
@@ -30,20 +30,48 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made_up(experiment, row, dataset="met", model=None, seed=0, skill=2., name="smoke", splits=None, overrides=None, parameters=50_000, **inputs):
+def made_up(
+    experiment,
+    row,
+    dataset="met",
+    model=None,
+    seed=0,
+    skill=2.0,
+    name="smoke",
+    splits=None,
+    overrides=None,
+    parameters=50_000,
+    **inputs,
+):
     "A run of a row as training writes it; probabilities are noise around the truth."
     splits = EXPERIMENTS[experiment].splits if splits is None else splits
     settings = profile(name, experiment_overrides(name, experiment, row) if overrides is None else overrides)
     rng = np.random.default_rng([seed, len(row)])
     z = {s: np.exp(skill * one_hot(Y, CLASSES) + rng.normal(size=(N, CLASSES))) for s in splits}
     p = {s: each / each.sum(1, keepdims=True) for s, each in z.items()}
-    about = dict(settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train", "balance")}, code="new", versions={"torch": "1"},
-                 device="cpu", data={"natural": f"{dataset}1", "balanced": f"{dataset}2"}, checkpoints={"vision": None, "text": None})
+    about = dict(
+        settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train", "balance")},
+        code="new",
+        versions={"torch": "1"},
+        device="cpu",
+        data={"natural": f"{dataset}1", "balanced": f"{dataset}2"},
+        checkpoints={"vision": None, "text": None},
+    )
     tables = [predictions_table([f"{dataset}{s}{i}" for i in range(N)], s, Y, p[s]) for s in splits]
-    return write_run(profile=experiment_store(name, experiment, row), dataset=dataset, model=model or EXPERIMENTS[experiment].models[0], seed=seed,
-                     inputs=about | inputs, history=pd.DataFrame({c: [1.] for c in HISTORY}), predictions=pd.concat(tables),
-                     metrics={s: evaluate(Y, p[s]) for s in splits}, weights={}, config={"data": settings.data, "vision": settings.vision},
-                     seconds=10. + seed, parameters=parameters)
+    return write_run(
+        profile=experiment_store(name, experiment, row),
+        dataset=dataset,
+        model=model or EXPERIMENTS[experiment].models[0],
+        seed=seed,
+        inputs=about | inputs,
+        history=pd.DataFrame({c: [1.0] for c in HISTORY}),
+        predictions=pd.concat(tables),
+        metrics={s: evaluate(Y, p[s]) for s in splits},
+        weights={},
+        config={"data": settings.data, "vision": settings.vision},
+        seconds=10.0 + seed,
+        parameters=parameters,
+    )
 
 
 def fill(experiment, name="smoke", skills=None, **change):
@@ -51,7 +79,7 @@ def fill(experiment, name="smoke", skills=None, **change):
     asked, settings = EXPERIMENTS[experiment], profile(name)
     jobs = product(asked.changes, asked.datasets or settings.data, asked.models, asked.seeds or settings.seeds)
     for row, dataset, model, seed in jobs:
-        made_up(experiment, row, dataset, model, seed, (skills or {}).get(row, 2.), name, **change)
+        made_up(experiment, row, dataset, model, seed, (skills or {}).get(row, 2.0), name, **change)
 
 
 def table_row(table, **where):
@@ -71,7 +99,7 @@ def test_rows_are_read_in_order_and_sorted_by_dataset_model_and_seed():
 
 
 def test_table_has_the_numbers_of_a_direct_computation():
-    fill("inputs", skills={"metadata": 3.5, "both": 1.})
+    fill("inputs", skills={"metadata": 3.5, "both": 1.0})
     runs = E.experiment_runs("smoke", "inputs")
     table = E.experiment_table(runs, resamples=300, seed=7)
     for split, title in (("test", "natural"), ("balanced", "class-balanced")):
@@ -86,7 +114,10 @@ def test_table_has_the_numbers_of_a_direct_computation():
                 assert row["difference, points"] == row["verdict"] == "–"
                 continue
             right = [np.mean([(p.argmax(1) == Y).mean() for p in side]) for side in (mine, base)]
-            ours = seed_bootstrap(Y, mine, ("accuracy",), 300, 7)["accuracy"] - seed_bootstrap(Y, base, ("accuracy",), 300, 7)["accuracy"]
+            ours = (
+                seed_bootstrap(Y, mine, ("accuracy",), 300, 7)["accuracy"]
+                - seed_bootstrap(Y, base, ("accuracy",), 300, 7)["accuracy"]
+            )
             low, high = interval(ours)
             assert row["difference, points"] == f"{100 * (right[0] - right[1]):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
             assert row["verdict"] == ("better" if low > 0 else "worse" if high < 0 else "smaller than the noise")
@@ -99,12 +130,26 @@ def test_equal_rows_are_smaller_than_the_noise_and_sizes_are_told():
     made_up("departures_text", "ReLU (Eq. 13)", seed=0, parameters=1_250_000)
     table = E.experiment_table(E.experiment_runs("smoke", "departures_text"), resamples=100)
     row = table_row(table, **{"data_set": "MET, rendered", "test": "natural", "change": "ReLU (Eq. 13)"})
-    assert row[["verdict", "epochs", "parameters", "seeds", "items"]].tolist() == ["smaller than the noise", 1, "1,250,000", 2, N]
+    assert row[["verdict", "epochs", "parameters", "seeds", "items"]].tolist() == [
+        "smaller than the noise",
+        1,
+        "1,250,000",
+        2,
+        N,
+    ]
     assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"] and "model" not in table
 
 
-@pytest.mark.parametrize("low, high, word", [(.001, .1, "better"), (-.1, -.001, "worse"), (-.1, .1, "smaller than the noise"),
-                                             (0., .1, "smaller than the noise"), (-.1, 0., "smaller than the noise")])
+@pytest.mark.parametrize(
+    "low, high, word",
+    [
+        (0.001, 0.1, "better"),
+        (-0.1, -0.001, "worse"),
+        (-0.1, 0.1, "smaller than the noise"),
+        (0.0, 0.1, "smaller than the noise"),
+        (-0.1, 0.0, "smaller than the noise"),
+    ],
+)
 def test_verdict(low, high, word):
     assert E.difference_verdict(low, high) == word
 
@@ -112,8 +157,8 @@ def test_verdict(low, high, word):
 def test_two_models_are_each_compared_with_their_own_reference():
     fill("adaptation")
     for seed in (0, 1):
-        made_up("adaptation", "adapted", "met", "without_vit_gan", seed, skill=5.)
-        made_up("adaptation", "not adapted", "met", "without_gan", seed, skill=5.)
+        made_up("adaptation", "adapted", "met", "without_vit_gan", seed, skill=5.0)
+        made_up("adaptation", "not adapted", "met", "without_gan", seed, skill=5.0)
     table = E.experiment_table(E.experiment_runs("smoke", "adaptation"), resamples=100)
     met = table[(table["data set"] == "MET, rendered") & (table.test == "natural")]
     assert met.model.tolist() == ["without GAN"] * 2 + ["without ViT & GAN"] * 2
@@ -138,7 +183,9 @@ def test_missing_runs_are_named_with_the_command():
     assert str(error.value).splitlines()[1:] == ["  as in the profile: no run of coco, without_vit_gan, seeds [1]"]
     with pytest.raises(RunError, match="`make recipe` makes it"):
         E.experiment_runs("mini", "recipe")
-    with pytest.raises(ValueError, match="no experiment 'fusions'; there are rate, balance, loop_choice, scarcity, missing, recipe, "):
+    with pytest.raises(
+        ValueError, match="no experiment 'fusions'; there are rate, balance, loop_choice, scarcity, missing, recipe, "
+    ):
         E.experiment_runs("mini", "fusions")
 
 
@@ -154,14 +201,25 @@ def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced
         E.experiment_table(E.experiment_runs("smoke", "inputs"), splits=("balanced",))
 
 
-@pytest.mark.parametrize("change, said", [
-    (dict(code="old"), "code old, expected new"), (dict(device="cuda"), "device cuda, expected cpu"),
-    (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
-    (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
-    (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
-    (dict(overrides={"train": dict(learning_rate=1.), "text": dict(activation="relu")}), "settings.train.learning_rate 1.0, expected 0.001"),
-    (dict(overrides={"train": dict(epochs=1), "text": dict(activation="relu")}), "settings.train.epochs 1, expected 2"),
-    (dict(overrides={}), "settings.text.activation gelu, expected relu")])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(code="old"), "code old, expected new"),
+        (dict(device="cuda"), "device cuda, expected cpu"),
+        (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
+        (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
+        (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
+        (
+            dict(overrides={"train": dict(learning_rate=1.0), "text": dict(activation="relu")}),
+            "settings.train.learning_rate 1.0, expected 0.001",
+        ),
+        (
+            dict(overrides={"train": dict(epochs=1), "text": dict(activation="relu")}),
+            "settings.train.epochs 1, expected 2",
+        ),
+        (dict(overrides={}), "settings.text.activation gelu, expected relu"),
+    ],
+)
 def test_rows_that_differ_in_more_than_their_change_are_refused(change, said):
     fill("departures_text")
     E.experiment_runs("smoke", "departures_text")
@@ -169,13 +227,17 @@ def test_rows_that_differ_in_more_than_their_change_are_refused(change, said):
         made_up("departures_text", "ReLU (Eq. 13)", seed=seed, **change)
     with pytest.raises(RunError) as error:
         E.experiment_runs("smoke", "departures_text")
-    assert str(error.value).splitlines()[1:] == [f"  ReLU (Eq. 13): met, without_vit_gan, seed 0 was made with {said} (and 1 more runs)"]
+    assert str(error.value).splitlines()[1:] == [
+        f"  ReLU (Eq. 13): met, without_vit_gan, seed 0 was made with {said} (and 1 more runs)"
+    ]
 
 
 def test_one_old_seed_of_the_reference_is_refused():
     fill("departures_text")
     made_up("departures_text", "as in the profile", "met", seed=1, code="old")
-    with pytest.raises(RunError, match="as in the profile: met, without_vit_gan, seed 1 was made with code old, expected new$"):
+    with pytest.raises(
+        RunError, match="as in the profile: met, without_vit_gan, seed 1 was made with code old, expected new$"
+    ):
         E.experiment_runs("smoke", "departures_text")
 
 
@@ -201,16 +263,19 @@ def test_parameter_spread_is_the_worst_data_set():
     fill("departures_text")
     assert E.parameter_spread(E.experiment_runs("smoke", "departures_text")) == 0
     made_up("departures_text", "ReLU (Eq. 13)", "coco", seed=1, parameters=52_000)
-    assert E.parameter_spread(E.experiment_runs("smoke", "departures_text")) == pytest.approx(.04)
+    assert E.parameter_spread(E.experiment_runs("smoke", "departures_text")) == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("name", ["smoke", "mini"])
 def test_fusion_layers_are_of_one_size_and_counted_as_the_model_builds_them(name):
     from vbg.models.vbg import build_model
+
     runs, rest = {}, set()
     for row in EXPERIMENTS["fusion"].changes:
         settings = profile(name, experiment_overrides(name, "fusion", row))
-        model = build_model(settings, variant="without_gan", num_classes=CLASSES, vocab_size=settings.text["vocab_size"])
+        model = build_model(
+            settings, variant="without_gan", num_classes=CLASSES, vocab_size=settings.text["vocab_size"]
+        )
         whole, layer, head = (sum(p.numel() for p in part.parameters()) for part in (model, model.fusion, model.head))
         made_up("fusion", row, name=name, parameters=whole)
         runs[row] = load_runs(experiment_store(name, "fusion", row))
@@ -218,8 +283,11 @@ def test_fusion_layers_are_of_one_size_and_counted_as_the_model_builds_them(name
         assert (sizes["fusion layer"], sizes["head"]) == (layer, head)
         rest.add(whole - layer - head)
     table = E.fusion_parameters(runs)
-    assert len(rest) == 1 and len(table) == 8 and table["fusion layer"].max() / table["fusion layer"].min() - 1 <= .02
-    assert E.parameter_spread(runs) <= .02 and table.groupby("change", sort=False)["head"].first().tolist()[-1] == 2 * table["head"][0]
+    assert len(rest) == 1 and len(table) == 8 and table["fusion layer"].max() / table["fusion layer"].min() - 1 <= 0.02
+    assert (
+        E.parameter_spread(runs) <= 0.02
+        and table.groupby("change", sort=False)["head"].first().tolist()[-1] == 2 * table["head"][0]
+    )
 
 
 def test_fusion_parameters_have_a_row_for_each_data_set_and_refuse_an_unknown_width():
@@ -232,29 +300,43 @@ def test_fusion_parameters_have_a_row_for_each_data_set_and_refuse_an_unknown_wi
     with pytest.raises(RunError, match="met, without_gan, seed 1: its settings do not tell the width"):
         E.fusion_parameters({"sum": load_runs(experiment_store("smoke", "fusion", "sum"), datasets=["met"])})
     made_up("fusion", "sum", seed=1, overrides={"text": dict(hidden_size=None), "fusion": dict(hidden_size=48)})
-    assert E.fusion_parameters({"sum": load_runs(experiment_store("smoke", "fusion", "sum"), datasets=["met"])})["head"].tolist() == [49 * CLASSES]
+    assert E.fusion_parameters({"sum": load_runs(experiment_store("smoke", "fusion", "sum"), datasets=["met"])})[
+        "head"
+    ].tolist() == [49 * CLASSES]
 
 
 def test_the_plan_is_read_without_torch():
     import subprocess
     import sys
+
     code = "import sys, vbg.results.experiments; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def report(dataset, seed, name="smoke", before=600., after=8., next_sentence=.75, **inputs):
+def report(dataset, seed, name="smoke", before=600.0, after=8.0, next_sentence=0.75, **inputs):
     folder = E.home() / "runs" / name / "checkpoints" / f"{dataset}-seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    made_with = dict(text={}, settings={"epochs": 2}, versions={}, device="cpu", texts=f"{dataset}", more={"code": "new"}) | inputs
-    about = dict(inputs=made_with, perplexity_before=before, perplexity_after=after, next_sentence_accuracy=next_sentence, words=2000, texts=1680,
-                 seconds=4., history=[{"epoch": 1}])
+    made_with = (
+        dict(text={}, settings={"epochs": 2}, versions={}, device="cpu", texts=f"{dataset}", more={"code": "new"})
+        | inputs
+    )
+    about = dict(
+        inputs=made_with,
+        perplexity_before=before,
+        perplexity_after=after,
+        next_sentence_accuracy=next_sentence,
+        words=2000,
+        texts=1680,
+        seconds=4.0,
+        history=[{"epoch": 1}],
+    )
     (folder / "adaptation.json").write_text(json.dumps(about))
     return folder / "adaptation.json"
 
 
 def test_perplexity_is_the_mean_with_the_lowest_and_highest_seed():
-    for seed, after in ((0, 8.), (1, 11.)):
-        report("met", seed, after=after), report("coco", seed, next_sentence=None if seed else .5)
+    for seed, after in ((0, 8.0), (1, 11.0)):
+        report("met", seed, after=after), report("coco", seed, next_sentence=None if seed else 0.5)
     table = E.perplexity_table(E.adaptation_reports("smoke"), "smoke")
     assert table["data set"].tolist() == ["MET, rendered", "MS COCO, rendered"] and table.seeds.tolist() == [2, 2]
     assert table["perplexity after (lowest–highest seed)"].tolist() == ["9.5 (8.0–11.0)", "8.0 (8.0–8.0)"]
@@ -265,7 +347,9 @@ def test_perplexity_is_the_mean_with_the_lowest_and_highest_seed():
 
 def test_reports_that_are_missing_damaged_or_of_other_code_are_refused():
     report("met", 0)
-    with pytest.raises(RunError, match="no adapted text encoder of met, seed 1: make supplement PROFILE=smoke makes them"):
+    with pytest.raises(
+        RunError, match="no adapted text encoder of met, seed 1: make supplement PROFILE=smoke makes them"
+    ):
         E.adaptation_reports("smoke", ["met"])
     path = report("met", 1, more={"code": "old"})
     with pytest.raises(RunError, match="met, seed 1 were made from other settings or code than that of met, seed 0"):
@@ -276,8 +360,13 @@ def test_reports_that_are_missing_damaged_or_of_other_code_are_refused():
         E.adaptation_reports("smoke", ["met"])
 
 
-NOTEBOOKS = {"departures": ["departures_image", "departures_text"], "fusion_comparison": ["fusion"], "domain_adaptation": ["adaptation"],
-             "input_ablation": ["inputs"], "recipe_search": ["recipe"]}
+NOTEBOOKS = {
+    "departures": ["departures_image", "departures_text"],
+    "fusion_comparison": ["fusion"],
+    "domain_adaptation": ["adaptation"],
+    "input_ablation": ["inputs"],
+    "recipe_search": ["recipe"],
+}
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -288,20 +377,32 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
         report(dataset, seed)
     run_notebook(study_notebook(name), store / "done.ipynb", {"profile": "smoke"}, timeout=120)
     tables = [name] + ["domain_adaptation_perplexity"] * (name == "domain_adaptation")
-    assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(f"{t}.{k}" for t in tables for k in ("csv", "md", "tex", "json"))
+    assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(
+        f"{t}.{k}" for t in tables for k in ("csv", "md", "tex", "json")
+    )
     saved = pd.read_csv(store / "figures/smoke" / f"{name}.csv")
-    rows = sum(len(EXPERIMENTS[e].changes) * len(EXPERIMENTS[e].datasets or (1, 2)) * len(EXPERIMENTS[e].models) for e in NOTEBOOKS[name])
+    rows = sum(
+        len(EXPERIMENTS[e].changes) * len(EXPERIMENTS[e].datasets or (1, 2)) * len(EXPERIMENTS[e].models)
+        for e in NOTEBOOKS[name]
+    )
     assert len(saved) == (len(EXPERIMENTS["recipe"].changes) if name == "recipe_search" else 2 * rows)
-    assert name == "recipe_search" or (saved.columns[0] == ("encoder" if name == "departures" else "data set") and set(saved.verdict) >= {"–"})
+    assert name == "recipe_search" or (
+        saved.columns[0] == ("encoder" if name == "departures" else "data set") and set(saved.verdict) >= {"–"}
+    )
     about = (store / "figures/smoke" / f"{name}.json").read_text()
-    assert all(run.folder.relative_to(store).as_posix() in about for e in NOTEBOOKS[name] for row in EXPERIMENTS[e].changes
-               for run in load_runs(experiment_store("smoke", e, row), models=list(EXPERIMENTS[e].models)))
+    assert all(
+        run.folder.relative_to(store).as_posix() in about
+        for e in NOTEBOOKS[name]
+        for row in EXPERIMENTS[e].changes
+        for run in load_runs(experiment_store("smoke", e, row), models=list(EXPERIMENTS[e].models))
+    )
     assert str(store) not in about
 
 
 def run_in_place(name, monkeypatch):
     "The cells of a study notebook, with data cards of four made-up classes."
     import nbformat
+
     card = dict(classes={c: dict(train=n) for c, n in dict(a=200, b=150, c=40, d=100).items()})
     monkeypatch.setattr("vbg.data.sets.cards_of", lambda profile: dict(met=card, coco=card))
     cells = [c.source for c in nbformat.read(study_notebook(name), 4).cells if c.cell_type == "code"]
@@ -310,10 +411,19 @@ def run_in_place(name, monkeypatch):
 
 
 def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store, monkeypatch):
-    fill("scarcity", skills={f"{way}, {n}": 2. + k for k, way in enumerate(("nothing", "oversampling", "GAN pairs")) for n in (25, 50, 100, 200)})
+    fill(
+        "scarcity",
+        skills={
+            f"{way}, {n}": 2.0 + k
+            for k, way in enumerate(("nothing", "oversampling", "GAN pairs"))
+            for n in (25, 50, 100, 200)
+        },
+    )
     run_in_place("gan_scarcity", monkeypatch)
     assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(
-        [f"gan_scarcity.{k}" for k in ("png", "pdf", "json")] + [f"gan_scarcity_numbers.{k}" for k in ("csv", "md", "tex", "json")])
+        [f"gan_scarcity.{k}" for k in ("png", "pdf", "json")]
+        + [f"gan_scarcity_numbers.{k}" for k in ("csv", "md", "tex", "json")]
+    )
     saved = pd.read_csv(store / "figures/smoke/gan_scarcity_numbers.csv")
     assert len(saved) == 2 * 12 and set(saved.seeds) == {2}
     part = saved[saved["data set"] == "MET, rendered"]
@@ -322,13 +432,15 @@ def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store,
 
 
 def test_loop_choice_notebook_reads_validation_items_of_made_up_runs(store, monkeypatch):
-    fill("loop_choice", skills={"twice the pairs": 4.})
+    fill("loop_choice", skills={"twice the pairs": 4.0})
     run_in_place("loop_choice", monkeypatch)
     saved = pd.read_csv(store / "figures/smoke/loop_choice.csv")
     assert len(saved) == 2 * 8 and set(saved["judged on"]) == {"validation"} and set(saved.seeds) == {2}
     better = saved[(saved["data set"] == "MET, rendered") & (saved["training items"] == "twice the pairs")].iloc[0]
     gain = better["macro-F1: over the first row, points"]
-    assert float(gain.split("[")[1].split(",")[0]) > 0 and better["macro-F1: p (Holm)"] == "0.010 (0.070)", gain  # 200 resamples cannot say more of eight rows
+    assert float(gain.split("[")[1].split(",")[0]) > 0 and better["macro-F1: p (Holm)"] == "0.010 (0.070)", (
+        gain
+    )  # 200 resamples cannot say more of eight rows
     assert better["macro-F1: verdict"] == "smaller than the noise" and saved["macro-F1: verdict"][0] == "–"
 
 
@@ -336,6 +448,7 @@ def test_fusion_notebook_refuses_layers_of_other_sizes(store, monkeypatch):
     import nbformat
 
     import vbg.models.fusion_zoo as zoo
+
     fill("fusion")
     cells = [c.source for c in nbformat.read(study_notebook("fusion_comparison"), 4).cells if c.cell_type == "code"]
     cells[0] = 'profile = "smoke"'

@@ -1,4 +1,5 @@
 """Fig. 8's numbers on features with a known answer, and its picture twice."""
+
 import io
 from itertools import combinations
 from types import SimpleNamespace
@@ -31,8 +32,15 @@ def space(after=lambda s: (features(s), features(s)), seeds=2):
         pairs = [after(s) if "after" in stage else (strangers(s), strangers(s + 50)) for s in range(seeds)]
         stages[stage] = [(image, text, np.arange(len(LABELS))) for image, text in pairs]
     values = {stage: [F.item_values(i, t, LABELS, p) for i, t, p in of] for stage, of in stages.items()}
-    return F.Space(dataset="toy", class_names=list("abcd"), ids=np.arange(len(LABELS)).astype(str), labels=LABELS, seeds=list(range(seeds)), features=stages,
-                   values={stage: {m: np.stack([v[m] for v in of]) for m in of[0]} for stage, of in values.items()})
+    return F.Space(
+        dataset="toy",
+        class_names=list("abcd"),
+        ids=np.arange(len(LABELS)).astype(str),
+        labels=LABELS,
+        seeds=list(range(seeds)),
+        features=stages,
+        values={stage: {m: np.stack([v[m] for v in of]) for m in of[0]} for stage, of in values.items()},
+    )
 
 
 def test_identical_features_have_no_distance_and_are_all_found():
@@ -59,7 +67,11 @@ def test_features_that_say_nothing_give_chance_in_every_measure():
     found = [F.item_values(strangers(s), strangers(s + 500), LABELS, np.arange(60)) for s in range(80)]
     mean = lambda name: np.mean([f[name].mean() for f in found])
     assert abs(mean("recall_text_1") - 1 / 60) < 0.01 and abs(mean("recall_text_5") - 5 / 60) < 0.015
-    assert abs(mean("precision_text") - 14 / 59) < 0.015 and abs(mean("mixing") - 0.5) < 0.01 and abs(mean("margin")) < 0.01
+    assert (
+        abs(mean("precision_text") - 14 / 59) < 0.015
+        and abs(mean("mixing") - 0.5) < 0.01
+        and abs(mean("margin")) < 0.01
+    )
     for name, value in (("recall_text_5", 100 * 5 / 60), ("precision_image", 100 * 14 / 59), ("mixing", 50)):
         assert P.by_chance(name, LABELS) == f"{value:.1f}"
 
@@ -84,7 +96,9 @@ def test_what_was_read_is_told_from_what_belongs():
     found = F.item_values(texts[partner], texts, LABELS, partner)  # an image that is nothing but the text it read
     assert found["read_text_1"].mean() == found["read_image_1"].mean() == 1 and found["recall_text_1"].mean() == 0
     classes = features(1)
-    assert F.item_values(classes[partner], classes, LABELS, partner)["margin"].mean() < 0  # it lies with the class of that text
+    assert (
+        F.item_values(classes[partner], classes, LABELS, partner)["margin"].mean() < 0
+    )  # it lies with the class of that text
 
 
 def test_claims_follow_the_numbers_and_turn_with_them():
@@ -93,7 +107,9 @@ def test_claims_follow_the_numbers_and_turn_with_them():
     controls = good[good.stage == "before fusion"]
     assert controls.interval.tolist()[0] == "smaller than the noise" and (controls.verdict == "– (control)").all()
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(12, 12)))[0]
-    apart = P.claims_table(space(lambda s: (features(s), F.unit(-features(s).mean(0) * 9 - features(s) @ turn))), resamples=400)
+    apart = P.claims_table(
+        space(lambda s: (features(s), F.unit(-features(s).mean(0) * 9 - features(s) @ turn))), resamples=400
+    )
     assert "not reproduced" in apart[apart.sentence.str.contains("more than by modality")].verdict.tolist()
 
 
@@ -150,6 +166,7 @@ def test_umap_finds_the_classes_and_twice_the_same_bytes():
 def test_a_trained_run_passes_through_every_stage(tmp_path, monkeypatch):
     from vbg.explain.restore import restore
     from vbg.train.jobs import train_runs
+
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     small = {"train": {"epochs": 1}, "balance": {"kind": "none"}}
     runs = train_runs("smoke", "met", models="without_gan", seeds=[0, 1], overrides=small, store="space")
@@ -162,10 +179,17 @@ def test_a_trained_run_passes_through_every_stage(tmp_path, monkeypatch):
             assert (partner == np.arange(n)).all() == ("read" not in stage)
     right, other = (held.features[stage][0] for stage in ("after fusion", "after fusion, other-class text read"))
     assert not np.allclose(right[0], other[0])  # the image has read another text
-    assert np.allclose(held.features["before fusion"][0][1], F.unit(np.asarray(F.features_of(restore(runs[0]), F.items_of(restore(runs[0]), "balanced"))["text_features"])))
+    assert np.allclose(
+        held.features["before fusion"][0][1],
+        F.unit(np.asarray(F.features_of(restore(runs[0]), F.items_of(restore(runs[0]), "balanced"))["text_features"])),
+    )
     assert len(P.claims_table(held, resamples=50)) == 13
     with pytest.raises(ValueError, match="no two sides"):
         one_way = SimpleNamespace(**vars(restore(runs[0])))
-        monkeypatch.setattr(F, "features_of", lambda found, data: {"image_features": np.ones((len(data), 2)), "text_features": np.ones((len(data), 2))})
+        monkeypatch.setattr(
+            F,
+            "features_of",
+            lambda found, data: {"image_features": np.ones((len(data), 2)), "text_features": np.ones((len(data), 2))},
+        )
         monkeypatch.setattr(F, "fresh_weights", lambda found, seed: found)
         F.stage_features(one_way, F.items_of(one_way, "balanced"))

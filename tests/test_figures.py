@@ -1,4 +1,5 @@
 """Facts of vbg.results.publish that its notebook does not prove: the printed numbers, bytes in another process, real data cards, bad input."""
+
 import io
 import json
 import re
@@ -10,13 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vbg.results import publish as F
-from vbg.stats import verdicts as verdicts_module
-from vbg.core.profiles import PROFILES, profile
 from vbg.core.files import root
-from vbg.stats.metrics import evaluate, one_hot
-from vbg.stats.intervals import summarise_runs
+from vbg.core.profiles import PROFILES, profile
+from vbg.results import publish as F
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
+from vbg.stats import verdicts as verdicts_module
+from vbg.stats.intervals import summarise_runs
+from vbg.stats.metrics import evaluate, one_hot
 
 
 @pytest.fixture(autouse=True)
@@ -25,21 +26,40 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
-def toy_run(dataset="met", model="without_gan", seed=0, skill=3., epochs=4, offset=0, settings="smoke"):
+def toy_run(dataset="met", model="without_gan", seed=0, skill=3.0, epochs=4, offset=0, settings="smoke"):
     rng, y = np.random.default_rng([seed, len(model)]), np.arange(60) % 4
     p = np.exp(skill * one_hot(y, 4) + rng.normal(size=(60, 4)))
     p /= p.sum(1, keepdims=True)
-    tables = [predictions_table([f"{split}{offset + i}" for i in range(60)], split, y, p) for split in ("validation", "test", "balanced")]
-    history = pd.DataFrame({c: np.linspace(1, .2, epochs) + .1 * seed for c in HISTORY}).assign(epoch=np.arange(1, epochs + 1))
+    tables = [
+        predictions_table([f"{split}{offset + i}" for i in range(60)], split, y, p)
+        for split in ("validation", "test", "balanced")
+    ]
+    history = pd.DataFrame({c: np.linspace(1, 0.2, epochs) + 0.1 * seed for c in HISTORY}).assign(
+        epoch=np.arange(1, epochs + 1)
+    )
     config = {"data": profile(settings).data, "train": {"flip": skill}}
-    return write_run(profile="smoke", dataset=dataset, model=model, seed=seed, inputs={"code": "1"}, history=history, predictions=pd.concat(tables),
-                     metrics={s: evaluate(y, p) for s in ("validation", "test", "balanced")}, weights={}, config=config, best_epoch=1, seconds=3.)
+    return write_run(
+        profile="smoke",
+        dataset=dataset,
+        model=model,
+        seed=seed,
+        inputs={"code": "1"},
+        history=history,
+        predictions=pd.concat(tables),
+        metrics={s: evaluate(y, p) for s in ("validation", "test", "balanced")},
+        weights={},
+        config=config,
+        best_epoch=1,
+        seconds=3.0,
+    )
 
 
 def test_printed_numbers_sum_to_what_the_paper_prints():
     "Sums over each printed column, taken from the paper's tables."
-    sums = {"table3": {"met": [770, 6.83, 705, 698, 7.93, 112], "coco": [738, 6.62, 685, 676, 7.64, 112]},
-            "table4": {"met": [607, 5.52, 578, 585, 6.22, 66], "coco": [589, 5.36, 553, 548, 6.03, 66]}}
+    sums = {
+        "table3": {"met": [770, 6.83, 705, 698, 7.93, 112], "coco": [738, 6.62, 685, 676, 7.64, 112]},
+        "table4": {"met": [607, 5.52, 578, 585, 6.22, 66], "coco": [589, 5.36, 553, 548, 6.03, 66]},
+    }
     for name, parts in sums.items():
         table = F.paper_table(name)
         for dataset, printed in parts.items():
@@ -56,17 +76,24 @@ def test_table_2_names_settings_that_exist_and_the_paper_profile_has_the_printed
     flat = {f"{m}.{s}" for m, s in zip(table.module, table.setting)}
     for section in ("vision", "text", "fusion", "model", "train"):
         for key in getattr(profile("mini"), section):
-            assert f"{section}.{key.replace('_', ' ')}" in flat or f"{section}.{key}" in set(F.paper_table("table2").path), key
+            assert f"{section}.{key.replace('_', ' ')}" in flat or f"{section}.{key}" in set(
+                F.paper_table("table2").path
+            ), key
 
 
 def test_summary_puts_the_paper_order_first_and_says_rendered_and_ceiling():
     for dataset in ("coco", "met"):
         for model in F.MODALITY:
             toy_run(dataset, model)
-    table = F.summary_table(load_runs("smoke"), {"met": {"natural": {"both": .97}, "balanced": {"both": .9}}}, resamples=50)
+    table = F.summary_table(
+        load_runs("smoke"), {"met": {"natural": {"both": 0.97}, "balanced": {"both": 0.9}}}, resamples=50
+    )
     assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"]
     assert table.model.tolist()[:3] == ["without GAN", "without BERT & GAN", "without ViT & GAN"]
-    assert table["best possible"].tolist()[0] == "97.0" and table[table.test == "class-balanced"]["best possible"].iloc[0] == "90.0"
+    assert (
+        table["best possible"].tolist()[0] == "97.0"
+        and table[table.test == "class-balanced"]["best possible"].iloc[0] == "90.0"
+    )
     assert all(re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", v) for v in table["accuracy, %"])
     real = F.summary_table([r for r in load_runs("smoke", "met")], resamples=50)
     assert set(real["best possible"]) == {"–"}
@@ -78,7 +105,7 @@ def test_a_real_data_set_is_not_called_rendered():
 
 
 def test_gain_is_taken_over_the_better_modality_and_skips_sets_without_all_models():
-    for model, skill in (("without_gan", 4.), ("without_bert_gan", 1.), ("without_vit_gan", 2.5)):
+    for model, skill in (("without_gan", 4.0), ("without_bert_gan", 1.0), ("without_vit_gan", 2.5)):
         toy_run(model=model, skill=skill)
     toy_run("coco")
     table = F.fusion_gain_table(load_runs("smoke"), resamples=100)
@@ -95,8 +122,10 @@ def test_gain_refuses_models_tested_on_different_items():
 
 def test_saved_bytes_are_the_same_in_another_process(store):
     toy_run(), toy_run(seed=1)
-    script = ("from vbg.results.publish import *\nfrom vbg.runs.store import load_runs\nruns = load_runs('smoke')\n"
-              "save_table(summary_table(runs, resamples=50), 't', 'smoke', runs)\nsave_figure(loss_curves(runs), 'f', 'smoke', runs)")
+    script = (
+        "from vbg.results.publish import *\nfrom vbg.runs.store import load_runs\nruns = load_runs('smoke')\n"
+        "save_table(summary_table(runs, resamples=50), 't', 'smoke', runs)\nsave_figure(loss_curves(runs), 'f', 'smoke', runs)"
+    )
     seen = []
     for hashseed in ("1", "2"):
         env = dict(__import__("os").environ, PYTHONHASHSEED=hashseed, MPLBACKEND="agg")
@@ -107,7 +136,10 @@ def test_saved_bytes_are_the_same_in_another_process(store):
     assert image.info["dpi"][0] >= 199 and set(image.info) == {"dpi"}
     assert not re.search(rb"Date|D:20", seen[0]["f.pdf"]) and str(store).encode() not in b"".join(seen[0].values())
     about = json.loads(seen[0]["t.json"])
-    assert [m["run"] for m in about["made_from"]] == ["runs/smoke/met/without_gan/seed0", "runs/smoke/met/without_gan/seed1"]
+    assert [m["run"] for m in about["made_from"]] == [
+        "runs/smoke/met/without_gan/seed0",
+        "runs/smoke/met/without_gan/seed1",
+    ]
     assert {"python", "system", "packages"} == set(about["environment"]) and len(about["code"]) == 16
 
 
@@ -115,17 +147,20 @@ def test_a_changed_run_changes_what_the_json_says(store):
     toy_run()
     F.save_table(pd.DataFrame({"a": [1]}), "t", "smoke", load_runs("smoke"))
     first = (store / "figures/smoke/t.json").read_text()
-    toy_run(skill=1.)
+    toy_run(skill=1.0)
     F.save_table(pd.DataFrame({"a": [1]}), "t", "smoke", load_runs("smoke"))
     assert (store / "figures/smoke/t.json").read_text() != first
 
 
 def test_table_survives_tex_and_odd_values(store):
-    table = pd.DataFrame({"name_%": ["a & b", "50 %", None], "value": [.12345, np.nan, 3.]}, index=pd.Index(["x", "y", "z"], name="class"))
+    table = pd.DataFrame(
+        {"name_%": ["a & b", "50 %", None], "value": [0.12345, np.nan, 3.0]},
+        index=pd.Index(["x", "y", "z"], name="class"),
+    )
     F.save_table(table, "odd", "smoke", [store / "none"] if False else {"settings": profile("smoke")})
     tex = (store / "figures/smoke/odd.tex").read_text()
     assert r"name\_\%" in tex and r"a \& b" in tex and "0.123" in tex and "class" in tex
-    assert pd.read_csv(store / "figures/smoke/odd.csv").value[0] == .12345
+    assert pd.read_csv(store / "figures/smoke/odd.csv").value[0] == 0.12345
     assert "| x       | a & b    | 0.123   |" in (store / "figures/smoke/odd.md").read_text()
 
 
@@ -145,7 +180,12 @@ def test_beside_paper_keeps_models_that_only_one_side_has():
     toy_run(), toy_run(model="new_model")
     table = F.beside_paper(summarise_runs(load_runs("smoke"), resamples=50), F.paper_table("table4"))
     row = table[(table["data set"] == "MET") & (table.model == "without GAN")].iloc[0]
-    assert row["accuracy, %, paper"] == "83" and row["mAP, %, paper"] == "74" and row["seeds"] == 1 and "[" in row["accuracy, %"]
+    assert (
+        row["accuracy, %, paper"] == "83"
+        and row["mAP, %, paper"] == "74"
+        and row["seeds"] == 1
+        and "[" in row["accuracy, %"]
+    )
     assert table.iloc[-1].model == "new_model" and table.iloc[-1]["accuracy, %, paper"] == "–"
     assert len(table) == 15
 
@@ -153,15 +193,33 @@ def test_beside_paper_keeps_models_that_only_one_side_has():
 def test_verdicts_on_the_paper_itself():
     paper = F.paper_table("table4").set_index(["dataset", "model"]).accuracy
     assert verdicts_module.verdict_order(paper["met"], paper["coco"]).verdict == "reproduced"
-    assert verdicts_module.verdict_level(.9, .94, .92).verdict == "reproduced" and verdicts_module.verdict_level(.9, .94, .92, rendered=True).verdict == "needs the real data"
-    assert verdicts_module.verdict_sign(0., .1, .05).verdict == "not reproduced" and verdicts_module.verdict_sign(-.2, -.1, .05).verdict == "not reproduced"
-    assert {verdicts_module.verdict_sign(a, b, c).verdict for a, b, c in [(.1, .2, .1), (-.2, -.1, -.1)]} == {"reproduced"}
+    assert (
+        verdicts_module.verdict_level(0.9, 0.94, 0.92).verdict == "reproduced"
+        and verdicts_module.verdict_level(0.9, 0.94, 0.92, rendered=True).verdict == "needs the real data"
+    )
+    assert (
+        verdicts_module.verdict_sign(0.0, 0.1, 0.05).verdict == "not reproduced"
+        and verdicts_module.verdict_sign(-0.2, -0.1, 0.05).verdict == "not reproduced"
+    )
+    assert {verdicts_module.verdict_sign(a, b, c).verdict for a, b, c in [(0.1, 0.2, 0.1), (-0.2, -0.1, -0.1)]} == {
+        "reproduced"
+    }
 
 
 def test_command_line(store):
     toy_run()
     F.save_table(F.summary_table(load_runs("smoke"), resamples=50), "summary", "smoke", load_runs("smoke"))
-    done = subprocess.run([sys.executable, "-m", "vbg.results.publish", "show", "--profile", "smoke"], cwd=root(), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "vbg.results.publish", "show", "--profile", "smoke"],
+        cwd=root(),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "MET, rendered, natural test: 60 items, 1 seeds" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "vbg.results.publish", "show", "--profile", "paper"], cwd=root(), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "vbg.results.publish", "show", "--profile", "paper"],
+        cwd=root(),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and "make reproduce PROFILE=paper" in done.stderr

@@ -1,4 +1,5 @@
 """Frozen-feature mode in the study's own path: cached tokens and live frozen encoders give one result, and stored tokens belong to what made them."""
+
 import shutil
 
 import numpy as np
@@ -7,12 +8,12 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 import vbg.train.jobs as vt
+from vbg.core.chance import seeded
+from vbg.core.files import DataError
 from vbg.data import sets as sets_module
 from vbg.models import batches as batches_module
-from vbg.core.files import DataError
-from vbg.models.vbg import build_model, load_weights
 from vbg.models.text import train_tokenizer
-from vbg.core.chance import seeded
+from vbg.models.vbg import build_model, load_weights
 
 SIZES = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, initializer_range=0.2)
 
@@ -20,9 +21,15 @@ SIZES = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, interme
 def settings(home, **train):
     absent = dict.fromkeys(("hidden_size", "patch_size", "num_layers", "num_heads", "intermediate_size"))
     vision = absent | dict(image_size=64, stem="linear", position="learned", checkpoint=str(home / "vit"))
-    text = {k: v for k, v in absent.items() if k != "patch_size"} | dict(vocab_size=None, max_length=24, checkpoint=str(home / "bert"))
-    return dict(vision=vision, text=text, fusion=dict(num_heads=2),
-                train=dict(epochs=1, flip=0.0, shift=0, token_masking=0.0, encoders="cached") | train)
+    text = {k: v for k, v in absent.items() if k != "patch_size"} | dict(
+        vocab_size=None, max_length=24, checkpoint=str(home / "bert")
+    )
+    return dict(
+        vision=vision,
+        text=text,
+        fusion=dict(num_heads=2),
+        train=dict(epochs=1, flip=0.0, shift=0, token_masking=0.0, encoders="cached") | train,
+    )
 
 
 def run(home, model="without_gan", store="cached", **train):
@@ -30,7 +37,11 @@ def run(home, model="without_gan", store="cached", **train):
 
 
 def folders(home):
-    return {p for name in ("natural", "balanced") for p in sets_module.study_folders("smoke", "met")[name].glob("features-*")}
+    return {
+        p
+        for name in ("natural", "balanced")
+        for p in sets_module.study_folders("smoke", "met")[name].glob("features-*")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +52,12 @@ def home(tmp_path_factory):
         texts = sets_module.study_data("smoke", "met")["natural"].select("train").texts
         tokenizer = train_tokenizer([text for several in texts for text in several], 300)
         with seeded(0):
-            ViTModel(ViTConfig(image_size=64, patch_size=16, **SIZES), add_pooling_layer=False).save_pretrained(folder / "vit")
-            BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **SIZES)).save_pretrained(folder / "bert")
+            ViTModel(ViTConfig(image_size=64, patch_size=16, **SIZES), add_pooling_layer=False).save_pretrained(
+                folder / "vit"
+            )
+            BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **SIZES)).save_pretrained(
+                folder / "bert"
+            )
         tokenizer.save_pretrained(folder / "bert")
         run(folder)
         yield folder
@@ -63,10 +78,14 @@ def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):
     sets = sets_module.study_data("smoke", "met")
     batches_module.tokenise_sets(sets, config)
     model = build_model(config, num_classes=sets["natural"].num_classes, seed=9).freeze_encoders()
-    found = batches_module.predict(load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test"))
+    found = batches_module.predict(
+        load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test")
+    )
     assert np.abs(found - made.select("test")[2]).max() < 1e-5
     with pytest.raises(DataError, match="weights of another model"):
-        load_weights(build_model(config, num_classes=sets["natural"].num_classes, seed=9), made.folder / "model.safetensors")
+        load_weights(
+            build_model(config, num_classes=sets["natural"].num_classes, seed=9), made.folder / "model.safetensors"
+        )
 
 
 def test_tokens_are_made_once_for_all_models_that_read_both_sides(home):
@@ -80,8 +99,13 @@ def test_tokens_are_made_once_for_all_models_that_read_both_sides(home):
 def test_the_regression_reads_the_stored_tokens_and_the_items_of_its_rule(home, monkeypatch):
     counts = []
     plain = vt.BASELINES["logistic_regression"]
-    monkeypatch.setitem(vt.BASELINES, "logistic_regression", lambda data, *rest: counts.append(len(data)) or plain(data, *rest))
-    best, last = run(home, "logistic_regression", store="best"), run(home, "logistic_regression", store="last", select="last")
+    monkeypatch.setitem(
+        vt.BASELINES, "logistic_regression", lambda data, *rest: counts.append(len(data)) or plain(data, *rest)
+    )
+    best, last = (
+        run(home, "logistic_regression", store="best"),
+        run(home, "logistic_regression", store="last", select="last"),
+    )
     natural = sets_module.study_data("smoke", "met")["natural"]
     assert counts == [(natural.split == "train").sum(), (natural.split != "test").sum()]
     assert np.isfinite(best.history.validation_accuracy).all() and last.history.validation_accuracy.isna().all()

@@ -1,4 +1,5 @@
 """The zoo of fusion layers under one contract: what the notebook does not show, and what it shows at more sizes."""
+
 import math
 
 import pytest
@@ -8,9 +9,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vbg.models.fusion import BidirectionalFusion, FusionOutput
-from vbg.models.fusion_zoo import FUSIONS, MLP, LateAverageHead, bidirectional_parameters, build_fusion, fusion_multiply_adds, matched_width
+from vbg.models.fusion_zoo import (
+    FUSIONS,
+    MLP,
+    LateAverageHead,
+    bidirectional_parameters,
+    build_fusion,
+    fusion_multiply_adds,
+    matched_width,
+)
 
-KINDS = ["bidirectional", "bidirectional_vectors", "image_reads_text", "text_reads_image", "gated", "sum", "concatenation", "late_average"]
+KINDS = [
+    "bidirectional",
+    "bidirectional_vectors",
+    "image_reads_text",
+    "text_reads_image",
+    "gated",
+    "sum",
+    "concatenation",
+    "late_average",
+]
 ATTENTIVE = KINDS[:4]
 FIELDS = {  # what each layer has beside `fused`
     "bidirectional": {"gate", "image_to_text", "text_to_image", "image_summary", "text_summary"},
@@ -38,6 +56,7 @@ def build(kind, width=32, heads=4, seed=0, **settings):
 
 
 # ---- contract ----
+
 
 def test_the_names_are_the_promised_ones():
     assert list(FUSIONS) == KINDS
@@ -89,7 +108,7 @@ def test_what_padding_holds_does_not_matter(kind, maps):
 def test_how_long_padding_is_does_not_matter(kind, maps):
     layer, (image, text, keep) = build(kind).eval(), inputs()
     out = layer(image, text, keep, return_maps=maps).fused
-    longer = layer(image, F.pad(text, (0, 0, 0, 20), value=7.), F.pad(keep, (0, 20)), return_maps=maps).fused
+    longer = layer(image, F.pad(text, (0, 0, 0, 20), value=7.0), F.pad(keep, (0, 20)), return_maps=maps).fused
     assert torch.allclose(longer, out, atol=1e-6)
     assert torch.allclose(layer(image[1:2], text[1:2, :2], return_maps=maps).fused, out[1:2], atol=1e-6)
 
@@ -129,6 +148,7 @@ def test_both_sides_reach_the_result_and_each_item_stands_alone(kind):
 
 # ---- residual paths ----
 
+
 @pytest.mark.parametrize("kind", KINDS[2:])
 @with_and_without_maps
 def test_a_silent_perceptron_hands_the_sides_on(kind, maps):
@@ -140,9 +160,14 @@ def test_a_silent_perceptron_hands_the_sides_on(kind, maps):
     u, v = F.layer_norm(image.mean(1), (32,)), F.layer_norm(words, (32,))
     out = layer(image, text, keep, return_maps=maps)
     g = out.gate
-    expected = {"image_reads_text": lambda: out.image_summary, "text_reads_image": lambda: out.text_summary,
-                "gated": lambda: g * u + (1 - g) * v, "sum": lambda: u + v, "concatenation": lambda: u + v,
-                "late_average": lambda: torch.cat([u, v], -1)}[kind]()
+    expected = {
+        "image_reads_text": lambda: out.image_summary,
+        "text_reads_image": lambda: out.text_summary,
+        "gated": lambda: g * u + (1 - g) * v,
+        "sum": lambda: u + v,
+        "concatenation": lambda: u + v,
+        "late_average": lambda: torch.cat([u, v], -1),
+    }[kind]()
     assert torch.allclose(out.fused, expected, atol=1e-6)
 
 
@@ -150,11 +175,15 @@ def test_a_silent_perceptron_hands_the_sides_on(kind, maps):
 @pytest.mark.parametrize("seed", range(3))
 def test_every_kind_starts_with_a_spread_that_a_head_can_read(kind, seed):
     g = torch.Generator().manual_seed(seed)
-    sides = [F.layer_norm(torch.randn(64, 1, 64, generator=g) + 0.7 * torch.randn(64, n, 64, generator=g), (64,)) for n in (64, 24)]
+    sides = [
+        F.layer_norm(torch.randn(64, 1, 64, generator=g) + 0.7 * torch.randn(64, n, 64, generator=g), (64,))
+        for n in (64, 24)
+    ]
     assert 0.5 < build(kind, 64, seed=seed).eval()(*sides).fused.std() < 1.6
 
 
 # ---- seeds, dropout, gradients ----
+
 
 @every_kind
 def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone(kind):
@@ -176,7 +205,7 @@ def test_dropout_acts_in_training_only_and_as_set(kind):
     noisy = layer(*batch).fused
     torch.manual_seed(0)
     assert torch.equal(noisy, layer(*batch).fused) and not torch.equal(noisy, layer(*batch).fused)
-    assert torch.equal(layer.eval()(*batch).fused, build(kind, dropout=0.).train()(*batch).fused)
+    assert torch.equal(layer.eval()(*batch).fused, build(kind, dropout=0.0).train()(*batch).fused)
 
 
 @every_kind
@@ -205,6 +234,7 @@ def test_two_training_steps_are_equal_to_the_last_bit(kind):
             layer(*batch, return_maps=False).fused.square().mean().backward()
             optimiser.step()
         return layer.state_dict()
+
     first, second = steps(), steps()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -217,7 +247,7 @@ def test_the_dropout_setting_reaches_the_layer(kind):
 
 @pytest.mark.parametrize("kind", ["bidirectional", "bidirectional_vectors"])
 def test_both_sides_drop_what_they_read(kind):
-    layer, (image, text, keep) = build(kind, dropout=1.).train(), inputs()
+    layer, (image, text, keep) = build(kind, dropout=1.0).train(), inputs()
     out, other = layer(image, text, keep), layer(image + 1, text, keep)
     assert torch.equal(out.text_summary, other.text_summary)
     assert torch.equal(out.image_summary, layer(image, text + 1, keep).image_summary)
@@ -225,9 +255,20 @@ def test_both_sides_drop_what_they_read(kind):
 
 # ---- the numbers ----
 
-@pytest.mark.parametrize("kind, count", [  # D = 32, worked out by hand; the output biases of the perceptrons are in it
-    ("bidirectional", 10_656), ("bidirectional_vectors", 10_656), ("image_reads_text", 4_320 + 97 * 65), ("text_reads_image", 4_320 + 97 * 65),
-    ("gated", 2_272 + 64 * 130), ("sum", 192 + 80 * 130), ("concatenation", 160 + 108 * 97), ("late_average", 192 + 80 * 130)])
+
+@pytest.mark.parametrize(
+    "kind, count",
+    [  # D = 32, worked out by hand; the output biases of the perceptrons are in it
+        ("bidirectional", 10_656),
+        ("bidirectional_vectors", 10_656),
+        ("image_reads_text", 4_320 + 97 * 65),
+        ("text_reads_image", 4_320 + 97 * 65),
+        ("gated", 2_272 + 64 * 130),
+        ("sum", 192 + 80 * 130),
+        ("concatenation", 160 + 108 * 97),
+        ("late_average", 192 + 80 * 130),
+    ],
+)
 def test_parameters_by_hand(kind, count):
     assert sum(p.numel() for p in build(kind).parameters()) == count
 
@@ -263,12 +304,15 @@ def test_multiply_adds_are_half_of_what_pytorch_counts(kind, width, heads, patch
 
 def test_multiply_adds_of_one_layer_by_hand():
     D, Ni, Nt = 32, 16, 9
-    assert fusion_multiply_adds(build("bidirectional"), Ni, Nt) == 2 * (2 * (Ni + Nt) * D**2 + 2 * Ni * Nt * D) + 2 * D**2
+    assert (
+        fusion_multiply_adds(build("bidirectional"), Ni, Nt) == 2 * (2 * (Ni + Nt) * D**2 + 2 * Ni * Nt * D) + 2 * D**2
+    )
     assert fusion_multiply_adds(build("bidirectional_vectors"), Ni, Nt) == 2 * (4 * D**2 + 2 * D) + 2 * D**2
     assert fusion_multiply_adds(build("sum"), Ni, Nt) == fusion_multiply_adds(build("sum"), 1, 1)
 
 
 # ---- the late average ----
+
 
 def late_head(classes=5, **settings):
     torch.manual_seed(0)
@@ -281,11 +325,15 @@ def test_late_average_is_the_mean_of_two_softmaxes():
     one, two = head.weights
     mean = ((fused[:, :32] @ one.T).softmax(-1) + (fused[:, 32:] @ two.T).softmax(-1)) / 2
     assert logits.shape == (6, 5) and torch.allclose(logits.softmax(-1), mean, atol=1e-6)
-    assert torch.allclose(F.cross_entropy(logits, torch.arange(6) % 5), -mean.log()[torch.arange(6), torch.arange(6) % 5].mean(), atol=1e-6)
+    assert torch.allclose(
+        F.cross_entropy(logits, torch.arange(6) % 5),
+        -mean.log()[torch.arange(6), torch.arange(6) % 5].mean(),
+        atol=1e-6,
+    )
 
 
 def test_late_average_stays_finite_where_one_side_is_certain_and_wrong():
-    head = late_head(classes=2, init_std=1.).eval()
+    head = late_head(classes=2, init_std=1.0).eval()
     fused = (1e5 * torch.randn(8, 64, generator=torch.Generator().manual_seed(1))).requires_grad_()
     logits = head(fused)
     assert logits.isfinite().all() and (logits.max(-1).values >= math.log(0.5) - 1e-6).all()
@@ -298,7 +346,9 @@ def test_late_average_head_starts_as_set_and_gives_its_weights_to_a_penalty():
     assert not head.image.bias.any() and not head.text.bias.any()
     assert all(abs(w.std() / 0.03 - 1) < 0.03 for w in head.weights) and not torch.equal(*head.weights)
     sum(w.square().sum() for w in head.weights).backward()
-    assert torch.equal(head.image.weight.grad, 2 * head.image.weight) and torch.equal(head.text.weight.grad, 2 * head.text.weight)
+    assert torch.equal(head.image.weight.grad, 2 * head.image.weight) and torch.equal(
+        head.text.weight.grad, 2 * head.text.weight
+    )
     assert head.image.bias.grad is None
     fused = torch.ones(3, 64)
     torch.manual_seed(0)
@@ -306,6 +356,7 @@ def test_late_average_head_starts_as_set_and_gives_its_weights_to_a_penalty():
 
 
 # ---- errors ----
+
 
 def test_unknown_kind_is_refused_with_the_names():
     with pytest.raises(ValueError) as error:

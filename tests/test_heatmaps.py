@@ -1,4 +1,5 @@
 """Heat maps of a small model trained from scratch: what the notebook proves on fresh weights, on learnt ones."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +7,11 @@ import torch.nn.functional as F
 
 from vbg.core.profiles import profile as read_profile
 from vbg.data.store import ExampleData
-from vbg.explain.restore import batch_of
 from vbg.explain.heat_scores import cascade_stages, nearest, patch_curves, patch_order
 from vbg.explain.heatmaps import MAPS, HeatmapError, grad_cam, heat_maps, patch_centres, upsample
-from vbg.models.vbg import build_model
+from vbg.explain.restore import batch_of
 from vbg.models.batches import withhold
+from vbg.models.vbg import build_model
 
 OPTIONS = {"with [CLS]": {}, "without [CLS]": {"cls": False}, "linear patches": {"stem": "linear"}}
 
@@ -24,8 +25,16 @@ def spots(n=120, seed=0):
         masks[i, y : y + 8, x : x + 8] = True
         pixels[i][masks[i]] = [(230, 60, 60), (60, 60, 230)][label[i]]
     keep = np.arange(6) < g.integers(3, 7, n)[:, None]
-    return ExampleData(pixels=pixels, label=label, ids=np.array([f"spot-{i}" for i in range(n)]), texts=[["noise"]] * n, split=np.array(["test"] * n), class_names=["red", "blue"],
-                       input_ids=g.integers(5, 50, (n, 1, 6)), attention_mask=keep[:, None].astype(int)), masks
+    return ExampleData(
+        pixels=pixels,
+        label=label,
+        ids=np.array([f"spot-{i}" for i in range(n)]),
+        texts=[["noise"]] * n,
+        split=np.array(["test"] * n),
+        class_names=["red", "blue"],
+        input_ids=g.integers(5, 50, (n, 1, 6)),
+        attention_mask=keep[:, None].astype(int),
+    ), masks
 
 
 @pytest.fixture(scope="module", params=OPTIONS, ids=list(OPTIONS))
@@ -33,7 +42,12 @@ def trained(request):
     "A model that has learnt the colour of the square, with the data."
     torch.set_num_threads(1)
     data, masks = spots()
-    model = build_model(read_profile("smoke", {"vision": {"num_layers": 2} | OPTIONS[request.param]}), num_classes=2, vocab_size=50, seed=0).train()
+    model = build_model(
+        read_profile("smoke", {"vision": {"num_layers": 2} | OPTIONS[request.param]}),
+        num_classes=2,
+        vocab_size=50,
+        seed=0,
+    ).train()
     optimiser, g = torch.optim.AdamW(model.parameters(), lr=2e-3), torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -72,8 +86,12 @@ def test_grad_cam_depends_on_text_and_class(trained):
 def test_the_square_decides_and_the_curve_shows_it(trained):
     model, data, masks = trained
     items, near = np.arange(40), nearest(patch_centres(model.vision, 64, 8), 64)
-    truth = np.stack([[[masks[i][np.ix_(near == r, near == c)].sum() for c in range(8)] for r in range(8)] for i in items]).astype(float)  # pixels of the square in each patch
-    found, last = (patch_curves(model, data, items, patch_order(sign * truth), data.label[items], steps=16) for sign in (1, -1))
+    truth = np.stack(
+        [[[masks[i][np.ix_(near == r, near == c)].sum() for c in range(8)] for r in range(8)] for i in items]
+    ).astype(float)  # pixels of the square in each patch
+    found, last = (
+        patch_curves(model, data, items, patch_order(sign * truth), data.label[items], steps=16) for sign in (1, -1)
+    )
     assert found["deletion"][:, 1].mean() < last["deletion"][:, 1].mean() - 0.1, "its patches taken first"
     assert found["insertion"][:, 1].mean() > last["insertion"][:, 1].mean() + 0.1
 
@@ -97,5 +115,11 @@ def test_the_cascade_reaches_every_weight(trained):
     model = trained[0]
     stages = cascade_stages(model)
     assert list(stages) == ["head", "fusion", "image block 2", "image block 1", "all"] and stages["all"] == [""]
-    named = [p for stage, parts in stages.items() if stage != "all" for part in parts for p in model.get_submodule(part).parameters()]
+    named = [
+        p
+        for stage, parts in stages.items()
+        if stage != "all"
+        for part in parts
+        for p in model.get_submodule(part).parameters()
+    ]
     assert len({id(p) for p in named}) == len(named), "no weight belongs to two parts"

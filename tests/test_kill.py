@@ -1,6 +1,7 @@
 """`kill -9` at any moment: the next run needs no hand and ends with the files of a run that nobody disturbed. And one study a folder at a time.
 
 The whole study is killed several times in `make test-slow`, one cheap job once in `make test`."""
+
 import os
 import signal
 import subprocess
@@ -11,13 +12,18 @@ from fnmatch import fnmatch
 import numpy as np
 import psutil
 import pytest
-
 from compare_studies import EXCUSED, differences, results
 from conftest import ROOT
+
 from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS
 
-QUICK = ["figures/smoke/contradictions.json", "runs/smoke/notebooks/contradictions.ipynb", "runs/smoke/notebooks/data-met.ipynb"]
+QUICK = [
+    "figures/smoke/contradictions.json",
+    "runs/smoke/notebooks/contradictions.ipynb",
+    "runs/smoke/notebooks/data-met.ipynb",
+]
 KILLS = 5
+
 
 def start(home, targets):
     "The study as make starts it, in a process group of its own. What it says goes into a file: a full pipe would stop it."
@@ -38,7 +44,11 @@ def alive(home):
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("VBG_HOME") == str(home) and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                process.environ().get("VBG_HOME") == str(home)
+                and process.pid != os.getpid()
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process)
         except psutil.Error:
             pass
@@ -52,7 +62,7 @@ def kill_group(study, home):
     end = time.time() + 300
     while alive(home):
         assert time.time() < end, f"these outlive the study: {[p.cmdline() for p in alive(home)]}"
-        time.sleep(.2)
+        time.sleep(0.2)
 
 
 def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
@@ -62,7 +72,7 @@ def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
     study, table = start(cut, QUICK), cut / "figures" / "smoke" / "contradictions.csv"
     while not table.exists():
         assert study.poll() is None, (cut / "said.txt").read_text()
-        time.sleep(.005)
+        time.sleep(0.005)
     kill_group(study, cut)
     assert list((cut / ".snakemake" / "locks").glob("*"))  # it was at work
     for home in (cut, calm):
@@ -70,7 +80,12 @@ def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
         assert code == 0, said[-3000:]
     ours, theirs = results(cut), results(calm)
     assert differences(ours, theirs) == ([], [])
-    assert {*QUICK, "figures/smoke/contradictions.csv", "data/smoke/met/ceilings.json", "data/smoke/met.rendered.json"} <= set(ours)
+    assert {
+        *QUICK,
+        "figures/smoke/contradictions.csv",
+        "data/smoke/met/ceilings.json",
+        "data/smoke/met.rendered.json",
+    } <= set(ours)
 
 
 def test_a_byte_more_or_less_is_seen(tmp_path):
@@ -104,9 +119,17 @@ def undisturbed(tmp_path_factory):
     note = home / ".snakemake" / "study.pid"
     while not (note.exists() and note.read_text().strip()):
         assert study.poll() is None, (home / "said.txt").read_text()
-        time.sleep(.05)
+        time.sleep(0.05)
     env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(ROOT))
-    second = subprocess.run([sys.executable, "-m", "vbg.runs.workflow", "--profile", "smoke", "all"], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+    second = subprocess.run(
+        [sys.executable, "-m", "vbg.runs.workflow", "--profile", "smoke", "all"],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
     assert study.wait(timeout=3000) == 0, (home / "said.txt").read_text()[-3000:]
     return home, time.time() - begun, second, study.pid
 
@@ -114,7 +137,11 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.slow
 def test_a_second_study_says_which_process_has_the_folder(undisturbed):
     _, _, second, number = undisturbed
-    assert second.returncode == 1 and f"already (process {number})" in second.stdout and len(second.stdout.splitlines()) == 1
+    assert (
+        second.returncode == 1
+        and f"already (process {number})" in second.stdout
+        and len(second.stdout.splitlines()) == 1
+    )
 
 
 @pytest.mark.slow
@@ -125,7 +152,7 @@ def test_the_whole_study_killed_at_any_moment_ends_as_if_undisturbed(undisturbed
     for _ in range(KILLS):
         study = start(tmp_path, ["all"])
         try:
-            study.wait(timeout=seconds * draw.uniform(.08, .3))
+            study.wait(timeout=seconds * draw.uniform(0.08, 0.3))
         except subprocess.TimeoutExpired:
             kill_group(study, tmp_path)
             cut.append(len(list((tmp_path / "runs").rglob("*.ipynb"))))
@@ -143,14 +170,46 @@ def test_the_whole_study_killed_at_any_moment_ends_as_if_undisturbed(undisturbed
 @pytest.mark.slow
 def test_the_comparison_holds_every_table_and_figure_of_the_study(undisturbed):
     names = set(results(undisturbed[0]))
-    for table in ("table1_datasets", "table2_hyperparameters", "table3_comparison", "table3_tests", "table4_ablation", "table4_tests", "summary", "model_cost", "label_leaks_met", "label_leaks_coco", "contradictions"):
+    for table in (
+        "table1_datasets",
+        "table2_hyperparameters",
+        "table3_comparison",
+        "table3_tests",
+        "table4_ablation",
+        "table4_tests",
+        "summary",
+        "model_cost",
+        "label_leaks_met",
+        "label_leaks_coco",
+        "contradictions",
+    ):
         assert {f"figures/smoke/{table}.{kind}" for kind in ("csv", "md", "tex", "json")} <= names
-    for figure in ("fig5_loss_curves", "fig5_models", "fig6_confusion_matrix", "per_class_recall", "calibration_curves"):
+    for figure in (
+        "fig5_loss_curves",
+        "fig5_models",
+        "fig6_confusion_matrix",
+        "per_class_recall",
+        "calibration_curves",
+    ):
         assert {f"figures/smoke/{figure}.{kind}" for kind in ("png", "pdf", "json")} <= names
     for file in ("run.json", "history.csv", "metrics.json", "predictions.parquet", "model.safetensors"):
-        assert {f"runs/smoke/{dataset}/{model}/seed{seed}/{file}" for dataset in ("met", "coco") for model in {*TABLE3_MODELS, *TABLE4_MODELS} for seed in (0, 1)} <= names
-    held = sorted(name for name in names if any(fnmatch(name, pattern) for pattern in EXCUSED) and not name.startswith("runs/"))
-    assert held == sorted([f"figures/smoke/{table}.{kind}" for table in ("table3_cost", "table4_cost") for kind in ("csv", "md", "tex", "json")] + [f"figures/smoke/audit.{kind}" for kind in ("csv", "md", "html", "json")])
+        assert {
+            f"runs/smoke/{dataset}/{model}/seed{seed}/{file}"
+            for dataset in ("met", "coco")
+            for model in {*TABLE3_MODELS, *TABLE4_MODELS}
+            for seed in (0, 1)
+        } <= names
+    held = sorted(
+        name for name in names if any(fnmatch(name, pattern) for pattern in EXCUSED) and not name.startswith("runs/")
+    )
+    assert held == sorted(
+        [
+            f"figures/smoke/{table}.{kind}"
+            for table in ("table3_cost", "table4_cost")
+            for kind in ("csv", "md", "tex", "json")
+        ]
+        + [f"figures/smoke/audit.{kind}" for kind in ("csv", "md", "html", "json")]
+    )
 
 
 @pytest.mark.slow
@@ -158,7 +217,7 @@ def test_jobs_that_outlive_their_study_are_named_and_not_run_twice(tmp_path):
     study = start(tmp_path, ["all"])
     while not list(tmp_path.glob("runs/smoke/notebooks/*.log")):
         assert study.poll() is None
-        time.sleep(.1)
+        time.sleep(0.1)
     os.kill(study.pid, signal.SIGKILL)  # Snakemake alone
     study.wait()
     code, said = finish(tmp_path, ["all"])

@@ -1,4 +1,5 @@
 """The label-leak audit on the miniature MET: clean as rendered, caught with planted leaks of all or of some items, at the sizes of smoke and of mini."""
+
 import json
 import re
 from dataclasses import replace
@@ -22,7 +23,10 @@ SOME = re.compile(r"gives the label of some items: (\d+) %")
 
 def shelved(data, mark, rest=False):
     "The data with one field beside the text, `mark(item, class)` of each item; with `rest`, beside all that there are."
-    marks = [json.dumps((json.loads(a) if rest else {}) | {"Shelf": mark(k, c)}) for k, (a, c) in enumerate(zip(data.attributes, data.label))]
+    marks = [
+        json.dumps((json.loads(a) if rest else {}) | {"Shelf": mark(k, c)})
+        for k, (a, c) in enumerate(zip(data.attributes, data.label))
+    ]
     return replace(data, attributes=np.array(marks, object))
 
 
@@ -36,20 +40,28 @@ def caught(table, field, low, high):
     table = table.set_index("field")
     found = SOME.fullmatch(table.leak[field])
     assert found and low <= int(found[1]) <= high, table.leak[field]
-    assert table.coded_right[field] >= .95 and set(table.leak.drop(field)) == {"none found"}
+    assert table.coded_right[field] >= 0.95 and set(table.leak.drop(field)) == {"none found"}
 
 
 def test_the_miniature_met_is_clean_in_every_field(met):
     table, held = leak_table(met), int((met.split == "validation").sum())
     assert table.field[0] == "text" and {"Medium", "Period", "Culture"} <= set(table.field)
-    assert set(table.leak) == {"none found"} and table.coded.max() < .03  # codes: dates and sizes, which follow no class
+    assert (
+        set(table.leak) == {"none found"} and table.coded.max() < 0.03
+    )  # codes: dates and sizes, which follow no class
     read = (held, "validation") if held >= 73 else (int((met.split != "test").sum()), "cross-validation")
     assert set(zip(table.n, table.judged_by)) == {read} and table.own_name.max() == 0
     assert table.majority[0] < table.accuracy[0] < 1
 
 
 def test_a_class_name_in_one_text_of_twenty_is_caught(met):
-    leaky = replace(met, texts=[[f"{t[0]} From the {met.class_names[c]} store."] if k % 20 == 0 else t for k, (t, c) in enumerate(zip(met.texts, met.label))])
+    leaky = replace(
+        met,
+        texts=[
+            [f"{t[0]} From the {met.class_names[c]} store."] if k % 20 == 0 else t
+            for k, (t, c) in enumerate(zip(met.texts, met.label))
+        ],
+    )
     table = leak_table(leaky).set_index("field")
     assert table.leak["text"] == "names the class" and 0.03 < table.own_name["text"] < 0.07
     assert set(table.leak.drop("text")) == {"none found"}
@@ -64,7 +76,7 @@ def test_a_shelf_mark_that_stands_for_the_class_is_caught_and_it_alone(met):
 def test_a_shelf_mark_that_stands_for_the_class_of_half_the_items_is_caught(met):
     table = leak_table(marked(met, unless=lambda k: k % 2))
     caught(table, "Shelf", 30, 55)  # less than half: the mark of the first class says nothing
-    assert table.set_index("field").high["Shelf"] < .9  # the accuracy of a bag of words would not have told
+    assert table.set_index("field").high["Shelf"] < 0.9  # the accuracy of a bag of words would not have told
 
 
 def test_marks_without_a_digit_are_caught(met):
@@ -72,11 +84,15 @@ def test_marks_without_a_digit_are_caught(met):
 
 
 def test_inventory_numbers_of_which_no_two_are_alike_are_caught_by_their_prefix(met):
-    caught(leak_table(shelved(met, lambda k, c: f"{'ABCDEFGHIJ'[c]}Z-{k:05d}" if k % 2 else f"{k:05d}")), "Shelf", 35, 65)
+    caught(
+        leak_table(shelved(met, lambda k, c: f"{'ABCDEFGHIJ'[c]}Z-{k:05d}" if k % 2 else f"{k:05d}")), "Shelf", 35, 65
+    )
 
 
 def test_a_mark_in_half_of_the_texts_is_caught(met):
-    leaky = replace(met, texts=[[f"{t[0]} Store Q{c}."] if k % 2 else t for k, (t, c) in enumerate(zip(met.texts, met.label))])
+    leaky = replace(
+        met, texts=[[f"{t[0]} Store Q{c}."] if k % 2 else t for k, (t, c) in enumerate(zip(met.texts, met.label))]
+    )
     caught(leak_table(shelved(leaky, lambda k, c: "")), "text", 35, 65)
 
 
@@ -84,16 +100,23 @@ def test_a_mark_that_is_wrong_in_one_item_of_three_gives_no_label(met):
     rng = np.random.default_rng(0)
     shift = np.where(rng.random(len(met.label)) < 1 / 3, rng.integers(1, 10, len(met.label)), 0)
     table = leak_table(shelved(met, lambda k, c: f"Q{(c + shift[k]) % 10}" if k % 2 else "")).set_index("field")
-    assert table.leak["Shelf"] == "none found" and table.coded["Shelf"] < .1
+    assert table.leak["Shelf"] == "none found" and table.coded["Shelf"] < 0.1
 
 
 def test_a_word_that_describes_is_counted_and_called_no_leak(met):
     "Half of the arms have a hilt, in text and in a field of its own: evidence, whose extent stands in the table."
     arms = met.class_names.index("arms")
     hilts = shelved(met, lambda k, c: "hilted" if c == arms and k % 2 else "plain")
-    hilts = replace(hilts, texts=[[f"{t[0]} It is {json.loads(a)['Shelf']}."] for t, a in zip(met.texts, hilts.attributes)])
+    hilts = replace(
+        hilts, texts=[[f"{t[0]} It is {json.loads(a)['Shelf']}."] for t, a in zip(met.texts, hilts.attributes)]
+    )
     table = leak_table(hilts).set_index("field")
-    assert set(table.leak) == {"none found"} and .02 < table.told["Shelf"] < .07 and table.told_right["Shelf"] == 1 and table.coded["Shelf"] == 0
+    assert (
+        set(table.leak) == {"none found"}
+        and 0.02 < table.told["Shelf"] < 0.07
+        and table.told_right["Shelf"] == 1
+        and table.coded["Shelf"] == 0
+    )
 
 
 def test_the_miniature_coco_is_clean(tmp_path, monkeypatch):
@@ -106,9 +129,16 @@ def test_where_no_leak_could_be_seen_none_is_ruled_out(met):
     few = np.concatenate([np.flatnonzero(met.split == "train")[:50], np.flatnonzero(met.split == "validation")[:20]])
     assert set(leak_table(met.take(few)).leak) == {"too few items to tell"}
     table = leak_table(marked(met).take(few)).set_index("field")
-    assert SOME.fullmatch(table.leak["Shelf"]) and set(table.leak.drop("Shelf")) == {"too few items to tell"}  # a plain code is seen all the same
+    assert SOME.fullmatch(table.leak["Shelf"]) and set(table.leak.drop("Shelf")) == {
+        "too few items to tell"
+    }  # a plain code is seen all the same
 
 
 def test_a_leak_that_stands_in_test_items_only_is_not_looked_for(met):
-    leaky = replace(met, texts=[[f"{t[0]} {met.class_names[c]}"] if s == "test" else t for t, c, s in zip(met.texts, met.label, met.split)])
+    leaky = replace(
+        met,
+        texts=[
+            [f"{t[0]} {met.class_names[c]}"] if s == "test" else t for t, c, s in zip(met.texts, met.label, met.split)
+        ],
+    )
     assert set(leak_table(leaky).leak) == {"none found"}

@@ -1,4 +1,5 @@
 """Facts of vbg.stats.metrics that its notebook does not prove: refusals, scale, determinism, agreement on many random sets."""
+
 import time
 from types import SimpleNamespace
 
@@ -6,14 +7,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from vbg.stats import metrics as M
 from vbg.stats import intervals as intervals_module
+from vbg.stats import metrics as M
 
 
 def random_set(seed, n=200, classes=6, coarse=False):
     rng = np.random.default_rng(seed)
     y = rng.choice(classes, size=n, p=rng.dirichlet(np.ones(classes)))
-    p = rng.dirichlet(np.ones(classes), size=n) * .6 + .4 * M.one_hot(y, classes)
+    p = rng.dirichlet(np.ones(classes), size=n) * 0.6 + 0.4 * M.one_hot(y, classes)
     return y, np.round(p, 1) if coarse else p.astype(np.float32)  # coarse: many ties
 
 
@@ -72,23 +73,28 @@ def test_absent_and_single_classes():
     p = np.full((4, 3), 1 / 3)
     found = M.evaluate(np.array([2, 2, 2, 2]), p)
     assert np.isnan(found["auc"]) and found["classes_auc"] == 0 and found["map"] == 1
-    assert intervals_module.bootstrap_interval(np.array([2, 2, 2, 2]), p)["auc"] == pytest.approx((np.nan, np.nan), nan_ok=True)
+    assert intervals_module.bootstrap_interval(np.array([2, 2, 2, 2]), p)["auc"] == pytest.approx(
+        (np.nan, np.nan), nan_ok=True
+    )
     table = M.per_class(np.array([2, 2, 2, 2]), p)
     assert table.recall.isna().tolist() == [True, True, False] and table["items"].tolist() == [0, 0, 4]
 
 
-@pytest.mark.parametrize("labels, p, message", [
-    ([0, 1], np.ones((3, 2)), "2 labels for 3 rows"),
-    ([0, 2], np.ones((2, 2)), "label 2 of row 1"),
-    ([0, -1], np.ones((2, 2)), "label -1 of row 1"),
-    ([0., 1.], np.ones((2, 2)), "must be integers"),
-    ([0, 1], np.array([[1, 0], [np.nan, 1]]), "row 1 are not finite"),
-    ([0, 1], np.array([[1, 0], [np.inf, 1]]), "row 1 are not finite"),
-    ([0, 1], np.ones(2), "non-empty"),
-    ([], np.ones((0, 2)), "non-empty"),
-    ([[0, 2], [1, 0]], np.ones((2, 2)), "0 and 1 only"),
-    ([[0, 1, 1], [1, 0, 1]], np.ones((2, 2)), "differ in shape"),
-])
+@pytest.mark.parametrize(
+    "labels, p, message",
+    [
+        ([0, 1], np.ones((3, 2)), "2 labels for 3 rows"),
+        ([0, 2], np.ones((2, 2)), "label 2 of row 1"),
+        ([0, -1], np.ones((2, 2)), "label -1 of row 1"),
+        ([0.0, 1.0], np.ones((2, 2)), "must be integers"),
+        ([0, 1], np.array([[1, 0], [np.nan, 1]]), "row 1 are not finite"),
+        ([0, 1], np.array([[1, 0], [np.inf, 1]]), "row 1 are not finite"),
+        ([0, 1], np.ones(2), "non-empty"),
+        ([], np.ones((0, 2)), "non-empty"),
+        ([[0, 2], [1, 0]], np.ones((2, 2)), "0 and 1 only"),
+        ([[0, 1, 1], [1, 0, 1]], np.ones((2, 2)), "differ in shape"),
+    ],
+)
 def test_bad_input_is_named(labels, p, message):
     with pytest.raises(ValueError, match=message):
         M.evaluate(np.array(labels), p)
@@ -109,20 +115,24 @@ def test_paired_difference_of_lists_and_tables():
     q = np.random.default_rng(0).dirichlet(np.ones(6), size=len(y))
     one, listed = intervals_module.paired_difference(y, p, q), intervals_module.paired_difference(y, [p], [q])
     assert one.equals(listed) and one.loc["accuracy", "low"] > 0
-    assert one.loc["accuracy", "difference"] == pytest.approx(M.evaluate(y, p)["accuracy"] - M.evaluate(y, q)["accuracy"])
+    assert one.loc["accuracy", "difference"] == pytest.approx(
+        M.evaluate(y, p)["accuracy"] - M.evaluate(y, q)["accuracy"]
+    )
     several = intervals_module.paired_difference(y, [p, p, p], [q, q])
     assert several.loc["f1", "difference"] == pytest.approx(one.loc["f1", "difference"])
 
 
 def test_summary_refuses_an_empty_split():
-    run = SimpleNamespace(dataset="d", model="m", seed=0, select=lambda s: (np.array([]), np.array([]), np.zeros((0, 2))))
+    run = SimpleNamespace(
+        dataset="d", model="m", seed=0, select=lambda s: (np.array([]), np.array([]), np.zeros((0, 2)))
+    )
     with pytest.raises(ValueError, match="no item of split 'test'"):
         intervals_module.summarise_runs([run])
 
 
 def test_eighty_classes_and_five_thousand_items_stay_in_memory():
     rng = np.random.default_rng(0)
-    truth = rng.random((5000, 80)) < .04
+    truth = rng.random((5000, 80)) < 0.04
     draws = intervals_module.bootstrap(truth.astype(int), rng.random((5000, 80)), ("accuracy", "f1"), resamples=50)
     assert np.isfinite(draws["f1"]).all()
 
@@ -130,8 +140,8 @@ def test_eighty_classes_and_five_thousand_items_stay_in_memory():
 def test_equal_models_with_equal_seeds_rarely_differ():
     rng, found = np.random.default_rng(0), []
     for _ in range(40):
-        right = rng.random((2, 3, 240)) < .8
+        right = rng.random((2, 3, 240)) < 0.8
         sides = [[np.stack([made, ~made], 1).astype(float) for made in side] for side in right]
         d = intervals_module.paired_difference(np.zeros(240, int), *sides, ("accuracy",), resamples=200).loc["accuracy"]
         found.append(d.low > 0 or d.high < 0)
-    assert np.mean(found) <= .05
+    assert np.mean(found) <= 0.05

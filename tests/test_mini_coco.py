@@ -1,4 +1,5 @@
 "Whole folders of the miniature COCO: layout, truth, determinism, bad requests."
+
 import hashlib
 import json
 from collections import Counter
@@ -8,9 +9,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from vbg.data.mini import coco as mc
-from vbg.data.coco import read_coco
 from vbg.core.files import DataError
+from vbg.data.coco import read_coco
+from vbg.data.mini import coco as mc
 from vbg.data.mini.canvas import read_ground_truth
 
 
@@ -63,7 +64,7 @@ def test_boxes_polygons_and_masks_agree(folder, capsys):
         found = coco.loadAnns(coco.getAnnIds(int(ident)))
         assert len(found) == len(regions)
         seen = sum(truth["masks"][r][i].astype(int) for r in regions)
-        assert seen.max() == 1                                      # nothing covers anything else
+        assert seen.max() == 1  # nothing covers anything else
         assert (truth["masks"]["telling"][i] <= truth["masks"]["main"][i]).all()
         for a, region in zip(found, regions):
             mask = truth["masks"][region][i]
@@ -80,7 +81,9 @@ def test_boxes_polygons_and_masks_agree(folder, capsys):
 def test_detail_is_masked_exactly_where_it_is_told(folder):
     truth = read_ground_truth(folder / "natural/ground_truth")
     shown = truth["masks"]["telling"].reshape(160, -1).sum(1)
-    assert ((shown > 20) == (truth["items"].detail != "none")).all() and ((shown == 0) == (truth["items"].detail == "none")).all()
+    assert ((shown > 20) == (truth["items"].detail != "none")).all() and (
+        (shown == 0) == (truth["items"].detail == "none")
+    ).all()
 
 
 @pytest.mark.parametrize("area", ["total", "covered", "single"])
@@ -98,7 +101,7 @@ def test_every_word_has_its_region(folder):
     kind = {a["id"]: names[a["category_id"]] for a in load(folder, "natural")["annotations"]}
     truth = read_ground_truth(folder / "natural/ground_truth")
     for s in truth["spans"].itertuples():
-        assert captions[s.caption_id]["caption"][s.start:s.stop].lower() == s.word.lower()
+        assert captions[s.caption_id]["caption"][s.start : s.stop].lower() == s.word.lower()
         assert captions[s.caption_id]["image_id"] == int(s.id)
         if s.region == "ground":
             assert s.annotation_id == -1
@@ -107,10 +110,10 @@ def test_every_word_has_its_region(folder):
         if s.region.startswith("side"):
             assert s.word.split(" ", 1)[1] in kind[s.annotation_id]
     named = truth["spans"][truth["spans"].region == "main"]
-    assert set(named.caption_id) == set(captions)                   # all five speak of the large thing
+    assert set(named.caption_id) == set(captions)  # all five speak of the large thing
     first = truth["spans"][truth["spans"].field == "caption_1"]
     told = set(first[first.region == "telling"].id)
-    assert told == set(truth["items"].id[truth["items"].use != "none"])   # the first caption is complete
+    assert told == set(truth["items"].id[truth["items"].use != "none"])  # the first caption is complete
 
 
 def test_class_words_are_never_said(folder):
@@ -144,7 +147,13 @@ def test_ceiling_against_enumeration_by_hand():
     total = 0.0
     for look in range(len(mc.LOOKS)):
         for detail in range(11):
-            score = [sum(model.prior[c] * tables["look"][c, look] * tables["detail"][c, detail] for c in np.flatnonzero(own[:, y])) for y in range(10)]
+            score = [
+                sum(
+                    model.prior[c] * tables["look"][c, look] * tables["detail"][c, detail]
+                    for c in np.flatnonzero(own[:, y])
+                )
+                for y in range(10)
+            ]
             total += max(score)
     assert total == pytest.approx(mc.scene_ceiling(model, ["look", "detail"]), abs=1e-12)
 
@@ -155,8 +164,13 @@ def test_posteriors_of_the_items_are_the_models(folder):
         p = items[[f"{kind}:{s}" for s in mc.SUPERCATEGORIES]].to_numpy()
         assert np.allclose(p.sum(1), 1)
     sure = items[items.detail != "none"]
-    assert all(getattr(r, "supercategory") == s for r, s in zip(sure.itertuples(), np.array(list(mc.SUPERCATEGORIES))[
-        sure[[f"image:{s}" for s in mc.SUPERCATEGORIES]].to_numpy().argmax(1)]))
+    assert all(
+        getattr(r, "supercategory") == s
+        for r, s in zip(
+            sure.itertuples(),
+            np.array(list(mc.SUPERCATEGORIES))[sure[[f"image:{s}" for s in mc.SUPERCATEGORIES]].to_numpy().argmax(1)],
+        )
+    )
 
 
 def test_same_seed_same_bytes_other_seed_other_scenes(tmp_path):
@@ -182,7 +196,15 @@ def test_larger_pictures(tmp_path):
     assert 0.05 < np.mean([a["area"] for a in main]) / 224**2 < 0.5
 
 
-@pytest.mark.parametrize("bad, word", [(dict(size=16), "32 to 224"), (dict(size=500), "32 to 224"), (dict(n=5), "20 scenes"), (dict(balanced_per_class=0), "1 a class")])
+@pytest.mark.parametrize(
+    "bad, word",
+    [
+        (dict(size=16), "32 to 224"),
+        (dict(size=500), "32 to 224"),
+        (dict(n=5), "20 scenes"),
+        (dict(balanced_per_class=0), "1 a class"),
+    ],
+)
 def test_what_cannot_be_drawn_is_refused(tmp_path, bad, word):
     with pytest.raises(DataError, match=word):
         mc.write_mini_coco(tmp_path / "coco", **bad)
@@ -201,6 +223,9 @@ def test_small_things_stay_small_and_apart(look):
 
 
 def test_a_picture_of_224_pixels_is_sharp():
-    small, large = (np.asarray(mc.draw_scene("coach", "wheels", [], "slate", np.random.default_rng(2), size)[0].image(), float) for size in (64, 224))
+    small, large = (
+        np.asarray(mc.draw_scene("coach", "wheels", [], "slate", np.random.default_rng(2), size)[0].image(), float)
+        for size in (64, 224)
+    )
     edge = [np.abs(np.diff(a.mean(2), axis=1)).max() for a in (small, large)]
     assert edge[1] > 0.95 * edge[0]

@@ -1,4 +1,5 @@
 """The miniature MET: whole folders, exact ceilings, ground truth, and what must not leak."""
+
 import csv
 import hashlib
 import itertools
@@ -37,7 +38,7 @@ def test_same_seed_same_bytes(tmp_path):
         mm.write_mini_met(tmp_path / name, n=60, balanced_per_class=1, seed=seed)
     a, b, c = (digest(tmp_path / k) for k in "abc")
     assert a == b
-    assert len(a) == 70 + 2 * 4 + 1   # images; csv and three ground-truth files a set; ceilings
+    assert len(a) == 70 + 2 * 4 + 1  # images; csv and three ground-truth files a set; ceilings
     assert [n for n, _ in a] == [n for n, _ in c] and sum(x != y for x, y in zip(a, c)) >= 70
 
 
@@ -61,13 +62,18 @@ def test_layout_is_the_museums(folder):
     assert text.str.contains(",").any() and text.str.contains('"').any() and text.str.contains("\n").any()
     for field in ("Title", "Culture", "Period", "Medium", "Dimensions", "Credit Line"):
         missing_ = (t[field] == "").mean()
-        assert missing_ < .4 and (missing_ > 0 or field == "Title"), field
+        assert missing_ < 0.4 and (missing_ > 0 or field == "Title"), field
     assert not set(table(folder)["Object ID"]) & set(table(folder, "balanced")["Object ID"])
     assert table(folder, "balanced").Classification.value_counts().eq(6).all()
 
 
 def test_header_is_the_published_one():
-    assert len(mm.COLUMNS) == 54 and mm.COLUMNS[7] == "AccessionYear" and mm.COLUMNS[0] == "Object Number" and mm.COLUMNS[-1] == "Tags Wikidata URL"
+    assert (
+        len(mm.COLUMNS) == 54
+        and mm.COLUMNS[7] == "AccessionYear"
+        and mm.COLUMNS[0] == "Object Number"
+        and mm.COLUMNS[-1] == "Tags Wikidata URL"
+    )
 
 
 def test_class_word_is_in_no_text(folder):
@@ -108,13 +114,17 @@ def test_ceilings_against_plain_enumeration(folder):
     model, stored = mm.met_model(), json.loads((folder / "ceilings.json").read_text())
     image = sum((model.prior * p).max() for p in combinations([model.tables[a] for a in mm.SEEN]))
     assert abs(image - stored["natural"]["image"]) < 1e-4
-    state = np.full((1, 10), .1)
+    state = np.full((1, 10), 0.1)
     for a, p in mm.TOLD.items():
         told = np.concatenate([model.tables[a] * (1 - p), np.full((10, 1), p)], 1)
         state = (state[:, None] * told.T[None]).reshape(-1, 10)
     assert abs(state.max(1).sum() - stored["balanced"]["text"]) < 1e-4
     for k in ("natural", "balanced"):
-        assert .80 <= stored[k]["image"] <= .87 and .80 <= stored[k]["text"] <= .87 and .96 <= stored[k]["both"] <= .98
+        assert (
+            0.80 <= stored[k]["image"] <= 0.87
+            and 0.80 <= stored[k]["text"] <= 0.87
+            and 0.96 <= stored[k]["both"] <= 0.98
+        )
 
 
 def test_ceiling_of_both_is_reached_by_the_written_posteriors():
@@ -128,7 +138,7 @@ def test_ceiling_of_both_is_reached_by_the_written_posteriors():
         assert abs(hit - best[modality]) < 4 * np.sqrt(hit * (1 - hit) / len(frame)), modality
         assert np.allclose(p.sum(1), 1)
         calibration = p.max(1).mean()
-        assert abs(calibration - hit) < .006, modality   # a true posterior is as sure as it is right
+        assert abs(calibration - hit) < 0.006, modality  # a true posterior is as sure as it is right
 
 
 def test_missing_fields_do_not_depend_on_the_class():
@@ -141,7 +151,7 @@ def test_missing_fields_do_not_depend_on_the_class():
         told[list(mm.CLASSES)[y]].append(mm.describe_met(item, np.random.default_rng([7, i]))[2])
     for a, p in mm.TOLD.items():
         for c in ("painting", "jewellery", "amulet"):
-            assert abs(np.mean([a in t for t in told[c]]) - (1 - p)) < .06, (a, c)
+            assert abs(np.mean([a in t for t in told[c]]) - (1 - p)) < 0.06, (a, c)
 
 
 def test_what_is_told_can_be_read_back_exactly(folder):
@@ -152,11 +162,14 @@ def test_what_is_told_can_be_read_back_exactly(folder):
         t = table(folder, name).set_index("Object ID")
         value = {(a, p.replace("{} ", "").lower()): v for a, ps in mm.PHRASES.items() for v, q in ps.items() for p in q}
         for s in spans.itertuples():
-            assert t.at[s.id, s.field][s.start:s.stop] == s.word
+            assert t.at[s.id, s.field][s.start : s.stop] == s.word
             if (s.attribute, s.word.lower()) in value:
                 assert value[s.attribute, s.word.lower()] == items.at[s.id, s.attribute]
             else:
-                assert s.attribute in ("colour", "culture", "age") and items.at[s.id, s.attribute].lower() == s.word.lower()
+                assert (
+                    s.attribute in ("colour", "culture", "age")
+                    and items.at[s.id, s.attribute].lower() == s.word.lower()
+                )
         for a in mm.TOLD:
             assert (spans[spans.attribute == a].id.nunique()) == items[f"told_{a}"].sum()
 
@@ -168,15 +181,20 @@ def test_masks_lie_in_the_object_and_words_speak_of_what_is_there(folder):
     for name, m in masks.items():
         assert m.shape == (500, 64, 64) and (m <= masks["object"]).all(), name
     area = masks["object"].mean((1, 2))
-    assert .12 < area.min() and area.max() < .8 and .3 < area.mean() < .6
-    assert ((masks["motif"].sum((1, 2)) > 0) == (items.motif != "plain")).mean() > .99
-    assert ((masks["detail"].sum((1, 2)) > 0) == (items.detail != "none")).mean() > .98
+    assert 0.12 < area.min() and area.max() < 0.8 and 0.3 < area.mean() < 0.6
+    assert ((masks["motif"].sum((1, 2)) > 0) == (items.motif != "plain")).mean() > 0.99
+    assert ((masks["detail"].sum((1, 2)) > 0) == (items.detail != "none")).mean() > 0.98
     told = truth["spans"][truth["spans"].region.isin(["motif", "detail"])]
     where = {i: k for k, i in enumerate(truth["ids"])}
     seen = [masks[r][where[i]].sum() > 0 for i, r in zip(told.id, told.region)]
-    assert np.mean(seen) > .99
+    assert np.mean(seen) > 0.99
     model = mm.met_model()
-    frame = pd.DataFrame({"label": [model.classes.index(c) for c in items.label], **{a: [model.values[a].index(v) for v in items[a]] for a in mm.SEEN}})
+    frame = pd.DataFrame(
+        {
+            "label": [model.classes.index(c) for c in items.label],
+            **{a: [model.values[a].index(v) for v in items[a]] for a in mm.SEEN},
+        }
+    )
     order = np.argsort(-mm.evidence(model, frame), axis=1, kind="stable")
     for k, region in enumerate(items.telling):
         first = next(r for r in (mm.TELLING_REGION[mm.SEEN[j]] for j in order[k]) if masks[r][k].sum() >= 12)
@@ -193,7 +211,9 @@ def test_telling_detail_by_hand():
     full = model.prior * np.prod(list(like.values()), 0)
     for j, a in enumerate(mm.SEEN):
         without = model.prior * np.prod([v for k, v in like.items() if k != a], 0)
-        assert np.isclose(mm.evidence(model, frame)[0, j], np.log(full[0] / full.sum()) - np.log(without[0] / without.sum()))
+        assert np.isclose(
+            mm.evidence(model, frame)[0, j], np.log(full[0] / full.sum()) - np.log(without[0] / without.sum())
+        )
     assert mm.SEEN[mm.evidence(model, frame)[0].argmax()] == "detail"
 
 
@@ -228,22 +248,31 @@ def test_sizes(tmp_path):
     assert truth["masks"]["object"].shape == (41, 96, 96)
     item = {a: v[0] for a, v in mm.met_model().values.items()}
     small, large = (draw_object(item, s, np.random.default_rng(0)).mask("object").mean() for s in (64, 224))
-    assert abs(small - large) < .02   # the same picture at any size
+    assert abs(small - large) < 0.02  # the same picture at any size
 
 
 def test_a_table_that_does_not_sum_to_one_is_refused():
     with pytest.raises(ValueError, match="'shape'"):
-        AttributeModel(classes=["a", "b"], prior=[.5, .5], values={"shape": ["x", "y"]}, tables={"shape": [[.5, .4], [.5, .5]]})
+        AttributeModel(
+            classes=["a", "b"],
+            prior=[0.5, 0.5],
+            values={"shape": ["x", "y"]},
+            tables={"shape": [[0.5, 0.4], [0.5, 0.5]]},
+        )
     with pytest.raises(ValueError, match="prior sums to"):
-        AttributeModel(classes=["a", "b"], prior=[.5, .6], values={}, tables={})
-    assert np.allclose(missing(4, .3).sum(1), 1)
+        AttributeModel(classes=["a", "b"], prior=[0.5, 0.6], values={}, tables={})
+    assert np.allclose(missing(4, 0.3).sum(1), 1)
 
 
 def test_ceiling_of_many_coins_is_the_binomial():
     """2^33 combinations: only merging makes this sum possible, and it must not change it."""
-    k, p = 33, .55
-    model = AttributeModel(classes=["a", "b"], prior=[.5, .5], values={str(i): ["0", "1"] for i in range(k)},
-                           tables={str(i): [[p, 1 - p], [1 - p, p]] for i in range(k)})
+    k, p = 33, 0.55
+    model = AttributeModel(
+        classes=["a", "b"],
+        prior=[0.5, 0.5],
+        values={str(i): ["0", "1"] for i in range(k)},
+        tables={str(i): [[p, 1 - p], [1 - p, p]] for i in range(k)},
+    )
     exact = sum(comb(k, i) * p**i * (1 - p) ** (k - i) for i in range(k // 2 + 1, k + 1))
     assert abs(model.ceiling([str(i) for i in range(k)]) - exact) < 1e-9
 
@@ -256,10 +285,10 @@ def test_whole_folder_makes_its_parents(tmp_path):
 
 def test_canvas_masks_follow_turns_and_covers():
     c = Canvas(size=64, rng=np.random.default_rng(0)).background("plain", rgb("#ffffff"), rgb("#ffffff"))
-    square = np.array([(.2, .2), (.8, .2), (.8, .4), (.2, .4)])
+    square = np.array([(0.2, 0.2), (0.8, 0.2), (0.8, 0.4), (0.2, 0.4)])
     c.polygon(square, rgb("#000000"), mask="a")
     upright = c.mask("a")
     c.place(angle=90).polygon(square, rgb("#000000"), mask="b")
-    assert (np.rot90(upright, -1) == c.mask("b")).mean() > .99
+    assert (np.rot90(upright, -1) == c.mask("b")).mean() > 0.99
     c.place().polygon(square, rgb("#ff0000"), mask="c", cover=True)
     assert c.mask("a").sum() == 0 and c.mask("c").sum() == upright.sum()

@@ -1,4 +1,5 @@
 """What a change of code asks to be run again: the Snakefile of an edited copy of the project, on a finished smoke study. Nothing is run."""
+
 import json
 import os
 import shutil
@@ -6,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-
 from conftest import ROOT
+
 from vbg.runs.workflow import TRAINS
 
 TELL = "import json; from vbg.runs.workflow import planned; print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
@@ -18,7 +19,9 @@ WORDS = '\n# A comment of a test.\n"A string that is no code."\n'
 @pytest.fixture
 def copy(tmp_path):
     "The tracked files of the project, to be edited."
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file() and not name.startswith("figures/"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +32,14 @@ def copy(tmp_path):
 def again(copy, home, profile="smoke", targets=("all", "explain")):
     "The rules that the copy would run again on a finished study, and those that it would not."
     env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(copy), OMP_NUM_THREADS="1")
-    done = subprocess.run([sys.executable, "-c", TELL.format(profile=profile, targets=list(targets))], cwd=copy, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", TELL.format(profile=profile, targets=list(targets))],
+        cwd=copy,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     jobs = json.loads(done.stdout)
     assert jobs
@@ -76,17 +86,29 @@ def test_another_model_is_trained_again(copy, smoke_home):
     assert {"train", "artefact_table3_comparison"} <= changed and "train" not in rest  # every seed on every set
 
 
-@pytest.mark.parametrize("notebook, module, wanted", [("train", None, {"train", "experiment"}), ("gan", None, {"gans", "train"}), ("gan_measured", None, {"gans_measured", "gan_samples"}),
-                                                      ("language_model", "models.adaptation", {"language_model"}), (None, "train.gan_jobs", {"gans", "gans_measured", "train"})])
+@pytest.mark.parametrize(
+    "notebook, module, wanted",
+    [
+        ("train", None, {"train", "experiment"}),
+        ("gan", None, {"gans", "train"}),
+        ("gan_measured", None, {"gans_measured", "gan_samples"}),
+        ("language_model", "models.adaptation", {"language_model"}),
+        (None, "train.gan_jobs", {"gans", "gans_measured", "train"}),
+    ],
+)
 def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy, smoke_home, notebook, module, wanted):
     if notebook:
         path = copy / "nbs" / "study" / "train" / f"{notebook}.ipynb"
         executed = json.loads(path.read_text(encoding="utf-8"))
-        next(cell for cell in executed["cells"] if cell["cell_type"] == "code" and not cell["metadata"].get("tags"))["source"].append(CODE)
+        next(cell for cell in executed["cells"] if cell["cell_type"] == "code" and not cell["metadata"].get("tags"))[
+            "source"
+        ].append(CODE)
         path.write_text(json.dumps(executed), encoding="utf-8")
     if module:
         edit(copy, module, CODE)
-    changed, rest = again(copy, smoke_home, targets=("all", "figures/smoke/gan_quality.json", "figures/smoke/domain_adaptation.json"))
+    changed, rest = again(
+        copy, smoke_home, targets=("all", "figures/smoke/gan_quality.json", "figures/smoke/domain_adaptation.json")
+    )
     assert wanted <= changed and "data" in rest, (changed, rest)
 
 
@@ -94,7 +116,13 @@ def test_a_drawing_knows_every_module_that_its_notebook_imports(copy, smoke_home
     "None is named by hand: `explain` opens the model of Fig. 1, `figures` saves the table of leaks."
     edit(copy, "explain.restore", CODE)
     changed, rest = again(copy, smoke_home)
-    assert {"drawn_fig1_architecture", "seen_fig7_heatmap"} <= changed and {"train", "label_leaks", "artefact_table3_comparison"} <= rest
+    assert {"drawn_fig1_architecture", "seen_fig7_heatmap"} <= changed and {
+        "train",
+        "label_leaks",
+        "artefact_table3_comparison",
+    } <= rest
     edit(copy, "results.publish", CODE)
     changed, rest = again(copy, smoke_home)
-    assert {"label_leaks", "artefact_table3_comparison", "drawn_fig1_architecture"} <= changed and not changed & set(TRAINS)
+    assert {"label_leaks", "artefact_table3_comparison", "drawn_fig1_architecture"} <= changed and not changed & set(
+        TRAINS
+    )

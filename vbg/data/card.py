@@ -25,6 +25,7 @@ def _pair_report(ids, split, pairs):
     across = [bool(split[i] != split[j]) for i, j in pairs]
     return dict(pairs=len(pairs), across_splits=sum(across), first=[[ids[i], ids[j]] for i, j in pairs[:20]])
 
+
 def _duplicates(table, images):
     "Exact and near pairs; a class of n equal files counts as n - 1 pairs, each file with the next."
     code = pd.factorize(images.sha256)[0]
@@ -42,6 +43,7 @@ def _text_report(table):
     count = dict(characters=table.text.str.len(), words=table.text.str.split().str.len())
     return {k: {a: float(v.quantile(q)) for a, q in at.items()} for k, v in count.items()}
 
+
 def _missing(table):
     "Items that lack each of the attributes that the reader stored."
     named, given = set(), Counter()
@@ -49,6 +51,7 @@ def _missing(table):
         named.update(attributes)
         given.update(k for k, v in attributes.items() if v not in ("", None, []))
     return {k: len(table) - given[k] for k in sorted(named)}
+
 
 def _tells(table):
     "Items whose text holds their own label."
@@ -60,8 +63,11 @@ def _names(examples):
     found = sorted(set(examples.table.label))
     strange = sorted(set(found) - set(examples.class_names or found))
     if strange:
-        raise DataError(f"label {strange[0]!r} is none of the classes {list(examples.class_names)}",
-                        examples.files[0] if examples.files else None, remedy="map it to one of them")
+        raise DataError(
+            f"label {strange[0]!r} is none of the classes {list(examples.class_names)}",
+            examples.files[0] if examples.files else None,
+            remedy="map it to one of them",
+        )
     return list(examples.class_names or found)
 
 # %% ../../nbs/data/04_card.ipynb #b8374aeb
@@ -70,6 +76,7 @@ def _skip_report(skipped):
     reasons = skipped.reason.value_counts().to_dict()
     return dict(count=len(skipped), reasons=reasons, first=json.loads(first.to_json(orient="records")))
 
+# %% ../../nbs/data/04_card.ipynb #70a49769
 def data_card(
     examples: Examples,  # with splits
     images=None,  # `sha256, phash, thumbnail` of each row, from `build_dataset`; without it duplicates are not looked for
@@ -81,12 +88,22 @@ def data_card(
     counts = pd.crosstab(t.label, t.split).reindex(index=_names(examples), columns=SPLITS, fill_value=0)
     alternatives = Counter(map(len, t.texts)) if "texts" in t else {1: len(t)}
     return dict(
-        name=examples.name, fingerprint=fingerprint, image_size=image_size, items=len(t),
-        files=[Path(f).name for f in examples.files], origin=t.origin.value_counts().to_dict(),
-        classes=counts.to_dict("index"), text=_text_report(t), missing=_missing(t),
-        texts_per_item={str(k): v for k, v in sorted(alternatives.items())}, label_in_text=_tells(t),
-        groups=int(t.group.nunique()) if "group" in t else None, tiny=json.loads(examples.tiny.to_json(orient="records")),
-        duplicates=_duplicates(t, images) if images is not None else {}, skipped=_skip_report(examples.skipped))
+        name=examples.name,
+        fingerprint=fingerprint,
+        image_size=image_size,
+        items=len(t),
+        files=[Path(f).name for f in examples.files],
+        origin=t.origin.value_counts().to_dict(),
+        classes=counts.to_dict("index"),
+        text=_text_report(t),
+        missing=_missing(t),
+        texts_per_item={str(k): v for k, v in sorted(alternatives.items())},
+        label_in_text=_tells(t),
+        groups=int(t.group.nunique()) if "group" in t else None,
+        tiny=json.loads(examples.tiny.to_json(orient="records")),
+        duplicates=_duplicates(t, images) if images is not None else {},
+        skipped=_skip_report(examples.skipped),
+    )
 
 # %% ../../nbs/data/04_card.ipynb #0385cea2
 def card_tables(
@@ -97,18 +114,25 @@ def card_tables(
     classes.loc["all"] = classes.sum()
     found = {k: [v["pairs"], v["across_splits"]] for k, v in card["duplicates"].items()}
     return dict(
-        classes=classes.assign(all=classes.sum(axis=1)), text=pd.DataFrame(card["text"]).T.rename_axis("text length"),
+        classes=classes.assign(all=classes.sum(axis=1)),
+        text=pd.DataFrame(card["text"]).T.rename_axis("text length"),
         missing=pd.Series(card["missing"], name="items", dtype=int).rename_axis("missing").to_frame(),
         duplicates=pd.DataFrame.from_dict(found, "index", columns=["pairs", "across splits"]).rename_axis("duplicates"),
         skipped=pd.Series(card["skipped"]["reasons"], name="rows", dtype=int).rename_axis("skipped because").to_frame(),
-        tiny=pd.DataFrame(card["tiny"], columns=_TINY))
+        tiny=pd.DataFrame(card["tiny"], columns=_TINY),
+    )
 
+# %% ../../nbs/data/04_card.ipynb #942e44b6
 def show_card(
     card: dict,  # a data card
 ) -> Markdown:  # for a notebook
     "A data card to read."
-    head = (f"**{card['name']}**: {card['items']} items in {len(card['classes'])} classes, images of {card['image_size']} "
-            f"pixels, {card['label_in_text']} texts hold their own label; fingerprint `{card['fingerprint']}`.")
-    tables = [t.to_markdown(index=t.index.name is not None) if len(t) else f"*{title}: nothing to list.*"
-              for title, t in card_tables(card).items()]
+    head = (
+        f"**{card['name']}**: {card['items']} items in {len(card['classes'])} classes, images of {card['image_size']} "
+        f"pixels, {card['label_in_text']} texts hold their own label; fingerprint `{card['fingerprint']}`."
+    )
+    tables = [
+        t.to_markdown(index=t.index.name is not None) if len(t) else f"*{title}: nothing to list.*"
+        for title, t in card_tables(card).items()
+    ]
     return Markdown("\n\n".join([head, *tables]))

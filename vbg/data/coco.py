@@ -5,10 +5,15 @@
 # %% ../../nbs/data/07_coco.ipynb #27419f5f
 from __future__ import annotations
 
-import contextlib, gc, io, json, os, re
+import contextlib
+import gc
+import io
+import json
+import os
+import re
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import pandas as pd
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -22,72 +27,106 @@ __all__ = ['SUPERCATEGORIES', 'UNUSED_IDS', 'GET_COCO', 'INSTANCE_BLOCKS', 'CAPT
 
 # %% ../../nbs/data/07_coco.ipynb #a0bca643
 SUPERCATEGORIES = {
-    'person': ['person'],
-    'vehicle': ['bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat'],
-    'outdoor': ['traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench'],
-    'animal': ['bird', 'cat', 'dog', 'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe'],
-    'accessory': ['backpack', 'umbrella', 'handbag', 'tie', 'suitcase'],
-    'sports': ['frisbee', 'skis', 'snowboard', 'sports ball', 'kite', 'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket'],
-    'kitchen': ['bottle', 'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl'],
-    'food': ['banana', 'apple', 'sandwich', 'orange', 'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake'],
-    'furniture': ['chair', 'couch', 'potted plant', 'bed', 'dining table', 'toilet'],
-    'electronic': ['tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone'],
-    'appliance': ['microwave', 'oven', 'toaster', 'sink', 'refrigerator'],
-    'indoor': ['book', 'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush']}
+    "person": ["person"],
+    "vehicle": ["bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"],
+    "outdoor": ["traffic light", "fire hydrant", "stop sign", "parking meter", "bench"],
+    "animal": ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"],
+    "accessory": ["backpack", "umbrella", "handbag", "tie", "suitcase"],
+    "sports": [
+        "frisbee",
+        "skis",
+        "snowboard",
+        "sports ball",
+        "kite",
+        "baseball bat",
+        "baseball glove",
+        "skateboard",
+        "surfboard",
+        "tennis racket",
+    ],
+    "kitchen": ["bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl"],
+    "food": ["banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake"],
+    "furniture": ["chair", "couch", "potted plant", "bed", "dining table", "toilet"],
+    "electronic": ["tv", "laptop", "mouse", "remote", "keyboard", "cell phone"],
+    "appliance": ["microwave", "oven", "toaster", "sink", "refrigerator"],
+    "indoor": ["book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"],
+}
+
+# %% ../../nbs/data/07_coco.ipynb #ed56f1f5
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
 
 def coco_categories() -> pd.DataFrame:  # `id, name, supercategory`, 80 rows
     "The categories block of the published files."
     ids = [i for i in range(1, 91) if i not in UNUSED_IDS]
     names = [(name, group) for group, members in SUPERCATEGORIES.items() for name in members]
-    return pd.DataFrame([dict(id=i, name=name, supercategory=group) for i, (name, group) in zip(ids, names, strict=True)])
+    return pd.DataFrame(
+        [dict(id=i, name=name, supercategory=group) for i, (name, group) in zip(ids, names, strict=True)]
+    )
 
 # %% ../../nbs/data/07_coco.ipynb #be269a58
-def annotation_table(coco: COCO,  # instances
-                    ) -> pd.DataFrame: # `image_id, category_id, id, area, iscrowd`, one row an annotation
+def annotation_table(
+    coco: COCO,  # instances
+) -> pd.DataFrame:  # `image_id, category_id, id, area, iscrowd`, one row an annotation
     "The annotations as columns."
-    names = ['image_id', 'category_id', 'id', 'area', 'iscrowd']
-    annotations = coco.dataset['annotations']
+    names = ["image_id", "category_id", "id", "area", "iscrowd"]
+    annotations = coco.dataset["annotations"]
     return pd.DataFrame({n: [a.get(n, 0) for a in annotations] for n in names})
 
 # %% ../../nbs/data/07_coco.ipynb #1914b14a
 def _covered(coco, table, key):
     "Area of the union of masks of each (image, key)."
-    def union(ids): return float(coco_mask.area(coco_mask.merge([coco.annToRLE(coco.anns[i]) for i in ids])))
-    return table.groupby(['image_id', key]).id.agg(union)
 
-_SIZE = dict(total='sum', single='max')
-_COLUMN = dict(category='name', supercategory='supercategory')
+    def union(ids):
+        return float(coco_mask.area(coco_mask.merge([coco.annToRLE(coco.anns[i]) for i in ids])))
+
+    return table.groupby(["image_id", key]).id.agg(union)
+
+
+_SIZE = dict(total="sum", single="max")
+_COLUMN = dict(category="name", supercategory="supercategory")
 
 # %% ../../nbs/data/07_coco.ipynb #f3770907
-def areas(coco: COCO,        # instances
-          key='category',    # 'category' or 'supercategory'
-          area='total',      # 'total', 'covered' or 'single'
-          crowd=True,        # count crowd annotations
-         ) -> pd.DataFrame:  # `image_id, key, area` in pixels, largest first in each image
+def areas(
+    coco: COCO,  # instances
+    key="category",  # 'category' or 'supercategory'
+    area="total",  # 'total', 'covered' or 'single'
+    crowd=True,  # count crowd annotations
+) -> pd.DataFrame:  # `image_id, key, area` in pixels, largest first in each image
     "How much of each image each category covers."
     table = annotation_table(coco)
-    if not crowd or area == 'single': table = table[table.iscrowd == 0]
-    cats = pd.DataFrame(coco.dataset['categories']).sort_values('id')
+    if not crowd or area == "single":
+        table = table[table.iscrowd == 0]
+    cats = pd.DataFrame(coco.dataset["categories"]).sort_values("id")
     order = {name: i for i, name in reversed(list(enumerate(cats[_COLUMN[key]])))}
-    table = table.assign(key=table.category_id.map(cats.set_index('id')[_COLUMN[key]]))
-    size = _covered(coco, table, 'key') if area == 'covered' else table.groupby(['image_id', 'key']).area.agg(_SIZE[area])
-    size = size.rename('area').reset_index()
-    size = size.assign(area=-size.area, rank=size.key.map(order)).sort_values(['image_id', 'area', 'rank'])
-    return size.assign(area=-size.area).drop(columns='rank').reset_index(drop=True)
+    table = table.assign(key=table.category_id.map(cats.set_index("id")[_COLUMN[key]]))
+    size = (
+        _covered(coco, table, "key") if area == "covered" else table.groupby(["image_id", "key"]).area.agg(_SIZE[area])
+    )
+    size = size.rename("area").reset_index()
+    size = size.assign(area=-size.area, rank=size.key.map(order)).sort_values(["image_id", "area", "rank"])
+    return size.assign(area=-size.area).drop(columns="rank").reset_index(drop=True)
 
 # %% ../../nbs/data/07_coco.ipynb #026bddcf
-GET_COCO = 'unpack annotations_trainval2017.zip (or 2014) here: it holds annotations/instances_*.json and captions_*.json'
+GET_COCO = (
+    "unpack annotations_trainval2017.zip (or 2014) here: it holds annotations/instances_*.json and captions_*.json"
+)
 
-def find_splits(folder: Path,     # holds annotations/
-                split_name=None,  # one name, several, or None for all there are
-               ) -> list[str]:    # such as ['train2017', 'val2017']
+
+def find_splits(
+    folder: Path,  # holds annotations/
+    split_name=None,  # one name, several, or None for all there are
+) -> list[str]:  # such as ['train2017', 'val2017']
     "The splits to read. Raises `DataError` when there is none of that name."
-    there = sorted(p.stem.removeprefix('instances_') for p in (Path(folder)/'annotations').glob('instances_*.json'))
-    if not there: raise DataError('no annotations/instances_*.json', folder, remedy=GET_COCO)
+    there = sorted(p.stem.removeprefix("instances_") for p in (Path(folder) / "annotations").glob("instances_*.json"))
+    if not there:
+        raise DataError("no annotations/instances_*.json", folder, remedy=GET_COCO)
     asked = there if split_name is None else [split_name] if isinstance(split_name, str) else list(split_name)
     absent = [s for s in asked if s not in there]
-    if absent: raise DataError(f'no annotations/instances_{absent[0]}.json', folder, remedy=f"the splits here are {', '.join(there)}")
+    if absent:
+        raise DataError(
+            f"no annotations/instances_{absent[0]}.json", folder, remedy=f"the splits here are {', '.join(there)}"
+        )
     return asked
 
 # %% ../../nbs/data/07_coco.ipynb #942518d2
@@ -97,152 +136,230 @@ def _quietly():
     running = gc.isenabled()
     gc.disable()
     try:
-        with contextlib.redirect_stdout(io.StringIO()): yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
-        if running: gc.enable()
+        if running:
+            gc.enable()
 
 # %% ../../nbs/data/07_coco.ipynb #4a1f5a36
-def load_coco(path: Path,  # a JSON file of COCO
-              blocks,      # the lists that it must hold, with the keys of their entries
-             ) -> COCO:    # indexed, nothing printed
+def load_coco(
+    path: Path,  # a JSON file of COCO
+    blocks,  # the lists that it must hold, with the keys of their entries
+) -> COCO:  # indexed, nothing printed
     "Read a file with `pycocotools`. Raises `DataError` naming the file, the entry and the remedy."
     require_file(path, GET_COCO)
     try:
-        with _quietly(): coco = COCO(str(path))
+        with _quietly():
+            coco = COCO(str(path))
     except (ValueError, AssertionError, KeyError, TypeError) as e:
         _check_blocks(path, blocks)
-        raise DataError(f'not a COCO file: {e!r}', path, remedy='download it again') from None
+        raise DataError(f"not a COCO file: {e!r}", path, remedy="download it again") from None
     _check_blocks(path, blocks, coco.dataset)
     return coco
 
 # %% ../../nbs/data/07_coco.ipynb #67bb4df9
-INSTANCE_BLOCKS = dict(images=('id', 'file_name'), annotations=('id', 'image_id', 'category_id', 'area'), categories=('id', 'name', 'supercategory'))
-CAPTION_BLOCKS = dict(images=('id',), annotations=('id', 'image_id', 'caption'))
+INSTANCE_BLOCKS = dict(
+    images=("id", "file_name"),
+    annotations=("id", "image_id", "category_id", "area"),
+    categories=("id", "name", "supercategory"),
+)
 
+
+CAPTION_BLOCKS = dict(images=("id",), annotations=("id", "image_id", "caption"))
+
+# %% ../../nbs/data/07_coco.ipynb #64766848
 def _check_blocks(path, blocks, dataset=None):
-    try: dataset = json.loads(Path(path).read_text('utf-8')) if dataset is None else dataset
-    except ValueError as e: raise DataError(f'not JSON: {e}', path, remedy='download it again; it may be cut short') from None
+    try:
+        dataset = json.loads(Path(path).read_text("utf-8")) if dataset is None else dataset
+    except ValueError as e:
+        raise DataError(f"not JSON: {e}", path, remedy="download it again; it may be cut short") from None
     for block, keys in blocks.items():
         entries = dataset.get(block) if isinstance(dataset, dict) else None
-        if not isinstance(entries, list): raise DataError(f'no list {block!r}', path, remedy=GET_COCO)
+        if not isinstance(entries, list):
+            raise DataError(f"no list {block!r}", path, remedy=GET_COCO)
         for n, entry in enumerate(entries, 1):
             for key in keys:
-                if key not in entry: raise DataError(f"entry {n} of {block!r} (id {entry.get('id')}) has no {key!r}", path, remedy='mend the entry or download the file again')
-        ids = pd.Series([e['id'] for e in entries])
-        if ids.duplicated().any(): raise DataError(f'id {ids[ids.duplicated()].iloc[0]} stands twice in {block!r}', path, remedy='remove one of the two')
+                if key not in entry:
+                    raise DataError(
+                        f"entry {n} of {block!r} (id {entry.get('id')}) has no {key!r}",
+                        path,
+                        remedy="mend the entry or download the file again",
+                    )
+        ids = pd.Series([e["id"] for e in entries])
+        if ids.duplicated().any():
+            raise DataError(
+                f"id {ids[ids.duplicated()].iloc[0]} stands twice in {block!r}", path, remedy="remove one of the two"
+            )
 
 # %% ../../nbs/data/07_coco.ipynb #f42778ef
-def image_paths(folder: Path,      # the set
-                split: str,        # such as 'train2017'
-                images: list,      # entries with `id` and `file_name`
-                source: Path,      # the JSON, named in errors
-               ) -> dict:          # image id -> path; the file itself may be absent
+def image_paths(
+    folder: Path,  # the set
+    split: str,  # such as 'train2017'
+    images: list,  # entries with `id` and `file_name`
+    source: Path,  # the JSON, named in errors
+) -> dict:  # image id -> path; the file itself may be absent
     "Where each image lies. Raises `DataError` when a 12-digit number in the name is not the image id, or no image folder is found."
     for image in images:
-        number = re.search(r'\d{12}(?=\.)', image['file_name'])
-        if number and int(number[0]) != image['id']:
-            raise DataError(f"image {image['id']} has the file name {image['file_name']}", source, remedy='the number in the name must be the image id')
-    homes = [Path(folder)/split, Path(folder)/'images'/split, Path(folder)/'images']
+        number = re.search(r"\d{12}(?=\.)", image["file_name"])
+        if number and int(number[0]) != image["id"]:
+            raise DataError(
+                f"image {image['id']} has the file name {image['file_name']}",
+                source,
+                remedy="the number in the name must be the image id",
+            )
+    homes = [Path(folder) / split, Path(folder) / "images" / split, Path(folder) / "images"]
     home = next((h for h in homes if h.is_dir()), None)
-    if home is None: raise DataError(f'no image folder {split}/', folder, remedy=f'unpack {split}.zip here')
-    return {image['id']: os.path.join(home, image['file_name']) for image in images}
+    if home is None:
+        raise DataError(f"no image folder {split}/", folder, remedy=f"unpack {split}.zip here")
+    return {image["id"]: os.path.join(home, image["file_name"]) for image in images}
 
 # %% ../../nbs/data/07_coco.ipynb #f2dd51f5
 PER_IMAGE = 5
 
-def caption_lists(coco: COCO,  # captions
-                 ) -> dict:    # image id -> up to five captions, in the order of their ids
+
+def caption_lists(
+    coco: COCO,  # captions
+) -> dict:  # image id -> up to five captions, in the order of their ids
     "The captions of each image: white space tidied, empty ones left out."
-    order = sorted(coco.dataset['annotations'], key=lambda a: a['id'])
+    order = sorted(coco.dataset["annotations"], key=lambda a: a["id"])
     found = {}
     for entry in order:
-        caption = ' '.join(str(entry['caption']).split())
-        if caption: found.setdefault(entry['image_id'], []).append(caption)
+        caption = " ".join(str(entry["caption"]).split())
+        if caption:
+            found.setdefault(entry["image_id"], []).append(caption)
     return {image: captions[:PER_IMAGE] for image, captions in found.items()}
 
 # %% ../../nbs/data/07_coco.ipynb #7a7bb9d2
-def caption_columns(lists,    # `(N,)` lists of captions
-                    captions, # 'one', 'all' or 'random'
-                   ) -> dict: # `text` and perhaps `texts`
+def caption_columns(
+    lists,  # `(N,)` lists of captions
+    captions,  # 'one', 'all' or 'random'
+) -> dict:  # `text` and perhaps `texts`
     "What the models read. Joined captions are each closed by a full stop."
-    if captions == 'all': return dict(text=[' '.join(c if c[-1] in '.!?' else c + '.' for c in cs) for cs in lists])
-    return dict(text=[cs[0] if cs else '' for cs in lists]) | (dict(texts=list(lists)) if captions == 'random' else {})
+    if captions == "all":
+        return dict(text=[" ".join(c if c[-1] in ".!?" else c + "." for c in cs) for cs in lists])
+    return dict(text=[cs[0] if cs else "" for cs in lists]) | (dict(texts=list(lists)) if captions == "random" else {})
 
 # %% ../../nbs/data/07_coco.ipynb #3f781a7f
 def _leave_out(table, bad, problem, path, lenient):
     "Raise on the first bad annotation; when lenient, list the bad ones."
     if bad.any() and not lenient:
         first = table[bad].iloc[0]
-        raise DataError(f'annotation {first.id} of image {first.image_id}: {problem}', path, remedy='mend the file, or be lenient to leave such annotations out')
-    return [(str(path), None, f'annotation {i}', problem) for i in table.id[bad]]
+        raise DataError(
+            f"annotation {first.id} of image {first.image_id}: {problem}",
+            path,
+            remedy="mend the file, or be lenient to leave such annotations out",
+        )
+    return [(str(path), None, f"annotation {i}", problem) for i in table.id[bad]]
 
 # %% ../../nbs/data/07_coco.ipynb #b2b742b8
 def _clean(coco, path, lenient):
     "Leave out annotations that speak of unknown images or categories or have no area, and list them."
     table = annotation_table(coco)
-    size = pd.to_numeric(table.area, errors='coerce')
-    lost = [entry for bad, problem in [(~table.image_id.isin(coco.imgs), 'image_id is not listed'), (~table.category_id.isin(coco.cats), 'category_id is not listed'),
-                                       (~(size >= 0), 'area is not a number')] for entry in _leave_out(table, bad, problem, path, lenient)]
+    size = pd.to_numeric(table.area, errors="coerce")
+    lost = [
+        entry
+        for bad, problem in [
+            (~table.image_id.isin(coco.imgs), "image_id is not listed"),
+            (~table.category_id.isin(coco.cats), "category_id is not listed"),
+            (~(size >= 0), "area is not a number"),
+        ]
+        for entry in _leave_out(table, bad, problem, path, lenient)
+    ]
     bad = {entry[2] for entry in lost}
     if lost:
-        coco.dataset['annotations'] = [a for a in coco.dataset['annotations'] if f"annotation {a['id']}" not in bad]
-        with _quietly(): coco.createIndex()
+        coco.dataset["annotations"] = [a for a in coco.dataset["annotations"] if f"annotation {a['id']}" not in bad]
+        with _quietly():
+            coco.createIndex()
     return lost
 
 # %% ../../nbs/data/07_coco.ipynb #2a225130
 def _table(coco, said, path, how):
     "One row an image listed; '' stands where there is no annotation or no caption."
-    first = areas(coco, how['label'], how['area'], how['crowd']).drop_duplicates('image_id').set_index('image_id').key.to_dict()
+    first = (
+        areas(coco, how["label"], how["area"], how["crowd"])
+        .drop_duplicates("image_id")
+        .set_index("image_id")
+        .key.to_dict()
+    )
     shares = {}
-    for image, name, size in areas(coco, 'category', 'total', how['crowd']).itertuples(index=False): shares.setdefault(image, {})[name] = size
-    rank, ids = {c['name']: c['id'] for c in coco.dataset['categories']}, sorted(path)
-    table = pd.DataFrame(dict(id=[str(i) for i in ids], image=[path[i] for i in ids], label=[first.get(i, '') for i in ids]))
-    table['labels'] = [sorted(shares.get(i, ()), key=rank.get) for i in ids]
-    table['attributes'] = [json.dumps({'areas': shares.get(i, {})}) for i in ids]
-    return table.assign(**caption_columns([said.get(i, []) for i in ids], how['captions']))
+    for image, name, size in areas(coco, "category", "total", how["crowd"]).itertuples(index=False):
+        shares.setdefault(image, {})[name] = size
+    rank, ids = {c["name"]: c["id"] for c in coco.dataset["categories"]}, sorted(path)
+    table = pd.DataFrame(
+        dict(id=[str(i) for i in ids], image=[path[i] for i in ids], label=[first.get(i, "") for i in ids])
+    )
+    table["labels"] = [sorted(shares.get(i, ()), key=rank.get) for i in ids]
+    table["attributes"] = [json.dumps({"areas": shares.get(i, {})}) for i in ids]
+    return table.assign(**caption_columns([said.get(i, []) for i in ids], how["captions"]))
 
 # %% ../../nbs/data/07_coco.ipynb #07efd16d
-_NO_LABEL = ('no annotation', "pass incomplete='skip' to leave such images out")
-_NO_TEXT = ('no caption', "pass incomplete='skip' to leave such images out")
-_NO_FILE = ('image file is absent', "unpack the images, or pass missing_image='skip'")
+_NO_LABEL = ("no annotation", "pass incomplete='skip' to leave such images out")
+_NO_TEXT = ("no caption", "pass incomplete='skip' to leave such images out")
+_NO_FILE = ("image file is absent", "unpack the images, or pass missing_image='skip'")
 
-def read_coco_split(folder,      # the set
-                    split: str,  # such as 'train2017'
-                    how: dict,   # the options of `read_coco`
-                   ) -> Examples: # of the images that have a label, a caption and a file
+
+def read_coco_split(
+    folder,  # the set
+    split: str,  # such as 'train2017'
+    how: dict,  # the options of `read_coco`
+) -> Examples:  # of the images that have a label, a caption and a file
     "One split of the set. Raises `DataError`, or lists what is left out, as `how` says."
-    paths = [Path(folder)/'annotations'/f'{kind}_{split}.json' for kind in ('instances', 'captions')]
+    paths = [Path(folder) / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
     coco, captions = load_coco(paths[0], INSTANCE_BLOCKS), load_coco(paths[1], CAPTION_BLOCKS)
-    lost = pd.DataFrame(_clean(coco, paths[0], how['lenient']), columns=['file', 'row', 'id', 'reason'])
-    with _quietly(): table = _table(coco, caption_lists(captions), image_paths(folder, split, coco.dataset['images'], paths[0]), how)
-    skip = how['incomplete'] == 'skip'
-    examples = drop_rows(Examples(table, lost, paths, 'coco'), table.label == '', *_NO_LABEL, skip)
-    examples.files = paths[::-1]                                   # errors now name the captions
-    examples = drop_rows(examples, examples.table.text == '', *_NO_TEXT, skip)
+    lost = pd.DataFrame(_clean(coco, paths[0], how["lenient"]), columns=["file", "row", "id", "reason"])
+    with _quietly():
+        table = _table(coco, caption_lists(captions), image_paths(folder, split, coco.dataset["images"], paths[0]), how)
+    skip = how["incomplete"] == "skip"
+    examples = drop_rows(Examples(table, lost, paths, "coco"), table.label == "", *_NO_LABEL, skip)
+    examples.files = paths[::-1]  # errors now name the captions
+    examples = drop_rows(examples, examples.table.text == "", *_NO_TEXT, skip)
     examples.files = paths
-    absent = how['lenient'] if how['missing_image'] is None else how['missing_image'] == 'skip'
+    absent = how["lenient"] if how["missing_image"] is None else how["missing_image"] == "skip"
     return drop_rows(examples, ~image_present(examples.table.image), *_NO_FILE, absent)
 
 # %% ../../nbs/data/07_coco.ipynb #c746a35d
-_CHOICES = dict(label=('supercategory', 'category'), captions=('one', 'all', 'random'), area=('total', 'covered', 'single'),
-                incomplete=('skip', 'error'), missing_image=(None, 'skip', 'error'))
+_CHOICES = dict(
+    label=("supercategory", "category"),
+    captions=("one", "all", "random"),
+    area=("total", "covered", "single"),
+    incomplete=("skip", "error"),
+    missing_image=(None, "skip", "error"),
+)
 
-def read_coco(folder,                 # holds annotations/ and the images
-              *, split_name=None,     # 'train2017', several names, or None for all there are
-              label='supercategory',  # 'supercategory' (12) or 'category' (80)
-              captions='all',         # 'one', 'all' or 'random'
-              area='total',           # what the largest area means: 'total', 'covered' or 'single'
-              crowd=True,             # count crowd annotations
-              incomplete='skip',      # images without annotation or caption: 'skip' (counted) or 'error'
-              missing_image=None,     # 'error' or 'skip'; default: 'skip' when lenient
-              lenient=False,          # leave bad entries out and list them in `skipped`, rather than raise
-             ) -> Examples:           # with `labels`, and with `texts` for 'random'
+# %% ../../nbs/data/07_coco.ipynb #e9c828de
+def read_coco(
+    folder,  # holds annotations/ and the images
+    *,
+    split_name=None,  # 'train2017', several names, or None for all there are
+    label="supercategory",  # 'supercategory' (12) or 'category' (80)
+    captions="all",  # 'one', 'all' or 'random'
+    area="total",  # what the largest area means: 'total', 'covered' or 'single'
+    crowd=True,  # count crowd annotations
+    incomplete="skip",  # images without annotation or caption: 'skip' (counted) or 'error'
+    missing_image=None,  # 'error' or 'skip'; default: 'skip' when lenient
+    lenient=False,  # leave bad entries out and list them in `skipped`, rather than raise
+) -> Examples:  # with `labels`, and with `texts` for 'random'
     "Examples of COCO's layout (paper: Experiment, Datasets). Raises `DataError` that names file, entry and remedy."
-    how = dict(label=label, captions=captions, area=area, crowd=crowd, incomplete=incomplete, missing_image=missing_image, lenient=lenient)
+    how = dict(
+        label=label,
+        captions=captions,
+        area=area,
+        crowd=crowd,
+        incomplete=incomplete,
+        missing_image=missing_image,
+        lenient=lenient,
+    )
     for name, allowed in _CHOICES.items():
-        if how[name] not in allowed: raise ValueError(f'{name} must be one of {allowed}, not {how[name]!r}')
+        if how[name] not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, not {how[name]!r}")
     parts = [read_coco_split(folder, split, how) for split in find_splits(folder, split_name)]
-    table, skipped = (pd.concat([getattr(p, part) for p in parts], ignore_index=True) for part in ('table', 'skipped'))
+    table, skipped = (pd.concat([getattr(p, part) for p in parts], ignore_index=True) for part in ("table", "skipped"))
     files = [file for part in parts for file in part.files]
-    if table.id.duplicated().any(): raise DataError(f'image {table.id[table.id.duplicated()].iloc[0]} is in two splits', folder, remedy='name the splits with split_name: 2014 and 2017 share images')
-    return check_examples(Examples(table, skipped, files, 'coco'), lenient)
+    if table.id.duplicated().any():
+        raise DataError(
+            f"image {table.id[table.id.duplicated()].iloc[0]} is in two splits",
+            folder,
+            remedy="name the splits with split_name: 2014 and 2017 share images",
+        )
+    return check_examples(Examples(table, skipped, files, "coco"), lenient)

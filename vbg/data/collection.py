@@ -43,8 +43,11 @@ def _rows(path, separator, encoding):
     try:
         return [[field.strip() for field in row] for row in reader]
     except csv.Error as error:
-        raise DataError(f"cannot be read as a table up to line {reader.line_num} ({error})", path,
-                        remedy="close the quote, or name the separator") from None
+        raise DataError(
+            f"cannot be read as a table up to line {reader.line_num} ({error})",
+            path,
+            remedy="close the quote, or name the separator",
+        ) from None
 
 # %% ../../nbs/data/08_collection.ipynb #e61f93d0
 def read_table(
@@ -58,9 +61,13 @@ def read_table(
     header, *rows = _rows(path, separator, encoding) or [[]]
     for column in header:
         if header.count(column) > 1:
-            raise DataError(f"column {column!r} stands {header.count(column)} times", path, 1, "give each column its own name")
+            raise DataError(
+                f"column {column!r} stands {header.count(column)} times", path, 1, "give each column its own name"
+            )
     numbered = [(n, row) for n, row in enumerate(rows, 2) if any(row)]
-    wrong = [(n, f"{len(row)} fields where the header has {len(header)}") for n, row in numbered if len(row) != len(header)]
+    wrong = [
+        (n, f"{len(row)} fields where the header has {len(header)}") for n, row in numbered if len(row) != len(header)
+    ]
     if wrong and not lenient:
         raise DataError(wrong[0][1], path, wrong[0][0], "quote fields that hold the separator, or name the separator")
     good = [(n, row) for n, row in numbered if len(row) == len(header)]
@@ -89,13 +96,18 @@ def _on_disk(folder, paths):
         paths[i] = os.path.join(place, spelt.get(unicodedata.normalize("NFC", name), name))
     return paths
 
+
 def _from_table(table, folder, image, text, label, id, group):
     "Columns of the example schema; what is no id, image, text, label or group becomes `attributes`."
     rest = [c for c in table if c not in {image, label, id, group, "row", *text}]
-    columns = dict(id=table[id or image], image=_on_disk(folder, table[image]),
-                   text=[compose_text(f) for f in table[list(text)].itertuples(index=False)],
-                   label=table[label], row=table.row,
-                   attributes=[json.dumps(dict(zip(rest, v)), ensure_ascii=False) for v in table[rest].itertuples(index=False)])
+    columns = dict(
+        id=table[id or image],
+        image=_on_disk(folder, table[image]),
+        text=[compose_text(f) for f in table[list(text)].itertuples(index=False)],
+        label=table[label],
+        row=table.row,
+        attributes=[json.dumps(dict(zip(rest, v)), ensure_ascii=False) for v in table[rest].itertuples(index=False)],
+    )
     return pd.DataFrame(columns | (dict(group=table[group]) if group else {}))
 
 # %% ../../nbs/data/08_collection.ipynb #5465b319
@@ -104,8 +116,12 @@ def _check_choice(path, header, image, text, label, id, group):
     if not text:
         raise DataError("no text field is chosen", path, remedy="name the columns that describe the object")
     for secret in {label, group} & set(text):
-        raise DataError(f"column {secret!r} would put the label or the group into the text", path, row=1,
-                        remedy=f"leave {secret!r} out of text={list(text)}")
+        raise DataError(
+            f"column {secret!r} would put the label or the group into the text",
+            path,
+            row=1,
+            remedy=f"leave {secret!r} out of text={list(text)}",
+        )
 
 # %% ../../nbs/data/08_collection.ipynb #3c21f941
 def read_objects(
@@ -125,8 +141,12 @@ def read_objects(
     table, wrong = read_table(path, separator, encoding, lenient)
     _check_choice(path, table.columns, image, text, label, id, group)
     skipped = pd.DataFrame([(str(path), n, "", p) for n, p in wrong], columns=["file", "row", "id", "reason"])
-    examples = Examples(_from_table(table, path.parent, image, text, label, id, group), skipped, [path],
-                        name or path.resolve().parent.name)
+    examples = Examples(
+        _from_table(table, path.parent, image, text, label, id, group),
+        skipped,
+        [path],
+        name or path.resolve().parent.name,
+    )
     return check_examples(examples, lenient)
 
 # %% ../../nbs/data/08_collection.ipynb #01e9d61e
@@ -135,6 +155,7 @@ def _image_files(folder):
     known = set(Image.registered_extensions())
     paths = (p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in known)
     return sorted(p for p in paths if not any(part.startswith((".", "__")) for part in p.parts))
+
 
 def words_of_name(
     name: str,  # file name without suffix, such as 'blue-bowl_012'
@@ -163,7 +184,9 @@ def read_folder(
     else:
         texts = [words_of_name(p.stem, label) for p, label in zip(files, labels)]
     groups = [p.parent.as_posix() if len(p.parts) > 2 else "" for p in files]
-    table = dict(id=[p.as_posix() for p in files], image=[str(folder / p) for p in files], text=texts, label=labels, group=groups)
+    table = dict(
+        id=[p.as_posix() for p in files], image=[str(folder / p) for p in files], text=texts, label=labels, group=groups
+    )
     return check_examples(Examples(pd.DataFrame(table), files=[folder], name=name or folder.resolve().name), lenient)
 
 # %% ../../nbs/data/08_collection.ipynb #a3c6520a

@@ -29,6 +29,7 @@ def _to_rgb(image):
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
+
 def _turn(image):
     "The orientation that the camera noted, 1 (upright) where the note cannot be read."
     try:
@@ -43,7 +44,9 @@ def decode_image(
 ) -> np.ndarray:  # `(size, size, 3)` uint8
     "Decode, turn by EXIF, lay on white, resize the shorter side with antialiased bicubic weights, cut the middle."
     with Image.open(source) as image:
-        reduced = image.draft("RGB", (2 * size, 2 * size))  # None, or mode and exact extent, which may end inside a pixel
+        reduced = image.draft(
+            "RGB", (2 * size, 2 * size)
+        )  # None, or mode and exact extent, which may end inside a pixel
         width, height = reduced[1][2:] if reduced else image.size
         turn, side = _turn(image), min(width, height)
         left, top = (width - side) / 2, (height - side) / 2

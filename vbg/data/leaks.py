@@ -42,18 +42,22 @@ def _forms(name):
     stem = re.sub(r"(?<=[a-z]{3})(?:ies|y)$|(?<=[a-z]{3})e?s$", "", words[-1])
     return re.compile(r"\b" + r"\W+".join([*map(re.escape, words[:-1]), re.escape(stem) + r"(?:y|ies|e?s)?"]) + r"\b")
 
+
 def names_class(
     values: np.ndarray,  # `(N,)` str
     label: np.ndarray,  # `(N,)` int
     class_names: list,  # C names
 ) -> dict:  # own: share of items that hold their class's name; other: share that hold one of another class, mean over the other classes
     "How often a field names the class."
-    held = np.array([[bool(pattern.search(v.lower())) for pattern in map(_forms, class_names)] for v in values]).reshape(len(values), len(class_names))
+    held = np.array(
+        [[bool(pattern.search(v.lower())) for pattern in map(_forms, class_names)] for v in values]
+    ).reshape(len(values), len(class_names))
     own = held[np.arange(len(label)), label]
     return dict(own=float(own.mean()), other=float((held.sum(1) - own).mean() / max(1, len(class_names) - 1)))
 
 # %% ../../nbs/data/11_leaks.ipynb #874540f6
 SURE = 0.95  # the lower end of the probe's interval from which a field gives the label alone
+
 
 def can_tell(
     n: int,  # items judged
@@ -69,7 +73,9 @@ def judged_items(
     "From which items a probe learns and on which it is judged. Raises DataError where a split has no item."
     train, held = (np.flatnonzero(np.asarray(split) == s) for s in ("train", "validation"))
     if not len(train) or not len(held):
-        raise DataError("the leak audit needs a training and a validation split", remedy="split the data first: vbg.data.store")
+        raise DataError(
+            "the leak audit needs a training and a validation split", remedy="split the data first: vbg.data.store"
+        )
     if can_tell(len(held)):
         return [(train, held)], "validation"
     both = np.concatenate([train, held])
@@ -81,9 +87,13 @@ def _answers(values, label, train, held):
     "What a bag of words, learnt from the items `train`, answers for the items `held`; the commonest class where there is nothing to learn."
     if len(np.unique(label[train])) < 2 or not any(re.search(r"\w", v) for v in values[train]):
         return np.full(len(held), np.bincount(label[train]).argmax())
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000))
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True),
+        LogisticRegression(C=10.0, max_iter=1000),
+    )
     return model.fit(values[train], label[train]).predict(values[held])
 
+# %% ../../nbs/data/11_leaks.ipynb #8af87ef7
 def probe_field(
     values: np.ndarray,  # `(N,)` str
     label: np.ndarray,  # `(N,)` int
@@ -94,7 +104,14 @@ def probe_field(
     right = np.concatenate([_answers(values, label, a, b) == label[b] for a, b in folds])
     common = np.concatenate([np.bincount(label[a]).argmax() == label[b] for a, b in folds])
     low, high = proportion_confint(right.sum(), len(right), method="wilson")
-    return dict(accuracy=float(right.mean()), low=float(low), high=float(high), majority=float(common.mean()), n=len(right), judged_by=judged_by)
+    return dict(
+        accuracy=float(right.mean()),
+        low=float(low),
+        high=float(high),
+        majority=float(common.mean()),
+        n=len(right),
+        judged_by=judged_by,
+    )
 
 # %% ../../nbs/data/11_leaks.ipynb #54d0e388
 def telling_words(
@@ -112,12 +129,27 @@ def telling_words(
     count = np.stack([np.asarray(held[label == c].sum(0)).ravel() for c in range(len(class_names))])  # `(C, words)`
     size, all_, best = np.bincount(label, minlength=len(class_names)), count.sum(0), count.argmax(0)
     top = count[best, np.arange(len(best))]
-    table = pd.DataFrame({"word": vectors.get_feature_names_out(), "class": np.array(class_names, object)[best], "items": all_.astype(int),
-                          "purity": top / all_, "coverage": top / np.maximum(size[best], 1)})
-    return table[(table.purity >= purity) & (table.coverage >= coverage)].sort_values(["coverage", "word"], ascending=[False, True]).reset_index(drop=True)
+    table = pd.DataFrame(
+        {
+            "word": vectors.get_feature_names_out(),
+            "class": np.array(class_names, object)[best],
+            "items": all_.astype(int),
+            "purity": top / all_,
+            "coverage": top / np.maximum(size[best], 1),
+        }
+    )
+    return (
+        table[(table.purity >= purity) & (table.coverage >= coverage)]
+        .sort_values(["coverage", "word"], ascending=[False, True])
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/data/11_leaks.ipynb #5ad4015d
-PURE, LUCK = 0.95, 0.01  # share of the items with a sure word that are of its class; chance that a field has a sure word by luck
+PURE, LUCK = (
+    0.95,
+    0.01,
+)  # share of the items with a sure word that are of its class; chance that a field has a sure word by luck
+
 
 def _words(value):
     "The words of a text and the shapes of its numbers."
@@ -125,6 +157,7 @@ def _words(value):
     shapes = (re.sub(r"\d+", "#", piece.strip(".,;:()[]\"'")) for piece in re.findall(r"\S*\d\S*", value))
     return sorted({*re.findall(r"\w+", value), *shapes})
 
+# %% ../../nbs/data/11_leaks.ipynb #57d220f8
 def sure_words(
     values: np.ndarray,  # `(N,)` str
     label: np.ndarray,  # `(N,)` int, of the same items
@@ -140,7 +173,9 @@ def sure_words(
     share = np.bincount(label, minlength=num_classes)[best] / len(label)
     luck = binom.sf(top - 1, items, share) * count.size
     words = vectors.get_feature_names_out()
-    return {str(words[k]): (float(luck[k]), int(best[k])) for k in np.flatnonzero((luck < LUCK) & (top >= PURE * items))}
+    return {
+        str(words[k]): (float(luck[k]), int(best[k])) for k in np.flatnonzero((luck < LUCK) & (top >= PURE * items))
+    }
 
 # %% ../../nbs/data/11_leaks.ipynb #e9165d98
 def is_code(
@@ -149,6 +184,7 @@ def is_code(
 ) -> bool:
     "Whether a word is a mark of the catalogue rather than a description: it holds a digit, or stands in no other field."
     return bool(re.search(r"[\d#]", word)) or (elsewhere is not None and word not in elsewhere)
+
 
 def _told(values, label, learnt, judged, num_classes, elsewhere):
     "Of each judged item: does it hold a sure word, is it of the class that the surest one says; and the same for codes."
@@ -169,23 +205,34 @@ def told_part(
 ) -> dict:  # told, coded: share of the judged items with a sure word, with a code; told_right, coded_right: share of these that are of its class; coded_low: lower end (95 %) of the share that a code gives rightly
     "How many items hold a word that gives their class."
     folds, _ = judged_items(label, split)
-    rows = np.array([row for learnt, judged in folds for row in _told(values, label, learnt, judged, num_classes, elsewhere)], bool)
+    rows = np.array(
+        [row for learnt, judged in folds for row in _told(values, label, learnt, judged, num_classes, elsewhere)], bool
+    )
     told, told_right, coded, coded_right = rows.sum(0)
     share = lambda part, whole: float(part / whole) if whole else float("nan")
-    return dict(told=share(told, len(rows)), told_right=share(told_right, told), coded=share(coded, len(rows)), coded_right=share(coded_right, coded),
-                coded_low=float(proportion_confint(coded_right, len(rows), method="wilson")[0]))
+    return dict(
+        told=share(told, len(rows)),
+        told_right=share(told_right, told),
+        coded=share(coded, len(rows)),
+        coded_right=share(coded_right, coded),
+        coded_low=float(proportion_confint(coded_right, len(rows), method="wilson")[0]),
+    )
 
 # %% ../../nbs/data/11_leaks.ipynb #be2d5b29
 TOO_FEW = "too few items to tell"
 PART = 0.05  # the lower end of the interval of the share of items whose class a code gives
+
 
 def _verdict(named, probe, told):
     "What is wrong with a field, 'none found', or TOO_FEW where the probe could find nothing."
     telling = can_tell(probe["n"]) and probe["majority"] < SURE
     alone = telling and probe["low"] >= SURE
     some = not alone and told["coded_low"] >= PART and told["coded_right"] >= PURE
-    found = (["names the class"] * (named["own"] >= 0.02 and named["own"] >= 3 * named["other"]) + ["gives the label alone"] * alone
-             + [f"gives the label of some items: {100 * told['coded'] * told['coded_right']:.0f} %"] * some)
+    found = (
+        ["names the class"] * (named["own"] >= 0.02 and named["own"] >= 3 * named["other"])
+        + ["gives the label alone"] * alone
+        + [f"gives the label of some items: {100 * told['coded'] * told['coded_right']:.0f} %"] * some
+    )
     return ", ".join(found) or ("none found" if telling else TOO_FEW)
 
 # %% ../../nbs/data/11_leaks.ipynb #67bc8b7d
@@ -198,11 +245,30 @@ def leak_table(
     known = {name: {word for value in values for word in _words(value)} for name, values in fields.items()}
     for name, values in fields.items():
         others = [other for other in fields if other != name]
-        named, probe, words = names_class(values, label, data.class_names), probe_field(values, label, data.split), telling_words(values[train], label[train], data.class_names)
-        told = told_part(values, label, data.split, len(data.class_names), None if name == "text" else set().union(*(known[other] for other in others)))
+        named, probe, words = (
+            names_class(values, label, data.class_names),
+            probe_field(values, label, data.split),
+            telling_words(values[train], label[train], data.class_names),
+        )
+        told = told_part(
+            values,
+            label,
+            data.split,
+            len(data.class_names),
+            None if name == "text" else set().union(*(known[other] for other in others)),
+        )
         rest = np.array([" | ".join(parts) for parts in zip(*(fields[other] for other in others))], object)
-        rows.append(dict(field=name, filled=float(np.mean(values != "")), own_name=named["own"], other_names=named["other"], **probe,
-                         without_it=probe_field(rest, label, data.split)["accuracy"] if others else float("nan"),
-                         **{column: told[column] for column in ("told", "told_right", "coded", "coded_right")},
-                         telling=", ".join(f"{w} ({c})" for w, c in words[["word", "class"]].values[:5]) or "–", leak=_verdict(named, probe, told)))
+        rows.append(
+            dict(
+                field=name,
+                filled=float(np.mean(values != "")),
+                own_name=named["own"],
+                other_names=named["other"],
+                **probe,
+                without_it=probe_field(rest, label, data.split)["accuracy"] if others else float("nan"),
+                **{column: told[column] for column in ("told", "told_right", "coded", "coded_right")},
+                telling=", ".join(f"{w} ({c})" for w, c in words[["word", "class"]].values[:5]) or "–",
+                leak=_verdict(named, probe, told),
+            )
+        )
     return pd.DataFrame(rows)

@@ -5,10 +5,17 @@
 # %% ../../nbs/data/06_met.ipynb #830739e9
 from __future__ import annotations
 
-import csv, difflib, json, os, re
+import csv
+import difflib
+import json
+import os
+import re
 from pathlib import Path
 
-import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
 from ..core.files import DataError
@@ -22,19 +29,21 @@ __all__ = ['MET_COLUMNS', 'COARSE', 'FINE', 'DEFAULT_LABEL', 'TEXT_FIELDS', 'LAB
 
 # %% ../../nbs/data/06_met.ipynb #8b7bd2f0
 MET_COLUMNS = (
-    'Object Number,Is Highlight,Is Timeline Work,Is Public Domain,Object ID,Gallery Number,Department,AccessionYear,'
-    'Object Name,Title,Culture,Period,Dynasty,Reign,Portfolio,Constituent ID,Artist Role,Artist Prefix,Artist Display Name,'
-    'Artist Display Bio,Artist Suffix,Artist Alpha Sort,Artist Nationality,Artist Begin Date,Artist End Date,Artist Gender,'
-    'Artist ULAN URL,Artist Wikidata URL,Object Date,Object Begin Date,Object End Date,Medium,Dimensions,Credit Line,'
-    'Geography Type,City,State,County,Country,Region,Subregion,Locale,Locus,Excavation,River,Classification,'
-    'Rights and Reproduction,Link Resource,Object Wikidata URL,Metadata Date,Repository,Tags,Tags AAT URL,Tags Wikidata URL').split(',')
+    "Object Number,Is Highlight,Is Timeline Work,Is Public Domain,Object ID,Gallery Number,Department,AccessionYear,"
+    "Object Name,Title,Culture,Period,Dynasty,Reign,Portfolio,Constituent ID,Artist Role,Artist Prefix,Artist Display Name,"
+    "Artist Display Bio,Artist Suffix,Artist Alpha Sort,Artist Nationality,Artist Begin Date,Artist End Date,Artist Gender,"
+    "Artist ULAN URL,Artist Wikidata URL,Object Date,Object Begin Date,Object End Date,Medium,Dimensions,Credit Line,"
+    "Geography Type,City,State,County,Country,Region,Subregion,Locale,Locus,Excavation,River,Classification,"
+    "Rights and Reproduction,Link Resource,Object Wikidata URL,Metadata Date,Repository,Tags,Tags AAT URL,Tags Wikidata URL"
+).split(",")
+
 
 def column_key(name: str) -> str:  # letters and digits of the name, lower case
     "What column names are compared by: `Object ID`, `object_id` and `ObjectID` are the same."
-    return re.sub('[^a-z0-9]', '', name.lower())
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 # %% ../../nbs/data/06_met.ipynb #1d99041c
-_CLASSIFICATION = r'''
+_CLASSIFICATION = r"""
 amulet Crafts \bamulets?\b|^scarab
 lacquerware Crafts ^lacquer|-lacquer|^inr[oō]
 arms Crafts ^(arms?|armou?r|swords?|daggers?|shields?|helmets?|firearms?|shafted|archery|crossbows?|equestrian|weapons?|blunt weapons|mail|cannons?|knives)\b
@@ -57,10 +66,10 @@ instrument Crafts ^(aerophone|chordophone|idiophone|membranophone|electrophone|m
 metalwork Crafts ^(metal|metalwork|silver|gold|gold and silver|pewter|brass|iron|copper|lead|tin|enamels?|cutlery)\b
 ivory Crafts ^(ivory|ivories|bone|horn|shell|netsuke)\b
 stone Crafts ^(stone|hardstone|jade|seals?|cylinder seals?|snuff bottles?|natural substances)\b
-wood Crafts ^(wood|woodwork|bamboo|basketry|gourd|leather)\b'''
+wood Crafts ^(wood|woodwork|bamboo|basketry|gourd|leather)\b"""
 
 # %% ../../nbs/data/06_met.ipynb #dd76fa5f
-_OBJECT_NAME = r'''
+_OBJECT_NAME = r"""
 amulet Crafts \b(amulet|scarab|scaraboid)
 lacquerware Crafts \b(lacquer\b|inr[oō])
 arms Crafts \b(sword|dagger|helmet|armor|shield|rifle|pistol|arrowhead|spear|gauntlet|tsuba|powder flask)
@@ -80,74 +89,110 @@ furniture Crafts \b(chair|armchair|table|desk|chest|cabinet|sofa|bed|stool|sette
 glass Crafts \b(goblet|tumbler|decanter|glass)\b
 metalwork Crafts \b(spoon|fork|tankard|candlestick|andiron|porringer|salver|ladle)\b
 ceramics Crafts \b(vase|bowl|plate|jug|jar|pitcher|teapot|tile|dish|saucer|cup|amphora|kylix|krater|lekythos|sherd|platter|tureen)\b
-'''
+"""
 
 # %% ../../nbs/data/06_met.ipynb #11b19158
-_TAGS = r'''
+_TAGS = r"""
 - Animals ^(animals?|birds?|dogs?|horses?|cats?|lions?|tigers?|leopards?|fish|eagles?|snakes?|elephants?|cows?|cattle|bulls?|oxen|sheep|rams?|goats?|deer|monkeys?|insects?|butterfl(y|ies)|peacocks?|camels?|rabbits?|hares?|swans?|owls?|ducks?|geese|roosters?|chickens?|turtles?|frogs?|bears?|fox(es)?|wolves|boars?|pigs?|donkeys?|bees?|crabs?|dolphins?|whales?|cranes|doves?|parrots?|crocodiles?|hippopotam(us|i))$
 - Buildings ^(buildings?|architecture|houses?|church(es)?|cathedrals?|temples?|castles?|palaces?|towers?|bridges?|ruins|cit(y|ies)|streets?|mosques?|fa[cç]ades?|villages?|pyramids?|windmills?|arches|monasteries|abbeys|tombs?|theaters?)$
-'''
+"""
+
 
 def label_rules() -> pd.DataFrame:  # `column, pattern, fine, coarse`; an earlier row wins
     "The published label table; '-' says nothing in that label set, '(subject)' leaves it to the tags."
-    blocks = {'Classification': _CLASSIFICATION, 'Object Name': _OBJECT_NAME, 'Tags': _TAGS}
-    rows = [(column, pattern, fine, coarse) for column, block in blocks.items()
-            for fine, coarse, pattern in (line.split(None, 2) for line in block.strip().splitlines())]
-    return pd.DataFrame(rows, columns=['column', 'pattern', 'fine', 'coarse'])
+    blocks = {"Classification": _CLASSIFICATION, "Object Name": _OBJECT_NAME, "Tags": _TAGS}
+    rows = [
+        (column, pattern, fine, coarse)
+        for column, block in blocks.items()
+        for fine, coarse, pattern in (line.split(None, 2) for line in block.strip().splitlines())
+    ]
+    return pd.DataFrame(rows, columns=["column", "pattern", "fine", "coarse"])
 
-COARSE = ('Painting', 'Sculpture', 'Crafts', 'Animals', 'Buildings', 'Other')
-FINE = tuple(sorted(set(label_rules().fine) - {'-'})) + ('other',)
-DEFAULT_LABEL = dict(coarse='Other', fine='other')
+
+COARSE = ("Painting", "Sculpture", "Crafts", "Animals", "Buildings", "Other")
+FINE = tuple(sorted(set(label_rules().fine) - {"-"})) + ("other",)
+DEFAULT_LABEL = dict(coarse="Other", fine="other")
 
 # %% ../../nbs/data/06_met.ipynb #f5647dc2
-def match_rules(values: pa.Array,     # `(U,)` distinct values of one column
-                rules: pd.DataFrame,  # the rules over that column, in order
-                label_set: str,       # 'coarse' or 'fine'
-               ) -> np.ndarray:       # `(U,)` label, '' where no rule matches
+def match_rules(
+    values: pa.Array,  # `(U,)` distinct values of one column
+    rules: pd.DataFrame,  # the rules over that column, in order
+    label_set: str,  # 'coarse' or 'fine'
+) -> np.ndarray:  # `(U,)` label, '' where no rule matches
     "The label that the first matching rule gives to each value."
-    parts = pc.replace_substring(values, '|', '\n')
-    found = np.full(len(values), '', object)
-    for rule in rules[rules[label_set] != '-'].iloc[::-1].itertuples():
-        hit = pc.match_substring_regex(parts, f'(?im){rule.pattern}')
+    parts = pc.replace_substring(values, "|", "\n")
+    found = np.full(len(values), "", object)
+    for rule in rules[rules[label_set] != "-"].iloc[::-1].itertuples():
+        hit = pc.match_substring_regex(parts, f"(?im){rule.pattern}")
         found[hit.to_numpy(zero_copy_only=False)] = getattr(rule, label_set)
     return found
 
 # %% ../../nbs/data/06_met.ipynb #1b749d65
-def _spread(column: pa.Array,  # `(N,)` values
-            label) -> np.ndarray:  # `(N,)` objects; `label` maps `(U,)` distinct values to `(U,)` objects
+def _spread(
+    column: pa.Array,  # `(N,)` values
+    label,
+) -> np.ndarray:  # `(N,)` objects; `label` maps `(U,)` distinct values to `(U,)` objects
     coded = column.dictionary_encode()
     return label(coded.dictionary)[coded.indices.to_numpy()]
 
-def label_objects(table,              # columns `Classification`, `Object Name` and, where known, `Tags`, each `(N,)`
-                  label_set='coarse', # 'coarse' or 'fine'
-                  rules=None,         # a table like `label_rules()`
-                 ) -> np.ndarray:     # `(N,)` label of each object
+# %% ../../nbs/data/06_met.ipynb #4424e9ba
+def label_objects(
+    table,  # columns `Classification`, `Object Name` and, where known, `Tags`, each `(N,)`
+    label_set="coarse",  # 'coarse' or 'fine'
+    rules=None,  # a table like `label_rules()`
+) -> np.ndarray:  # `(N,)` label of each object
     "The label of each object: its form by Classification, else by Object Name; a subject by Tags where the form leaves it open."
-    if label_set not in DEFAULT_LABEL: raise ValueError(f"label_set must be 'coarse' or 'fine', not {label_set!r}")
+    if label_set not in DEFAULT_LABEL:
+        raise ValueError(f"label_set must be 'coarse' or 'fine', not {label_set!r}")
     rules = label_rules() if rules is None else rules
-    strange = set(rules.column) - {'Classification', 'Object Name', 'Tags'}
-    if strange: raise ValueError(f'label rules go over Classification, Object Name and Tags, not {sorted(strange)}')
-    by = {c: _spread(pa.array(table[c], pa.string()), lambda v: match_rules(v, rules[rules.column == c], label_set))
-          for c in ('Classification', 'Object Name', 'Tags') if c in table}
-    form = np.where(by['Classification'] == '', by['Object Name'], by['Classification'])
-    subject = by.get('Tags', np.full(len(form), '', object))
-    label = np.where(np.isin(form, ['', '(subject)']), subject, form)
-    return np.where(label == '', DEFAULT_LABEL[label_set], label)
+    strange = set(rules.column) - {"Classification", "Object Name", "Tags"}
+    if strange:
+        raise ValueError(f"label rules go over Classification, Object Name and Tags, not {sorted(strange)}")
+    by = {
+        c: _spread(pa.array(table[c], pa.string()), lambda v: match_rules(v, rules[rules.column == c], label_set))
+        for c in ("Classification", "Object Name", "Tags")
+        if c in table
+    }
+    form = np.where(by["Classification"] == "", by["Object Name"], by["Classification"])
+    subject = by.get("Tags", np.full(len(form), "", object))
+    label = np.where(np.isin(form, ["", "(subject)"]), subject, form)
+    return np.where(label == "", DEFAULT_LABEL[label_set], label)
 
 # %% ../../nbs/data/06_met.ipynb #b0426426
-TEXT_FIELDS = ('Title', 'Culture', 'Period', 'Dynasty', 'Reign', 'Artist Display Name', 'Object Date', 'Medium', 'Dimensions',
-               'City', 'State', 'Country', 'Region')
-LABEL_COLUMNS = ('Classification', 'Object Name', 'Tags', 'Tags AAT URL', 'Tags Wikidata URL')
+TEXT_FIELDS = (
+    "Title",
+    "Culture",
+    "Period",
+    "Dynasty",
+    "Reign",
+    "Artist Display Name",
+    "Object Date",
+    "Medium",
+    "Dimensions",
+    "City",
+    "State",
+    "Country",
+    "Region",
+)
 
+
+LABEL_COLUMNS = ("Classification", "Object Name", "Tags", "Tags AAT URL", "Tags Wikidata URL")
+
+# %% ../../nbs/data/06_met.ipynb #c40dfc56
 def check_fields(fields) -> list[str]:  # the published names of the columns asked for
     "Published names of text columns; raises `DataError` for a column that makes the label or that does not exist."
     known = {column_key(c): c for c in MET_COLUMNS}
     for field in fields:
         if column_key(field) not in known:
             near = difflib.get_close_matches(field, MET_COLUMNS, 1)
-            raise DataError(f'{field!r} is no column of MetObjects.csv', remedy=f'did you mean {near[0]!r}?' if near else 'see MET_COLUMNS')
+            raise DataError(
+                f"{field!r} is no column of MetObjects.csv",
+                remedy=f"did you mean {near[0]!r}?" if near else "see MET_COLUMNS",
+            )
         if known[column_key(field)] in LABEL_COLUMNS:
-            raise DataError(f'{field!r} may not enter the text: the label is made from it', remedy='leave it out of text_fields')
+            raise DataError(
+                f"{field!r} may not enter the text: the label is made from it", remedy="leave it out of text_fields"
+            )
     return [known[column_key(f)] for f in fields]
 
 # %% ../../nbs/data/06_met.ipynb #3951e3d1
@@ -156,212 +201,310 @@ def _distinct(column: pa.Array, clean) -> pa.Array:
     coded = column.dictionary_encode()
     return clean(coded.dictionary).take(coded.indices)
 
+
 def tidy(values: pa.Array) -> pa.Array:  # same length
     "One blank for any run of white space, ', ' between the parts of a `|` list, nothing at the ends."
-    rough = pc.match_substring_regex(values, r'^\s|\s$|\s\s|[\t\r\n\f\v|]')
-    fixed = pc.replace_substring_regex(values.filter(rough), r'^[\s|]+|[\s|]+$', '')
-    fixed = pc.replace_substring_regex(pc.replace_substring_regex(fixed, r'\s+', ' '), r' ?\|[ |]*', ', ')
+    rough = pc.match_substring_regex(values, r"^\s|\s$|\s\s|[\t\r\n\f\v|]")
+    fixed = pc.replace_substring_regex(values.filter(rough), r"^[\s|]+|[\s|]+$", "")
+    fixed = pc.replace_substring_regex(pc.replace_substring_regex(fixed, r"\s+", " "), r" ?\|[ |]*", ", ")
     return pc.replace_with_mask(values, rough, fixed)
 
-def compose_text(table,       # columns by name, each `(N,)` strings
-                 fields,      # the columns, in the order of the sentence
-                ) -> pa.Array: # `(N,)` text
+
+def compose_text(
+    table,  # columns by name, each `(N,)` strings
+    fields,  # the columns, in the order of the sentence
+) -> pa.Array:  # `(N,)` text
     "The non-empty fields, each closed by a full stop unless it ends with one; '' where all are empty."
+
     def sentence(values):
         values = tidy(values)
-        end = pc.if_else(pc.match_substring_regex(values, r'[.!?]$'), ' ', '. ')
-        return pc.if_else(pc.equal(values, ''), '', pc.binary_join_element_wise(values, end, ''))
+        end = pc.if_else(pc.match_substring_regex(values, r"[.!?]$"), " ", ". ")
+        return pc.if_else(pc.equal(values, ""), "", pc.binary_join_element_wise(values, end, ""))
+
     parts = [_distinct(pa.array(table[f], pa.string()), sentence) for f in fields]
-    return pc.utf8_rtrim_whitespace(pc.binary_join_element_wise(*parts, ''))
+    return pc.utf8_rtrim_whitespace(pc.binary_join_element_wise(*parts, ""))
 
 # %% ../../nbs/data/06_met.ipynb #8e1e4bb5
-GET_MET = 'download MetObjects.csv (about 300 MB) from https://github.com/metmuseum/openaccess, with Git LFS'
+GET_MET = "download MetObjects.csv (about 300 MB) from https://github.com/metmuseum/openaccess, with Git LFS"
+
 
 def met_header(path: Path) -> dict:  # published column name -> name in the file
     "The columns of the file by published name; raises `DataError` when it is no comma-separated table with an Object ID."
-    with require_file(path, GET_MET).open(encoding='utf-8-sig', errors='surrogateescape', newline='') as f: header = next(csv.reader(f))
-    if not ','.join(header).isprintable(): raise DataError('column names are not UTF-8', path, 1, 'save it as CSV UTF-8')
-    if header and header[0].lstrip().startswith('<'): raise DataError('this is a web page', path, 1, GET_MET)
-    if len(header) == 1 and ';' in header[0]: raise DataError('columns are separated by semicolons', path, 1, 'save it with commas')
+    with require_file(path, GET_MET).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
+        header = next(csv.reader(f))
+    if not ",".join(header).isprintable():
+        raise DataError("column names are not UTF-8", path, 1, "save it as CSV UTF-8")
+    if header and header[0].lstrip().startswith("<"):
+        raise DataError("this is a web page", path, 1, GET_MET)
+    if len(header) == 1 and ";" in header[0]:
+        raise DataError("columns are separated by semicolons", path, 1, "save it with commas")
     named = {column_key(name): name for name in header}
     found = {c: named[column_key(c)] for c in MET_COLUMNS if column_key(c) in named}
-    if 'Object ID' not in found: raise DataError(f"column 'Object ID' is absent; there are {', '.join(header)[:200]}", path, 1, GET_MET)
+    if "Object ID" not in found:
+        raise DataError(f"column 'Object ID' is absent; there are {', '.join(header)[:200]}", path, 1, GET_MET)
     return found
 
 # %% ../../nbs/data/06_met.ipynb #8216e786
-def _broken_record(path: Path,  # a file that failed
-                   sign) -> int:  # row of the first record for which `sign(cells)` holds
+def _broken_record(
+    path: Path,  # a file that failed
+    sign,
+) -> int:  # row of the first record for which `sign(cells)` holds
     csv.field_size_limit(2**31 - 1)
-    with open(path, encoding='utf-8', errors='surrogateescape', newline='') as f:
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as f:
         return next((i for i, cells in enumerate(csv.reader(f), 1) if sign(cells)), None)
+
 
 def check_quotes(path: Path) -> None:
     "Raise `DataError` when a quotation mark is not closed, naming the row that swallows the rest of the file."
-    with open(path, 'rb') as f: odd = sum(block.count(b'"') for block in iter(lambda: f.read(1 << 22), b'')) % 2
-    if not odd: return
+    with open(path, "rb") as f:
+        odd = sum(block.count(b'"') for block in iter(lambda: f.read(1 << 22), b"")) % 2
+    if not odd:
+        return
     csv.field_size_limit(2**31 - 1)
-    with open(path, encoding='utf-8', errors='replace', newline='') as f: *_, (row, cells) = enumerate(csv.reader(f), 1)
-    if any('\n' in c for c in cells): raise DataError('a quotation mark is not closed', path, row, 'close it, or double it inside a field')
+    with open(path, encoding="utf-8", errors="replace", newline="") as f:
+        *_, (row, cells) = enumerate(csv.reader(f), 1)
+    if any("\n" in c for c in cells):
+        raise DataError("a quotation mark is not closed", path, row, "close it, or double it inside a field")
 
 # %% ../../nbs/data/06_met.ipynb #f529e402
 def _without_blank(table: pa.Table, lost: list) -> tuple[pa.Table, list]:
     "Leave out rows in which no column that is read holds anything: harmless, but counted."
-    empty = np.logical_and.reduce([pc.equal(table[c], '').to_numpy() for c in table.column_names if c != 'row'])
-    return table.filter(pa.array(~empty)), lost + [(int(r), 'blank line') for r in table['row'].to_numpy()[empty]]
+    empty = np.logical_and.reduce([pc.equal(table[c], "").to_numpy() for c in table.column_names if c != "row"])
+    return table.filter(pa.array(~empty)), lost + [(int(r), "blank line") for r in table["row"].to_numpy()[empty]]
 
 # %% ../../nbs/data/06_met.ipynb #0ad6bbe9
-def read_columns(path: Path,     # MetObjects.csv
-                 names: dict,    # published name -> name in the file, of the columns to read
-                 lenient=False,  # leave out records with a wrong number of cells
-                 block=1 << 25,  # bytes parsed at a time; longer than the longest record
-                ) -> tuple[pa.Table, list]: # columns by published name and `row`; rows left out as `(row, reason)`
+def read_columns(
+    path: Path,  # MetObjects.csv
+    names: dict,  # published name -> name in the file, of the columns to read
+    lenient=False,  # leave out records with a wrong number of cells
+    block=1 << 25,  # bytes parsed at a time; longer than the longest record
+) -> tuple[pa.Table, list]:  # columns by published name and `row`; rows left out as `(row, reason)`
     "Columns as strings, empty where missing. Raises `DataError` with the row of a malformed record."
     lost = []
-    def malformed(r): lost.append((r.number, f'{r.actual_columns} cells where the header has {r.expected_columns}')); return 'skip'
-    strings = ConvertOptions(column_types={n: pa.string() for n in names.values()}, include_columns=list(names.values()), strings_can_be_null=False)
-    try: table = read_csv(path, ReadOptions(use_threads=False, block_size=block), ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=malformed), strings)
+
+    def malformed(r):
+        lost.append((r.number, f"{r.actual_columns} cells where the header has {r.expected_columns}"))
+        return "skip"
+
+    strings = ConvertOptions(
+        column_types={n: pa.string() for n in names.values()},
+        include_columns=list(names.values()),
+        strings_can_be_null=False,
+    )
+    try:
+        table = read_csv(
+            path,
+            ReadOptions(use_threads=False, block_size=block),
+            ParseOptions(newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=malformed),
+            strings,
+        )
     except pa.ArrowInvalid as e:
-        sign = (lambda cells: any('\udc80' <= ch <= '\udcff' for c in cells for ch in c)) if 'UTF8' in str(e) else (lambda cells: False)
-        raise DataError(str(e), path, _broken_record(path, sign), 'save it as CSV UTF-8, or download it again') from None
-    if lost and not lenient: raise DataError(lost[0][1], path, lost[0][0], 'quote cells that hold a comma or line break, or be lenient to leave such rows out')
+        sign = (
+            (lambda cells: any("\udc80" <= ch <= "\udcff" for c in cells for ch in c))
+            if "UTF8" in str(e)
+            else (lambda cells: False)
+        )
+        raise DataError(
+            str(e), path, _broken_record(path, sign), "save it as CSV UTF-8, or download it again"
+        ) from None
+    if lost and not lenient:
+        raise DataError(
+            lost[0][1],
+            path,
+            lost[0][0],
+            "quote cells that hold a comma or line break, or be lenient to leave such rows out",
+        )
     rows = np.delete(np.arange(2, len(table) + len(lost) + 2), np.array([n - 2 for n, _ in lost], int))
-    return _without_blank(table.rename_columns(list(names)).append_column('row', pa.array(rows)).combine_chunks(), lost)
+    return _without_blank(table.rename_columns(list(names)).append_column("row", pa.array(rows)).combine_chunks(), lost)
 
 # %% ../../nbs/data/06_met.ipynb #48ff0ec8
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp', '.gif')
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
-def find_images(folder: Path,    # where the images lie
-                ids: pa.Array,   # `(N,)` object ids
-               ) -> pa.Array:    # `(N,)` path of each object's image, '' where there is none
+
+def find_images(
+    folder: Path,  # where the images lie
+    ids: pa.Array,  # `(N,)` object ids
+) -> pa.Array:  # `(N,)` path of each object's image, '' where there is none
     "The image file of each id. Raises `DataError` when there is no such folder."
-    if not Path(folder).is_dir(): raise DataError('image folder is absent', folder, remedy='put <Object ID>.jpg files there, or pass `images`')
+    if not Path(folder).is_dir():
+        raise DataError("image folder is absent", folder, remedy="put <Object ID>.jpg files there, or pass `images`")
     names, path = pa.array(sorted(os.listdir(folder)), pa.string()), pa.nulls(len(ids), pa.string())
     for suffix in IMAGE_SUFFIXES:
         these = names.filter(pc.ends_with(names, suffix, ignore_case=True))
         stems = pc.utf8_slice_codeunits(these, 0, -len(suffix))
         path = pc.coalesce(path, these.take(pc.index_in(ids, value_set=stems)))
-    return pc.fill_null(pc.binary_join_element_wise(str(folder), path, os.sep), '')
+    return pc.fill_null(pc.binary_join_element_wise(str(folder), path, os.sep), "")
 
 # %% ../../nbs/data/06_met.ipynb #aa906618
-ATTRIBUTE_FIELDS = ('Department', 'Culture', 'Period', 'Object Date', 'Medium', 'Country')
+ATTRIBUTE_FIELDS = ("Department", "Culture", "Period", "Object Date", "Medium", "Country")
 
-def attributes_json(table,     # columns by name, each `(N,)` strings
-                    fields,    # the columns to keep
-                   ) -> pa.Array: # `(N,)` JSON objects
+
+def attributes_json(
+    table,  # columns by name, each `(N,)` strings
+    fields,  # the columns to keep
+) -> pa.Array:  # `(N,)` JSON objects
     "One JSON object a row, with the non-empty fields by name."
+
     def member(field):
-        return lambda values: pa.array([f', {json.dumps(field)}: {json.dumps(v, ensure_ascii=False)}' if v else '' for v in tidy(values).to_pylist()], pa.string())
-    members = pc.binary_join_element_wise(*[_distinct(pa.array(table[f], pa.string()), member(f)) for f in fields], '')
-    return pc.binary_join_element_wise('{', pc.utf8_slice_codeunits(members, 2), '}', '')
+        return lambda values: pa.array(
+            [
+                f", {json.dumps(field)}: {json.dumps(v, ensure_ascii=False)}" if v else ""
+                for v in tidy(values).to_pylist()
+            ],
+            pa.string(),
+        )
+
+    members = pc.binary_join_element_wise(*[_distinct(pa.array(table[f], pa.string()), member(f)) for f in fields], "")
+    return pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(members, 2), "}", "")
 
 # %% ../../nbs/data/06_met.ipynb #20a2f0cd
-def read_met_table(folder,                   # holds MetObjects.csv
-                   table=None,               # the CSV, relative to the folder; default: MetObjects.csv, else objects.csv
-                   text_fields=TEXT_FIELDS,  # columns of the text, in order
-                   lenient=False,            # leave out malformed records
-                  ) -> tuple[Path, pa.Table, list]: # the CSV, its columns as strings, what was left out
+def read_met_table(
+    folder,  # holds MetObjects.csv
+    table=None,  # the CSV, relative to the folder; default: MetObjects.csv, else objects.csv
+    text_fields=TEXT_FIELDS,  # columns of the text, in order
+    lenient=False,  # leave out malformed records
+) -> tuple[Path, pa.Table, list]:  # the CSV, its columns as strings, what was left out
     "The columns that examples need. Raises `DataError` when a column is absent; only Tags may be."
     asked = check_fields(text_fields)
-    names = [table] if table else ['MetObjects.csv', 'met_objects.csv', 'objects.csv']
-    path = next((Path(folder)/n for n in names if (Path(folder)/n).exists()), Path(folder)/names[0])
+    names = [table] if table else ["MetObjects.csv", "met_objects.csv", "objects.csv"]
+    path = next((Path(folder) / n for n in names if (Path(folder) / n).exists()), Path(folder) / names[0])
     there = met_header(path)
-    needed = ['Object ID', 'Classification', 'Object Name', *asked]
+    needed = ["Object ID", "Classification", "Object Name", *asked]
     absent = [c for c in needed if c not in there]
-    if absent: raise DataError(f'column {absent[0]!r} is absent', path, 1, 'leave it out of text_fields' if absent[0] in asked else GET_MET)
-    wanted = dict.fromkeys(needed + [c for c in ('Tags', *ATTRIBUTE_FIELDS) if c in there])
+    if absent:
+        raise DataError(
+            f"column {absent[0]!r} is absent", path, 1, "leave it out of text_fields" if absent[0] in asked else GET_MET
+        )
+    wanted = dict.fromkeys(needed + [c for c in ("Tags", *ATTRIBUTE_FIELDS) if c in there])
     columns, lost = read_columns(path, {c: there[c] for c in wanted}, lenient)
     check_quotes(path)
-    columns = columns.set_column(columns.column_names.index('Object ID'), 'Object ID', pc.utf8_trim_whitespace(columns['Object ID']))
-    return path, columns, [(str(path), row, '', reason) for row, reason in lost]
+    columns = columns.set_column(
+        columns.column_names.index("Object ID"), "Object ID", pc.utf8_trim_whitespace(columns["Object ID"])
+    )
+    return path, columns, [(str(path), row, "", reason) for row, reason in lost]
 
 # %% ../../nbs/data/06_met.ipynb #5e7a4246
-def met_examples(columns: pa.Table,        # of `read_met_table`, with `image`, `id` and perhaps `group` added
-                 text_fields=TEXT_FIELDS,  # columns of the text, in order
-                 label_set='coarse',       # 'coarse' or 'fine'
-                 rules=None,               # a table like `label_rules()`
-                ) -> pd.DataFrame:         # the columns of `Examples`
+def met_examples(
+    columns: pa.Table,  # of `read_met_table`, with `image`, `id` and perhaps `group` added
+    text_fields=TEXT_FIELDS,  # columns of the text, in order
+    label_set="coarse",  # 'coarse' or 'fine'
+    rules=None,  # a table like `label_rules()`
+) -> pd.DataFrame:  # the columns of `Examples`
     "Text, label and attributes of each object."
     kept = [c for c in ATTRIBUTE_FIELDS if c in columns.column_names]
     flat = {c: columns[c].combine_chunks() for c in columns.column_names}
-    made = dict(id=flat['id'], image=flat['image'], text=compose_text(flat, check_fields(text_fields)),
-                label=pa.array(label_objects(flat, label_set, rules), pa.string()),
-                attributes=attributes_json(flat, kept), row=flat['row']) | ({'group': flat['group']} if 'group' in flat else {})
-    return pa.table(made).to_pandas().assign(origin='real')
+    made = dict(
+        id=flat["id"],
+        image=flat["image"],
+        text=compose_text(flat, check_fields(text_fields)),
+        label=pa.array(label_objects(flat, label_set, rules), pa.string()),
+        attributes=attributes_json(flat, kept),
+        row=flat["row"],
+    ) | ({"group": flat["group"]} if "group" in flat else {})
+    return pa.table(made).to_pandas().assign(origin="real")
 
 # %% ../../nbs/data/06_met.ipynb #b44f0b71
-def _by_object(columns: pa.Table,  # of `read_met_table`
-               images: Path,       # folder with <Object ID>.jpg
-              ) -> pa.Table:       # with `id` and `image`, '' where there is no file
-    ids = columns['Object ID'].combine_chunks()
-    return columns.append_column('id', ids).append_column('image', find_images(images, ids))
+def _by_object(
+    columns: pa.Table,  # of `read_met_table`
+    images: Path,  # folder with <Object ID>.jpg
+) -> pa.Table:  # with `id` and `image`, '' where there is no file
+    ids = columns["Object ID"].combine_chunks()
+    return columns.append_column("id", ids).append_column("image", find_images(images, ids))
 
-_NUMBER = ('Object ID is not a number', 'look for a cell that has slipped sideways')
-_IMAGE = ('no image file for this object', "add it, or pass missing_image='skip'")
+
+_NUMBER = ("Object ID is not a number", "look for a cell that has slipped sideways")
+_IMAGE = ("no image file for this object", "add it, or pass missing_image='skip'")
 
 # %% ../../nbs/data/06_met.ipynb #4d5739bd
 def _with_paths(columns, listed, images):
     "Columns of objects joined with the images that show them; '' where the file is absent."
-    path = np.array([str(images/p) for p in listed.path], object)
+    path = np.array([str(images / p) for p in listed.path], object)
     stem = [os.path.splitext(p)[0] for p in listed.path]
-    made = dict(id=stem, image=np.where(image_present(path), path, ''), group=listed.met.tolist())
-    for name, values in made.items(): columns = columns.append_column(name, pa.array(values, pa.string()))
+    made = dict(id=stem, image=np.where(image_present(path), path, ""), group=listed.met.tolist())
+    for name, values in made.items():
+        columns = columns.append_column(name, pa.array(values, pa.string()))
     return columns
 
+
 def _skips(rows):
-    return pd.DataFrame(rows, columns=['file', 'row', 'id', 'reason'])
+    return pd.DataFrame(rows, columns=["file", "row", "id", "reason"])
 
 # %% ../../nbs/data/06_met.ipynb #88420b5f
-def read_instances(path: Path,  # a JSON list under ground_truth/
-                  ) -> pd.DataFrame: # `path` of the image, `met` (Object ID, '' where not of the Met), `entry` counted from 1
+def read_instances(
+    path: Path,  # a JSON list under ground_truth/
+) -> pd.DataFrame:  # `path` of the image, `met` (Object ID, '' where not of the Met), `entry` counted from 1
     "The images that one file of the instance-recognition set lists. Raises `DataError` naming the entry."
-    text = require_file(path, 'unpack ground_truth.tar.gz here').read_text('utf-8', 'replace')
-    try: entries = json.loads(text)
-    except ValueError as e: raise DataError(f'not JSON: {e}', path, remedy='download it again') from None
+    text = require_file(path, "unpack ground_truth.tar.gz here").read_text("utf-8", "replace")
+    try:
+        entries = json.loads(text)
+    except ValueError as e:
+        raise DataError(f"not JSON: {e}", path, remedy="download it again") from None
     for i, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or 'path' not in entry: raise DataError(f"entry {i} has no 'path'", path, remedy='each entry is {"path": ..., "id": ...}')
-    met = [e.get('MET_id', e.get('id', '')) for e in entries]
-    return pd.DataFrame({'path': [e['path'] for e in entries], 'met': [str(m) if m != -1 else '' for m in met], 'entry': range(1, len(entries) + 1)})
+        if not isinstance(entry, dict) or "path" not in entry:
+            raise DataError(f"entry {i} has no 'path'", path, remedy='each entry is {"path": ..., "id": ...}')
+    met = [e.get("MET_id", e.get("id", "")) for e in entries]
+    return pd.DataFrame(
+        {
+            "path": [e["path"] for e in entries],
+            "met": [str(m) if m != -1 else "" for m in met],
+            "entry": range(1, len(entries) + 1),
+        }
+    )
 
 # %% ../../nbs/data/06_met.ipynb #aa39e251
-def _by_instance(columns: pa.Table,  # of `read_met_table`
-                 folder: Path,       # holds ground_truth/
-                 names,              # one JSON name or several
-                 images: Path,       # what image paths are relative to
-                 lenient: bool,      # leave out images of objects that the CSV lacks
-                ) -> tuple[pa.Table, list, list]: # one row an image, the JSON files, what was left out
-    files, parts, lost = [folder/'ground_truth'/n for n in np.atleast_1d(names)], [], []
+def _by_instance(
+    columns: pa.Table,  # of `read_met_table`
+    folder: Path,  # holds ground_truth/
+    names,  # one JSON name or several
+    images: Path,  # what image paths are relative to
+    lenient: bool,  # leave out images of objects that the CSV lacks
+) -> tuple[pa.Table, list, list]:  # one row an image, the JSON files, what was left out
+    files, parts, lost = [folder / "ground_truth" / n for n in np.atleast_1d(names)], [], []
     for file in files:
         listed = read_instances(file)
-        place = pc.index_in(pa.array(listed.met, pa.string()), value_set=columns['Object ID'].combine_chunks()).to_numpy(zero_copy_only=False)
-        unknown = np.isnan(place.astype(float)) & (listed.met != '')
+        place = pc.index_in(
+            pa.array(listed.met, pa.string()), value_set=columns["Object ID"].combine_chunks()
+        ).to_numpy(zero_copy_only=False)
+        unknown = np.isnan(place.astype(float)) & (listed.met != "")
         if unknown.any() and not lenient:
             first = listed[unknown].iloc[0]
-            raise DataError(f'entry {first.entry}: the CSV has no Object ID {first.met}', file, remedy='use a newer MetObjects.csv, or be lenient to leave it out')
-        reason = np.where(listed.met == '', 'not an object of the Met', 'no such Object ID in the CSV')
+            raise DataError(
+                f"entry {first.entry}: the CSV has no Object ID {first.met}",
+                file,
+                remedy="use a newer MetObjects.csv, or be lenient to leave it out",
+            )
+        reason = np.where(listed.met == "", "not an object of the Met", "no such Object ID in the CSV")
         ok = ~np.isnan(place.astype(float))
         lost += [(str(file), e, p, r) for e, p, r in zip(listed.entry[~ok], listed.path[~ok], reason[~ok])]
         parts.append(_with_paths(columns.take(pa.array(place[ok].astype(int))), listed[ok], images))
     return pa.concat_tables(parts).combine_chunks(), files, lost
 
 # %% ../../nbs/data/06_met.ipynb #3ae1d9a1
-def read_met(folder,                   # holds MetObjects.csv and images/
-             *, label_set='coarse',    # 'coarse' or 'fine'
-             text_fields=TEXT_FIELDS,  # columns of the text, in order; none that makes the label
-             images='images',          # image folder, relative to `folder`
-             table=None,               # the CSV where it has another name
-             database=None,            # JSON names under ground_truth/: read the instance-recognition layout
-             missing_image=None,       # 'error' or 'skip'; default: 'skip' when lenient
-             rules=None,               # a label table other than `label_rules()`
-             lenient=False,            # leave bad rows out and list them in `skipped`, rather than raise
-            ) -> Examples:             # images as paths, not decoded
+def read_met(
+    folder,  # holds MetObjects.csv and images/
+    *,
+    label_set="coarse",  # 'coarse' or 'fine'
+    text_fields=TEXT_FIELDS,  # columns of the text, in order; none that makes the label
+    images="images",  # image folder, relative to `folder`
+    table=None,  # the CSV where it has another name
+    database=None,  # JSON names under ground_truth/: read the instance-recognition layout
+    missing_image=None,  # 'error' or 'skip'; default: 'skip' when lenient
+    rules=None,  # a label table other than `label_rules()`
+    lenient=False,  # leave bad rows out and list them in `skipped`, rather than raise
+) -> Examples:  # images as paths, not decoded
     "Examples of the Met's layout (paper: Experiment, Datasets). Raises `DataError` that names file, row and remedy."
-    if missing_image not in (None, 'error', 'skip'): raise ValueError(f"missing_image must be 'error' or 'skip', not {missing_image!r}")
+    if missing_image not in (None, "error", "skip"):
+        raise ValueError(f"missing_image must be 'error' or 'skip', not {missing_image!r}")
     path, columns, lost = read_met_table(folder, table, text_fields, lenient)
-    source, files = Path(folder)/images, []
-    if database is None: columns = _by_object(columns, source)
-    else: columns, files, more = _by_instance(columns, Path(folder), database, source, lenient); lost += more
-    examples = Examples(met_examples(columns, text_fields, label_set, rules), _skips(lost), [path, *files], 'met')
+    source, files = Path(folder) / images, []
+    if database is None:
+        columns = _by_object(columns, source)
+    else:
+        columns, files, more = _by_instance(columns, Path(folder), database, source, lenient)
+        lost += more
+    examples = Examples(met_examples(columns, text_fields, label_set, rules), _skips(lost), [path, *files], "met")
     del columns
-    if database is None: examples = drop_rows(examples, ~examples.table.id.str.fullmatch('[0-9]+'), *_NUMBER, lenient)
-    skip = lenient if missing_image is None else missing_image == 'skip'
-    return check_examples(drop_rows(examples, examples.table.image == '', *_IMAGE, skip), lenient)
+    if database is None:
+        examples = drop_rows(examples, ~examples.table.id.str.fullmatch("[0-9]+"), *_NUMBER, lenient)
+    skip = lenient if missing_image is None else missing_image == "skip"
+    return check_examples(drop_rows(examples, examples.table.image == "", *_IMAGE, skip), lenient)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.chance import seeded
 from ..core.files import DataError
 from .store import ExampleData
-from ..core.chance import seeded
 
 # %% auto #0
 __all__ = ['learn_metadata', 'encode_metadata', 'MetadataEncoder']
@@ -25,6 +25,7 @@ def _values(data, field):
     values = (json.loads(a).get(field) for a in data.attributes)
     return ["" if value is None else str(value).strip() for value in values]
 
+# %% ../../nbs/data/10_metadata.ipynb #9250ee64
 def learn_metadata(
     data: ExampleData,  # with `attributes` (JSON, one an item) and `split`
     fields: tuple,  # names of attributes
@@ -38,10 +39,16 @@ def learn_metadata(
         counts = Counter(values[i] for i in train if values[i])
         if not counts:
             there = sorted({key for i in train for key in json.loads(data.attributes[i])})
-            raise DataError(f"no training item has metadata {field!r}", remedy=f"choose from {', '.join(there) or 'no columns: this set has none'}")
+            raise DataError(
+                f"no training item has metadata {field!r}",
+                remedy=f"choose from {', '.join(there) or 'no columns: this set has none'}",
+            )
         known[field] = sorted(sorted(v for v, n in counts.items() if n > 1), key=lambda v: -counts[v])[:limit]
         if not known[field]:
-            raise DataError(f"each value of metadata {field!r} occurs once in the training split, so none can be learnt", remedy="leave this field out")
+            raise DataError(
+                f"each value of metadata {field!r} occurs once in the training split, so none can be learnt",
+                remedy="leave this field out",
+            )
     return known
 
 # %% ../../nbs/data/10_metadata.ipynb #82074cd4
@@ -61,7 +68,8 @@ class MetadataEncoder(nn.Module):
     "A structured vector as one token."
 
     def __init__(
-        self, *,
+        self,
+        *,
         sizes: tuple,  # values of each field, the unknown one included
         hidden_size: int,  # D
         seed: int | None = None,  # of the weights; None draws from torch's generator

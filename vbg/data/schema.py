@@ -61,6 +61,7 @@ _SKIPPED, _TINY = ["file", "row", "id", "reason"], ["label", "count", "action"]
 @dataclass
 class Examples:
     "One table of examples, images still as paths. Raises `DataError` when a required column is absent."
+
     table: pd.DataFrame  # `id, image, text, label, origin, attributes`; optionally `texts, labels, group, row, split`
     skipped: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_SKIPPED))  # rows left out
     files: list = field(default_factory=list)  # source files; errors name the first
@@ -72,7 +73,9 @@ class Examples:
     def __post_init__(self):
         require_columns(self.table.columns, _REQUIRED, self.files[0] if self.files else None)
         filled = {"origin": "real", "attributes": "{}"}
-        self.table = self.table.assign(**{c: v for c, v in filled.items() if c not in self.table}).reset_index(drop=True)
+        self.table = self.table.assign(**{c: v for c, v in filled.items() if c not in self.table}).reset_index(
+            drop=True
+        )
         for c in (*_REQUIRED, *filled):
             self.table[c] = self.table[c].where(self.table[c].notna(), "").astype("str")
 
@@ -108,8 +111,11 @@ def image_present(
 ) -> np.ndarray:  # `(N,)` bool
     "Which image files exist; lists each folder once instead of asking for each image."
     split = [os.path.split(p) for p in paths]
-    found = {f: {e.name for e in os.scandir(f or ".")} if os.path.isdir(f or ".") else set() for f in {f for f, _ in split}}
+    found = {
+        f: {e.name for e in os.scandir(f or ".")} if os.path.isdir(f or ".") else set() for f in {f for f, _ in split}
+    }
     return np.array([name in found[f] for f, name in split], bool)
+
 
 _CHECKS = [
     ("id is empty", "give each row an id", lambda t: t.id.str.strip() == ""),
@@ -117,7 +123,12 @@ _CHECKS = [
     ("text is empty", "fill in a text field or choose more of them", lambda t: t.text.str.strip() == ""),
     ("label is empty", "fill in the label", lambda t: t.label.str.strip() == ""),
     ("image file is absent", "put the file there or correct its path", lambda t: ~image_present(t.image)),
-    ("class has this item only", "add items to the class or rename its label", lambda t: ~t.label.duplicated(keep=False))]
+    (
+        "class has this item only",
+        "add items to the class or rename its label",
+        lambda t: ~t.label.duplicated(keep=False),
+    ),
+]
 
 # %% ../../nbs/data/01_schema.ipynb #1b15700e
 def check_examples(
@@ -130,5 +141,8 @@ def check_examples(
     if len(examples):
         return examples
     reasons = Counter(examples.skipped.reason).most_common()
-    raise DataError("no example is left", examples.files[0] if examples.files else None,
-                    remedy="mend the rows; they were skipped because: " + ", ".join(f"{r} ({n})" for r, n in reasons))
+    raise DataError(
+        "no example is left",
+        examples.files[0] if examples.files else None,
+        remedy="mend the rows; they were skipped because: " + ", ".join(f"{r} ({n})" for r, n in reasons),
+    )

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.files import DataError, home, write_atomic
-from ..core.profiles import Profile, profile as read_profile
+from ..core.profiles import Profile
+from ..core.profiles import profile as read_profile
 from .coco import read_coco
 from .collection import read_collection
 from .met import read_met
@@ -21,7 +22,7 @@ from .mini.canvas import contact_sheet
 from .mini.coco import write_mini_coco
 from .mini.met import write_mini_met
 from .splits import assign_folds, assign_splits
-from .store import build_dataset, ExampleData, join_examples, load_examples
+from .store import ExampleData, build_dataset, join_examples, load_examples
 from ..runs.version import code_version
 
 # %% auto #0
@@ -32,6 +33,7 @@ __all__ = ['READERS', 'RENDERERS', 'IN_MEMORY', 'study_settings', 'source_folder
 READERS = dict(met=read_met, coco=read_coco, collection=read_collection)
 RENDERERS = dict(met=write_mini_met, coco=write_mini_coco)
 
+
 def study_settings(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -41,10 +43,17 @@ def study_settings(
     "The settings of a job. Raises ValueError on a data set that is neither in the profile nor described by `data`."
     settings = read_profile(profile, dict(overrides or {}) | ({"data": {dataset: dict(data)}} if data else {}))
     if dataset not in settings.data:
-        raise ValueError(f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data) or 'those you describe'}; describe it with data={{...}}")
-    strange = sorted(set(settings.data[dataset]) - {"reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category"})
+        raise ValueError(
+            f"profile {profile!r} has no data set {dataset!r}, only {', '.join(settings.data) or 'those you describe'}; describe it with data={{...}}"
+        )
+    strange = sorted(
+        set(settings.data[dataset])
+        - {"reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category"}
+    )
     if strange or settings.data[dataset].get("reader") not in READERS:
-        raise ValueError(f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, category, folds and fold; got {settings.data[dataset]}")
+        raise ValueError(
+            f"data of {dataset!r} takes reader ({', '.join(READERS)}), folder, options, minimum, category, folds and fold; got {settings.data[dataset]}"
+        )
     return settings
 
 # %% ../../nbs/data/12_sets.ipynb #31aa8f9e
@@ -77,6 +86,7 @@ def _open(name, settings, folder, image_size, class_names=None, ratios=(0.8, 0.1
 # %% ../../nbs/data/12_sets.ipynb #88a7fd6a
 IN_MEMORY = 2_000_000_000  # bytes; a larger set is mapped into memory and read from disk as needed
 
+
 def _load(folder):
     "Open a stored set, in RAM where it is small."
     return load_examples(folder, in_memory=sum(p.stat().st_size for p in folder.glob("*.arrow")) <= IN_MEMORY)
@@ -92,7 +102,9 @@ def study_data(
     dataset: str,  # name of a data set of the profile, or a new one
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
-) -> dict:  # 'natural' -> ExampleData, and 'balanced' and 'scarce' where there are such; 'folders' -> where they are stored
+) -> (
+    dict
+):  # 'natural' -> ExampleData, and 'balanced' and 'scarce' where there are such; 'folders' -> where they are stored
     "The decoded data of a job. Made once; later calls open what is stored."
     folders = study_folders(profile, dataset, data, overrides)
     return {name: _load(folder) for name, folder in folders.items()} | dict(folders=folders)
@@ -111,8 +123,15 @@ def study_folders(
     if not described.get("render"):
         return dict(natural=_open(dataset, described, source, size))
     natural = _open(dataset, described, source / "natural", size)
-    classes, more = list(_card(natural)["classes"]), {"balanced": (0.0, 0.0, 1.0)} | ({"scarce": (1.0, 0.0, 0.0)} if described["render"].get("scarce_per_class") else {})
-    return dict(natural=natural) | {name: _open(f"{dataset}-{name}", described, source / name, size, classes, ratios) for name, ratios in more.items()}
+    classes, more = (
+        list(_card(natural)["classes"]),
+        {"balanced": (0.0, 0.0, 1.0)}
+        | ({"scarce": (1.0, 0.0, 0.0)} if described["render"].get("scarce_per_class") else {}),
+    )
+    return dict(natural=natural) | {
+        name: _open(f"{dataset}-{name}", described, source / name, size, classes, ratios)
+        for name, ratios in more.items()
+    }
 
 # %% ../../nbs/data/12_sets.ipynb #4639e96d
 def cards_of(
@@ -120,6 +139,7 @@ def cards_of(
 ) -> dict:  # data set -> data card (`vbg.data.card.data_card`)
     "The data cards of a profile's data sets."
     return {name: card_of(profile, name) for name in read_profile(profile).data}
+
 
 def card_of(
     profile: str,  # 'smoke', 'mini' or 'paper'
@@ -129,12 +149,15 @@ def card_of(
     "The data card of one data set."
     return _card(study_folders(profile, dataset, **described)["natural"])
 
+
 def ceilings_of(
     profile: str,  # 'smoke', 'mini' or 'paper'
 ) -> dict:  # data set -> its ceilings.json; a real set has none
     "The best possible accuracies of the rendered sets of a profile."
     folders = {name: source_folder(d) for name, d in read_profile(profile).data.items() if d.get("render")}
-    return {name: json.loads((folder / "ceilings.json").read_text(encoding="utf-8")) for name, folder in folders.items()}
+    return {
+        name: json.loads((folder / "ceilings.json").read_text(encoding="utf-8")) for name, folder in folders.items()
+    }
 
 # %% ../../nbs/data/12_sets.ipynb #62effa51
 def sample_sheet(
@@ -143,7 +166,11 @@ def sample_sheet(
 ) -> Image.Image:  # one column a class
     "The first items of each class, side by side, classes named above."
     columns = [np.flatnonzero(data.label == c)[:rows] for c in range(data.num_classes)]
-    tiles = [Image.fromarray(data.pixels[column[row]]) if row < len(column) else None for row in range(rows) for column in columns]
+    tiles = [
+        Image.fromarray(data.pixels[column[row]]) if row < len(column) else None
+        for row in range(rows)
+        for column in columns
+    ]
     names = [name if row == 0 else "" for row in range(rows) for name in data.class_names]
     blank = Image.new("RGB", (data.pixels.shape[2], data.pixels.shape[1]), "white")
     return contact_sheet([tile or blank for tile in tiles], names, columns=data.num_classes)
@@ -156,12 +183,18 @@ def scarce_training_items(
     "The training split with fewer or more items of its scarcest classes; all other classes stay. Raises DataError where there are not so many."
     train = sets["natural"].select("train")
     if "scarce" not in sets:
-        raise DataError(f"{train.name} has no further items of its scarcest classes", remedy="balance.scarce_items is for the rendered sets; leave it at null")
+        raise DataError(
+            f"{train.name} has no further items of its scarcest classes",
+            remedy="balance.scarce_items is for the rendered sets; leave it at null",
+        )
     pool = join_examples(train, sets["scarce"])
     chosen = np.ones(len(pool), bool)
     for c in np.unique(sets["scarce"].label):
         members = np.flatnonzero(pool.label == c)
         if len(members) < count:
-            raise DataError(f"class {train.class_names[c]!r} has {len(members)} items, not {count}", remedy="render more with scarce_per_class")
+            raise DataError(
+                f"class {train.class_names[c]!r} has {len(members)} items, not {count}",
+                remedy="render more with scarce_per_class",
+            )
         chosen[members[count:]] = False
     return replace(pool.take(chosen), fingerprint=f"{train.fingerprint}+{sets['scarce'].fingerprint}:{count}")

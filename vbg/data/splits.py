@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import DataError
-from .schema import SPLITS, drop_rows, Examples
+from .schema import SPLITS, Examples, drop_rows
 
 # %% auto #0
 __all__ = ['merge_tiny', 'assign_splits', 'assign_folds']
@@ -32,7 +32,9 @@ def merge_tiny(
     label = examples.table.label.where(~examples.table.label.isin(small.index), other)
     lost = (label == other) & ((label == other).sum() < minimum)
     action = f"left out: even together under {minimum} items" if lost.any() else f"merged into {other}"
-    warnings.warn(f"{examples.name}: {len(small)} tiny classes, {small.sum()} items, {action}: {', '.join(small.index)}")
+    warnings.warn(
+        f"{examples.name}: {len(small)} tiny classes, {small.sum()} items, {action}: {', '.join(small.index)}"
+    )
     tiny = pd.DataFrame(dict(label=small.index, count=small.values, action=action))
     merged = replace(examples, table=examples.table.assign(label=label), tiny=tiny)
     return drop_rows(merged, lost, f"tiny class, under {minimum} items", "", lenient=True)
@@ -42,6 +44,7 @@ def _quota(counts, share):
     "Whole numbers within one of `counts * share`; at least 1 where the share is not 0 and the class has 3 items."
     total = np.floor(np.cumsum(counts) * share + 0.5)
     return np.maximum(np.diff(total, prepend=0), (counts >= 3) & (share > 0)).astype(int)
+
 
 def _queue(table, seed):
     "The unit of each row (its group, else itself), and one line a unit in queue order: its commonest label, its size."
@@ -66,11 +69,16 @@ def assign_splits(
         raise ValueError(f"ratios must be 0 or more and sum to 1, not {ratios}")
     examples = merge_tiny(examples, minimum, other) if min(ratios) > 0 else examples
     if examples.table.label.nunique() < 2:
-        raise DataError("fewer than two classes are left", examples.files[0] if examples.files else None,
-                        remedy=f"lower minimum={minimum}, or choose another label")
+        raise DataError(
+            "fewer than two classes are left",
+            examples.files[0] if examples.files else None,
+            remedy=f"lower minimum={minimum}, or choose another label",
+        )
     unit, queue = _queue(examples.table, seed)
     counts = queue.groupby("label")["size"].sum()
-    test, validation = (queue.label.map(pd.Series(_quota(counts.values, r), counts.index)) for r in (ratios[2], ratios[1]))
+    test, validation = (
+        queue.label.map(pd.Series(_quota(counts.values, r), counts.index)) for r in (ratios[2], ratios[1])
+    )
     middle = queue.groupby("label")["size"].cumsum() - queue["size"] / 2
     place = (middle > test).astype(int) + (middle > test + validation)
     split = pd.Series(np.array(SPLITS[::-1], object)[place], queue.unit)
@@ -91,12 +99,17 @@ def assign_folds(
         raise ValueError(f"fold {fold} of {folds} does not exist")
     examples = merge_tiny(examples, max(minimum, folds), other)
     if examples.table.label.nunique() < 2:
-        raise DataError("fewer than two classes are left", examples.files[0] if examples.files else None,
-                        remedy=f"lower minimum={minimum} or folds={folds}, or choose another label")
+        raise DataError(
+            "fewer than two classes are left",
+            examples.files[0] if examples.files else None,
+            remedy=f"lower minimum={minimum} or folds={folds}, or choose another label",
+        )
     unit, queue = _queue(examples.table, seed)
     test = np.arange(len(queue)) % folds == fold
     place = np.arange((~test).sum()) + 0.5
     held = np.where(np.floor((place + 0.5) * validation) > np.floor((place - 0.5) * validation), "validation", "train")
     split = np.full(len(queue), "test", object)
     split[~test] = held
-    return replace(examples, table=examples.table.assign(split=unit.map(pd.Series(split, queue.unit.values)).astype("str")))
+    return replace(
+        examples, table=examples.table.assign(split=unit.map(pd.Series(split, queue.unit.values)).astype("str"))
+    )

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import PIL
 import numpy as np
 import pandas as pd
+import PIL
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ..core.files import DataError, home, write_atomic
 from .card import _duplicates, _names, data_card
 from .images import _to_rgb, _turn, decode_image, read_image
-from .schema import SPLITS, drop_rows, Examples, require_file
+from .schema import SPLITS, Examples, drop_rows, require_file
 
 # %% auto #0
 __all__ = ['data_fingerprint', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take', 'select', 'load_examples',
@@ -40,6 +40,7 @@ def _digest(*parts):
         h.update(json.dumps(part, ensure_ascii=False, default=str).encode() + b"\0")
     return h.hexdigest()[:16]
 
+
 def _code(*functions):
     "Syntax trees without docstrings: comments and layout do not count."
     trees = [ast.parse(textwrap.dedent(inspect.getsource(f))) for f in functions]
@@ -47,9 +48,11 @@ def _code(*functions):
         node.body = node.body[1:]
     return [ast.dump(t) for t in trees]
 
+
 def _contents(paths, limit=10**9):
     sizes = [os.path.getsize(p) if os.path.exists(p) else -1 for p in paths]
     return sizes if sum(sizes) > limit else [_file_hash(p) if s >= 0 else "" for p, s in zip(paths, sizes)]
+
 
 def _file_hash(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -67,6 +70,7 @@ def data_fingerprint(
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     return _digest([p.relative_to(folder).as_posix() for p in files], _contents(files))
 
+
 def _examples_fingerprint(examples, image_size):
     table = examples.table.drop(columns="image")
     code = (_to_rgb, _turn, decode_image, read_image, _arrow, _write_store, data_card, _duplicates)
@@ -80,7 +84,7 @@ def _in_order(pool, function, jobs, chunk=1000):
     "Results in the order of `jobs`, a chunk at a time: memory stays flat however many there are."
     with tqdm(desc="decoding", total=len(jobs), disable=len(jobs) < 5000, mininterval=5) as bar:
         for start in range(0, len(jobs), chunk):
-            yield from pool.map(function, jobs[start:start + chunk])
+            yield from pool.map(function, jobs[start : start + chunk])
             bar.update(min(chunk, len(jobs) - start))
 
 # %% ../../nbs/data/05_store.ipynb #b2bfa895
@@ -105,14 +109,22 @@ def _decode_all(examples, size, scratch, lenient, workers):
                 pixels[len(found)] = out[0]
                 found.append(out[1:])
     examples = drop_rows(examples, [p != "" for p in bad], bad, "", lenient)
-    return pixels[:len(found)], pd.DataFrame(found, columns=["sha256", "phash", "thumbnail"]), examples
+    return pixels[: len(found)], pd.DataFrame(found, columns=["sha256", "phash", "thumbnail"]), examples
 
 # %% ../../nbs/data/05_store.ipynb #0fd317c7
 def _features(class_names, label_names, size):
     words = {c: Value("string") for c in ("id", "text", "split", "origin", "attributes")}
-    return Features(words | dict(image=List(Value("uint8"), length=size * size * 3), texts=List(Value("string")),
-                                 label=ClassLabel(names=class_names), labels=List(ClassLabel(names=label_names))))
+    return Features(
+        words
+        | dict(
+            image=List(Value("uint8"), length=size * size * 3),
+            texts=List(Value("string")),
+            label=ClassLabel(names=class_names),
+            labels=List(ClassLabel(names=label_names)),
+        )
+    )
 
+# %% ../../nbs/data/05_store.ipynb #bbee08f6
 def _arrow(examples, pixels):
     "An Arrow table of one chunk; the pixels are not copied."
     t, size, classes = examples.table, pixels.shape[1], _names(examples)
@@ -125,19 +137,30 @@ def _arrow(examples, pixels):
     flat = pa.Array.from_buffers(pa.uint8(), pixels.size, [None, pa.py_buffer(pixels.reshape(-1))])
     columns["image"] = pa.FixedSizeListArray.from_arrays(flat, size * size * 3)
     schema = _features(classes, names, size).arrow_schema
-    return pa.table([c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type) for f in schema], schema=schema)
+    return pa.table(
+        [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type) for f in schema], schema=schema
+    )
 
 # %% ../../nbs/data/05_store.ipynb #a1d43d91
 _ARROW = "data-00000-of-00001.arrow"
+
 
 def _write_store(table, folder, fingerprint):
     "The Arrow file, and the two small files that let `datasets.load_from_disk` open the folder as well."
     with pa.OSFile(str(folder / _ARROW), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     DatasetInfo(features=Features.from_arrow_schema(table.schema)).write_to_directory(str(folder))
-    state = dict(_data_files=[dict(filename=_ARROW)], _fingerprint=fingerprint, _format_columns=None, _format_kwargs={},
-                 _format_type=None, _output_all_columns=False, _split=None)
+    state = dict(
+        _data_files=[dict(filename=_ARROW)],
+        _fingerprint=fingerprint,
+        _format_columns=None,
+        _format_kwargs={},
+        _format_type=None,
+        _output_all_columns=False,
+        _split=None,
+    )
     (folder / "state.json").write_text(json.dumps(state))
+
 
 def load_dataset_dir(
     folder,  # made by `build_dataset`
@@ -155,7 +178,9 @@ def build_dataset(
     class_names: list | None = None,  # order of classes; a second test set takes the first set's
     lenient: bool = False,  # leave unreadable images out and list them
     workers: int | None = None,  # threads that decode; default one a core
-) -> Path:  # `<folder>/<name>-<fingerprint>/` with the Arrow file, `data_card.json` and `skipped.csv` where rows were skipped
+) -> (
+    Path
+):  # `<folder>/<name>-<fingerprint>/` with the Arrow file, `data_card.json` and `skipped.csv` where rows were skipped
     "Decode once and store. What was built before is not built again; nothing half-written bears the final name."
     if "split" not in examples.table:
         raise DataError("examples have no splits", remedy="call assign_splits first")
@@ -186,6 +211,7 @@ def _build(examples, image_size, final, fingerprint, lenient, workers):
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
+
 def _move(part, final):
     if final.exists() and not (final / "data_card.json").exists():
         shutil.rmtree(final)  # somebody deleted its card
@@ -199,6 +225,7 @@ def _move(part, final):
 @dataclass(kw_only=True)
 class ExampleData:
     "A data set as arrays, item i at index i of each. `input_ids` and `attention_mask` come from `vbg.models.text.tokenise`."
+
     pixels: np.ndarray  # `(N, H, W, 3)` uint8
     label: np.ndarray  # `(N,)` int64, index into `class_names`
     ids: np.ndarray  # `(N,)` str
@@ -238,10 +265,13 @@ def take(
     "Some items of a data set, in the order of `index`."
     if not isinstance(index, slice):
         index = np.arange(len(data))[np.asarray(index)]
+
     def part(v):
         return v[index] if isinstance(index, slice) or not isinstance(v, list) else [v[i] for i in index]
+
     items = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in _WHOLE}
     return replace(data, **{k: part(v) for k, v in items.items() if v is not None})
+
 
 def select(
     data: ExampleData,  # all splits
@@ -253,6 +283,7 @@ def select(
     index = np.flatnonzero(data.split == split)
     one_run = len(index) and index[-1] - index[0] + 1 == len(index)
     return take(data, slice(index[0], index[-1] + 1) if one_run else index)
+
 
 ExampleData.take, ExampleData.select = take, select
 
@@ -271,9 +302,17 @@ def load_examples(
         targets[i, several] = 1
     words = {c: np.array(table[c].to_pylist(), object) for c in ("id", "text", "split", "origin", "attributes")}
     return ExampleData(
-        pixels=pixels.copy() if in_memory else pixels, label=table["label"].to_numpy(), ids=words.pop("id"), **words,
-        texts=table["texts"].to_pylist(), class_names=dataset.features["label"].names, targets=targets, label_names=names,
-        name=card["name"], fingerprint=card["fingerprint"])
+        pixels=pixels.copy() if in_memory else pixels,
+        label=table["label"].to_numpy(),
+        ids=words.pop("id"),
+        **words,
+        texts=table["texts"].to_pylist(),
+        class_names=dataset.features["label"].names,
+        targets=targets,
+        label_names=names,
+        name=card["name"],
+        fingerprint=card["fingerprint"],
+    )
 
 # %% ../../nbs/data/05_store.ipynb #270aacfd
 def require_held_out(
@@ -283,8 +322,12 @@ def require_held_out(
     "Raise `DataError` when an item is of another split than validation."
     for name, split in zip(data.ids, data.split):
         if split != "validation":
-            raise DataError(f"{what} may see the validation split only: item {name!r} is of split {split!r}", remedy="give it data.select('validation')")
+            raise DataError(
+                f"{what} may see the validation split only: item {name!r} is of split {split!r}",
+                remedy="give it data.select('validation')",
+            )
 
+# %% ../../nbs/data/05_store.ipynb #6447bced
 def require_training(
     data: ExampleData,  # items that something is about to learn from
     what: str,  # who asks, named in the error
@@ -294,8 +337,14 @@ def require_training(
     held = {} if whole is None else {str(i): str(s) for i, s in zip(whole.ids, whole.split) if s != "train"}
     for name, split in zip(map(str, data.ids), map(str, data.split)):
         if split != "train" or name in held:
-            claim = f"is of split {split!r}" if split != "train" else f"says 'train' but is of split {held[name]!r} in {whole.name!r}"
-            raise DataError(f"{what} may see the training split only: item {name!r} {claim}", remedy="give it data.select('train')")
+            claim = (
+                f"is of split {split!r}"
+                if split != "train"
+                else f"says 'train' but is of split {held[name]!r} in {whole.name!r}"
+            )
+            raise DataError(
+                f"{what} may see the training split only: item {name!r} {claim}", remedy="give it data.select('train')"
+            )
 
 # %% ../../nbs/data/05_store.ipynb #4433b029
 def _column(data, name, alternatives):
@@ -317,7 +366,9 @@ def join_examples(
     "Two sets as one. The set with fewer alternative texts repeats its own in turn. Raises ValueError where a field does not fit."
     for name in ("class_names", "label_names"):
         if getattr(first, name) != getattr(second, name):
-            raise ValueError(f"{name} differ: {getattr(first, name)} and {getattr(second, name)}; join sets of the same classes")
+            raise ValueError(
+                f"{name} differ: {getattr(first, name)} and {getattr(second, name)}; join sets of the same classes"
+            )
     if not len(second):
         return replace(first)
     alternatives = max([d.input_ids.shape[1] for d in (first, second) if d.input_ids is not None], default=0)
@@ -326,6 +377,8 @@ def join_examples(
         if getattr(first, name) is not None or getattr(second, name) is not None:
             one, two = (_column(data, name, alternatives) for data in (first, second))
             if np.shape(one)[1:] != np.shape(two)[1:] and name != "texts":
-                raise ValueError(f"{name} differ in shape: items of {one.shape[1:]} and {two.shape[1:]}; make both sets with the same settings")
+                raise ValueError(
+                    f"{name} differ in shape: items of {one.shape[1:]} and {two.shape[1:]}; make both sets with the same settings"
+                )
             parts[name] = one + two if name == "texts" else np.concatenate([one, two])
     return replace(first, fingerprint="", **parts)

@@ -14,16 +14,16 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from ..core.profiles import Profile
-from ..train.cost import from_scratch
-from ..results.publish import WIDTH, style
-from ..models.fusion_zoo import ABLATED, FUSIONS
-from ..gan.networks import ImageDiscriminator, ImageGenerator
-from ..models.vbg import build_model
-from ..gan.pairs import REASONS
 from ..core.files import RunError
-from ..gan.text import TextGenerator, load_text_generator
+from ..core.profiles import Profile
 from .trace import Stage, counted, merge_repeats, not_met, trace, within
+from ..gan.networks import ImageDiscriminator, ImageGenerator
+from ..gan.pairs import REASONS
+from ..gan.text import TextGenerator, load_text_generator
+from ..models.fusion_zoo import ABLATED, FUSIONS
+from ..models.vbg import build_model
+from ..results.publish import WIDTH, style
+from ..train.cost import from_scratch
 
 # %% auto #0
 __all__ = ['COLUMN', 'KINDS', 'BATCH', 'OPENED', 'NAMES', 'EQUATIONS', 'tint', 'outline', 'shape_text', 'Box', 'Diagram', 'draw',
@@ -33,9 +33,18 @@ __all__ = ['COLUMN', 'KINDS', 'BATCH', 'OPENED', 'NAMES', 'EQUATIONS', 'tint', '
 # %% ../../nbs/explain/13_architecture.ipynb #5352cf3f
 COLUMN = 3.4  # inches, one column of a page
 KINDS = {  # kind of part -> colour before it is lightened, outline
-    "input": ("#999999", "slanted"), "embedding": ("#F0E442", "square"), "attention": ("#56B4E9", "round"), "feed-forward": ("#009E73", "hexagon"),
-    "normalisation": ("#FFFFFF", "cut"), "convolution": ("#E69F00", "trapezium"), "recurrent": ("#0072B2", "ribbon"), "fusion": ("#CC79A7", "pill"),
-    "head": ("#D55E00", "pentagon"), "loss": ("#FFFFFF", "double")}
+    "input": ("#999999", "slanted"),
+    "embedding": ("#F0E442", "square"),
+    "attention": ("#56B4E9", "round"),
+    "feed-forward": ("#009E73", "hexagon"),
+    "normalisation": ("#FFFFFF", "cut"),
+    "convolution": ("#E69F00", "trapezium"),
+    "recurrent": ("#0072B2", "ribbon"),
+    "fusion": ("#CC79A7", "pill"),
+    "head": ("#D55E00", "pentagon"),
+    "loss": ("#FFFFFF", "double"),
+}
+
 
 def tint(
     kind: str,  # key of `KINDS`
@@ -43,29 +52,60 @@ def tint(
 ) -> tuple:  # red, green, blue in 0..1
     "The light colour of a kind of part."
     from matplotlib.colors import to_rgb
+
     return tuple(share * c + 1 - share for c in to_rgb(KINDS[kind][0]))
 
 # %% ../../nbs/explain/13_architecture.ipynb #9c8aecb0
 def outline(
     kind: str,  # key of `KINDS`
-    x: float, y: float,  # middle
-    w: float, h: float,  # inches
+    x: float,
+    y: float,  # middle
+    w: float,
+    h: float,  # inches
 ) -> list:  # of matplotlib patches
     "What surrounds a part of this kind."
     from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+
     (l, r, t, b), d, shape = (x - w / 2, x + w / 2, y - h / 2, y + h / 2), min(0.08, h / 3), KINDS[kind][1]
     look = dict(facecolor=tint(kind), edgecolor="#333333", linewidth=0.8)
     if shape in ("round", "pill"):
-        return [FancyBboxPatch((l, t), w, h, boxstyle=f"round,pad=0,rounding_size={h / 2 if shape == 'pill' else min(0.09, h / 3)}", **look)]
-    corners = {"square": [(l, t), (r, t), (r, b), (l, b)], "slanted": [(l + d, t), (r, t), (r - d, b), (l, b)],
-               "hexagon": [(l + d, t), (r - d, t), (r, y), (r - d, b), (l + d, b), (l, y)], "trapezium": [(l + d, t), (r - d, t), (r, b), (l, b)],
-               "cut": [(l + d / 2, t), (r - d / 2, t), (r, t + d / 2), (r, b - d / 2), (r - d / 2, b), (l + d / 2, b), (l, b - d / 2), (l, t + d / 2)],
-               "ribbon": [(l, t), (r, t), (r - d, y), (r, b), (l, b), (l + d, y)], "pentagon": [(l, t), (r, t), (r, b - d), (x, b), (l, b - d)]}
-    inner = [Rectangle((l + 0.03, t + 0.03), w - 0.06, h - 0.06, fill=False, edgecolor="#333333", linewidth=0.6)] if shape == "double" else []
+        return [
+            FancyBboxPatch(
+                (l, t),
+                w,
+                h,
+                boxstyle=f"round,pad=0,rounding_size={h / 2 if shape == 'pill' else min(0.09, h / 3)}",
+                **look,
+            )
+        ]
+    corners = {
+        "square": [(l, t), (r, t), (r, b), (l, b)],
+        "slanted": [(l + d, t), (r, t), (r - d, b), (l, b)],
+        "hexagon": [(l + d, t), (r - d, t), (r, y), (r - d, b), (l + d, b), (l, y)],
+        "trapezium": [(l + d, t), (r - d, t), (r, b), (l, b)],
+        "cut": [
+            (l + d / 2, t),
+            (r - d / 2, t),
+            (r, t + d / 2),
+            (r, b - d / 2),
+            (r - d / 2, b),
+            (l + d / 2, b),
+            (l, b - d / 2),
+            (l, t + d / 2),
+        ],
+        "ribbon": [(l, t), (r, t), (r - d, y), (r, b), (l, b), (l + d, y)],
+        "pentagon": [(l, t), (r, t), (r, b - d), (x, b), (l, b - d)],
+    }
+    inner = (
+        [Rectangle((l + 0.03, t + 0.03), w - 0.06, h - 0.06, fill=False, edgecolor="#333333", linewidth=0.6)]
+        if shape == "double"
+        else []
+    )
     return [Polygon(corners.get(shape, corners["square"]), closed=True, **look), *inner]
 
 # %% ../../nbs/explain/13_architecture.ipynb #45f30491
 BATCH = 2  # items of the batch that is traced; a first axis of this length is written B
+
 
 def shape_text(
     shape: tuple,  # of a tensor, items first
@@ -77,6 +117,7 @@ def shape_text(
 @dataclass
 class Box:
     "One part, in inches from the upper left corner."
+
     name: str  # in the field's terms
     kind: str  # key of `KINDS`
     x: float  # middle
@@ -95,17 +136,32 @@ class Box:
         "Its lines."
         many = f"{self.times} × " * (self.times > 1)
         count = f"{many}{self.parameters:,}" + " parameters" * (not self.bare)
-        return "\n".join(filter(None, (self.name + f" × {self.times}" * (self.times > 1), shape_text(self.shape), *self.lines, count * bool(self.parameters))))
+        return "\n".join(
+            filter(
+                None,
+                (
+                    self.name + f" × {self.times}" * (self.times > 1),
+                    shape_text(self.shape),
+                    *self.lines,
+                    count * bool(self.parameters),
+                ),
+            )
+        )
 
     def at(self, side, shift=0.0):
         "A point of its edge."
-        return {"top": (self.x + shift, self.y - self.h / 2), "bottom": (self.x + shift, self.y + self.h / 2),
-                "left": (self.x - self.w / 2, self.y + shift), "right": (self.x + self.w / 2, self.y + shift)}[side]
+        return {
+            "top": (self.x + shift, self.y - self.h / 2),
+            "bottom": (self.x + shift, self.y + self.h / 2),
+            "left": (self.x - self.w / 2, self.y + shift),
+            "right": (self.x + self.w / 2, self.y + shift),
+        }[side]
 
 # %% ../../nbs/explain/13_architecture.ipynb #52fbe77a
 @dataclass
 class Diagram:
     "What is drawn, and what it was drawn from."
+
     width: float  # inches
     boxes: list = field(default_factory=list)  # of `Box`
     arrows: list = field(default_factory=list)  # (points, dashed)
@@ -133,16 +189,25 @@ def draw(
 ):  # matplotlib figure
     "A diagram as a figure. What it counts and what no box counts stands at its foot."
     import matplotlib.pyplot as plt
+
     style()
     kinds = [k for k in KINDS if k in {b.kind for b in diagram.boxes}]
     rows = -(-len(kinds) // int(diagram.width / 0.96))  # of the legend
-    bottom = max([b.y + b.h / 2 for b in diagram.boxes] + [f[3] for f in diagram.frames] + [y for _, y, *_ in diagram.notes]) + 0.12
+    bottom = (
+        max([b.y + b.h / 2 for b in diagram.boxes] + [f[3] for f in diagram.frames] + [y for _, y, *_ in diagram.notes])
+        + 0.12
+    )
     height = bottom + 0.19 * rows + 0.2
-    with plt.rc_context({"figure.constrained_layout.use": False}): figure = plt.figure(figsize=(diagram.width, height))
-    axis = figure.add_axes((0, 0, 1, 1)); axis.set(xlim=(0, diagram.width), ylim=(height, 0)); axis.axis("off")
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        figure = plt.figure(figsize=(diagram.width, height))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, diagram.width), ylim=(height, 0))
+    axis.axis("off")
     _draw_lines(axis, diagram)
-    for b in diagram.boxes: _draw_box(axis, b)
-    for x, y, text, align in diagram.notes: axis.text(x, y, text, ha=align, va="center", fontsize=10 if text == "⊕" else 6.5, color="#222222")
+    for b in diagram.boxes:
+        _draw_box(axis, b)
+    for x, y, text, align in diagram.notes:
+        axis.text(x, y, text, ha=align, va="center", fontsize=10 if text == "⊕" else 6.5, color="#222222")
     _legend(axis, kinds, diagram, bottom, rows)
     plt.close(figure)
     return figure
@@ -152,29 +217,64 @@ def _draw_lines(axis, diagram):
     "Frames and arrows; boxes come on top of them."
     from matplotlib.patches import FancyArrowPatch, Rectangle
     from matplotlib.path import Path as Line
+
     for l, t, r, b, label in diagram.frames:
-        axis.add_patch(Rectangle((l, t), r - l, b - t, fill=False, edgecolor="#777777", linewidth=0.8, linestyle=(0, (4, 2))))
+        axis.add_patch(
+            Rectangle((l, t), r - l, b - t, fill=False, edgecolor="#777777", linewidth=0.8, linestyle=(0, (4, 2)))
+        )
         axis.text(r - 0.05, t + 0.03, label, ha="right", va="top", fontsize=7, color="#333333")
     for points, dashed in diagram.arrows:
-        axis.add_patch(FancyArrowPatch(path=Line(points), arrowstyle="-|>", mutation_scale=6, color="#333333", linewidth=0.8,
-                                       linestyle="--" if dashed else "-", fill=True, shrinkA=0, shrinkB=0))
+        axis.add_patch(
+            FancyArrowPatch(
+                path=Line(points),
+                arrowstyle="-|>",
+                mutation_scale=6,
+                color="#333333",
+                linewidth=0.8,
+                linestyle="--" if dashed else "-",
+                fill=True,
+                shrinkA=0,
+                shrinkB=0,
+            )
+        )
 
+# %% ../../nbs/explain/13_architecture.ipynb #b31bc121
 def _draw_box(axis, box):
     "Outline and text."
-    for patch in outline(box.kind, box.x, box.y, box.w, box.h): axis.add_patch(patch)
-    label = axis.text(box.x, box.y - 0.02 * (box.kind == "head"), box.text(), ha="center", va="center", fontsize=6.5, color="#1A1A1A", linespacing=1.15)
+    for patch in outline(box.kind, box.x, box.y, box.w, box.h):
+        axis.add_patch(patch)
+    label = axis.text(
+        box.x,
+        box.y - 0.02 * (box.kind == "head"),
+        box.text(),
+        ha="center",
+        va="center",
+        fontsize=6.5,
+        color="#1A1A1A",
+        linespacing=1.15,
+    )
     label.box = box
 
+# %% ../../nbs/explain/13_architecture.ipynb #6baaa0fa
 def _legend(axis, kinds, diagram, top, rows):
     "Kinds of parts, and the books."
     each = -(-len(kinds) // rows)
     for i, kind in enumerate(kinds):
         x, y = 0.12 + (i % each) * (diagram.width - 0.1) / each, top + 0.08 + 0.19 * (i // each)
-        for patch in outline(kind, x + 0.1, y, 0.2, 0.12): axis.add_patch(patch)
+        for patch in outline(kind, x + 0.1, y, 0.2, 0.12):
+            axis.add_patch(patch)
         axis.text(x + 0.25, y, kind, va="center", fontsize=6.5, color="#222222")
     rest = diagram.rest()
-    axis.text(diagram.width / 2, top + 0.19 * rows + 0.06, f"all boxes: {diagram.total - rest:,} parameters" + (f"; in no box: {rest:,}" if rest else f", {diagram.whole}"),
-              ha="center", va="center", fontsize=6.5, color="#222222")
+    axis.text(
+        diagram.width / 2,
+        top + 0.19 * rows + 0.06,
+        f"all boxes: {diagram.total - rest:,} parameters"
+        + (f"; in no box: {rest:,}" if rest else f", {diagram.whole}"),
+        ha="center",
+        va="center",
+        fontsize=6.5,
+        color="#222222",
+    )
 
 # %% ../../nbs/explain/13_architecture.ipynb #0faa5fa8
 def figure_text(
@@ -182,37 +282,72 @@ def figure_text(
 ) -> str:  # all its texts, a line each
     "What a reader of a figure can read."
     from matplotlib.text import Text
+
     return "\n".join(t.get_text() for t in figure.findobj(Text) if t.get_text())
+
 
 def overflows(
     figure,  # from `draw`
 ) -> list:  # first lines of the boxes whose text is larger than they are
     "Boxes that are too small for what they say."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     renderer, found = FigureCanvasAgg(figure).get_renderer(), []
     for label in (t for t in figure.axes[0].texts if hasattr(t, "box")):
         size = label.get_window_extent(renderer)
-        if size.width / figure.dpi > label.box.w - 0.04 or size.height / figure.dpi > label.box.h: found.append(label.box.text().split("\n")[0])
+        if size.width / figure.dpi > label.box.w - 0.04 or size.height / figure.dpi > label.box.h:
+            found.append(label.box.text().split("\n")[0])
     return found
 
 # %% ../../nbs/explain/13_architecture.ipynb #f1bd7f64
-OPENED = ("VisionEncoder", "ViTModel", "TextEncoder", "BertModel", "BertEncoder", "DiscriminatorTrunk", *(layer.__name__ for layer in (FUSIONS | ABLATED).values()))
+OPENED = (
+    "VisionEncoder",
+    "ViTModel",
+    "TextEncoder",
+    "BertModel",
+    "BertEncoder",
+    "DiscriminatorTrunk",
+    *(layer.__name__ for layer in (FUSIONS | ABLATED).values()),
+)
+
+# %% ../../nbs/explain/13_architecture.ipynb #e3fbd6fc
 NAMES = {  # class -> what it is called in print, kind
-    "ViTEmbeddings": ("patch embedding,\n[CLS] and positions", "embedding"), "_PatchesOnly": ("patch embedding,\npositions", "embedding"),
-    "ViTLayer": ("ViT layer", "attention"), "PostNormLayer": ("ViT layer, norm last", "attention"), "BertEmbeddings": ("token, segment and\nposition embedding", "embedding"),
-    "BertLayer": ("BERT layer", "attention"), "LayerNorm": ("layer norm", "normalisation"), "Linear": ("linear map", "feed-forward"),
-    "CrossAttention": ("cross-attention", "attention"), "Gate": ("gate g · a + (1 − g) · b", "fusion"), "HalfGate": ("gate fixed at ½", "fusion"),
-    "MLP": ("perceptron", "feed-forward"), "ImageTrunk": ("four convolutions", "convolution"), "TextTrunk": ("mean word embedding,\nlinear map", "embedding"),
-    "MeanEmbeddings": ("mean patch and\nword embedding", "embedding"), "MetadataEncoder": ("metadata token", "embedding"), "Sequential": ("linear map", "feed-forward"),
-    "SumFusion": ("sum a + b", "fusion"), "LateAverageFusion": ("a and b, side by side", "fusion")}
-_PLACES = {"fusion.image_reads": "image reads text", "fusion.text_reads": "text reads image", "vision.joint": "layers joined"}
+    "ViTEmbeddings": ("patch embedding,\n[CLS] and positions", "embedding"),
+    "_PatchesOnly": ("patch embedding,\npositions", "embedding"),
+    "ViTLayer": ("ViT layer", "attention"),
+    "PostNormLayer": ("ViT layer, norm last", "attention"),
+    "BertEmbeddings": ("token, segment and\nposition embedding", "embedding"),
+    "BertLayer": ("BERT layer", "attention"),
+    "LayerNorm": ("layer norm", "normalisation"),
+    "Linear": ("linear map", "feed-forward"),
+    "CrossAttention": ("cross-attention", "attention"),
+    "Gate": ("gate g · a + (1 − g) · b", "fusion"),
+    "HalfGate": ("gate fixed at ½", "fusion"),
+    "MLP": ("perceptron", "feed-forward"),
+    "ImageTrunk": ("four convolutions", "convolution"),
+    "TextTrunk": ("mean word embedding,\nlinear map", "embedding"),
+    "MeanEmbeddings": ("mean patch and\nword embedding", "embedding"),
+    "MetadataEncoder": ("metadata token", "embedding"),
+    "Sequential": ("linear map", "feed-forward"),
+    "SumFusion": ("sum a + b", "fusion"),
+    "LateAverageFusion": ("a and b, side by side", "fusion"),
+}
+
+# %% ../../nbs/explain/13_architecture.ipynb #6dce30fa
+_PLACES = {
+    "fusion.image_reads": "image reads text",
+    "fusion.text_reads": "text reads image",
+    "vision.joint": "layers joined",
+}
+
 
 def named(
     stage: Stage,  # of VBG
 ) -> tuple:  # name in print, kind
     "What a module is called in a diagram."
     name, kind = NAMES.get(stage.kind, (stage.kind, "feed-forward"))
-    if stage.path.startswith("fusion.") and stage.kind == "LayerNorm": name = "add, layer norm, mean" if "reads" in stage.path or stage.path.endswith("_norm") else name
+    if stage.path.startswith("fusion.") and stage.kind == "LayerNorm":
+        name = "add, layer norm, mean" if "reads" in stage.path or stage.path.endswith("_norm") else name
     return _PLACES.get(stage.path, name), kind
 
 # %% ../../nbs/explain/13_architecture.ipynb #05effbec
@@ -222,9 +357,12 @@ def parts_of(
 ) -> list:  # of `Stage`; empty where the batch did not meet it
     "The stages that are shown of a module: itself, or those inside it where it is opened. What has no parameters is not shown."
     stage = next((s for s in stages if s.path == path), None)
-    if stage is None: return []
-    if stage.kind not in OPENED: return [stage] if stage.total or stage.kind in NAMES else []
+    if stage is None:
+        return []
+    if stage.kind not in OPENED:
+        return [stage] if stage.total or stage.kind in NAMES else []
     return [part for child in inside(stages, path) for part in parts_of(stages, child.path)]
+
 
 def inside(
     stages: list,  # of `Stage`
@@ -238,7 +376,9 @@ def inside(
 def _branches(stages):
     "Parts of the image branch, the text branch and the middle; how many come before fusion."
     sides = {"image": [], "text": [], "both": []}
-    for side, paths in dict(image=("vision", "trunk.image", "projection.image"), text=("text", "trunk.text", "projection.text", "metadata")).items():
+    for side, paths in dict(
+        image=("vision", "trunk.image", "projection.image"), text=("text", "trunk.text", "projection.text", "metadata")
+    ).items():
         sides[side] = [part for path in paths for part in parts_of(stages, path)]
     before = {side: len(parts) for side, parts in sides.items()}
     fusion = next((s.kind for s in stages if s.path == "fusion"), "")
@@ -247,7 +387,12 @@ def _branches(stages):
         last = part.path.rpartition(".")[2]
         sides["image" if last.startswith("image_") else "text" if last.startswith("text_") else one].append(part)
     trunk = next((s for s in stages if s.path == "trunk"), None)
-    if trunk is not None: sides["both"] += [s for s in ([trunk] if trunk.kind not in OPENED else parts_of(stages, "trunk")) if s.path in ("trunk", "trunk.join")]
+    if trunk is not None:
+        sides["both"] += [
+            s
+            for s in ([trunk] if trunk.kind not in OPENED else parts_of(stages, "trunk"))
+            if s.path in ("trunk", "trunk.join")
+        ]
     return sides, before
 
 # %% ../../nbs/explain/13_architecture.ipynb #77a6eb57
@@ -265,49 +410,95 @@ def vbg_diagram(
     columns = {side: _input_box(sheet, side, x[side], inputs, sides) for side in ("image", "text")} | {"both": []}
     deepest, apart = max(before.values()), 0.45 if any(s.kind == "CrossAttention" for s in stages) else 0
     for side in ("image", "text"):
-        columns[side] += [_part_box(sheet, s, x[side], _place(i, before[side], deepest, apart)) for i, s in enumerate(sides[side])]
+        columns[side] += [
+            _part_box(sheet, s, x[side], _place(i, before[side], deepest, apart)) for i, s in enumerate(sides[side])
+        ]
     row = 1 + max((b.y - _TOP) / _PITCH for column in columns.values() for b in column)
     columns["both"] = [_part_box(sheet, s, x["both"], row + i) for i, s in enumerate([*sides["both"], *_mix(stages)])]
-    feet = {side: column[min(before[side], len(column) - 1)] for side, column in columns.items() if side != "both" and column}
+    feet = {
+        side: column[min(before[side], len(column) - 1)]
+        for side, column in columns.items()
+        if side != "both" and column
+    }
     _wire(sheet, columns, feet, stages)
     _heads(sheet, model, stages, columns, feet, x, row + len(columns["both"]))
-    if gan: _gan_loop(sheet, columns, settings)
+    if gan:
+        _gan_loop(sheet, columns, settings)
     return sheet
 
 # %% ../../nbs/explain/13_architecture.ipynb #d3ca17a2
 _TOP, _PITCH = 0.42, 0.64  # rows of Fig. 1, inches
 
+
 def _row(number):
     "Where a row of Fig. 1 stands."
     return _TOP + _PITCH * number
+
 
 def _place(i, before, deepest, apart):
     "The row of part i of a branch: what comes last before fusion stands level with the other branch."
     return deepest + 1 + apart + i - before if i >= before else deepest if i == before - 1 else i + 1
 
+# %% ../../nbs/explain/13_architecture.ipynb #e20c20fb
 def _part_box(sheet, stage, x, row, name=None, kind=None):
     "The box of a stage."
     title, usual = named(stage)
-    title, lines = name or title, (f"map {shape_text(stage.outputs[1])}",) if stage.kind == "CrossAttention" and len(stage.outputs) > 1 else ()
+    title, lines = (
+        name or title,
+        (f"map {shape_text(stage.outputs[1])}",) if stage.kind == "CrossAttention" and len(stage.outputs) > 1 else (),
+    )
     tall = 0.44 + 0.1 * (len(lines) + title.count("\n"))
-    return sheet.box(title, kind or usual, x, _row(row), 1.42, min(tall, 0.54), shape=stage.outputs[0] if stage.outputs else (), parameters=stage.total, times=stage.times, lines=lines, paths=(stage.path,))
+    return sheet.box(
+        title,
+        kind or usual,
+        x,
+        _row(row),
+        1.42,
+        min(tall, 0.54),
+        shape=stage.outputs[0] if stage.outputs else (),
+        parameters=stage.total,
+        times=stage.times,
+        lines=lines,
+        paths=(stage.path,),
+    )
 
+# %% ../../nbs/explain/13_architecture.ipynb #bf00948d
 def _input_box(sheet, side, x, inputs, sides):
     "The image or the text, where a part of the model reads it."
     reads = sides[side] or any(s.path == "trunk" for s in sides["both"])
     name = dict(image="pixel_values", text="input_ids")[side]
-    return [sheet.box(dict(image="image", text="text, token numbers")[side], "input", x, _row(0), 1.42, 0.34, shape=tuple(inputs[name].shape))] if reads else []
+    return (
+        [
+            sheet.box(
+                dict(image="image", text="text, token numbers")[side],
+                "input",
+                x,
+                _row(0),
+                1.42,
+                0.34,
+                shape=tuple(inputs[name].shape),
+            )
+        ]
+        if reads
+        else []
+    )
 
+# %% ../../nbs/explain/13_architecture.ipynb #2a01a54c
 def _mix(stages):
     "The step of a fusion layer that has no module: a sum, or two sides next to each other."
     layer = next((s for s in stages if s.path == "fusion"), None)
-    return [replace(layer, path="fusion.mix", own=0, total=0)] if layer and layer.kind in ("SumFusion", "LateAverageFusion") else []
+    return (
+        [replace(layer, path="fusion.mix", own=0, total=0)]
+        if layer and layer.kind in ("SumFusion", "LateAverageFusion")
+        else []
+    )
 
 # %% ../../nbs/explain/13_architecture.ipynb #c44047ba
 def _wire(sheet, columns, feet, stages):
     "Arrows of the branches, and across where one side reads the other."
     for side, column in columns.items():
-        for a, b in zip(column, column[1:]): sheet.link(a.at("bottom"), b.at("top"))
+        for a, b in zip(column, column[1:]):
+            sheet.link(a.at("bottom"), b.at("top"))
     across = dict(image="text", text="image")
     for side, other in across.items():
         for box in columns[side]:
@@ -318,34 +509,57 @@ def _wire(sheet, columns, feet, stages):
         for side in ("image", "text"):
             if columns[side]:
                 end, first = columns[side][-1], columns["both"][0]
-                sheet.link(end.at("bottom", 0.3 if side == "image" else -0.3), first.at("top", -0.35 if side == "image" else 0.35))
+                sheet.link(
+                    end.at("bottom", 0.3 if side == "image" else -0.3),
+                    first.at("top", -0.35 if side == "image" else 0.35),
+                )
 
 # %% ../../nbs/explain/13_architecture.ipynb #ae658300
 def _heads(sheet, model, stages, columns, feet, x, row):
     "The head, those on one modality, and the loss."
     at = {s.path: s for s in stages}
-    head = _part_box(sheet, at["head"], x["both"], row, "class head" if at["head"].kind == "Sequential" else "mean of two class heads", "head")
+    head = _part_box(
+        sheet,
+        at["head"],
+        x["both"],
+        row,
+        "class head" if at["head"].kind == "Sequential" else "mean of two class heads",
+        "head",
+    )
     sheet.link(_end(columns, at).at("bottom"), head.at("top"))
-    loss, further = sheet.box("cross-entropy", "loss", x["both"], _row(row + 1.1), 1.76, 0.54, lines=_loss_lines(model)), 0
+    loss, further = (
+        sheet.box("cross-entropy", "loss", x["both"], _row(row + 1.1), 1.76, 0.54, lines=_loss_lines(model)),
+        0,
+    )
     sheet.link(head.at("bottom"), loss.at("top"))
     for side, out in (("image", -1), ("text", 1)):
         for k, (group, name) in enumerate((("auxiliary", "head on the {} alone"), ("experts", "{} expert"))):
-            if (path := f"{group}.{side}") not in at: continue
+            if (path := f"{group}.{side}") not in at:
+                continue
             box = _part_box(sheet, at[path], x[side], row + k, name.format(side), "head")
             edge, gap = ("left" if out < 0 else "right"), 0.09 + 0.07 * k
             outer = feet[side].at(edge)[0] + out * gap
             sheet.link(feet[side].at(edge), (outer, feet[side].y), (outer, box.y), box.at(edge))
-            sheet.link(box.at("right" if out < 0 else "left") if k else box.at("bottom"), loss.at("left" if out < 0 else "right", -0.1 + 0.15 * k))
+            sheet.link(
+                box.at("right" if out < 0 else "left") if k else box.at("bottom"),
+                loss.at("left" if out < 0 else "right", -0.1 + 0.15 * k),
+            )
 
+# %% ../../nbs/explain/13_architecture.ipynb #6eb56142
 def _end(columns, at):
     "The box whose output the head reads."
-    if columns["both"]: return columns["both"][-1]
+    if columns["both"]:
+        return columns["both"][-1]
     text_first = "fusion" in at and at["fusion"].kind == "TextReadsImage"
     return next(columns[side][-1] for side in (("text", "image") if text_first else ("image", "text")) if columns[side])
 
+
 def _loss_lines(model):
     "What the loss adds to the cross-entropy of the head."
-    more = [f"+ {model.auxiliary_weight:g} × that of each modality" if len(model.auxiliary) else "", f"+ {model.head_l2:g} × squared head weights" if model.head_l2 else ""]
+    more = [
+        f"+ {model.auxiliary_weight:g} × that of each modality" if len(model.auxiliary) else "",
+        f"+ {model.head_l2:g} × squared head weights" if model.head_l2 else "",
+    ]
     return tuple(filter(None, more))
 
 # %% ../../nbs/explain/13_architecture.ipynb #5c93a5d0
@@ -353,44 +567,77 @@ def _gan_loop(sheet, columns, settings):
     "The side path: what the GAN adds to the training set, and what it is told."
     loop = settings.loop if settings else {}
     told = (f"{loop['rounds']} rounds of {loop['pairs']:,} pairs",) if loop else ()
-    said = [("training set", "input", ("real items and kept pairs",)), ("filter", "head", tuple(textwrap.wrap(", ".join(REASONS), 26))),
-            ("pairs", "input", told), ("GAN", "convolution", ("image generator, Eq. 15", "text GRU, Eq. 16-17", "(parameters: Fig. 4)"))]
+    said = [
+        ("training set", "input", ("real items and kept pairs",)),
+        ("filter", "head", tuple(textwrap.wrap(", ".join(REASONS), 26))),
+        ("pairs", "input", told),
+        ("GAN", "convolution", ("image generator, Eq. 15", "text GRU, Eq. 16-17", "(parameters: Fig. 4)")),
+    ]
     loss = next(b for b in sheet.boxes if b.kind == "loss")
     first, last = _row(0), loss.y - 1.0
-    boxes = [sheet.box(name, kind, 0.86, first + (last - first) * i / 3, 1.58, 0.26 + 0.12 * len(lines), lines=lines) for i, (name, kind, lines) in enumerate(said)]
-    for above, below in zip(boxes, boxes[1:]): sheet.link(below.at("top"), above.at("bottom"))
+    boxes = [
+        sheet.box(name, kind, 0.86, first + (last - first) * i / 3, 1.58, 0.26 + 0.12 * len(lines), lines=lines)
+        for i, (name, kind, lines) in enumerate(said)
+    ]
+    for above, below in zip(boxes, boxes[1:]):
+        sheet.link(below.at("top"), above.at("bottom"))
     inputs = [columns[side][0] for side in ("image", "text") if columns[side]]
     sheet.link(boxes[0].at("right"), inputs[0].at("left"))
-    for box in inputs[1:]: sheet.link(boxes[0].at("top"), (boxes[0].x, 0.12), (box.x, 0.12), box.at("top"))
+    for box in inputs[1:]:
+        sheet.link(boxes[0].at("top"), (boxes[0].x, 0.12), (box.x, 0.12), box.at("top"))
     head = next(b for b in sheet.boxes if b.paths == ("head",))
     (x, y), low = head.at("left", 0.1), head.y + head.h / 2 + 0.09
     sheet.link((x, y), (x - 0.09, y), (x - 0.09, low), (boxes[-1].x, low), boxes[-1].at("bottom"), dashed=True)
     sheet.notes.append((boxes[-1].x, low + 0.16, "feedback: validation recall\nand confidence of each class", "left"))
 
 # %% ../../nbs/explain/13_architecture.ipynb #ed3700ca
-_ROLES = {"q_proj": "Q", "query": "Q", "k_proj": "K", "key": "K", "v_proj": "V", "value": "V", "attention.o_proj": "O", "attention.output.dense": "O",
-          "mlp.fc1": "inner", "intermediate.dense": "inner", "mlp.fc2": "outer", "output.dense": "outer"}
-EQUATIONS = {"vit": dict(QKV="Eq. 3", attend="Eq. 4", O="Eq. 5", sums=("Eq. 6", "Eq. 7"), inner="", outer=""),
-             "bert": dict(QKV="Eq. 9", attend="Eq. 10", O="Eq. 11", sums=("Eq. 12", ""), inner="Eq. 13", outer="")}
+_ROLES = {
+    "q_proj": "Q",
+    "query": "Q",
+    "k_proj": "K",
+    "key": "K",
+    "v_proj": "V",
+    "value": "V",
+    "attention.o_proj": "O",
+    "attention.output.dense": "O",
+    "mlp.fc1": "inner",
+    "intermediate.dense": "inner",
+    "mlp.fc2": "outer",
+    "output.dense": "outer",
+}
 
+
+EQUATIONS = {
+    "vit": dict(QKV="Eq. 3", attend="Eq. 4", O="Eq. 5", sums=("Eq. 6", "Eq. 7"), inner="", outer=""),
+    "bert": dict(QKV="Eq. 9", attend="Eq. 10", O="Eq. 11", sums=("Eq. 12", ""), inner="Eq. 13", outer=""),
+}
+
+# %% ../../nbs/explain/13_architecture.ipynb #1cebc25d
 def layer_steps(
     stages: list,  # of `Stage`, merged
     layer: str,  # path of an encoder layer of ViT or BERT
-) -> list:  # of (role, stage), in order of call; role 'Q', 'K', 'V', 'O', 'inner', 'outer', 'norm' or the last word of a path
+) -> (
+    list
+):  # of (role, stage), in order of call; role 'Q', 'K', 'V', 'O', 'inner', 'outer', 'norm' or the last word of a path
     "The leaves of a layer that hold parameters."
     inner = [s for s in stages if within(s.path, layer) and s.own]
+
     def role(stage):
-        path = stage.path[len(layer) + 1:]
+        path = stage.path[len(layer) + 1 :]
         known = [name for end, name in _ROLES.items() if path == end or path.endswith("." + end)]
         return known[0] if known else "norm" if stage.kind == "LayerNorm" else path.rpartition(".")[2]
+
     return [(role(s), s) for s in inner]
 
 # %% ../../nbs/explain/13_architecture.ipynb #f93745d1
 _X, _SKIP, _LEFT, _RIGHT, _NOTE = 1.55, 0.3, 0.14, 2.83, 2.88  # of a one-column figure, inches
 
+# %% ../../nbs/explain/13_architecture.ipynb #358d7e43
 class _Stack:
     "Boxes one below the other, with what is at their right."
-    def __init__(self, sheet): self.sheet, self.y, self.last = sheet, 0.2, None
+
+    def __init__(self, sheet):
+        self.sheet, self.y, self.last = sheet, 0.2, None
 
     def add(self, name, kind, note="", h=0.42, w=1.9, **more):
         "The next box, its arrow and its equation."
@@ -399,17 +646,36 @@ class _Stack:
         return box
 
     def _arrive(self, top, bottom, h, note):
-        if self.last: self.sheet.link(self.last, top)
-        if note: self.sheet.notes.append((_NOTE, self.y + h / 2, note, "left"))
+        if self.last:
+            self.sheet.link(self.last, top)
+        if note:
+            self.sheet.notes.append((_NOTE, self.y + h / 2, note, "left"))
         self.last, self.y = bottom, self.y + h + 0.14
 
     def side_by_side(self, named_stages, note="", kind="attention", h=0.42, stands=1):
         "Three boxes that read the same."
-        x = (_X - 0.8, _X, _X + 0.8)[:len(named_stages)]
-        boxes = [self.sheet.box(name, kind, at, self.y + h / 2, 0.76, h, shape=s.outputs[0], parameters=s.total, paths=(s.path,), bare=True, stands=stands) for at, (name, s) in zip(x, named_stages)]
+        x = (_X - 0.8, _X, _X + 0.8)[: len(named_stages)]
+        boxes = [
+            self.sheet.box(
+                name,
+                kind,
+                at,
+                self.y + h / 2,
+                0.76,
+                h,
+                shape=s.outputs[0],
+                parameters=s.total,
+                paths=(s.path,),
+                bare=True,
+                stands=stands,
+            )
+            for at, (name, s) in zip(x, named_stages)
+        ]
         for box in boxes:
-            if self.last: self.sheet.link(self.last, box.at("top"))
-        if note: self.sheet.notes.append((_NOTE, self.y + h / 2, note, "left"))
+            if self.last:
+                self.sheet.link(self.last, box.at("top"))
+        if note:
+            self.sheet.notes.append((_NOTE, self.y + h / 2, note, "left"))
         self.last, self.y = None, self.y + h + 0.14
         return boxes
 
@@ -421,6 +687,7 @@ def _sum(stack, start, note):
     stack.sheet.link((_X, start), (_SKIP, start), (_SKIP, y), (_X - 0.08, y))
     stack._arrive((_X, stack.y), (_X, stack.y + 0.14), 0.14, note)
 
+# %% ../../nbs/explain/13_architecture.ipynb #250b6512
 def _draw_layer(stack, stages, path, heads, equations, activation):
     "One layer of an encoder in a frame. Tells whether norms come first."
     steps, layer = layer_steps(stages, path), next(s for s in stages if s.path == path)
@@ -428,15 +695,31 @@ def _draw_layer(stack, stages, path, heads, equations, activation):
     stack.y += 0.14
     for i, (role, stage) in enumerate(steps):
         count = dict(parameters=stage.total, paths=(stage.path,), shape=stage.outputs[0], stands=layer.times)
-        if start is None and (role != "norm" or first): start = stack.y - 0.08
-        if role == "norm": stack.add("layer norm", "normalisation", h=0.34, **(count | dict(shape=())))
+        if start is None and (role != "norm" or first):
+            start = stack.y - 0.08
+        if role == "norm":
+            stack.add("layer norm", "normalisation", h=0.34, **(count | dict(shape=())))
         elif role == "Q":
-            triple = stack.side_by_side([(r, s) for r, s in steps[i:i + 3]], equations["QKV"], stands=layer.times)
-            mixed = stack.add("softmax(Q Kᵀ / √d) V", "attention", equations["attend"], h=0.32, lines=(f"{heads} heads, d = {stage.outputs[0][-1] // heads}",))
-            for box in triple: stack.sheet.link(box.at("bottom"), (mixed.x + (box.x - mixed.x) * 0.7, mixed.y - mixed.h / 2))
+            triple = stack.side_by_side([(r, s) for r, s in steps[i : i + 3]], equations["QKV"], stands=layer.times)
+            mixed = stack.add(
+                "softmax(Q Kᵀ / √d) V",
+                "attention",
+                equations["attend"],
+                h=0.32,
+                lines=(f"{heads} heads, d = {stage.outputs[0][-1] // heads}",),
+            )
+            for box in triple:
+                stack.sheet.link(box.at("bottom"), (mixed.x + (box.x - mixed.x) * 0.7, mixed.y - mixed.h / 2))
         elif role in ("O", "inner", "outer"):
-            stack.add({"O": "heads joined, linear map", "inner": f"linear map, {activation}", "outer": "linear map"}[role], "attention" if role == "O" else "feed-forward", equations[role], **count)
-        if role in ("O", "outer"): _sum(stack, start, sums.pop(0)); start = None
+            stack.add(
+                {"O": "heads joined, linear map", "inner": f"linear map, {activation}", "outer": "linear map"}[role],
+                "attention" if role == "O" else "feed-forward",
+                equations[role],
+                **count,
+            )
+        if role in ("O", "outer"):
+            _sum(stack, start, sums.pop(0))
+            start = None
     stack.sheet.frames.append((_LEFT, top, _RIGHT, stack.y - 0.04, f"layer × {layer.times}"))
     stack.y += 0.1
     return first
@@ -448,17 +731,40 @@ def vit_diagram(
 ) -> Diagram:
     "Fig. 2: the image branch with one layer opened. Raises ValueError on a model without a ViT."
     stages, path = _encoder_stages(model, inputs, "vision", "ViTModel")
-    at, sheet = {s.path: s for s in stages}, Diagram(COLUMN, total=next(s.total for s in stages if s.path == "vision"), whole="the whole encoder")
+    at, sheet = (
+        {s.path: s for s in stages},
+        Diagram(COLUMN, total=next(s.total for s in stages if s.path == "vision"), whole="the whole encoder"),
+    )
     stack, patches, embedded = _Stack(sheet), at[f"{path}.embeddings.patch_embeddings"], at[f"{path}.embeddings"]
     stack.add("image", "input", h=0.32, shape=at["vision"].inputs[0])
     steps = sum(s.kind == "Conv2d" for s in stages if within(s.path, patches.path))
-    stack.add("patches, linear map" if steps == 1 else f"patches by {steps} convolutions", "embedding", "Eq. 1", shape=patches.outputs[0], parameters=patches.total, paths=(patches.path,))
-    cls, learned = embedded.outputs[0][1] > patches.outputs[0][1], isinstance(model.get_submodule(embedded.path).position_embeddings, torch.nn.Parameter)
-    stack.add("add " + "[CLS] and " * cls + ("learned" if learned else "sine-cosine") + " positions", "embedding", "Eq. 2", shape=embedded.outputs[0], parameters=embedded.own, paths=(embedded.path,))
+    stack.add(
+        "patches, linear map" if steps == 1 else f"patches by {steps} convolutions",
+        "embedding",
+        "Eq. 1",
+        shape=patches.outputs[0],
+        parameters=patches.total,
+        paths=(patches.path,),
+    )
+    cls, learned = (
+        embedded.outputs[0][1] > patches.outputs[0][1],
+        isinstance(model.get_submodule(embedded.path).position_embeddings, torch.nn.Parameter),
+    )
+    stack.add(
+        "add " + "[CLS] and " * cls + ("learned" if learned else "sine-cosine") + " positions",
+        "embedding",
+        "Eq. 2",
+        shape=embedded.outputs[0],
+        parameters=embedded.own,
+        paths=(embedded.path,),
+    )
     config = model.get_submodule(path).config
-    first = _draw_layer(stack, stages, f"{path}.layers.0", config.num_attention_heads, EQUATIONS["vit"], config.hidden_act.upper())
+    first = _draw_layer(
+        stack, stages, f"{path}.layers.0", config.num_attention_heads, EQUATIONS["vit"], config.hidden_act.upper()
+    )
     for s in (at.get(f"{path}.layernorm"), at.get("vision.joint")):
-        if s is not None and s.total: stack.add(*named(s), h=0.42, shape=s.outputs[0], parameters=s.total, paths=(s.path,))
+        if s is not None and s.total:
+            stack.add(*named(s), h=0.42, shape=s.outputs[0], parameters=s.total, paths=(s.path,))
     stack.add("patch tokens", "input", h=0.32, shape=at["vision"].outputs[0])
     sheet.notes.append((_X, stack.y, _order(first, "6-7"), "center"))
     return sheet
@@ -466,13 +772,19 @@ def vit_diagram(
 # %% ../../nbs/explain/13_architecture.ipynb #4a8f3ca6
 def _order(first, equations):
     "Where the norms stand beside where the paper prints them."
-    return f"Norms stand before the maps; printed in Eq. {equations}: after the sums." if first else f"Norms stand after the sums, as printed in Eq. {equations}."
+    return (
+        f"Norms stand before the maps; printed in Eq. {equations}: after the sums."
+        if first
+        else f"Norms stand after the sums, as printed in Eq. {equations}."
+    )
+
 
 def _encoder_stages(model, inputs, part, kind):
     "Merged stages, and the path of the transformer of an encoder."
     stages = merge_repeats(trace(model, inputs))
     path = next((s.path for s in stages if within(s.path, part) and s.kind == kind), None)
-    if path is None: raise ValueError(f"this model has no {kind} in {part!r}, so there is no layer of it to open")
+    if path is None:
+        raise ValueError(f"this model has no {kind} in {part!r}, so there is no layer of it to open")
     return stages, path
 
 # %% ../../nbs/explain/13_architecture.ipynb #eec2a13b
@@ -482,17 +794,36 @@ def bert_diagram(
 ) -> Diagram:
     "Fig. 3: the text branch with one layer opened. Raises ValueError on a model without a BERT."
     stages, path = _encoder_stages(model, inputs, "text", "BertModel")
-    at, sheet = {s.path: s for s in stages}, Diagram(COLUMN, total=next(s.total for s in stages if s.path == "text"), whole="the whole encoder")
+    at, sheet = (
+        {s.path: s for s in stages},
+        Diagram(COLUMN, total=next(s.total for s in stages if s.path == "text"), whole="the whole encoder"),
+    )
     stack, config = _Stack(sheet), model.get_submodule(path).config
     stack.add("token numbers", "input", h=0.32, shape=at["text"].inputs[0])
-    three = [(name, at[f"{path}.embeddings.{key}_embeddings"]) for name, key in (("token", "word"), ("segment", "token_type"), ("position", "position"))]
+    three = [
+        (name, at[f"{path}.embeddings.{key}_embeddings"])
+        for name, key in (("token", "word"), ("segment", "token_type"), ("position", "position"))
+    ]
     boxes, norm = stack.side_by_side(three, "Eq. 8", "embedding"), at[f"{path}.embeddings.LayerNorm"]
-    joined = stack.add("add, layer norm", "normalisation", shape=norm.outputs[0], parameters=norm.total, paths=(norm.path,))
-    for box in boxes: sheet.link(box.at("bottom"), (joined.x + (box.x - joined.x) * 0.7, joined.y - joined.h / 2))
-    first = _draw_layer(stack, stages, f"{path}.encoder.layer.0", config.num_attention_heads, EQUATIONS["bert"], config.hidden_act.upper())
+    joined = stack.add(
+        "add, layer norm", "normalisation", shape=norm.outputs[0], parameters=norm.total, paths=(norm.path,)
+    )
+    for box in boxes:
+        sheet.link(box.at("bottom"), (joined.x + (box.x - joined.x) * 0.7, joined.y - joined.h / 2))
+    first = _draw_layer(
+        stack,
+        stages,
+        f"{path}.encoder.layer.0",
+        config.num_attention_heads,
+        EQUATIONS["bert"],
+        config.hidden_act.upper(),
+    )
     stack.add("word tokens", "input", h=0.32, shape=at["text"].outputs[0])
-    sheet.notes += [(_X, stack.y, _order(first, "12"), "center"), (_X, stack.y + 0.13, "Eq. 14 (word probabilities) is a head of the adaptation alone;", "center"),
-                    (_X, stack.y + 0.24, "the classifier has none.", "center")]
+    sheet.notes += [
+        (_X, stack.y, _order(first, "12"), "center"),
+        (_X, stack.y + 0.13, "Eq. 14 (word probabilities) is a head of the adaptation alone;", "center"),
+        (_X, stack.y + 0.24, "the classifier has none.", "center"),
+    ]
     return sheet
 
 # %% ../../nbs/explain/13_architecture.ipynb #09534192
@@ -505,11 +836,27 @@ def gan_diagram(
     "Fig. 4."
     rows, words = torch.zeros(BATCH, dtype=torch.long), torch.zeros(BATCH, text.asked.in_features)
     size, noise = generator.image_size, torch.zeros(BATCH, generator.latent_size)
-    given = [(text, (torch.zeros(BATCH, length, dtype=torch.long), rows, words, torch.zeros(BATCH, text.start.in_features - 2 * text.gru.input_size))),
-             (generator, (noise, rows, words)), (discriminator, (torch.zeros(BATCH, 3, size, size), rows))]
+    given = [
+        (
+            text,
+            (
+                torch.zeros(BATCH, length, dtype=torch.long),
+                rows,
+                words,
+                torch.zeros(BATCH, text.start.in_features - 2 * text.gru.input_size),
+            ),
+        ),
+        (generator, (noise, rows, words)),
+        (discriminator, (torch.zeros(BATCH, 3, size, size), rows)),
+    ]
     traced = [{s.path: s for s in trace(*one)} for one in given]
     sheet = Diagram(WIDTH, total=sum(stages[""].total for stages in traced), whole="all of the three networks")
-    columns = [make(sheet, x, stages, network) for make, x, stages, (network, _) in zip((_text_column, _generator_column, _discriminator_column), (1.13, 3.5, 5.87), traced, given)]
+    columns = [
+        make(sheet, x, stages, network)
+        for make, x, stages, (network, _) in zip(
+            (_text_column, _generator_column, _discriminator_column), (1.13, 3.5, 5.87), traced, given
+        )
+    ]
     for (_, left), (right, _) in zip(columns, columns[1:]):
         (x, y), end = left.at("right"), right.at("left")
         middle = (x + end[0]) / 2
@@ -519,6 +866,7 @@ def gan_diagram(
 # %% ../../nbs/explain/13_architecture.ipynb #ae2a5bbd
 _GAN_WIDTH, _GAN_GAP = 2.02, 0.06  # of a column of Fig. 4 and between boxes side by side, inches
 
+# %% ../../nbs/explain/13_architecture.ipynb #78ff939b
 def _stacked(sheet, x, title, rows):
     "Boxes of a network from top to bottom; a list of them stands side by side. A box: name, kind, stages it counts, shape, further lines."
     sheet.notes.append((x, 0.14, title, "center"))
@@ -526,52 +874,132 @@ def _stacked(sheet, x, title, rows):
     for row in rows:
         row = row if isinstance(row, list) else [row]
         w = (_GAN_WIDTH - _GAN_GAP * (len(row) - 1)) / len(row)
-        h = 0.115 + 0.105 * max(name.count("\n") + 1 + bool(shape) + bool(stages) + len(lines) for name, _, stages, shape, *lines in row)
+        h = 0.115 + 0.105 * max(
+            name.count("\n") + 1 + bool(shape) + bool(stages) + len(lines) for name, _, stages, shape, *lines in row
+        )
         places = [x + (k - (len(row) - 1) / 2) * (w + _GAN_GAP) for k in range(len(row))]
-        made = [sheet.box(name, kind, at, y + h / 2, w, h, shape=shape, parameters=sum(s.total for s in stages), lines=tuple(lines), paths=tuple(s.path for s in stages), bare=len(row) > 1)
-                for at, (name, kind, stages, shape, *lines) in zip(places, row)]
+        made = [
+            sheet.box(
+                name,
+                kind,
+                at,
+                y + h / 2,
+                w,
+                h,
+                shape=shape,
+                parameters=sum(s.total for s in stages),
+                lines=tuple(lines),
+                paths=tuple(s.path for s in stages),
+                bare=len(row) > 1,
+            )
+            for at, (name, kind, stages, shape, *lines) in zip(places, row)
+        ]
         _feed(sheet, above, made)
         y, above, first = y + h + 0.16, made, first or made[0]
     return first, above[0]
 
+# %% ../../nbs/explain/13_architecture.ipynb #28ec19db
 def _feed(sheet, above, below):
     "Arrows from each box of a row to each of the next."
     for a in above:
-        for b in below: sheet.link(a.at("bottom", 0.3 * max(-a.w / 2, min(a.w / 2, b.x - a.x))), b.at("top", 0.3 * max(-b.w / 2, min(b.w / 2, a.x - b.x))))
+        for b in below:
+            sheet.link(
+                a.at("bottom", 0.3 * max(-a.w / 2, min(a.w / 2, b.x - a.x))),
+                b.at("top", 0.3 * max(-b.w / 2, min(b.w / 2, a.x - b.x))),
+            )
 
 # %% ../../nbs/explain/13_architecture.ipynb #7c443cc9
 def _text_column(sheet, x, at, network):
     "The text generator."
-    return _stacked(sheet, x, "text generator", [
-        ("noise z, category, asked words", "input", [], at[""].inputs[3]),
-        [("category\nembedding", "embedding", [at["row"]], at["row"].outputs[0]), ("asked words,\nlinear map", "embedding", [at["asked"]], at["asked"].outputs[0])],
-        [("first state:\nlinear map, tanh", "feed-forward", [at["start"]], at["start"].outputs[0]), ("word before:\nembedding", "embedding", [at["token"]], at["token"].outputs[0])],
-        ("GRU, Eq. 16", "recurrent", [at["gru"]], at["gru"].outputs[0]), ("next word: linear map, Eq. 17", "head", [at["output"]], at["output"].outputs[0]),
-        ("text, words of the table only", "input", [], at[""].inputs[0])])
+    return _stacked(
+        sheet,
+        x,
+        "text generator",
+        [
+            ("noise z, category, asked words", "input", [], at[""].inputs[3]),
+            [
+                ("category\nembedding", "embedding", [at["row"]], at["row"].outputs[0]),
+                ("asked words,\nlinear map", "embedding", [at["asked"]], at["asked"].outputs[0]),
+            ],
+            [
+                ("first state:\nlinear map, tanh", "feed-forward", [at["start"]], at["start"].outputs[0]),
+                ("word before:\nembedding", "embedding", [at["token"]], at["token"].outputs[0]),
+            ],
+            ("GRU, Eq. 16", "recurrent", [at["gru"]], at["gru"].outputs[0]),
+            ("next word: linear map, Eq. 17", "head", [at["output"]], at["output"].outputs[0]),
+            ("text, words of the table only", "input", [], at[""].inputs[0]),
+        ],
+    )
 
+# %% ../../nbs/explain/13_architecture.ipynb #0c751cda
 def _generator_column(sheet, x, at, network):
     "The image generator; the norm after a step is counted with it."
     last, conditional = len(network.transposed) - 1, network.norms[0].linear is not None
-    steps = [(f"transposed convolution {i + 1}" + (", tanh" if i == last else ", norm, ReLU"), "convolution", [at[f"transposed.{i}"], *([at[f"norms.{i + 1}"]] if i < last else [])],
-              at[f"transposed.{i}"].outputs[0], _window(layer)) for i, layer in enumerate(network.transposed)]
-    return _stacked(sheet, x, "image generator G(z), Eq. 15" + "; norms read the input too" * conditional, [
-        ("noise z, category, words of the text", "input", [], at[""].inputs[0]),
-        [("category\nembedding", "embedding", [at["category"]], at["category"].outputs[0]), ("asked words,\nlinear map", "embedding", [at["attributes"]], at["attributes"].outputs[0])],
-        ("fully connected, norm, ReLU", "feed-forward", [at["fully_connected"], at["norms.0"]], at["norms.0"].outputs[0]), *steps, ("image", "input", [], at[""].outputs[0])])
+    steps = [
+        (
+            f"transposed convolution {i + 1}" + (", tanh" if i == last else ", norm, ReLU"),
+            "convolution",
+            [at[f"transposed.{i}"], *([at[f"norms.{i + 1}"]] if i < last else [])],
+            at[f"transposed.{i}"].outputs[0],
+            _window(layer),
+        )
+        for i, layer in enumerate(network.transposed)
+    ]
+    return _stacked(
+        sheet,
+        x,
+        "image generator G(z), Eq. 15" + "; norms read the input too" * conditional,
+        [
+            ("noise z, category, words of the text", "input", [], at[""].inputs[0]),
+            [
+                ("category\nembedding", "embedding", [at["category"]], at["category"].outputs[0]),
+                ("asked words,\nlinear map", "embedding", [at["attributes"]], at["attributes"].outputs[0]),
+            ],
+            (
+                "fully connected, norm, ReLU",
+                "feed-forward",
+                [at["fully_connected"], at["norms.0"]],
+                at["norms.0"].outputs[0],
+            ),
+            *steps,
+            ("image", "input", [], at[""].outputs[0]),
+        ],
+    )
 
 # %% ../../nbs/explain/13_architecture.ipynb #a9617d5c
 def _window(layer):
     "What a convolution looks at."
     return f"{layer.kernel_size[0]} × {layer.kernel_size[1]}, stride {layer.stride[0]}"
 
+# %% ../../nbs/explain/13_architecture.ipynb #0ef7e71f
 def _discriminator_column(sheet, x, at, network):
     "The discriminator: convolutions, three heads and the game."
-    steps = [(f"convolution {i + 1}" + ", norm" * (at[f"norms.{i}"].kind != "Identity") + ", leaky ReLU", "convolution", [at[f"convolutions.{i}"], at[f"norms.{i}"]],
-              at[f"convolutions.{i}"].outputs[0], _window(layer)) for i, layer in enumerate(network.convolutions)]
-    heads = [("score,\ncategory,\nspread", "head", [at["judge"], at["category"], at["spread"]], at[""].outputs[0]), ("\nclass\nhead", "head", [at["class_head"]], at["class_head"].outputs[0]),
-             ("\nattribute\nhead", "head", [at["attribute_head"]], at["attribute_head"].outputs[0])]
-    return _stacked(sheet, x, "discriminator F(x), Eq. 18", [("image, real or generated", "input", [], at[""].inputs[0]), *steps, heads,
-                                                             ("game of Eq. 19", "loss", [], (), "+ class and attributes")])
+    steps = [
+        (
+            f"convolution {i + 1}" + ", norm" * (at[f"norms.{i}"].kind != "Identity") + ", leaky ReLU",
+            "convolution",
+            [at[f"convolutions.{i}"], at[f"norms.{i}"]],
+            at[f"convolutions.{i}"].outputs[0],
+            _window(layer),
+        )
+        for i, layer in enumerate(network.convolutions)
+    ]
+    heads = [
+        ("score,\ncategory,\nspread", "head", [at["judge"], at["category"], at["spread"]], at[""].outputs[0]),
+        ("\nclass\nhead", "head", [at["class_head"]], at["class_head"].outputs[0]),
+        ("\nattribute\nhead", "head", [at["attribute_head"]], at["attribute_head"].outputs[0]),
+    ]
+    return _stacked(
+        sheet,
+        x,
+        "discriminator F(x), Eq. 18",
+        [
+            ("image, real or generated", "input", [], at[""].inputs[0]),
+            *steps,
+            heads,
+            ("game of Eq. 19", "loss", [], (), "+ class and attributes"),
+        ],
+    )
 
 # %% ../../nbs/explain/13_architecture.ipynb #65d8b929
 def stored_gan(
@@ -580,14 +1008,25 @@ def stored_gan(
 ) -> tuple:  # `ImageGenerator` (the moving average, which makes the pairs), `ImageDiscriminator`, `TextGenerator`
     "The three networks of a trained GAN. Raises RunError where the folder holds none, RuntimeError where its weights are of other sizes."
     folder = Path(folder)
-    if not (folder / "gan.json").exists(): raise RunError(f"{folder} holds no GAN: `make gan` makes it")
+    if not (folder / "gan.json").exists():
+        raise RunError(f"{folder} holds no GAN: `make gan` makes it")
     about = json.loads((folder / "gan.json").read_text(encoding="utf-8"))
     tensors, s = load_file(folder / about["tensors"]), about["settings"]
     part = lambda name: {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
-    sizes = dict(image_size=image_size, num_rows=len(about["table"]["rows"]), num_words=len(about["table"]["words"]), seed=0)
-    generator = ImageGenerator(**sizes, channels=s["channels"], latent_size=s["latent_size"], conditional_norm=s["conditional_norm"])
-    discriminator = ImageDiscriminator(**sizes, channels=s["discriminator_channels"], num_classes=len(part("discriminator")["class_head.bias"]), normalisation=s["normalisation"])
-    generator.load_state_dict(part("average")); discriminator.load_state_dict(part("discriminator"))
+    sizes = dict(
+        image_size=image_size, num_rows=len(about["table"]["rows"]), num_words=len(about["table"]["words"]), seed=0
+    )
+    generator = ImageGenerator(
+        **sizes, channels=s["channels"], latent_size=s["latent_size"], conditional_norm=s["conditional_norm"]
+    )
+    discriminator = ImageDiscriminator(
+        **sizes,
+        channels=s["discriminator_channels"],
+        num_classes=len(part("discriminator")["class_head.bias"]),
+        normalisation=s["normalisation"],
+    )
+    generator.load_state_dict(part("average"))
+    discriminator.load_state_dict(part("discriminator"))
     return generator.eval(), discriminator.eval(), load_text_generator(folder / "text")
 
 # %% ../../nbs/explain/13_architecture.ipynb #d49941b4
@@ -595,11 +1034,33 @@ def parts_table(
     diagram: Diagram,  # any
 ) -> pd.DataFrame:  # text, for print; the last row is the whole
     "Part, kind, shape given out, parameters, modules. Raises ValueError where the boxes do not add up to the model."
-    if diagram.rest(): raise ValueError(f"{diagram.rest():,} parameters are in no box")
-    rows = [{"part": " ".join(b.name.split()) + f" × {b.times}" * (b.times > 1), "kind": b.kind, "shape given out": shape_text(b.shape), "parameters": f"{b.times * b.stands * b.parameters:,}",
-             "modules": ", ".join(b.paths)} for b in diagram.boxes if b.parameters]
-    return pd.DataFrame([*rows, {"part": "whole model", "kind": "–", "shape given out": "–", "parameters": f"{diagram.total:,}", "modules": "–"}])
+    if diagram.rest():
+        raise ValueError(f"{diagram.rest():,} parameters are in no box")
+    rows = [
+        {
+            "part": " ".join(b.name.split()) + f" × {b.times}" * (b.times > 1),
+            "kind": b.kind,
+            "shape given out": shape_text(b.shape),
+            "parameters": f"{b.times * b.stands * b.parameters:,}",
+            "modules": ", ".join(b.paths),
+        }
+        for b in diagram.boxes
+        if b.parameters
+    ]
+    return pd.DataFrame(
+        [
+            *rows,
+            {
+                "part": "whole model",
+                "kind": "–",
+                "shape given out": "–",
+                "parameters": f"{diagram.total:,}",
+                "modules": "–",
+            },
+        ]
+    )
 
+# %% ../../nbs/explain/13_architecture.ipynb #135cef7b
 def module_sizes(
     settings: Profile,  # of any size
     num_classes: int,  # C
@@ -612,15 +1073,44 @@ def module_sizes(
     text = {k: v for k, v in gan["text"].items() if k in ("hidden_size", "embedding_size", "dropout", "latent_size")}
     with torch.device("meta"):
         model = build_model(from_scratch(settings), "vbg", num_classes=num_classes, vocab_size=vocab_size, seed=0)
-        made = {"image generator, Eq. 15": ImageGenerator(image_size=size, channels=gan["channels"], latent_size=gan["latent_size"], conditional_norm=gan["conditional_norm"], **sizes),
-                "discriminator, Eq. 18": ImageDiscriminator(image_size=size, channels=gan["discriminator_channels"], num_classes=num_classes, normalisation=gan["normalisation"], **sizes),
-                "text generator, Eq. 16-17": TextGenerator(vocab_size=vocab_size, **sizes, **text)}
-    parts = {"ViT, Eq. 1-7": model.vision, "BERT, Eq. 8-13": model.text, "projections": model.projection, "fusion": model.fusion, "class head": model.head, "heads on one modality": model.auxiliary}
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in (parts | {"VBG, all of these": model} | made).items()}
+        made = {
+            "image generator, Eq. 15": ImageGenerator(
+                image_size=size,
+                channels=gan["channels"],
+                latent_size=gan["latent_size"],
+                conditional_norm=gan["conditional_norm"],
+                **sizes,
+            ),
+            "discriminator, Eq. 18": ImageDiscriminator(
+                image_size=size,
+                channels=gan["discriminator_channels"],
+                num_classes=num_classes,
+                normalisation=gan["normalisation"],
+                **sizes,
+            ),
+            "text generator, Eq. 16-17": TextGenerator(vocab_size=vocab_size, **sizes, **text),
+        }
+    parts = {
+        "ViT, Eq. 1-7": model.vision,
+        "BERT, Eq. 8-13": model.text,
+        "projections": model.projection,
+        "fusion": model.fusion,
+        "class head": model.head,
+        "heads on one modality": model.auxiliary,
+    }
+    return {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (parts | {"VBG, all of these": model} | made).items()
+    }
 
 # %% ../../nbs/explain/13_architecture.ipynb #51b997e0
 def sizes_table(
     sizes: dict,  # column -> result of `module_sizes`
 ) -> pd.DataFrame:  # text, for print
     "Module by module, one column a size."
-    return pd.DataFrame([{"module": name} | {column: f"{of[name]:,}" for column, of in sizes.items()} for name in next(iter(sizes.values()))])
+    return pd.DataFrame(
+        [
+            {"module": name} | {column: f"{of[name]:,}" for column, of in sizes.items()}
+            for name in next(iter(sizes.values()))
+        ]
+    )

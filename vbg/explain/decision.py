@@ -16,13 +16,13 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from statsmodels.stats.proportion import proportion_confint
 
-from ..stats.comparison import reliability
 from ..core.files import DataError
-from ..data.store import ExampleData
 from ..data.images import read_image
+from ..data.store import ExampleData
 from .restore import Restored, features_of, items_of
-from ..models.text import tokenise
 from ..models.batches import predict
+from ..models.text import tokenise
+from ..stats.comparison import reliability
 
 # %% auto #0
 __all__ = ['FLOOR', 'BOUNDS', 'WANTED', 'CONDITIONS', 'RESTS', 'ALIKE', 'temper', 'mean_surprise', 'fit_temperature', 'wilson',
@@ -34,18 +34,21 @@ __all__ = ['FLOOR', 'BOUNDS', 'WANTED', 'CONDITIONS', 'RESTS', 'ALIKE', 'temper'
 # %% ../../nbs/explain/10_decision.ipynb #8988f67b
 FLOOR = 1e-30  # a probability below this counts as this much: its logarithm must exist
 
+
 def temper(
     probabilities: np.ndarray,  # `(N, C)`
     temperature: float,  # T, above 0; above 1 makes them less sure
 ) -> np.ndarray:  # `(N, C)` float64
     "Temperature scaling of probabilities. Raises ValueError on a temperature that is not above 0."
-    if not temperature > 0: raise ValueError(f"a temperature is above 0, not {temperature}")
+    if not temperature > 0:
+        raise ValueError(f"a temperature is above 0, not {temperature}")
     logits = np.log(np.maximum(np.asarray(probabilities, float), FLOOR)) / temperature
     scaled = np.exp(logits - logits.max(1, keepdims=True))
     return scaled / scaled.sum(1, keepdims=True)
 
 # %% ../../nbs/explain/10_decision.ipynb #3d5ec18a
 BOUNDS = (0.05, 20.0)  # of the search; a fit that ends there is told by `Calibration.at_bound`
+
 
 def mean_surprise(
     labels: np.ndarray,  # `(N,)` int
@@ -55,18 +58,21 @@ def mean_surprise(
     chosen = np.asarray(probabilities, float)[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(chosen, FLOOR)).mean())
 
+
 def fit_temperature(
     labels: np.ndarray,  # `(N,)` int, of the validation split
     probabilities: np.ndarray,  # `(N, C)`
 ) -> float:  # T
     "The temperature with the smallest negative log-likelihood. Raises ValueError on no items."
-    if not len(labels): raise ValueError("no validation item to fit a temperature on")
+    if not len(labels):
+        raise ValueError("no validation item to fit a temperature on")
     loss = lambda log_t: mean_surprise(labels, temper(probabilities, np.exp(log_t)))
     found = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options=dict(xatol=1e-4))
     return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
 
 # %% ../../nbs/explain/10_decision.ipynb #0b1b77a5
 WANTED = 0.95  # least lower bound of the share that is right
+
 
 def wilson(
     right: int,  # or an array
@@ -75,6 +81,7 @@ def wilson(
     "Wilson's 95 % interval of a share."
     low, high = proportion_confint(np.asarray(right, float), np.asarray(n, float), method="wilson")
     return low, high
+
 
 def sure_enough(
     labels: np.ndarray,  # `(N,)` int, of the validation split
@@ -93,9 +100,11 @@ def sure_enough(
 # %% ../../nbs/explain/10_decision.ipynb #29aaf000
 CONDITIONS = ("", "image", "text")  # what is withheld
 
+
 @dataclass(frozen=True)
 class Calibration:
     "What the validation split says of a model under one condition."
+
     without: str  # '' or the modality that is withheld
     labels: np.ndarray  # `(N,)` int
     raw: np.ndarray  # `(N, C)` as the model gives them
@@ -104,9 +113,13 @@ class Calibration:
     bar: float  # from `sure_enough`
 
     @property
-    def right(self): return self.probabilities.argmax(1) == self.labels
+    def right(self):
+        return self.probabilities.argmax(1) == self.labels
+
     @property
-    def at_bound(self): return not BOUNDS[0] * 1.01 < self.temperature < BOUNDS[1] / 1.01
+    def at_bound(self):
+        return not BOUNDS[0] * 1.01 < self.temperature < BOUNDS[1] / 1.01
+
 
 def calibrate(
     labels: np.ndarray,  # `(N,)` int, of the validation split
@@ -122,19 +135,23 @@ def calibrate(
 @dataclass(frozen=True)
 class Share:
     "How many of some validation items were right."
+
     right: int
     n: int
     low: float  # Wilson, 95 %
     high: float
 
+
 def share_right(
     right: np.ndarray,  # `(n,)` bool
 ) -> Share | None:  # None: no items
     "A share with its interval."
-    if not len(right): return None
+    if not len(right):
+        return None
     low, high = wilson(int(np.sum(right)), len(right))
     return Share(int(np.sum(right)), len(right), float(low), float(high))
 
+# %% ../../nbs/explain/10_decision.ipynb #f2625eb9
 def when_this_sure(
     calibration: Calibration,
     confidence: float,  # of the object, calibrated
@@ -144,12 +161,18 @@ def when_this_sure(
     table = reliability(calibration.labels, calibration.probabilities, bins)
     place = np.clip(int(np.ceil(confidence * bins)) - 1, 0, bins - 1)
     row = table[(table.low_edge * bins).round() == place]
-    if row.empty: return None
+    if row.empty:
+        return None
     row = row.iloc[0]
-    return dict(low_edge=row.low_edge, high_edge=row.high_edge, share=Share(round(row.accuracy * row.n), int(row.n), row.low, row.high))
+    return dict(
+        low_edge=row.low_edge,
+        high_edge=row.high_edge,
+        share=Share(round(row.accuracy * row.n), int(row.n), row.low, row.high),
+    )
 
 # %% ../../nbs/explain/10_decision.ipynb #3be8156b
 RESTS = ("image", "text", "either", "both")
+
 
 def rests_on(
     both: np.ndarray,  # `(N, C)` probabilities
@@ -165,15 +188,21 @@ def rests_on(
 @dataclass(frozen=True)
 class Collection:
     "The catalogue with which a new object is compared."
+
     data: ExampleData  # real items of the training split
     features: dict  # name -> `(N, D)`: image_features, text_features (before fusion), fused
     counts: dict  # word -> number of texts that have it
 
-    def rarity(self, word): return float(np.log(len(self.data) / self.counts[word])) if word in self.counts else 0.0
+    def rarity(self, word):
+        return float(np.log(len(self.data) / self.counts[word])) if word in self.counts else 0.0
 
-def words_in(text): return sorted(set(re.findall(r"[^\W_]{2,}", str(text).lower())))
 
-def first_text(data, item): return data.texts[item][0] if data.texts[item] else ""
+def words_in(text):
+    return sorted(set(re.findall(r"[^\W_]{2,}", str(text).lower())))
+
+
+def first_text(data, item):
+    return data.texts[item][0] if data.texts[item] else ""
 
 # %% ../../nbs/explain/10_decision.ipynb #af8817c0
 def collect(
@@ -181,7 +210,10 @@ def collect(
     features: dict,  # of its items, from `features_of`
 ) -> Collection:  # its real items
     "Make a collection of the real items of the training split. Raises ValueError on another split."
-    if set(data.split) - {"train"}: raise ValueError(f"a collection is made of the training split, not of {', '.join(sorted(set(data.split) - {'train'}))}")
+    if set(data.split) - {"train"}:
+        raise ValueError(
+            f"a collection is made of the training split, not of {', '.join(sorted(set(data.split) - {'train'}))}"
+        )
     real = np.flatnonzero(data.origin == "real") if data.origin is not None else np.arange(len(data))
     counts = Counter(word for i in real for word in words_in(first_text(data, i)))
     return Collection(data.take(real), {name: values[real] for name, values in features.items()}, dict(counts))
@@ -198,6 +230,7 @@ def shared_words(
     telling = [w for w in both if 0 < collection.counts.get(w, 0) <= len(collection.data) / 2]
     return [(w, collection.counts[w]) for w in sorted(telling, key=lambda w: (collection.counts[w], w))[:most]]
 
+# %% ../../nbs/explain/10_decision.ipynb #84fa2233
 def shared_attributes(
     one: str,  # JSON
     other: str,  # JSON
@@ -207,13 +240,17 @@ def shared_attributes(
     found = {}
     for name in first:
         a, b = first[name], second.get(name)
-        if isinstance(a, dict) and isinstance(b, dict): value = ", ".join(sorted(a.keys() & b.keys()))
-        else: value = str(a).strip() if a == b else ""
-        if value: found[name] = value
+        if isinstance(a, dict) and isinstance(b, dict):
+            value = ", ".join(sorted(a.keys() & b.keys()))
+        else:
+            value = str(a).strip() if a == b else ""
+        if value:
+            found[name] = value
     return found
 
 # %% ../../nbs/explain/10_decision.ipynb #ad291586
 ALIKE = 0.95  # rank from which two objects are called alike in a modality
+
 
 def cosine(
     one: np.ndarray,  # `(D,)`
@@ -223,6 +260,7 @@ def cosine(
     length = np.linalg.norm(one) * np.linalg.norm(many, axis=1)
     return np.divide(many @ one, length, out=np.zeros(len(many)), where=length > 0)
 
+
 def rank_among(
     values: np.ndarray,  # `(N,)` likeness of each collection item
 ) -> np.ndarray:  # `(N,)` 0 to 1
@@ -230,6 +268,7 @@ def rank_among(
     ordered, others = np.sort(values), max(len(values) - 1, 1)
     below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     return (below + 0.5 * (upto - below - 1)) / others
+
 
 def alike_in(
     image_rank: float | None,  # None: the object has no image
@@ -243,6 +282,7 @@ def alike_in(
 @dataclass(frozen=True)
 class Similar:
     "One object of the collection and what it has in common with the object decided on."
+
     item: int  # place in `Collection.data`
     cosine: float  # that ordered them
     image_rank: float | None  # 0 to 1 within the collection
@@ -263,40 +303,68 @@ def most_similar(
     ordered_by = {"": "fused", "image": "text_features", "text": "image_features"}[without]
     others = np.flatnonzero(collection.data.ids != about.ids[0])
     near = cosine(features[ordered_by], collection.features[ordered_by][others])
-    ranks = {m: None if m == without else rank_among(cosine(features[f"{m}_features"], collection.features[f"{m}_features"][others])) for m in ("image", "text")}
+    ranks = {
+        m: None
+        if m == without
+        else rank_among(cosine(features[f"{m}_features"], collection.features[f"{m}_features"][others]))
+        for m in ("image", "text")
+    }
     found, record = [], "{}" if about.attributes is None else about.attributes[0]
     for k in np.argsort(-near, kind="stable")[:most]:
         item, rank = int(others[k]), {m: None if r is None else float(r[k]) for m, r in ranks.items()}
-        words = [] if without == "text" else shared_words(collection, first_text(about, 0), first_text(collection.data, item))
-        found.append(Similar(item, float(near[k]), rank["image"], rank["text"], alike_in(rank["image"], rank["text"]), words, shared_attributes(record, collection.data.attributes[item])))
+        words = (
+            []
+            if without == "text"
+            else shared_words(collection, first_text(about, 0), first_text(collection.data, item))
+        )
+        found.append(
+            Similar(
+                item,
+                float(near[k]),
+                rank["image"],
+                rank["text"],
+                alike_in(rank["image"], rank["text"]),
+                words,
+                shared_attributes(record, collection.data.attributes[item]),
+            )
+        )
     return found
 
 # %% ../../nbs/explain/10_decision.ipynb #feebee4b
 @dataclass(frozen=True)
 class Desk:
     "A model with all that a decision needs."
+
     found: Restored
     collection: Collection
     calibrations: dict  # what is withheld ('', 'image', 'text') -> `Calibration`
 
     @property
-    def class_names(self): return self.found.class_names
+    def class_names(self):
+        return self.found.class_names
+
 
 def open_desk(
     found: Restored,  # of a model that reads both modalities
 ) -> Desk:
     "Read the collection and calibrate on validation. Raises ValueError for a model of one modality, or one that reads metadata."
-    if found.model.fusion is None: raise ValueError("a decision report is for a model that reads image and text: take vbg or without_gan")
-    if found.model.metadata is not None: raise ValueError("a decision report is for a model without metadata: a new object has none")
+    if found.model.fusion is None:
+        raise ValueError("a decision report is for a model that reads image and text: take vbg or without_gan")
+    if found.model.metadata is not None:
+        raise ValueError("a decision report is for a model without metadata: a new object has none")
     train = items_of(found, "train")
     return Desk(found, collect(train, features_of(found, train)), calibrations_of(found))
 
+# %% ../../nbs/explain/10_decision.ipynb #576ed92f
 def calibrations_of(
     found: Restored,  # of a model that reads both modalities
 ) -> dict:  # what is withheld -> `Calibration`
     "Calibrate on the validation split under each of `CONDITIONS`."
     validation = items_of(found, "validation")
-    return {without: calibrate(validation.label, predict(found.model, validation, without=without), without) for without in CONDITIONS}
+    return {
+        without: calibrate(validation.label, predict(found.model, validation, without=without), without)
+        for without in CONDITIONS
+    }
 
 # %% ../../nbs/explain/10_decision.ipynb #09674b8c
 def like_this_one(
@@ -316,8 +384,10 @@ def nearest_ids(
     most: int = 5,
 ) -> list:
     "The ids nearest to one that does not exist: in number, else in spelling."
-    if name.isdecimal() and all(i.isdecimal() for i in ids): return sorted(ids, key=lambda i: (abs(int(i) - int(name)), i))[:most]
+    if name.isdecimal() and all(i.isdecimal() for i in ids):
+        return sorted(ids, key=lambda i: (abs(int(i) - int(name)), i))[:most]
     return difflib.get_close_matches(name, ids, most, 0.0)
+
 
 def find_item(
     found: Restored,
@@ -327,9 +397,12 @@ def find_item(
     sets = [found.sets[k] for k in ("natural", "balanced") if k in found.sets]
     for data in sets:
         place = np.flatnonzero(data.ids == str(name))
-        if len(place): return data.take(place[:1])
+        if len(place):
+            return data.take(place[:1])
     near = nearest_ids(str(name), [str(i) for data in sets for i in data.ids])
-    raise DataError(f"no object of {found.dataset} has the id {str(name)!r}", remedy=f"the nearest ids are {', '.join(near)}")
+    raise DataError(
+        f"no object of {found.dataset} has the id {str(name)!r}", remedy=f"the nearest ids are {', '.join(near)}"
+    )
 
 # %% ../../nbs/explain/10_decision.ipynb #8214b34c
 def new_item(
@@ -339,14 +412,29 @@ def new_item(
 ) -> tuple[ExampleData, str]:  # one item of label -1, tokenised; the modality that it lacks, or ''
     "An object that is in no data set. Raises DataError on a picture that cannot be read, or on neither picture nor text."
     said = " ".join(str(text or "").split())
-    if image is None and not said: raise DataError("the object has neither a picture nor a text", remedy="give image=FILE, text='...', or better both")
+    if image is None and not said:
+        raise DataError(
+            "the object has neither a picture nor a text", remedy="give image=FILE, text='...', or better both"
+        )
     size = found.settings.vision["image_size"] or found.sets["natural"].pixels.shape[1]
     pixels = np.full((size, size, 3), 127, np.uint8) if image is None else read_image(image, size)[0]
     name = "new object" if image is None else Path(image).name
-    data = ExampleData(pixels=pixels[None], label=np.array([-1]), ids=np.array([name], object), texts=[[said]], split=np.array(["new"], object), origin=np.array(["real"], object),
-                       attributes=np.array(["{}"], object), class_names=found.class_names, name="new")
-    return tokenise(data, found.tokenizer, found.settings.text["max_length"]), "image" if image is None else "" if said else "text"
+    data = ExampleData(
+        pixels=pixels[None],
+        label=np.array([-1]),
+        ids=np.array([name], object),
+        texts=[[said]],
+        split=np.array(["new"], object),
+        origin=np.array(["real"], object),
+        attributes=np.array(["{}"], object),
+        class_names=found.class_names,
+        name="new",
+    )
+    return tokenise(
+        data, found.tokenizer, found.settings.text["max_length"]
+    ), "image" if image is None else "" if said else "text"
 
+# %% ../../nbs/explain/10_decision.ipynb #b9826ca2
 def unread(
     found: Restored,
     text: str,
@@ -354,12 +442,15 @@ def unread(
     "What of a text the model cannot read."
     ids = found.tokenizer(text, truncation=False, padding=False, add_special_tokens=False)["input_ids"]
     room = found.settings.text["max_length"] - found.tokenizer.num_special_tokens_to_add()
-    return dict(tokens=len(ids), cut=max(0, len(ids) - room), unknown=sum(i == found.tokenizer.unk_token_id for i in ids))
+    return dict(
+        tokens=len(ids), cut=max(0, len(ids) - room), unknown=sum(i == found.tokenizer.unk_token_id for i in ids)
+    )
 
 # %% ../../nbs/explain/10_decision.ipynb #c02a7edb
 @dataclass(frozen=True)
 class Decision:
     "One object, decided. Classes are numbers; names are in `Desk.class_names`."
+
     data: ExampleData  # the object, one item; label -1 where it is not known
     without: str  # the modality that the object lacks, or ''
     raw: np.ndarray  # `(C,)` as the model gives them
@@ -374,7 +465,8 @@ class Decision:
     similar: list  # of `Similar`
 
     @property
-    def chosen(self): return int(self.probabilities.argmax())
+    def chosen(self):
+        return int(self.probabilities.argmax())
 
 # %% ../../nbs/explain/10_decision.ipynb #4fca0a01
 def _probabilities(desk, data, without=""):
@@ -382,17 +474,21 @@ def _probabilities(desk, data, without=""):
     raw = predict(desk.found.model, data, without=without)
     return raw[0], temper(raw, desk.calibrations[without].temperature)[0]
 
+
 def _alone(desk, data, without, probabilities):
     "Withheld probabilities, what the decision rests on, whether the two agree."
-    if without: return {}, "text" if without == "image" else "image", True
+    if without:
+        return {}, "text" if without == "image" else "image", True
     held = {m: _probabilities(desk, data, m)[1] for m in ("image", "text")}
     rests = rests_on(probabilities[None], held["text"][None], held["image"][None])[0]
     return held, str(rests), bool(held["image"].argmax() == held["text"].argmax())
 
+
 def _judged_alike(desk, without, confident, agree):
     "How often validation items were right that were judged in the same way, and those where picture and text stand the other way."
     calibration = desk.calibrations[without]
-    if not without: return like_this_one(desk, confident, agree), like_this_one(desk, confident, not agree)
+    if not without:
+        return like_this_one(desk, confident, agree), like_this_one(desk, confident, not agree)
     return share_right(calibration.right[(calibration.probabilities.max(1) >= calibration.bar) == confident]), None
 
 # %% ../../nbs/explain/10_decision.ipynb #af59cf50
@@ -406,12 +502,24 @@ def decide(
 ) -> Decision:
     "Decide on one object. Raises DataError on an id that does not exist, a picture that cannot be read, an object with neither picture nor text."
     desk = desk if isinstance(desk, Desk) else open_desk(desk)
-    if item and (image is not None or text is not None): raise ValueError("give the id of an object, or the picture and text of a new one, not both")
+    if item and (image is not None or text is not None):
+        raise ValueError("give the id of an object, or the picture and text of a new one, not both")
     data, without = (find_item(desk.found, item), "") if item else new_item(desk.found, image, text)
     raw, probabilities = _probabilities(desk, data, without)
     held, rests, agree = _alone(desk, data, without, probabilities)
     calibration, sure = desk.calibrations[without], float(probabilities.max())
     confident = bool(sure >= calibration.bar)
     features = {name: values[0] for name, values in features_of(desk.found, data).items()}
-    return Decision(data, without, raw, probabilities, held, when_this_sure(calibration, sure), confident, rests, agree, *_judged_alike(desk, without, confident, agree),
-                    most_similar(desk.collection, features, data, without, similar))
+    return Decision(
+        data,
+        without,
+        raw,
+        probabilities,
+        held,
+        when_this_sure(calibration, sure),
+        confident,
+        rests,
+        agree,
+        *_judged_alike(desk, without, confident, agree),
+        most_similar(desk.collection, features, data, without, similar),
+    )

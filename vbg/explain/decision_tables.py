@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..stats.comparison import ratio_draws
-from .decision import Calibration, FLOOR, calibrations_of, rests_on, temper
-from ..results.experiments import difference_verdict
+from .decision import FLOOR, calibrations_of, rests_on, temper
 from .restore import Restored, items_of, restore
-from ..results.publish import data_title
-from ..stats.intervals import interval_text
-from ..stats.intervals import interval, over_seeds
-from ..results.study import BINS, TESTS, draw_scores, ece
 from ..models.batches import predict
+from ..results.experiments import difference_verdict
+from ..results.publish import data_title
+from ..results.study import TESTS, draw_scores, ece
+from ..stats.comparison import ratio_draws
+from ..stats.intervals import interval, interval_text, over_seeds
 
 # %% auto #0
 __all__ = ['Judged', 'judge', 'judge_runs', 'decision_calibration_table', 'decision_withheld_table']
@@ -27,19 +26,28 @@ __all__ = ['Judged', 'judge', 'judge_runs', 'decision_calibration_table', 'decis
 @dataclass(frozen=True)
 class Judged:
     "All items of a split as one seed's report would judge them."
+
     labels: np.ndarray  # `(N,)` int
     raw: np.ndarray  # `(N, C)` as the model gives them, both modalities
     tables: dict  # what is withheld ('', 'image', 'text') -> `(N, C)` calibrated
     calibrations: dict  # likewise -> `Calibration`
 
-    def right(self, without=""): return self.tables[without].argmax(1) == self.labels
-    @property
-    def confident(self): return self.tables[""].max(1) >= self.calibrations[""].bar
-    @property
-    def rests(self): return rests_on(self.tables[""], self.tables["text"], self.tables["image"])
-    @property
-    def agree(self): return self.tables["image"].argmax(1) == self.tables["text"].argmax(1)
+    def right(self, without=""):
+        return self.tables[without].argmax(1) == self.labels
 
+    @property
+    def confident(self):
+        return self.tables[""].max(1) >= self.calibrations[""].bar
+
+    @property
+    def rests(self):
+        return rests_on(self.tables[""], self.tables["text"], self.tables["image"])
+
+    @property
+    def agree(self):
+        return self.tables["image"].argmax(1) == self.tables["text"].argmax(1)
+
+# %% ../../nbs/explain/11_decision_tables.ipynb #07a55492
 def judge(
     found: Restored,
     split: str,  # 'test' or 'balanced'
@@ -48,7 +56,9 @@ def judge(
     "Judge every item of a split."
     data, calibrations = items_of(found, split), calibrations or calibrations_of(found)
     raw = {without: predict(found.model, data, without=without) for without in calibrations}
-    return Judged(data.label, raw[""], {w: temper(p, calibrations[w].temperature) for w, p in raw.items()}, calibrations)
+    return Judged(
+        data.label, raw[""], {w: temper(p, calibrations[w].temperature) for w, p in raw.items()}, calibrations
+    )
 
 # %% ../../nbs/explain/11_decision_tables.ipynb #2f6d0bbc
 def judge_runs(
@@ -57,10 +67,15 @@ def judge_runs(
 ) -> dict:  # split -> list of `Judged`, one a seed
     "The tests as every seed's report would judge them. Raises ValueError on runs of several rows or data sets."
     kinds = {(r.dataset, r.model) for r in runs}
-    if len(kinds) != 1: raise ValueError(f"judge_runs takes seeds of one row on one data set, got {sorted(kinds)}")
+    if len(kinds) != 1:
+        raise ValueError(f"judge_runs takes seeds of one row on one data set, got {sorted(kinds)}")
     opened = [restore(run) for run in runs]
     held = [calibrations_of(found) for found in opened]
-    return {split: [judge(found, split, c) for found, c in zip(opened, held)] for split in splits if all(split in r.metrics for r in runs)}
+    return {
+        split: [judge(found, split, c) for found, c in zip(opened, held)]
+        for split in splits
+        if all(split in r.metrics for r in runs)
+    }
 
 # %% ../../nbs/explain/11_decision_tables.ipynb #400bb9d5
 def _surprise(labels, table, weights):
@@ -68,7 +83,9 @@ def _surprise(labels, table, weights):
     loss = -np.log(np.maximum(table[np.arange(len(labels)), labels], FLOOR))
     return {"nll": weights @ loss / weights.sum(1), "ece": ece(labels, table, weights)}
 
+
 _SCALES = {"nll": (1, 3, "NLL, nats"), "ece": (100, 1, "ECE, %")}  # factor, digits, heading
+
 
 def _before_after(made, resamples, seed):
     "Both scores before and after: name to (mean, low, high) twice and of the gain."
@@ -79,7 +96,11 @@ def _before_after(made, resamples, seed):
     for name in _SCALES:
         before, after = (over_seeds([d[name] for d in draws], seed) for draws in drawn)
         means = [float(np.mean([w[name] for w in side])) for side in whole]
-        found[name] = [(means[0], *interval(before)), (means[1], *interval(after)), (means[0] - means[1], *interval(before - after))]
+        found[name] = [
+            (means[0], *interval(before)),
+            (means[1], *interval(after)),
+            (means[0] - means[1], *interval(before - after)),
+        ]
     return found
 
 # %% ../../nbs/explain/11_decision_tables.ipynb #23836ce3
@@ -93,17 +114,28 @@ def decision_calibration_table(
     rows = []
     for split, made in judged.items():
         held = [j.calibrations[""] for j in made]
-        row = {"data set": data_title(runs[0].dataset, runs[0].info["config"]["data"]), "test": TESTS[split], "temperature": _range([c.temperature for c in held], 2)}
+        row = {
+            "data set": data_title(runs[0].dataset, runs[0].info["config"]["data"]),
+            "test": TESTS[split],
+            "temperature": _range([c.temperature for c in held], 2),
+        }
         for name, (before, after, gain) in _before_after(made, resamples, seed).items():
             scale, digits, head = _SCALES[name]
-            row |= {f"{head}, {when}": interval_text(*value, scale=scale, digits=digits) for when, value in (("before", before), ("after", after), ("gain", gain))}
+            row |= {
+                f"{head}, {when}": interval_text(*value, scale=scale, digits=digits)
+                for when, value in (("before", before), ("after", after), ("gain", gain))
+            }
             row[f"{head}, verdict"] = difference_verdict(*gain[1:])
         bars = [100 * c.bar for c in held if np.isfinite(c.bar)]
-        row["bar, % sure"] = (_range(bars, 1) if bars else "none") + (f", none in {len(held) - len(bars)} of {len(held)} seeds" if 0 < len(bars) < len(held) else "")
+        row["bar, % sure"] = (_range(bars, 1) if bars else "none") + (
+            f", none in {len(held) - len(bars)} of {len(held)} seeds" if 0 < len(bars) < len(held) else ""
+        )
         rows.append(row | {"seeds": len(made), "items": len(made[0].labels), "fitted on, items": len(held[0].labels)})
     return pd.DataFrame(rows)
 
-def _range(values, digits): return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+# %% ../../nbs/explain/11_decision_tables.ipynb #4659c9ae
+def _range(values, digits):
+    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 # %% ../../nbs/explain/11_decision_tables.ipynb #389203e1
 def _rules(j):
@@ -112,9 +144,18 @@ def _rules(j):
     rows = {f"right, {what}": (j.right(w), everything) for w, what in _READ.items()}
     rows |= {f"mean confidence, {what}": (j.tables[w].max(1), everything) for w, what in _READ.items()}
     rows |= {f"rests on {what}": (j.rests == name, everything) for name, what in _RESTS.items()}
-    rows |= {"image alone and text alone disagree": (~j.agree, everything), "right where they agree": (right & j.agree, j.agree), "right where they disagree": (right & ~j.agree, ~j.agree)}
-    return rows | {"labelled without a second look": (sure, everything), "right of those": (right & sure, sure), "right of those, image and text alone disagree": (right & sure & ~j.agree, sure & ~j.agree),
-                   "right of those left to a person": (right & ~sure, ~sure)}
+    rows |= {
+        "image alone and text alone disagree": (~j.agree, everything),
+        "right where they agree": (right & j.agree, j.agree),
+        "right where they disagree": (right & ~j.agree, ~j.agree),
+    }
+    return rows | {
+        "labelled without a second look": (sure, everything),
+        "right of those": (right & sure, sure),
+        "right of those, image and text alone disagree": (right & sure & ~j.agree, sure & ~j.agree),
+        "right of those left to a person": (right & ~sure, ~sure),
+    }
+
 
 _READ = {"": "both at hand", "image": "image withheld", "text": "text withheld"}
 _RESTS = {"image": "the image", "text": "the text", "either": "either alone", "both": "the two together"}
@@ -134,6 +175,14 @@ def decision_withheld_table(
             top, bottom = (np.array([rules[name][k] for rules in each], float) for k in (0, 1))
             share = top.sum() / bottom.sum() if bottom.sum() else np.nan
             text = interval_text(share, *interval(ratio_draws(top, bottom, resamples, seed)))
-            rows.append({"data set": data_title(runs[0].dataset, runs[0].info["config"]["data"]), "test": TESTS[split], "what": name, "share, %": text,
-                         "seeds": len(made), "items, mean of the seeds": f"{bottom.sum() / len(made):.1f}"})
+            rows.append(
+                {
+                    "data set": data_title(runs[0].dataset, runs[0].info["config"]["data"]),
+                    "test": TESTS[split],
+                    "what": name,
+                    "share, %": text,
+                    "seeds": len(made),
+                    "items, mean of the seeds": f"{bottom.sum() / len(made):.1f}",
+                }
+            )
     return pd.DataFrame(rows)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..results.experiments import difference_verdict
-from .restore import Restored, ground_truth_of, in_order, items_of
-from ..results.publish import PALETTE, WIDTH, data_title, style
-from ..stats.verdicts import VERDICTS, Verdict
-from ..stats.intervals import interval_text
 from .heat_scores import SCORES, Scored, estimate, regions, sanity_summary, score_matrix
 from .heatmaps import MAP_TITLES, heat_maps, is_constant, patch_centres, upsample
+from .restore import Restored, ground_truth_of, in_order, items_of
 from ..models.batches import predict
+from ..results.experiments import difference_verdict
+from ..results.publish import PALETTE, WIDTH, data_title, style
+from ..stats.intervals import interval_text
+from ..stats.verdicts import VERDICTS, Verdict
 
 # %% auto #0
 __all__ = ['SHOWN', 'FIG7_CLAIMS', 'pick_items', 'heat_sheet', 'curve_figure', 'map_scores_table', 'map_class_table',
@@ -33,22 +33,46 @@ def pick_items(
     return {int(c): (first(c, True), first(c, False)) for c in np.unique(labels)}
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #f4acffcd
-SHOWN = {"grad_cam": "Grad-CAM", "rollout": "rollout", "text_to_image": "fusion"}  # maps of the sheet, with short titles
-_OUTLINES = {"object": dict(colors="white", linewidths=0.8, linestyles="--"), "telling detail": dict(colors=PALETTE[5], linewidths=0.9, linestyles="-")}
+SHOWN = {
+    "grad_cam": "Grad-CAM",
+    "rollout": "rollout",
+    "text_to_image": "fusion",
+}  # maps of the sheet, with short titles
+
+
+_OUTLINES = {
+    "object": dict(colors="white", linewidths=0.8, linestyles="--"),
+    "telling detail": dict(colors=PALETTE[5], linewidths=0.9, linestyles="-"),
+}
+
 
 def _outline(axis, masks, item, names):
     "Draw the outlines of some regions of an item."
     for name in names:
-        if name in masks and masks[name][item].any() and not masks[name][item].all(): axis.contour(masks[name][item].astype(float), [0.5], **_OUTLINES[name])
+        if name in masks and masks[name][item].any() and not masks[name][item].all():
+            axis.contour(masks[name][item].astype(float), [0.5], **_OUTLINES[name])
 
+# %% ../../nbs/explain/04_heat_figures.ipynb #a35bc133
 def _cells(axes, image, heats, masks, item):
     "One item: the image and its maps. A map that is the same everywhere is said to be."
     grey = image.astype(float) @ np.array([0.299, 0.587, 0.114])
-    axes[0].imshow(image); _outline(axes[0], masks, item, ("object", "telling detail"))
+    axes[0].imshow(image)
+    _outline(axes[0], masks, item, ("object", "telling detail"))
     for axis, (heat, constant) in zip(axes[1:], heats):
         axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        if constant: axis.text(0.5, 0.5, "same\neverywhere", transform=axis.transAxes, ha="center", va="center", fontsize=6.5, color="white")
-        else: axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
+        if constant:
+            axis.text(
+                0.5,
+                0.5,
+                "same\neverywhere",
+                transform=axis.transAxes,
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="white",
+            )
+        else:
+            axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
         _outline(axis, masks, item, ("telling detail",))
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #126b17f6
@@ -59,18 +83,39 @@ def heat_sheet(
 ):  # matplotlib figure: a row a class, four cells for a right prediction and four for a wrong one
     "Fig. 7: image, Grad-CAM, rollout and fusion map of the first right and the first wrong prediction of every class."
     import matplotlib.pyplot as plt
+
     style()
     data, masks = items_of(found, split), regions(ground_truth_of(found, split))
     table = predict(found.model, data)
     picked = pick_items(data.label, table.argmax(1), data.ids)
     maps = _maps_of(found, data, [i for pair in picked.values() for i in pair if i is not None], table.argmax(1))
-    figure, axes = plt.subplots(len(picked), 9, figsize=(WIDTH, 0.82 + (cell + 0.17) * len(picked)), width_ratios=[1] * 4 + [0.12] + [1] * 4, squeeze=False, layout="none")
-    for axis in axes.flat: axis.set_axis_off()
-    for axis in np.delete(axes, 4, axis=1).flat: axis.set_box_aspect(1)
+    figure, axes = plt.subplots(
+        len(picked),
+        9,
+        figsize=(WIDTH, 0.82 + (cell + 0.17) * len(picked)),
+        width_ratios=[1] * 4 + [0.12] + [1] * 4,
+        squeeze=False,
+        layout="none",
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis in np.delete(axes, 4, axis=1).flat:
+        axis.set_box_aspect(1)
     for row, (c, pair) in zip(axes, picked.items()):
-        row[0].text(-0.1, 0.5, data.class_names[c], transform=row[0].transAxes, rotation=90, ha="center", va="center", fontsize=7, fontweight="bold")
+        row[0].text(
+            -0.1,
+            0.5,
+            data.class_names[c],
+            transform=row[0].transAxes,
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=7,
+            fontweight="bold",
+        )
         for right, item, cells in zip((True, False), pair, (row[:4], row[5:])):
-            if item is None: _say_none(cells, right, int((data.label == c).sum()))
+            if item is None:
+                _say_none(cells, right, int((data.label == c).sum()))
             else:
                 _cells(cells, data.pixels[item], [maps[method][item] for method in SHOWN], masks, item)
                 _caption(cells[0], data, table[item], item)
@@ -84,17 +129,44 @@ def _maps_of(found, data, items, chosen):
     made, size = {}, data.pixels.shape[1]
     for method in SHOWN:
         maps = heat_maps(found.model, data, method, items, chosen[items], constant="keep")
-        made[method] = dict(zip(items, zip(upsample(maps, size, patch_centres(found.model.vision, size, maps.shape[-1]), constant="keep"), is_constant(maps))))
+        made[method] = dict(
+            zip(
+                items,
+                zip(
+                    upsample(maps, size, patch_centres(found.model.vision, size, maps.shape[-1]), constant="keep"),
+                    is_constant(maps),
+                ),
+            )
+        )
     return made
 
+# %% ../../nbs/explain/04_heat_figures.ipynb #b9affbf6
 def _caption(axis, data, probabilities, item):
     "What the item is taken for, above its four cells."
     c = probabilities.argmax()
-    axis.text(0, 1.03, f"{data.ids[item]}: {data.class_names[c]}, {100 * probabilities[c]:.0f} %", transform=axis.transAxes, ha="left", va="bottom", fontsize=6.5)
+    axis.text(
+        0,
+        1.03,
+        f"{data.ids[item]}: {data.class_names[c]}, {100 * probabilities[c]:.0f} %",
+        transform=axis.transAxes,
+        ha="left",
+        va="bottom",
+        fontsize=6.5,
+    )
+
 
 def _say_none(cells, right, count):
     "In place of four cells."
-    cells[0].text(0, 0.5, f"no {'right' if right else 'wrong'} prediction\namong {count} items", transform=cells[0].transAxes, ha="left", va="center", fontsize=6.5, color="#555555")
+    cells[0].text(
+        0,
+        0.5,
+        f"no {'right' if right else 'wrong'} prediction\namong {count} items",
+        transform=cells[0].transAxes,
+        ha="left",
+        va="center",
+        fontsize=6.5,
+        color="#555555",
+    )
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #3e5e255c
 def _headings(figure, axes, masks):
@@ -102,20 +174,46 @@ def _headings(figure, axes, masks):
     from matplotlib.cm import ScalarMappable
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import Normal, Stroke
+
     high = figure.get_figheight()
     figure.subplots_adjust(left=0.035, right=0.998, top=1 - 0.52 / high, bottom=0.3 / high, wspace=0.03, hspace=0.24)
     for start, half in ((0, "right prediction"), (5, "wrong prediction")):
-        for k, title in enumerate(("image", *SHOWN.values())): axes[0, start + k].text(0.5, 1.24, title, transform=axes[0, start + k].transAxes, ha="center", va="bottom", fontsize=7)
-        axes[0, start].text(0, 1.44, half, transform=axes[0, start].transAxes, ha="left", va="bottom", fontsize=8, fontweight="bold")
+        for k, title in enumerate(("image", *SHOWN.values())):
+            axes[0, start + k].text(
+                0.5, 1.24, title, transform=axes[0, start + k].transAxes, ha="center", va="bottom", fontsize=7
+            )
+        axes[0, start].text(
+            0, 1.44, half, transform=axes[0, start].transAxes, ha="left", va="bottom", fontsize=8, fontweight="bold"
+        )
     dark = [Stroke(linewidth=2.4, foreground="#444444"), Normal()]
-    lines = [Line2D([], [], color=o["colors"], linestyle=o["linestyles"], linewidth=1.2, path_effects=dark, label=name) for name, o in _OUTLINES.items() if name in masks]
-    if lines: figure.legend(handles=lines, loc="lower left", ncols=2, fontsize=7, bbox_to_anchor=(0.03, 0.0), borderaxespad=0.1)
-    bar = figure.colorbar(ScalarMappable(cmap="inferno"), cax=figure.add_axes([0.7, 0.14 / high, 0.2, 0.09 / high]), orientation="horizontal", ticks=[])
-    bar.ax.text(-0.03, 0.5, "coldest", transform=bar.ax.transAxes, ha="right", va="center", fontsize=7); bar.ax.text(1.03, 0.5, "hottest", transform=bar.ax.transAxes, ha="left", va="center", fontsize=7)
+    lines = [
+        Line2D([], [], color=o["colors"], linestyle=o["linestyles"], linewidth=1.2, path_effects=dark, label=name)
+        for name, o in _OUTLINES.items()
+        if name in masks
+    ]
+    if lines:
+        figure.legend(
+            handles=lines, loc="lower left", ncols=2, fontsize=7, bbox_to_anchor=(0.03, 0.0), borderaxespad=0.1
+        )
+    bar = figure.colorbar(
+        ScalarMappable(cmap="inferno"),
+        cax=figure.add_axes([0.7, 0.14 / high, 0.2, 0.09 / high]),
+        orientation="horizontal",
+        ticks=[],
+    )
+    bar.ax.text(-0.03, 0.5, "coldest", transform=bar.ax.transAxes, ha="right", va="center", fontsize=7)
+    bar.ax.text(1.03, 0.5, "hottest", transform=bar.ax.transAxes, ha="left", va="center", fontsize=7)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #8601a04b
-_STROKES = {"grad_cam": (PALETTE[0], "-"), "rollout": (PALETTE[1], "--"), "text_to_image": (PALETTE[2], "-."), "centre": (PALETTE[3], (0, (4, 1, 1, 1, 1, 1))), "random": ("#666666", ":")}
+_STROKES = {
+    "grad_cam": (PALETTE[0], "-"),
+    "rollout": (PALETTE[1], "--"),
+    "text_to_image": (PALETTE[2], "-."),
+    "centre": (PALETTE[3], (0, (4, 1, 1, 1, 1, 1))),
+    "random": ("#666666", ":"),
+}
 
+# %% ../../nbs/explain/04_heat_figures.ipynb #bb65a99b
 def curve_figure(
     scored: list,  # of `Scored`, one a seed
     resamples: int = 2000,  # of the bootstrap
@@ -123,12 +221,17 @@ def curve_figure(
 ):  # matplotlib figure: deletion on the left, insertion on the right; above the probability, below the difference to random patches
     "Probability of the predicted class as patches go and come; bands are 95 % intervals of the difference over items and seeds."
     import matplotlib.pyplot as plt
+
     style()
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.6), sharex=True, sharey="row", height_ratios=(5, 4))
     for (above, below), kind, does in zip(axes.T, ("deletion", "insertion"), ("made grey", "shown")):
-        for method in _STROKES: _curve(above, below, scored, method, kind, dict(resamples=resamples, seed=seed))
-        above.set_title(kind); below.set(xlabel=f"patches {does}, hottest first, %", xlim=(0, 100)); below.axhline(0, color=_STROKES["random"][0], linestyle=":")
-    axes[0, 0].set_ylabel("probability of the\npredicted class, %"); axes[1, 0].set_ylabel("minus random\npatches, points")
+        for method in _STROKES:
+            _curve(above, below, scored, method, kind, dict(resamples=resamples, seed=seed))
+        above.set_title(kind)
+        below.set(xlabel=f"patches {does}, hottest first, %", xlim=(0, 100))
+        below.axhline(0, color=_STROKES["random"][0], linestyle=":")
+    axes[0, 0].set_ylabel("probability of the\npredicted class, %")
+    axes[1, 0].set_ylabel("minus random\npatches, points")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     plt.close(figure)
     return figure
@@ -139,21 +242,26 @@ def _curve(above, below, scored, method, kind, draws):
     mine, other = (np.stack([one.curves[m, kind] for one in scored]) for m in (method, "random"))  # seeds, items, steps
     (colour, stroke), share = _STROKES[method], np.linspace(0, 100, mine.shape[2])
     above.plot(share, 100 * mine.mean((0, 1)), color=colour, linestyle=stroke, label=MAP_TITLES[method])
-    if method == "random": return
+    if method == "random":
+        return
     points = [estimate((mine - other)[:, :, k], **draws) for k in range(mine.shape[2])]
     mean, low, high = (100 * np.array([p[key] for p in points]) for key in ("mean", "low", "high"))
-    below.plot(share, mean, color=colour, linestyle=stroke); below.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
+    below.plot(share, mean, color=colour, linestyle=stroke)
+    below.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #5fdc766d
 _MAPS = ("grad_cam", "rollout", "text_to_image")  # those that ask the model
 
+
 def _against(scored, method, other, score, **draws):
     "Difference of two maps in one score, with a verdict; dashes where there is none."
-    if method == other: return "–", "–"
+    if method == other:
+        return "–", "–"
     e = estimate(score_matrix(scored, method, score) - score_matrix(scored, other, score), **draws)
     bounds = (-e["high"], -e["low"]) if score.startswith("deletion") else (e["low"], e["high"])
     return interval_text(e["mean"], e["low"], e["high"]), difference_verdict(*bounds)
 
+# %% ../../nbs/explain/04_heat_figures.ipynb #9b97a28a
 def map_scores_table(
     scored: list,  # of `Scored`, one a seed
     resamples: int = 2000,  # of the bootstrap
@@ -163,16 +271,36 @@ def map_scores_table(
     rows, draws = [], dict(resamples=resamples, seed=seed)
     for score in SCORES:
         for method in (*MAP_TITLES, "uniform"):
-            if method == "uniform" and score.endswith("area"): continue  # no order of patches
+            if method == "uniform" and score.endswith("area"):
+                continue  # no order of patches
             e = estimate(score_matrix(scored, method, score), **draws)
-            row = {"score": score, "better is": "lower" if score.startswith("deletion") else "higher", "map": MAP_TITLES.get(method, "uniform (chance)"), "mean, %": interval_text(e["mean"], e["low"], e["high"])}
+            row = {
+                "score": score,
+                "better is": "lower" if score.startswith("deletion") else "higher",
+                "map": MAP_TITLES.get(method, "uniform (chance)"),
+                "mean, %": interval_text(e["mean"], e["low"], e["high"]),
+            }
             for other in ("centre", "random"):
-                row |= dict(zip((f"minus {MAP_TITLES[other]}", f"beside {MAP_TITLES[other]}"), _against(scored, method, other, score, **draws)))
-            rows.append(row | {"seeds": e["seeds"], "items": e["items"], "constant maps": sum(one.constant.get(method, 0) for one in scored)})
+                row |= dict(
+                    zip(
+                        (f"minus {MAP_TITLES[other]}", f"beside {MAP_TITLES[other]}"),
+                        _against(scored, method, other, score, **draws),
+                    )
+                )
+            rows.append(
+                row
+                | {
+                    "seeds": e["seeds"],
+                    "items": e["items"],
+                    "constant maps": sum(one.constant.get(method, 0) for one in scored),
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #5c5672cf
-def _of_class(scored, c): return np.stack([one.items.label.to_numpy() == c for one in scored])
+def _of_class(scored, c):
+    return np.stack([one.items.label.to_numpy() == c for one in scored])
+
 
 def map_class_table(
     scored: list,  # of `Scored`, one a seed
@@ -188,9 +316,11 @@ def map_class_table(
         for method in ("uniform", "centre", *_MAPS):
             e = estimate(score_matrix(scored, method, score, keep), **draws)
             row[f"{MAP_TITLES.get(method, 'area (chance)')}, %"] = interval_text(e["mean"], e["low"], e["high"])
-            if method in _MAPS: row[f"{MAP_TITLES[method]}: beside centre prior"] = _class_gap(scored, method, score, keep, draws)[1]
+            if method in _MAPS:
+                row[f"{MAP_TITLES[method]}: beside centre prior"] = _class_gap(scored, method, score, keep, draws)[1]
         rows.append(row | {"seeds": e["seeds"], "items": e["items"]})
     return pd.DataFrame(rows)
+
 
 def _class_gap(scored, method, score, keep, draws):
     "Difference to the centre prior within a class, and the verdict."
@@ -205,14 +335,30 @@ def right_wrong_table(
     seed: int = 42,  # of the bootstrap
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Scores of right and of wrong predictions and their difference; n counts predictions, seeds times items."
-    rows, right, draws = [], np.stack([one.items.right.to_numpy() for one in scored]), dict(resamples=resamples, seed=seed)
+    rows, right, draws = (
+        [],
+        np.stack([one.items.right.to_numpy() for one in scored]),
+        dict(resamples=resamples, seed=seed),
+    )
     for score in scores:
         for method in (*_MAPS, "centre", "uniform"):
             good, bad = (score_matrix(scored, method, score, keep) for keep in (right, ~right))
             one, other, gap = estimate(good, **draws), estimate(bad, **draws), estimate(good, **draws, less=bad)
-            rows.append({"score": score, "map": MAP_TITLES.get(method, "uniform (chance)"), "right, %": interval_text(one["mean"], one["low"], one["high"]), "wrong, %": interval_text(other["mean"], other["low"], other["high"]),
-                         "right minus wrong, points": interval_text(gap["mean"], gap["low"], gap["high"]), "right against wrong": difference_verdict(gap["low"], gap["high"]).replace("better", "higher").replace("worse", "lower"),
-                         "n right": one["values"], "n wrong": other["values"], "seeds": one["seeds"]})
+            rows.append(
+                {
+                    "score": score,
+                    "map": MAP_TITLES.get(method, "uniform (chance)"),
+                    "right, %": interval_text(one["mean"], one["low"], one["high"]),
+                    "wrong, %": interval_text(other["mean"], other["low"], other["high"]),
+                    "right minus wrong, points": interval_text(gap["mean"], gap["low"], gap["high"]),
+                    "right against wrong": difference_verdict(gap["low"], gap["high"])
+                    .replace("better", "higher")
+                    .replace("worse", "lower"),
+                    "n right": one["values"],
+                    "n wrong": other["values"],
+                    "seeds": one["seeds"],
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #2034bb54
@@ -224,14 +370,35 @@ def sanity_table(
     "Likeness with the trained model's maps, stage by stage from the head down, what is left above chance, and the verdict."
     rows = []
     for r in sanity_summary(tables, resamples, seed).to_dict("records"):
-        new = "random patches instead (chance)" if r["stage"] == "chance" else "all weights" if r["stage"] == "all" else f"down to {r['stage']}"
-        rows.append({"map": MAP_TITLES[r["method"]], "weights drawn anew": new, "measure": r["measure"], "likeness": interval_text(r["mean"], r["low"], r["high"], scale=1, digits=2),
-                     "left above chance, %": interval_text(r["left"], r["left_low"], r["left_high"], digits=0), "verdict": r["verdict"], "constant maps, %": f"{100 * r['constant']:.0f}", "seeds": r["seeds"], "items": r["items"]})
+        new = (
+            "random patches instead (chance)"
+            if r["stage"] == "chance"
+            else "all weights"
+            if r["stage"] == "all"
+            else f"down to {r['stage']}"
+        )
+        rows.append(
+            {
+                "map": MAP_TITLES[r["method"]],
+                "weights drawn anew": new,
+                "measure": r["measure"],
+                "likeness": interval_text(r["mean"], r["low"], r["high"], scale=1, digits=2),
+                "left above chance, %": interval_text(r["left"], r["left_low"], r["left_high"], digits=0),
+                "verdict": r["verdict"],
+                "constant maps, %": f"{100 * r['constant']:.0f}",
+                "seeds": r["seeds"],
+                "items": r["items"],
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #c9635424
-FIG7_CLAIMS = [("met", "heat lies on faces and hands of paintings", "painting", ("telling detail",)), ("met", "heat lies on faces and the whole form of sculptures", "sculpture", ("telling detail", "object")),
-               (None, "heat lies on the key areas of the image", None, ("telling detail", "object"))]  # data set (None: any), claim, class (None: all), regions
+FIG7_CLAIMS = [
+    ("met", "heat lies on faces and hands of paintings", "painting", ("telling detail",)),
+    ("met", "heat lies on faces and the whole form of sculptures", "sculpture", ("telling detail", "object")),
+    (None, "heat lies on the key areas of the image", None, ("telling detail", "object")),
+]  # data set (None: any), claim, class (None: all), regions
+
 
 def heat_claims(
     scored: list,  # of `Scored`, one a seed
@@ -242,9 +409,14 @@ def heat_claims(
     "The paper's claims about Fig. 7, each beside what can be measured here, with a verdict."
     about, rows = scored[0].about, []
     for dataset, claim, name, where in FIG7_CLAIMS:
-        if dataset not in (None, about["dataset"]): continue
+        if dataset not in (None, about["dataset"]):
+            continue
         for region in where:
-            for method in _MAPS: rows.append({"data set": data_title(about["dataset"], settings), "claim": claim} | _counterpart(scored, method, region, name, dict(resamples=resamples, seed=seed)))
+            for method in _MAPS:
+                rows.append(
+                    {"data set": data_title(about["dataset"], settings), "claim": claim}
+                    | _counterpart(scored, method, region, name, dict(resamples=resamples, seed=seed))
+                )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #cfd2d4ef
@@ -254,16 +426,36 @@ def _counterpart(scored, method, region, name, draws):
     names = np.array([about["class_names"][c].lower() for c in labels])
     keep = np.tile(np.full(len(names), True) if name is None else names == name, (len(scored), 1))
     gap, word = _class_gap(scored, method, score, keep, draws)
-    words = [] if name else [_class_gap(scored, method, score, _of_class(scored, c), draws)[1] for c in np.unique(labels)]
+    words = (
+        [] if name else [_class_gap(scored, method, score, _of_class(scored, c), draws)[1] for c in np.unique(labels)]
+    )
     known = np.isfinite(gap["mean"])
     judged = _judge(about, name, known, word == "better")
-    return {"measured here": f"{name or 'all classes'}, {region}: {MAP_TITLES[method]} minus centre prior", "energy, points": interval_text(gap["mean"], gap["low"], gap["high"]),
-            "classes more / less / neither": " / ".join(str(words.count(w)) for w in ("better", "worse", "smaller than the noise")) if known and words else "–",
-            "holds here": ("yes" if word == "better" else "no") if known else "–", "verdict": judged.verdict, "why": judged.reason, "seeds": gap["seeds"], "items": gap["items"]}
+    return {
+        "measured here": f"{name or 'all classes'}, {region}: {MAP_TITLES[method]} minus centre prior",
+        "energy, points": interval_text(gap["mean"], gap["low"], gap["high"]),
+        "classes more / less / neither": " / ".join(
+            str(words.count(w)) for w in ("better", "worse", "smaller than the noise")
+        )
+        if known and words
+        else "–",
+        "holds here": ("yes" if word == "better" else "no") if known else "–",
+        "verdict": judged.verdict,
+        "why": judged.reason,
+        "seeds": gap["seeds"],
+        "items": gap["items"],
+    }
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #f0521fa2
 def _judge(about, name, known, holds):
     "The verdict on the paper's words. Faces and hands are marked nowhere, so the claims of one class are never judged by the counterpart; key areas are, by the sign."
-    if name: return Verdict("needs the real data", "faces and hands are marked nowhere: make explain PROFILE=paper, then look at the maps or mark them by hand")
-    if not known: return Verdict("needs the real data", "no masks of what the paper names: mark them by hand")
-    return Verdict(VERDICTS[not holds], "sign of the energy beside the centre prior" + ", on rendered items" * about["rendered"])
+    if name:
+        return Verdict(
+            "needs the real data",
+            "faces and hands are marked nowhere: make explain PROFILE=paper, then look at the maps or mark them by hand",
+        )
+    if not known:
+        return Verdict("needs the real data", "no masks of what the paper names: mark them by hand")
+    return Verdict(
+        VERDICTS[not holds], "sign of the energy beside the centre prior" + ", on rendered items" * about["rendered"]
+    )

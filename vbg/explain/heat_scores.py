@@ -13,12 +13,12 @@ import torch
 from scipy.stats import rankdata
 from torch import nn
 
-from ..stats.comparison import ratio_draws
 from ..data.store import ExampleData
-from .restore import GroundTruth, Restored, batch_of, fresh_weights, ground_truth_of, items_of, restore
 from .heatmaps import MAPS, blocks, heat_maps, is_constant, min_max, patch_centres
-from ..stats.intervals import interval
+from .restore import GroundTruth, Restored, batch_of, fresh_weights, ground_truth_of, items_of, restore
 from ..models.batches import predict
+from ..stats.comparison import ratio_draws
+from ..stats.intervals import interval
 
 # %% auto #0
 __all__ = ['REGIONS', 'SCORES', 'nearest', 'on_pixels', 'pointing', 'energy', 'regions', 'patch_order', 'patch_curves',
@@ -34,6 +34,7 @@ def nearest(
     "The token that is centred nearest to each pixel of a side; the first of two that are equally near."
     return np.abs(np.arange(size)[:, None] - centres).argmin(1)
 
+
 def on_pixels(
     maps: np.ndarray,  # `(B, g, g)`
     size: int,  # pixels a side
@@ -42,6 +43,7 @@ def on_pixels(
     "Scaled maps, each pixel with the heat of the nearest token."
     near = nearest(patch_centres(None, size, maps.shape[-1]) if centres is None else centres, size)
     return min_max(maps, is_constant(maps))[:, near][:, :, near]
+
 
 def _inside(values, masks):
     "Share of each item's values that lies in its mask; nan where the mask is empty."
@@ -56,6 +58,7 @@ def pointing(
     "Pointing game: the share of the hottest pixels that lies in the mask."
     return _inside((heat >= heat.max((1, 2), keepdims=True) - 1e-6).astype(float), masks)
 
+
 def energy(
     heat: np.ndarray,  # `(B, H, W)` from `on_pixels`
     masks: np.ndarray,  # `(B, H, W)` bool
@@ -64,13 +67,18 @@ def energy(
     return _inside(heat.astype(float), masks)
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #cabcfee0
-REGIONS = {"object": ("object", "main"), "telling detail": ("telling",)}  # region -> its name in the ground truth of the sets
+REGIONS = {
+    "object": ("object", "main"),
+    "telling detail": ("telling",),
+}  # region -> its name in the ground truth of the sets
+
 
 def regions(
     truth: GroundTruth | None,  # None: nothing is known
 ) -> dict:  # region -> `(N, H, W)` bool; empty where nothing is known
     "The masks that maps are scored against."
-    if truth is None: return {}
+    if truth is None:
+        return {}
     return {region: truth.masks[name] for region, names in REGIONS.items() for name in names if name in truth.masks}
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #44d72cb4
@@ -90,12 +98,16 @@ def _shown(order, count, near, insert):
     seen = torch.as_tensor((np.argsort(order, 1) < count) == insert).view(-1, 1, side, side)
     return seen[:, :, near][:, :, :, near].float()
 
+
 def _reader(model, batch):
     "From pixels to probabilities; the text is encoded once."
     rest = {name: value for name, value in batch.items() if name != "pixel_values"}
-    if getattr(model, "text", None) is None: return lambda pixels: model(pixel_values=pixels, **rest, return_maps=False).logits.softmax(-1)
+    if getattr(model, "text", None) is None:
+        return lambda pixels: model(pixel_values=pixels, **rest, return_maps=False).logits.softmax(-1)
     keep = rest["attention_mask"].bool()
-    words = {name: value for name, value in rest.items() if name != "input_ids"} | {"text_tokens": model.text(rest["input_ids"], keep)}
+    words = {name: value for name, value in rest.items() if name != "input_ids"} | {
+        "text_tokens": model.text(rest["input_ids"], keep)
+    }
     return lambda pixels: model(image_tokens=model.vision(pixels), **words, return_maps=False).logits.softmax(-1)
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #5a08fbb5
@@ -111,14 +123,21 @@ def patch_curves(
 ) -> dict:  # 'deletion', 'insertion': `(B, steps + 1)` probabilities
     "Probability of a class as patches go, and as they come, hottest first."
     rows = {"deletion": [], "insertion": []}
-    counts, side, size = [round(order.shape[1] * k / steps) for k in range(steps + 1)], round(order.shape[1] ** 0.5), data.pixels.shape[1]
+    counts, side, size = (
+        [round(order.shape[1] * k / steps) for k in range(steps + 1)],
+        round(order.shape[1] ** 0.5),
+        data.pixels.shape[1],
+    )
     near = nearest(patch_centres(getattr(model, "vision", None), size, side), size)
     for start in range(0, len(items), batch_size):
         part = slice(start, start + batch_size)
-        batch = batch_of(data, items[part]); pixels, read = batch["pixel_values"], _reader(model, batch)
+        batch = batch_of(data, items[part])
+        pixels, read = batch["pixel_values"], _reader(model, batch)
         chosen = torch.as_tensor(np.asarray(classes[part]))[:, None]
         for kind, insert in (("deletion", False), ("insertion", True)):
-            steps_seen = [read(pixels * _shown(order[part], count, near, insert)).gather(1, chosen)[:, 0] for count in counts]
+            steps_seen = [
+                read(pixels * _shown(order[part], count, near, insert)).gather(1, chosen)[:, 0] for count in counts
+            ]
             rows[kind].append(torch.stack(steps_seen, 1).numpy())
     return {kind: np.concatenate(found) for kind, found in rows.items()}
 
@@ -158,29 +177,49 @@ def estimate(
     "Mean, or difference of two means, with its 95 % interval over items and seeds; all nan where there is no value."
     there = np.isfinite(values) if less is None else np.isfinite(values) | np.isfinite(less)
     mean = lambda table: float(np.nanmean(table)) if np.isfinite(table).any() else np.nan
-    low, high = interval(mean_draws(values, resamples, seed) - (0 if less is None else mean_draws(less, resamples, seed)))
-    return dict(mean=mean(values) - (0 if less is None else mean(less)), low=low, high=high, seeds=len(values), items=int(there.any(0).sum()), values=int(there.sum()))
+    low, high = interval(
+        mean_draws(values, resamples, seed) - (0 if less is None else mean_draws(less, resamples, seed))
+    )
+    return dict(
+        mean=mean(values) - (0 if less is None else mean(less)),
+        low=low,
+        high=high,
+        seeds=len(values),
+        items=int(there.any(0).sum()),
+        values=int(there.sum()),
+    )
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #dad54e6f
 @dataclass
 class Scored:
     "What one run's maps are worth."
+
     table: pd.DataFrame  # method, score, item (place in the split), value
     items: pd.DataFrame  # id, label, predicted, right; one row an item of the split
     curves: dict  # (method, 'deletion' or 'insertion') -> `(n, steps + 1)`
     constant: dict  # method -> number of maps that are the same everywhere
     about: dict  # dataset, split, seed, class_names, rendered, subset (items of the curves), steps
 
-SCORES = {f"{name}, {region}": (name, region) for name in ("pointing game", "energy") for region in REGIONS} | {f"{kind} area": (kind, None) for kind in ("deletion", "insertion")}
 
-def _rows(method, score, items, values): return pd.DataFrame(dict(method=method, score=score, item=items, value=values))
+SCORES = {f"{name}, {region}": (name, region) for name in ("pointing game", "energy") for region in REGIONS} | {
+    f"{kind} area": (kind, None) for kind in ("deletion", "insertion")
+}
+
+
+def _rows(method, score, items, values):
+    return pd.DataFrame(dict(method=method, score=score, item=items, value=values))
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #f6260a9a
 def _against_masks(method, heat, masks):
     "Pointing game and energy of one method."
     made = {"pointing game": pointing, "energy": energy}
-    return [_rows(method, f"{name}, {region}", np.arange(len(heat)), score(heat, mask)) for name, score in made.items() for region, mask in masks.items()]
+    return [
+        _rows(method, f"{name}, {region}", np.arange(len(heat)), score(heat, mask))
+        for name, score in made.items()
+        for region, mask in masks.items()
+    ]
 
+# %% ../../nbs/explain/03_heat_scores.ipynb #ec799e66
 def score_run(
     found: Restored,  # a trained model
     split: str = "balanced",  # or 'test'
@@ -190,16 +229,33 @@ def score_run(
 ) -> Scored:
     "Score every map of every item against the masks, where there are any, and by curves."
     data, masks = items_of(found, split), regions(ground_truth_of(found, split))
-    chosen, subset, size = predict(found.model, data).argmax(1), balanced_items(data.label, per_class, seed), data.pixels.shape[1]
+    chosen, subset, size = (
+        predict(found.model, data).argmax(1),
+        balanced_items(data.label, per_class, seed),
+        data.pixels.shape[1],
+    )
     parts, curves, constant = _against_masks("uniform", np.ones((len(data), size, size)), masks), {}, {}
     for method in MAPS:
         maps = heat_maps(found.model, data, method, classes=chosen, constant="keep")
         constant[method] = int(is_constant(maps).sum())
-        parts += _against_masks(method, on_pixels(maps, size, patch_centres(found.model.vision, size, maps.shape[-1])), masks)
-        for kind, curve in patch_curves(found.model, data, subset, patch_order(maps[subset], seed), chosen[subset], steps).items():
-            curves[method, kind] = curve; parts.append(_rows(method, f"{kind} area", subset, curve_area(curve)))
+        parts += _against_masks(
+            method, on_pixels(maps, size, patch_centres(found.model.vision, size, maps.shape[-1])), masks
+        )
+        for kind, curve in patch_curves(
+            found.model, data, subset, patch_order(maps[subset], seed), chosen[subset], steps
+        ).items():
+            curves[method, kind] = curve
+            parts.append(_rows(method, f"{kind} area", subset, curve_area(curve)))
     items = pd.DataFrame(dict(id=data.ids, label=data.label, predicted=chosen, right=chosen == data.label))
-    about = dict(dataset=found.dataset, split=split, seed=getattr(found.run, "seed", None), class_names=list(data.class_names), rendered=found.rendered, subset=subset, steps=steps)
+    about = dict(
+        dataset=found.dataset,
+        split=split,
+        seed=getattr(found.run, "seed", None),
+        class_names=list(data.class_names),
+        rendered=found.rendered,
+        subset=subset,
+        steps=steps,
+    )
     return Scored(pd.concat(parts, ignore_index=True), items, curves, constant, about)
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #a9d5ef24
@@ -210,7 +266,8 @@ def score_runs(
 ) -> list:  # of `Scored`, one a seed
     "`score_run` of every seed. Raises ValueError where the seeds were tested on other items."
     scored = [score_run(restore(run), split, **options) for run in runs]
-    if any(list(s.items.id) != list(scored[0].items.id) for s in scored): raise ValueError(f"{split}: the seeds have different items")
+    if any(list(s.items.id) != list(scored[0].items.id) for s in scored):
+        raise ValueError(f"{split}: the seeds have different items")
     return scored
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #e7d3ca1f
@@ -254,7 +311,10 @@ def cascade_stages(
     stages |= {f"image block {k + 1}": [names[id(found[k])]] for k in reversed(range(len(found)))}
     known = set(names.values())
     stages = {stage: [name for name in parts if name in known] for stage, parts in stages.items()}
-    return {stage: parts for stage, parts in stages.items() if any(list(model.get_submodule(p).parameters()) for p in parts)} | {"all": [""]}
+    return {
+        stage: parts for stage, parts in stages.items() if any(list(model.get_submodule(p).parameters()) for p in parts)
+    } | {"all": [""]}
+
 
 def cascade(
     found: Restored,  # a trained model
@@ -264,15 +324,28 @@ def cascade(
     fresh, model = fresh_weights(found, seed).model, fresh_weights(found, seed).model
     model.load_state_dict(found.model.state_dict())
     for stage, parts in cascade_stages(model).items():
-        for name in parts: model.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
+        for name in parts:
+            model.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
         yield stage, model.eval()
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #0d2aa957
 def _alike(method, stage, first, maps, subset):
     "Likeness rows of one method at one stage."
     near = np.abs(maps - first).reshape(len(maps), -1).max(1) <= 1e-6 * np.abs(first).reshape(len(maps), -1).max(1)
-    return [pd.DataFrame(dict(method=method, stage=stage, measure=measure, item=subset, value=value, unchanged=near, constant=is_constant(maps)))
-            for measure, value in likeness(first, maps).items()]
+    return [
+        pd.DataFrame(
+            dict(
+                method=method,
+                stage=stage,
+                measure=measure,
+                item=subset,
+                value=value,
+                unchanged=near,
+                constant=is_constant(maps),
+            )
+        )
+        for measure, value in likeness(first, maps).items()
+    ]
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #f5d88556
 def sanity_run(
@@ -289,7 +362,8 @@ def sanity_run(
     first, noise = {method: draw(found.model, method) for method in methods}, draw(found.model, "random")
     rows = [row for method in methods for row in _alike(method, "chance", first[method], noise, subset)]
     for stage, model in cascade(found, 1000 + getattr(found.run, "seed", 0)):
-        for method in methods: rows += _alike(method, stage, first[method], draw(model, method), subset)
+        for method in methods:
+            rows += _alike(method, stage, first[method], draw(model, method), subset)
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #b46a85bd
@@ -307,12 +381,16 @@ def sanity_verdict(
     chance: np.ndarray,  # `(S, n)` likeness of random maps
     unchanged: bool,  # no map moved
     **draws,  # resamples and seed of the bootstrap
-) -> tuple[str, dict]:  # 'unchanged', 'not destroyed', 'destroyed' or 'cannot be told'; what is left, as a share of the way from chance to identity
+) -> tuple[
+    str, dict
+]:  # 'unchanged', 'not destroyed', 'destroyed' or 'cannot be told'; what is left, as a share of the way from chance to identity
     "What the interval of the likeness above chance allows to say."
     way = 1 - chance.mean()
     left = estimate((alike - chance) / way, **draws)
-    if unchanged: return "unchanged", left
-    if left["low"] > 0: return "not destroyed", left
+    if unchanged:
+        return "unchanged", left
+    if left["low"] > 0:
+        return "not destroyed", left
     return ("destroyed" if left["high"] < 0.5 else "cannot be told"), left
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #31c3e825
@@ -325,11 +403,29 @@ def sanity_summary(
     groups, rows = [table.groupby(["method", "stage", "measure"], sort=False) for table in tables], []
     for key in [key for key, _ in groups[0]]:
         parts = [group.get_group(key) for group in groups]
-        alike, chance = (np.stack([group.get_group(k)["value"].to_numpy() for group in groups]) for k in (key, (key[0], "chance", key[2])))
-        verdict, left = sanity_verdict(alike, chance, all(part.unchanged.all() for part in parts), resamples=resamples, seed=seed)
+        alike, chance = (
+            np.stack([group.get_group(k)["value"].to_numpy() for group in groups])
+            for k in (key, (key[0], "chance", key[2]))
+        )
+        verdict, left = sanity_verdict(
+            alike, chance, all(part.unchanged.all() for part in parts), resamples=resamples, seed=seed
+        )
         level = estimate(alike, resamples, seed)
-        if key[1] == "chance": verdict = "–"
-        if verdict in ("–", "unchanged"): left = dict.fromkeys(left, np.nan)
-        rows.append(dict(zip(("method", "stage", "measure"), key)) | {k: level[k] for k in ("mean", "low", "high")} | dict(left=left["mean"], left_low=left["low"], left_high=left["high"], verdict=verdict,
-                    constant=float(np.mean([part.constant.mean() for part in parts])), seeds=level["seeds"], items=level["items"]))
+        if key[1] == "chance":
+            verdict = "–"
+        if verdict in ("–", "unchanged"):
+            left = dict.fromkeys(left, np.nan)
+        rows.append(
+            dict(zip(("method", "stage", "measure"), key))
+            | {k: level[k] for k in ("mean", "low", "high")}
+            | dict(
+                left=left["mean"],
+                left_low=left["low"],
+                left_high=left["high"],
+                verdict=verdict,
+                constant=float(np.mean([part.constant.mean() for part in parts])),
+                seeds=level["seeds"],
+                items=level["items"],
+            )
+        )
     return pd.DataFrame(rows)

@@ -29,6 +29,7 @@ __all__ = ['SPREAD', 'MAPS', 'MAP_TITLES', 'HeatmapError', 'is_constant', 'check
 class HeatmapError(ValueError):
     "A map that says nothing, or a model of which no such map can be drawn."
 
+
 def is_constant(
     maps: np.ndarray,  # `(B, ...)` float
     tolerance: float = 1e-6,  # of the spread, relative to the largest value
@@ -36,6 +37,7 @@ def is_constant(
     "Which maps have the same heat everywhere, up to rounding."
     flat = maps.reshape(len(maps), -1).astype(float)
     return np.ptp(flat, axis=1) <= tolerance * np.abs(flat).max(1)
+
 
 def check_maps(
     maps: np.ndarray,  # `(B, ...)` float
@@ -46,30 +48,38 @@ def check_maps(
     "Raise HeatmapError that names item and method where a map is not finite, or constant unless that is to be kept."
     names = range(len(maps)) if names is None else names
     for name, one, flat in zip(names, maps, is_constant(maps)):
-        if not np.isfinite(one).all(): raise HeatmapError(f"item {name}: the map of {method} is not finite; look at the weights of the model")
+        if not np.isfinite(one).all():
+            raise HeatmapError(f"item {name}: the map of {method} is not finite; look at the weights of the model")
         if flat and constant == "raise":
-            raise HeatmapError(f"item {name}: the map of {method} is the same everywhere ({one.flat[0]:.3g}): it shows nothing and cannot be scaled")
+            raise HeatmapError(
+                f"item {name}: the map of {method} is the same everywhere ({one.flat[0]:.3g}): it shows nothing and cannot be scaled"
+            )
     return maps
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #08f04efc
 _ROWS = ("vit", "deit", "dinov2", "dinov2_with_registers")  # families whose every block sees all patches
+
 
 def blocks(
     encoder: nn.Module,  # image encoder of a model
 ) -> list:  # its transformer blocks, the first first; [] where it is no row of blocks
     "The blocks of an image encoder, wherever its family keeps them."
     transformer = getattr(encoder, "transformer", None)
-    if getattr(getattr(transformer, "config", None), "model_type", None) not in _ROWS: return []
+    if getattr(getattr(transformer, "config", None), "model_type", None) not in _ROWS:
+        return []
     return list(transformer.layers if hasattr(transformer, "layers") else transformer.encoder.layer)
+
 
 def target_layer(
     encoder: nn.Module,  # image encoder of a model
 ) -> tuple[nn.Module, int]:  # module that gives out tokens `(B, T, D)`, how many of them are special
     "The last block whose tokens are read; the encoder itself where it has no blocks."
     found = blocks(encoder)
-    if not found: return encoder, 0
+    if not found:
+        return encoder, 0
     return found[max(encoder.layers or (len(found),)) - 1], encoder.num_special
 
+# %% ../../nbs/explain/02_heatmaps.ipynb #0b075374
 def fold(
     tokens: Tensor,  # `(B, special + N, D)`
     special: int = 0,  # tokens before the patches
@@ -77,22 +87,27 @@ def fold(
     "Patch tokens on their square grid. Raises HeatmapError where they make none."
     count = tokens.shape[1] - special
     side = math.isqrt(count)
-    if side**2 != count: raise HeatmapError(f"{count} patches make no square grid")
+    if side**2 != count:
+        raise HeatmapError(f"{count} patches make no square grid")
     return tokens[:, special:].transpose(1, 2).unflatten(2, (side, side))
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #488a1db2
 def _encoder(model, batch=None):
     "The image encoder of a model. Raises HeatmapError where there is none, or no pixels for it."
-    if getattr(model, "vision", None) is None: raise HeatmapError("this model reads no image patch by patch: there is nothing to map")
-    if batch is not None and "pixel_values" not in batch: raise HeatmapError("these items hold stored tokens, not pixels: open them without frozen encoders")
+    if getattr(model, "vision", None) is None:
+        raise HeatmapError("this model reads no image patch by patch: there is nothing to map")
+    if batch is not None and "pixel_values" not in batch:
+        raise HeatmapError("these items hold stored tokens, not pixels: open them without frozen encoders")
     return model.vision
+
 
 def grid_side(
     model: nn.Module,  # with an image encoder
     batch: dict,  # with pixel_values
 ) -> int:  # g
     "Patches along a side of the map, as the encoder gives them out. Raises HeatmapError as `fold` does."
-    with torch.no_grad(): return fold(_encoder(model, batch)(batch["pixel_values"][:1])).shape[-1]
+    with torch.no_grad():
+        return fold(_encoder(model, batch)(batch["pixel_values"][:1])).shape[-1]
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #da5b14f0
 def patch_centres(
@@ -105,7 +120,8 @@ def patch_centres(
     if blocks(encoder):
         start, step = 0.0, 1
         for part in encoder.transformer.embeddings.patch_embeddings.projection.modules():
-            if isinstance(part, nn.Conv2d): start, step = start + ((part.kernel_size[0] - 1) / 2 - part.padding[0]) * step, step * part.stride[0]
+            if isinstance(part, nn.Conv2d):
+                start, step = start + ((part.kernel_size[0] - 1) / 2 - part.padding[0]) * step, step * part.stride[0]
     return start + step * np.arange(side)
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #68cb7760
@@ -123,17 +139,23 @@ class HoldsText(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:  # `(B, C)` logits
         return self.model(pixel_values=pixel_values, **self.rest, return_maps=False).logits
 
+
 class _PatchCAM(GradCAM):
     "The library's Grad-CAM, left on the grid of patches."
-    def get_target_width_height(self, input_tensor): return None
+
+    def get_target_width_height(self, input_tensor):
+        return None
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #cb9a823a
 def _targets(classes, count):
     "Targets of the library. Raises HeatmapError on a class that does not exist: the library would swallow that error."
-    if classes is None: return None
+    if classes is None:
+        return None
     wrong = [int(c) for c in classes if not 0 <= int(c) < count]
-    if wrong: raise HeatmapError(f"class {wrong[0]} was asked for; there are {count}")
+    if wrong:
+        raise HeatmapError(f"class {wrong[0]} was asked for; there are {count}")
     return [ClassifierOutputTarget(int(c)) for c in classes]
+
 
 def grad_cam(
     model: nn.Module,  # VBG or a variant with an image encoder; put in evaluation mode
@@ -167,17 +189,27 @@ def attentions_of(
     pixel_values: Tensor,  # `(B, 3, H, W)`
 ) -> list:  # one a block, the first first: `(B, heads, T, T)`
     "Attention weights of every block. Raises HeatmapError where an encoder has none over all patches."
-    if not blocks(encoder): raise HeatmapError(f"no attention over all patches in {type(encoder).__name__}: rollout is for {', '.join(_ROWS)}")
+    if not blocks(encoder):
+        raise HeatmapError(
+            f"no attention over all patches in {type(encoder).__name__}: rollout is for {', '.join(_ROWS)}"
+        )
     transformer, held = encoder.transformer, []
     before = transformer.config._attn_implementation
-    hooks = [transformer.register_forward_pre_hook(lambda module, args, options: (args, options | {"output_attentions": True}), with_kwargs=True),
-             transformer.register_forward_hook(lambda module, args, output: held.append(output.attentions))]
+    hooks = [
+        transformer.register_forward_pre_hook(
+            lambda module, args, options: (args, options | {"output_attentions": True}), with_kwargs=True
+        ),
+        transformer.register_forward_hook(lambda module, args, output: held.append(output.attentions)),
+    ]
     transformer.set_attn_implementation("eager")
-    try: encoder(pixel_values)
+    try:
+        encoder(pixel_values)
     finally:
         transformer.set_attn_implementation(before)
-        for hook in hooks: hook.remove()
-    if not held[0] or any(weights is None for weights in held[0]): raise HeatmapError("the encoder gave out no attention weights")
+        for hook in hooks:
+            hook.remove()
+    if not held[0] or any(weights is None for weights in held[0]):
+        raise HeatmapError("the encoder gave out no attention weights")
     return list(held[0])
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #742f43ef
@@ -200,15 +232,18 @@ def text_to_image_map(
     classes=None,  # not read: attention knows no class
 ) -> np.ndarray:  # `(B, g, g)`, sums to 1
     "Mean attention of the kept words over the patches. Raises HeatmapError where text does not read the image."
-    if getattr(model, "fusion", None) is None: raise HeatmapError("this model has one modality: no word reads the image")
+    if getattr(model, "fusion", None) is None:
+        raise HeatmapError("this model has one modality: no word reads the image")
     weights = model(**batch, return_maps=True).text_to_image
-    if weights is None: raise HeatmapError(f"in {type(model.fusion).__name__} no word reads the image")
+    if weights is None:
+        raise HeatmapError(f"in {type(model.fusion).__name__} no word reads the image")
     keep = batch["attention_mask"].bool()
     keep = F.pad(keep, (0, weights.shape[2] - keep.shape[1]), value=True)  # metadata stand at the end
     return fold(masked_mean(weights.mean(1), keep)[..., None])[:, 0].numpy()
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #8a6a8d1d
 SPREAD = 0.25  # of the centre prior, of the side
+
 
 def centre_prior(
     model: nn.Module,  # gives the size of the grid
@@ -221,6 +256,7 @@ def centre_prior(
     bell = np.exp(-0.5 * place**2)
     return np.broadcast_to(np.outer(bell, bell), (len(batch["pixel_values"]), side, side)).astype(np.float32)
 
+
 def random_map(
     model: nn.Module,  # gives the size of the grid
     batch: dict,  # from `batch_of`
@@ -229,13 +265,31 @@ def random_map(
 ) -> np.ndarray:  # `(B, g, g)`, uniform in 0..1
     "Independent heat for every patch, drawn from the seed and the bytes of the image."
     side = grid_side(model, batch)
-    drawn = [np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(image).tobytes())]).random((side, side)) for image in batch["pixel_values"].numpy()]
+    drawn = [
+        np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(image).tobytes())]).random((side, side))
+        for image in batch["pixel_values"].numpy()
+    ]
     return np.stack(drawn).astype(np.float32)
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #7cdd4e03
-MAPS = {"grad_cam": grad_cam, "rollout": attention_rollout, "text_to_image": text_to_image_map, "centre": centre_prior, "random": random_map}
-MAP_TITLES = {"grad_cam": "Grad-CAM", "rollout": "attention rollout", "text_to_image": "fusion, text to image", "centre": "centre prior", "random": "random patches"}
+MAPS = {
+    "grad_cam": grad_cam,
+    "rollout": attention_rollout,
+    "text_to_image": text_to_image_map,
+    "centre": centre_prior,
+    "random": random_map,
+}
 
+
+MAP_TITLES = {
+    "grad_cam": "Grad-CAM",
+    "rollout": "attention rollout",
+    "text_to_image": "fusion, text to image",
+    "centre": "centre prior",
+    "random": "random patches",
+}
+
+# %% ../../nbs/explain/02_heatmaps.ipynb #959c67f4
 def heat_maps(
     model: nn.Module,  # VBG or a variant with an image encoder
     data: ExampleData,  # tokenised
@@ -246,7 +300,8 @@ def heat_maps(
     batch_size: int = 100,  # items
 ) -> np.ndarray:  # `(n, g, g)` float32
     "The maps of some items. Raises HeatmapError that names item and method where a map says nothing, ValueError on an unknown method."
-    if method not in MAPS: raise ValueError(f"no map is called {method!r}; there are {', '.join(MAPS)}")
+    if method not in MAPS:
+        raise ValueError(f"no map is called {method!r}; there are {', '.join(MAPS)}")
     items, parts = np.arange(len(data)) if items is None else np.asarray(items), []
     for start in range(0, len(items), batch_size):
         part = slice(start, start + batch_size)
@@ -263,6 +318,7 @@ def min_max(
     low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
     return np.where(flat, 1.0, (maps - low) / np.where(flat, 1.0, high - low))
 
+
 def upsample(
     maps: np.ndarray,  # `(B, g, g)`
     size: int,  # pixels a side
@@ -274,6 +330,8 @@ def upsample(
     "Maps at the size of the image. Raises HeatmapError as `check_maps` does."
     flat = is_constant(check_maps(maps, method, names, constant))
     centres = patch_centres(None, size, maps.shape[-1]) if centres is None else centres
-    share = np.stack([np.interp(np.arange(size), centres, one) for one in np.eye(maps.shape[-1])], 1)  # of each token in each pixel
+    share = np.stack(
+        [np.interp(np.arange(size), centres, one) for one in np.eye(maps.shape[-1])], 1
+    )  # of each token in each pixel
     heat = share @ maps.astype(float) @ share.T
     return min_max(heat, flat).astype(np.float32)

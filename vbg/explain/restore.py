@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core.files import RunError
 from ..core.profiles import FUSION_ABLATIONS, VARIANTS, Profile
-from ..data.store import ExampleData
 from ..data.mini.canvas import read_ground_truth
+from ..data.sets import source_folder, study_data
+from ..data.store import ExampleData
+from ..models.batches import Batches, predict, tokenise_sets
 from ..models.vbg import build_model, load_weights
 from ..runs.store import Run
-from ..core.files import RunError
-from ..models.batches import Batches, predict, tokenise_sets
-from ..data.sets import source_folder, study_data
 
 # %% auto #0
 __all__ = ['Restored', 'restore', 'items_of', 'fresh_weights', 'in_order', 'batch_of', 'GroundTruth', 'set_folder',
@@ -31,6 +31,7 @@ __all__ = ['Restored', 'restore', 'items_of', 'fresh_weights', 'in_order', 'batc
 @dataclass
 class Restored:
     "A model as its run left it, with what is needed to ask it anything."
+
     run: Run  # whose weights these are; None for fresh weights
     settings: Profile  # of the run, not of today's profile
     model: torch.nn.Module  # in evaluation mode, on the CPU
@@ -39,29 +40,42 @@ class Restored:
     dataset: str  # such as "met"
 
     @property
-    def class_names(self): return self.sets["natural"].class_names
+    def class_names(self):
+        return self.sets["natural"].class_names
+
     @property
-    def rendered(self): return bool(self.settings.data[self.dataset].get("render"))
+    def rendered(self):
+        return bool(self.settings.data[self.dataset].get("render"))
 
 # %% ../../nbs/explain/01_restore.ipynb #0e5fa6e3
 def _settings(run):
     "The settings that a run was made with. Raises RunError on a run of another program."
     held = run.info.get("config", {})
-    try: return Profile(**held)
-    except TypeError as e: raise RunError(f"{run.folder}/run.json holds settings that this version does not know ({e}): make the run again") from None
+    try:
+        return Profile(**held)
+    except TypeError as e:
+        raise RunError(
+            f"{run.folder}/run.json holds settings that this version does not know ({e}): make the run again"
+        ) from None
+
 
 @functools.lru_cache(maxsize=4)
 def _sets(name, dataset, described, image_size, text):
     "Tokenised sets and tokenizer, opened once a process."
     settings = Profile(name=name, **json.loads(text))
-    sets = study_data(name, dataset, json.loads(described), {"vision": {"image_size": image_size}} if image_size else None)
+    sets = study_data(
+        name, dataset, json.loads(described), {"vision": {"image_size": image_size}} if image_size else None
+    )
     tokenizer, _, known = tokenise_sets(sets, settings)
     return sets, tokenizer, known
+
 
 def _opened(settings, dataset):
     "The sets of a run's settings."
     said = json.dumps(dict(text=settings.text, model=settings.model), sort_keys=True)
-    return _sets(settings.name, dataset, json.dumps(settings.data[dataset], sort_keys=True), settings.vision["image_size"], said)
+    return _sets(
+        settings.name, dataset, json.dumps(settings.data[dataset], sort_keys=True), settings.vision["image_size"], said
+    )
 
 # %% ../../nbs/explain/01_restore.ipynb #258b7d22
 def restore(
@@ -72,18 +86,28 @@ def restore(
     "Open a run's model. Raises RunError where it does not give the probabilities that the run has stored, ValueError on a model that has no encoders of VBG."
     settings, model = _settings(run), run.model
     if model not in (*VARIANTS, *FUSION_ABLATIONS):
-        raise ValueError(f"{model!r} is no row of Table 4: maps are drawn of {', '.join((*VARIANTS, *FUSION_ABLATIONS))}")
+        raise ValueError(
+            f"{model!r} is no row of Table 4: maps are drawn of {', '.join((*VARIANTS, *FUSION_ABLATIONS))}"
+        )
     sets, tokenizer, known = _opened(settings, run.dataset)
     found = Restored(run, settings, _fresh(settings, model, sets, tokenizer, known, 0), tokenizer, sets, run.dataset)
     load_weights(found.model, run.folder / "model.safetensors")
-    if check: _refuse_other(found, check, tolerance)
+    if check:
+        _refuse_other(found, check, tolerance)
     return found
 
+# %% ../../nbs/explain/01_restore.ipynb #2e09fdb5
 def _fresh(settings, model, sets, tokenizer, known, seed):
     "The network of a row, with fresh weights."
     sizes = tuple(len(values) + 1 for values in known.values())
-    network = build_model(settings, variant="vbg" if model in FUSION_ABLATIONS else model, num_classes=sets["natural"].num_classes,
-                          vocab_size=len(tokenizer), metadata_sizes=sizes, seed=seed)
+    network = build_model(
+        settings,
+        variant="vbg" if model in FUSION_ABLATIONS else model,
+        num_classes=sets["natural"].num_classes,
+        vocab_size=len(tokenizer),
+        metadata_sizes=sizes,
+        seed=seed,
+    )
     return (network if settings.train["encoders"] == "trained" else network.freeze_encoders()).eval()
 
 # %% ../../nbs/explain/01_restore.ipynb #f307e69c
@@ -95,17 +119,23 @@ def _refuse_other(found, split, tolerance):
         raise RunError(f"{found.run.folder}: {split} holds other items than the data set has now: make the run again")
     gap = float(np.abs(predict(found.model, data) - stored).max())
     if gap > tolerance:
-        raise RunError(f"{found.run.folder}: its weights give probabilities up to {gap:.2g} away from those it has stored: make the run again")
+        raise RunError(
+            f"{found.run.folder}: its weights give probabilities up to {gap:.2g} away from those it has stored: make the run again"
+        )
+
 
 def items_of(
     found: Restored,  # or another object with `sets`
     split: str,  # 'train', 'validation', 'test' or 'balanced'
 ) -> ExampleData:  # tokenised
     "The items of a split. Raises ValueError where the data set has no balanced test."
-    if split != "balanced": return found.sets["natural"].select(split)
-    if "balanced" not in found.sets: raise ValueError("this data set has no class-balanced test: take split='test'")
+    if split != "balanced":
+        return found.sets["natural"].select(split)
+    if "balanced" not in found.sets:
+        raise ValueError("this data set has no class-balanced test: take split='test'")
     return found.sets["balanced"]
 
+# %% ../../nbs/explain/01_restore.ipynb #b83e2f18
 def fresh_weights(
     found: Restored,  # a trained model
     seed: int = 0,  # of the weights
@@ -126,7 +156,9 @@ def in_order(
 def batch_of(
     data: ExampleData,  # tokenised
     items=None,  # `(B,)` indices; None: all
-) -> dict:  # pixel_values `(B, 3, H, W)` in [-1, 1], input_ids and attention_mask `(B, L)`, L the longest text of the batch
+) -> (
+    dict
+):  # pixel_values `(B, 3, H, W)` in [-1, 1], input_ids and attention_mask `(B, L)`, L the longest text of the batch
     "What a model reads of some items, as evaluation gives it: first text, no augmentation."
     items = np.arange(len(data)) if items is None else np.asarray(items)
     batch = Batches(data=data).__getitems__(items)
@@ -136,8 +168,11 @@ def batch_of(
 @dataclass
 class GroundTruth:
     "What is known of rendered items, in the order of a split."
+
     masks: dict  # name -> `(N, H, W)` bool; 'telling' is the detail that decides
-    spans: pd.DataFrame  # item (place in the split), field, start, stop, word, region; MET: attribute; characters of a field's text
+    spans: (
+        pd.DataFrame
+    )  # item (place in the split), field, start, stop, word, region; MET: attribute; characters of a field's text
     items: pd.DataFrame  # one row an item: attributes and exact posteriors
 
 # %% ../../nbs/explain/01_restore.ipynb #079fcc2d
@@ -148,24 +183,34 @@ def set_folder(
     "Where the renderer has written the set of a split."
     return source_folder(found.settings.data[found.dataset]) / ("balanced" if split == "balanced" else "natural")
 
+# %% ../../nbs/explain/01_restore.ipynb #1dca1315
 def ground_truth_of(
     found: Restored,
     split: str,  # as in `items_of`
 ) -> GroundTruth | None:  # None: not rendered
     "Masks, spans and attributes of a split's items. Raises RunError where an item is not in the rendered set."
-    if not found.rendered: return None
+    if not found.rendered:
+        return None
     data = items_of(found, split)
     folder = set_folder(found, split)
     held = read_ground_truth(folder / "ground_truth")
     place = {name: k for k, name in enumerate(held["ids"])}
     absent = [name for name in data.ids if name not in place]
-    if absent: raise RunError(f"{folder}: no ground truth of item {absent[0]}: delete {folder.parent} and call again, it is then rendered anew")
+    if absent:
+        raise RunError(
+            f"{folder}: no ground truth of item {absent[0]}: delete {folder.parent} and call again, it is then rendered anew"
+        )
     rows = np.array([place[name] for name in data.ids])
     own = {name: k for k, name in enumerate(data.ids)}
     spans = held["spans"][held["spans"]["id"].isin(own)]
     items = held["items"].set_index("id").loc[list(data.ids)].reset_index()
-    return GroundTruth({k: _fit(m[rows], data.pixels.shape[1]) for k, m in held["masks"].items()}, spans.assign(item=spans["id"].map(own)).reset_index(drop=True), items)
+    return GroundTruth(
+        {k: _fit(m[rows], data.pixels.shape[1]) for k, m in held["masks"].items()},
+        spans.assign(item=spans["id"].map(own)).reset_index(drop=True),
+        items,
+    )
 
+# %% ../../nbs/explain/01_restore.ipynb #11cc7e71
 def _fit(masks, size):
     "Masks at the size of the decoded images, nearest pixel."
     step = (np.arange(size) + 0.5) * masks.shape[1] / size
@@ -179,14 +224,21 @@ def features_of(
     batch_size: int = 256,  # items
 ) -> dict:  # name -> `(N, D)`: image_features, text_features (before), image_summary, text_summary (after each has read the other), fused
     "Pooled features of every item. Raises ValueError on a variant without fusion."
-    if found.model.fusion is None: raise ValueError("this model has one modality: there is nothing to fuse")
+    if found.model.fusion is None:
+        raise ValueError("this model has one modality: there is nothing to fuse")
     held, rows = [], []
     hook = found.model.fusion.register_forward_hook(lambda module, inputs, output: held.append(output))
     try:
         for start in range(0, len(data), batch_size):
-            output = found.model(**batch_of(data, np.arange(start, min(start + batch_size, len(data)))), return_maps=False)
+            output = found.model(
+                **batch_of(data, np.arange(start, min(start + batch_size, len(data)))), return_maps=False
+            )
             fusion = held.pop()
             sides = {name: getattr(fusion, name) for name in ("image_summary", "text_summary")}
-            rows.append({name: output[name] for name in ("image_features", "text_features", "fused")} | {k: v for k, v in sides.items() if v is not None})
-    finally: hook.remove()
+            rows.append(
+                {name: output[name] for name in ("image_features", "text_features", "fused")}
+                | {k: v for k, v in sides.items() if v is not None}
+            )
+    finally:
+        hook.remove()
     return {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}

@@ -27,8 +27,10 @@ def unit(
 ) -> np.ndarray:  # `(N, D)`
     "Features scaled to length 1. Raises ValueError where one is zero or no number."
     length = np.linalg.norm(features.astype(float), axis=1, keepdims=True)
-    if not (np.isfinite(length) & (length > 0)).all(): raise ValueError("a feature is zero or no number: it has no direction")
+    if not (np.isfinite(length) & (length > 0)).all():
+        raise ValueError("a feature is zero or no number: it has no direction")
     return features / length
+
 
 def distances(
     a: np.ndarray,  # `(N, D)` of length 1
@@ -43,7 +45,8 @@ def silhouettes(
     groups: np.ndarray,  # `(N,)` int
 ) -> np.ndarray:  # `(N,)`; nan where there is one group, or every point is its own
     "Silhouette of each point."
-    if not 1 < len(np.unique(groups)) < len(points): return np.full(len(points), np.nan)
+    if not 1 < len(np.unique(groups)) < len(points):
+        return np.full(len(points), np.nan)
     return silhouette_samples(points, groups, metric="euclidean")
 
 # %% ../../nbs/explain/08_space.ipynb #0b6ed17f
@@ -55,6 +58,7 @@ def modality_gap(
     "Distance between the centres of the two modalities."
     weights = np.ones((1, len(image))) if weights is None else weights
     return np.linalg.norm(weights @ (image - text), axis=1) / weights.sum(1)
+
 
 def pair_distances(
     image: np.ndarray,  # `(N, D)` of length 1
@@ -90,6 +94,7 @@ def class_precision(
     np.fill_diagonal(d, np.inf)
     return (labels[np.argsort(d, axis=1, kind="stable")[:, :k]] == labels[:, None]).mean(1)
 
+
 def class_margin(
     query: np.ndarray,  # `(N, D)` of length 1
     gallery: np.ndarray,  # `(N, D)` of length 1
@@ -98,7 +103,9 @@ def class_margin(
     "Mean distance to the texts of other classes less that to the other texts of its own."
     d, same = distances(query, gallery), labels[:, None] == labels
     mates = same & ~np.eye(len(labels), dtype=bool)
-    mean = lambda chosen: np.divide((d * chosen).sum(1), chosen.sum(1), out=np.full(len(d), np.nan), where=chosen.sum(1) > 0)
+    mean = lambda chosen: np.divide(
+        (d * chosen).sum(1), chosen.sum(1), out=np.full(len(d), np.nan), where=chosen.sum(1) > 0
+    )
     return mean(~same) - mean(mates)
 
 # %% ../../nbs/explain/08_space.ipynb #19616ef3
@@ -110,11 +117,14 @@ def contrast(
     d, same, n, place = distances(points, points), groups[:, None] == groups, len(points) // 2, np.arange(len(points))
     free = np.ones(same.shape, bool)
     free[place, place] = free[place, (place + n) % (2 * n)] = False
-    mean = lambda chosen: np.divide((d * chosen).sum(1), chosen.sum(1), out=np.full(len(d), np.nan), where=chosen.sum(1) > 0)
+    mean = lambda chosen: np.divide(
+        (d * chosen).sum(1), chosen.sum(1), out=np.full(len(d), np.nan), where=chosen.sum(1) > 0
+    )
     return mean(~same & free) - mean(same & free)
 
 # %% ../../nbs/explain/08_space.ipynb #a6b4145e
 NEIGHBOURS = 15  # as many as UMAP's default looks at
+
 
 def neighbours(
     points: np.ndarray,  # `(2N, D)` in any space, images first
@@ -122,7 +132,7 @@ def neighbours(
 ) -> np.ndarray:  # `(2N, k)` int
     "The nearest points of each, itself and its twin left out."
     n = len(points) // 2
-    squares = (points ** 2).sum(1)
+    squares = (points**2).sum(1)
     d = squares[:, None] + squares - 2 * points @ points.T
     place = np.arange(2 * n)
     d[place, place] = d[place, (place + n) % (2 * n)] = np.inf
@@ -137,6 +147,7 @@ def mixing(
     modality = np.arange(len(points)) < len(points) // 2
     return (modality[neighbours(points, k)] != modality[:, None]).mean(1)
 
+
 def neighbours_agree(
     points: np.ndarray,  # `(2N, D)`, images first
     labels: np.ndarray,  # `(N,)` int
@@ -150,6 +161,7 @@ def neighbours_agree(
 # %% ../../nbs/explain/08_space.ipynb #0c7e07ad
 PLANES = ("UMAP", "PCA")
 
+
 def plane(
     points: np.ndarray,  # `(M, D)`
     method: str,  # of `PLANES`
@@ -160,11 +172,19 @@ def plane(
         fitted = PCA(2, svd_solver="full").fit(points)
         turn = np.sign(fitted.components_[np.arange(2), np.abs(fitted.components_).argmax(1)])
         return fitted.transform(points) * turn
-    if method != "UMAP": raise ValueError(f"no picture is called {method!r}; there are {', '.join(PLANES)}")
-    if len(points) <= NEIGHBOURS: raise ValueError(f"{len(points)} points are too few for UMAP with {NEIGHBOURS} neighbours")
+    if method != "UMAP":
+        raise ValueError(f"no picture is called {method!r}; there are {', '.join(PLANES)}")
+    if len(points) <= NEIGHBOURS:
+        raise ValueError(f"{len(points)} points are too few for UMAP with {NEIGHBOURS} neighbours")
     from umap import UMAP
-    return UMAP(n_neighbors=NEIGHBOURS, min_dist=0.1, n_components=2, metric="euclidean", random_state=seed, n_jobs=1).fit_transform(points).astype(float)
 
+    return (
+        UMAP(n_neighbors=NEIGHBOURS, min_dist=0.1, n_components=2, metric="euclidean", random_state=seed, n_jobs=1)
+        .fit_transform(points)
+        .astype(float)
+    )
+
+# %% ../../nbs/explain/08_space.ipynb #f9c16c22
 def kept(
     points: np.ndarray,  # `(2N, D)`, images first
     picture: np.ndarray,  # `(2N, 2)`
@@ -173,8 +193,12 @@ def kept(
 ) -> dict:  # trustworthiness, continuity, class
     "What a plane keeps of the space: neighbours, and the class and the modality that they tell."
     k = min(k, (len(points) - 1) // 2)
-    return dict(trustworthiness=float(trustworthiness(points, picture, n_neighbors=k)), continuity=float(trustworthiness(picture, points, n_neighbors=k)),
-                agree=float(neighbours_agree(picture, labels, k).mean()), mixing=float(mixing(picture, k).mean()))
+    return dict(
+        trustworthiness=float(trustworthiness(points, picture, n_neighbors=k)),
+        continuity=float(trustworthiness(picture, points, n_neighbors=k)),
+        agree=float(neighbours_agree(picture, labels, k).mean()),
+        mixing=float(mixing(picture, k).mean()),
+    )
 
 # %% ../../nbs/explain/08_space.ipynb #45c6d29d
 def shuffled_partners(
@@ -189,25 +213,37 @@ def shuffled_partners(
             members = rng.permutation(np.flatnonzero(labels == c))
             partner[members] = np.roll(members, 1)
         return partner
-    if 2 * np.bincount(labels).max() > len(labels): raise ValueError("one class holds more than half of the items: not every image can be given a text of another")
+    if 2 * np.bincount(labels).max() > len(labels):
+        raise ValueError("one class holds more than half of the items: not every image can be given a text of another")
     partner = rng.permutation(len(labels))
     while len(bad := np.flatnonzero(labels[partner] == labels)):
-        for i, j in zip(bad, rng.integers(len(labels), size=len(bad))): partner[i], partner[j] = partner[j], partner[i]
+        for i, j in zip(bad, rng.integers(len(labels), size=len(bad))):
+            partner[i], partner[j] = partner[j], partner[i]
     return partner
 
+# %% ../../nbs/explain/08_space.ipynb #13d63668
 def with_texts_of(
     data: ExampleData,  # tokenised, N items
     partner: np.ndarray,  # `(N,)` int
 ) -> ExampleData:  # the same images; item i has the text, and the metadata, of item partner[i]
     "Images with other items' texts."
-    moved = {name: None if getattr(data, name) is None else getattr(data, name)[partner] for name in ("text", "input_ids", "attention_mask", "metadata", "text_tokens")}
+    moved = {
+        name: None if getattr(data, name) is None else getattr(data, name)[partner]
+        for name in ("text", "input_ids", "attention_mask", "metadata", "text_tokens")
+    }
     return replace(data, texts=[data.texts[i] for i in partner], **moved)
 
 # %% ../../nbs/explain/08_space.ipynb #eff15815
 STAGES = {  # name -> weights, features, which partners
-    "before fusion, untrained": ("fresh", "features", None), "after fusion, untrained": ("fresh", "summary", None), "before fusion": ("trained", "features", None),
-    "after fusion": ("trained", "summary", None), "after fusion, same-class text read": ("trained", "summary", True), "after fusion, other-class text read": ("trained", "summary", False)}
+    "before fusion, untrained": ("fresh", "features", None),
+    "after fusion, untrained": ("fresh", "summary", None),
+    "before fusion": ("trained", "features", None),
+    "after fusion": ("trained", "summary", None),
+    "after fusion, same-class text read": ("trained", "summary", True),
+    "after fusion, other-class text read": ("trained", "summary", False),
+}
 
+# %% ../../nbs/explain/08_space.ipynb #60a6ec03
 def stage_features(
     found: Restored,  # a trained model
     data: ExampleData,  # tokenised
@@ -218,9 +254,11 @@ def stage_features(
     for stage, (weights, kind, within) in STAGES.items():
         partner = np.arange(len(data)) if within is None else shuffled_partners(data.label, within, seed)
         key = weights, within
-        if key not in known: known[key] = features_of(models[weights], data if within is None else with_texts_of(data, partner))
+        if key not in known:
+            known[key] = features_of(models[weights], data if within is None else with_texts_of(data, partner))
         sides = [known[key].get(f"{side}_{kind}") for side in ("image", "text")]
-        if any(s is None for s in sides) or sides[0].shape != sides[1].shape: raise ValueError(f"{stage}: this model's fusion has no two sides in one space")
+        if any(s is None for s in sides) or sides[0].shape != sides[1].shape:
+            raise ValueError(f"{stage}: this model's fusion has no two sides in one space")
         text = np.empty_like(sides[1])
         text[partner] = sides[1]  # back to the item that the text belongs to
         out[stage] = unit(sides[0]), unit(text), partner
@@ -230,6 +268,7 @@ def stage_features(
 @dataclass(kw_only=True)
 class Space:
     "Features and values of several seeds of one model on the same items."
+
     dataset: str  # such as "met"
     class_names: list  # C
     ids: np.ndarray  # `(N,)` str
@@ -248,14 +287,30 @@ def item_values(
     "Every measure that has a value an item."
     both, n, (own, others) = np.concatenate([image, text]), len(labels), pair_distances(image, text)
     halves = lambda values: values.reshape(2, n).mean(0)
-    made = dict(silhouette_image=silhouettes(image, labels), silhouette_text=silhouettes(text, labels), silhouette_both=halves(silhouettes(both, np.tile(labels, 2))),
-                silhouette_modality=halves(silhouettes(both, np.repeat([0, 1], n))), own=own, others=others, margin=class_margin(image, text, labels),
-                contrast_class=halves(contrast(both, np.tile(labels, 2))), contrast_modality=halves(contrast(both, np.repeat([0, 1], n))))
+    made = dict(
+        silhouette_image=silhouettes(image, labels),
+        silhouette_text=silhouettes(text, labels),
+        silhouette_both=halves(silhouettes(both, np.tile(labels, 2))),
+        silhouette_modality=halves(silhouettes(both, np.repeat([0, 1], n))),
+        own=own,
+        others=others,
+        margin=class_margin(image, text, labels),
+        contrast_class=halves(contrast(both, np.tile(labels, 2))),
+        contrast_modality=halves(contrast(both, np.repeat([0, 1], n))),
+    )
     for k in (1, 5):
-        made |= {f"recall_text_{k}": hits(image, text, k), f"recall_image_{k}": hits(text, image, k),
-                 f"read_text_{k}": hits(image, text, k, partner), f"read_image_{k}": hits(text, image, k, np.argsort(partner))}
-    return made | dict(precision_text=class_precision(image, text, labels, 5), precision_image=class_precision(text, image, labels, 5),
-                       mixing=halves(mixing(both)), agree=halves(neighbours_agree(both, labels)))
+        made |= {
+            f"recall_text_{k}": hits(image, text, k),
+            f"recall_image_{k}": hits(text, image, k),
+            f"read_text_{k}": hits(image, text, k, partner),
+            f"read_image_{k}": hits(text, image, k, np.argsort(partner)),
+        }
+    return made | dict(
+        precision_text=class_precision(image, text, labels, 5),
+        precision_image=class_precision(text, image, labels, 5),
+        mixing=halves(mixing(both)),
+        agree=halves(neighbours_agree(both, labels)),
+    )
 
 # %% ../../nbs/explain/08_space.ipynb #f05cf399
 def measure_space(
@@ -267,14 +322,32 @@ def measure_space(
     data = items_of(found[0], split)
     stages = [stage_features(one, data, seed) for one in found]
     features = {stage: [of[stage] for of in stages] for stage in STAGES}
-    values = {stage: [item_values(image, text, data.label, partner) for image, text, partner in of] for stage, of in features.items()}
+    values = {
+        stage: [item_values(image, text, data.label, partner) for image, text, partner in of]
+        for stage, of in features.items()
+    }
     values = {stage: {name: np.stack([v[name] for v in of]) for name in of[0]} for stage, of in values.items()}
-    return Space(dataset=found[0].dataset, class_names=list(found[0].class_names), ids=np.asarray(data.ids), labels=np.asarray(data.label), seeds=[f.run.seed for f in found], features=features, values=values)
+    return Space(
+        dataset=found[0].dataset,
+        class_names=list(found[0].class_names),
+        ids=np.asarray(data.ids),
+        labels=np.asarray(data.label),
+        seeds=[f.run.seed for f in found],
+        features=features,
+        values=values,
+    )
 
+# %% ../../nbs/explain/08_space.ipynb #84bf5663
 def pictures_of(
     space: Space,  # from `measure_space`
     seed: int = 0,  # of UMAP
     stages: tuple = ("before fusion", "after fusion"),  # keys of `STAGES`
 ) -> dict:  # (method, stage) -> list of S of `(2N, 2)`, images first
     "Every plane of every seed."
-    return {(method, stage): [plane(np.concatenate([image, text]), method, seed) for image, text, _ in space.features[stage]] for method in PLANES for stage in stages}
+    return {
+        (method, stage): [
+            plane(np.concatenate([image, text]), method, seed) for image, text, _ in space.features[stage]
+        ]
+        for method in PLANES
+        for stage in stages
+    }

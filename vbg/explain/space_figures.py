@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from skimage.color import rgb2lab
 
-from ..results.experiments import difference_verdict
 from .space import NEIGHBOURS, PLANES, STAGES, Space, kept, modality_gap
+from ..results.experiments import difference_verdict
 from ..results.publish import WIDTH, style
-from ..stats.intervals import interval_text
-from ..stats.intervals import interval, over_seeds, resample_weights
 from ..results.study import item_draws
+from ..stats.intervals import interval, interval_text, over_seeds, resample_weights
 
 # %% auto #0
 __all__ = ['CLASS_COLOURS', 'MEASURES', 'FIG8_CLAIMS', 'MARKERS', 'as_seen', 'class_look', 'value_draws', 'value_cell',
@@ -22,17 +21,33 @@ __all__ = ['CLASS_COLOURS', 'MEASURES', 'FIG8_CLAIMS', 'MARKERS', 'as_seen', 'cl
            'coordinates_table']
 
 # %% ../../nbs/explain/09_space_figures.ipynb #3b8fa8ab
-CLASS_COLOURS = ("#E69F00", "#009E73", "#4477AA", "#661100", "#332288", "#CC3311", "#225555", "#000000", "#DDCC77", "#66CCEE")
+CLASS_COLOURS = (
+    "#E69F00",
+    "#009E73",
+    "#4477AA",
+    "#661100",
+    "#332288",
+    "#CC3311",
+    "#225555",
+    "#000000",
+    "#DDCC77",
+    "#66CCEE",
+)
+
+
 _SEEN = {  # red-blind, green-blind: linear red, green, blue as seen
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))}
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+}
 
+# %% ../../nbs/explain/09_space_figures.ipynb #4bbd0398
 def as_seen(
     colours: list,  # of any form that matplotlib takes
     eye: str = "",  # 'protanopia', 'deuteranopia' or '', which changes nothing
 ) -> np.ndarray:  # `(n, 3)` CIELAB
     "Colours as an eye sees them. Raises KeyError on another eye."
     from matplotlib.colors import to_rgb
+
     rgb = np.array([to_rgb(c) for c in colours])
     if eye:
         light = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.array(_SEEN[eye]).T
@@ -40,11 +55,15 @@ def as_seen(
         rgb = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
     return rgb2lab(rgb[None])[0]
 
+
 def class_look(
     number: int,  # of the class
 ) -> dict:  # colour and edge of its markers
     "How a class is drawn: after ten classes the colours come again with a black edge."
-    return dict(color=CLASS_COLOURS[number % len(CLASS_COLOURS)], edgecolors="black" if number >= len(CLASS_COLOURS) else "white")
+    return dict(
+        color=CLASS_COLOURS[number % len(CLASS_COLOURS)],
+        edgecolors="black" if number >= len(CLASS_COLOURS) else "white",
+    )
 
 # %% ../../nbs/explain/09_space_figures.ipynb #90eac1bf
 def value_draws(
@@ -56,6 +75,7 @@ def value_draws(
     values = values[:, np.isfinite(values).all(0)]
     return item_draws(values, resamples, seed) if values.shape[1] else np.full(resamples, np.nan)
 
+
 def value_cell(
     values: np.ndarray,  # `(S, N)`
     scale: float = 1,  # 100 for percent
@@ -64,7 +84,9 @@ def value_cell(
 ) -> str:  # mean with its 95 % interval
     "A mean over items and seeds for print."
     good = values[:, np.isfinite(values).all(0)]
-    return interval_text(float(good.mean()) if good.size else np.nan, *interval(value_draws(values, **draws)), scale=scale, digits=digits)
+    return interval_text(
+        float(good.mean()) if good.size else np.nan, *interval(value_draws(values, **draws)), scale=scale, digits=digits
+    )
 
 # %% ../../nbs/explain/09_space_figures.ipynb #490a1e94
 def gap_cell(
@@ -75,28 +97,63 @@ def gap_cell(
 ) -> str:
     "Distance between the centres of the modalities, with its interval."
     weights = resample_weights(len(space.labels), resamples, np.random.default_rng(seed))
-    low, high = interval(over_seeds([modality_gap(image, text, weights) for image, text, _ in space.features[stage]], seed))
-    return interval_text(float(np.mean([modality_gap(image, text)[0] for image, text, _ in space.features[stage]])), low, high, scale=1, digits=2)
+    low, high = interval(
+        over_seeds([modality_gap(image, text, weights) for image, text, _ in space.features[stage]], seed)
+    )
+    return interval_text(
+        float(np.mean([modality_gap(image, text)[0] for image, text, _ in space.features[stage]])),
+        low,
+        high,
+        scale=1,
+        digits=2,
+    )
 
 # %% ../../nbs/explain/09_space_figures.ipynb #a2f6df39
 MEASURES = {  # measure -> title, scale, digits
-    "silhouette_image": ("silhouette of classes, images", 1, 2), "silhouette_text": ("silhouette of classes, texts", 1, 2), "silhouette_both": ("silhouette of classes, images and texts", 1, 2),
-    "silhouette_modality": ("silhouette of the two modalities", 1, 2), "gap": ("distance of the modalities' centres", 1, 2), "own": ("distance to the own text", 1, 2),
-    "others": ("distance to other items' texts", 1, 2), "margin": ("margin of the class, own text left out", 1, 3), "contrast_class": ("contrast of classes, images and texts", 1, 3), "contrast_modality": ("contrast of the two modalities", 1, 3),
-    "precision_text": ("image to texts, class precision@5, %", 100, 1), "precision_image": ("text to images, class precision@5, %", 100, 1),
-    **{f"recall_{side}_{k}": (f"{way}, recall@{k}, %", 100, 1) for side, way in (("text", "image to its own text"), ("image", "text to its own image")) for k in (1, 5)},
-    **{f"read_{side}_{k}": (f"{way}, recall@{k}, %", 100, 1) for side, way in (("text", "image to the text it read"), ("image", "text to the image it read")) for k in (1, 5)},
-    "mixing": (f"{NEIGHBOURS} neighbours of the other modality, %", 100, 1), "agree": (f"class by {NEIGHBOURS} neighbours in the space, %", 100, 1)}
+    "silhouette_image": ("silhouette of classes, images", 1, 2),
+    "silhouette_text": ("silhouette of classes, texts", 1, 2),
+    "silhouette_both": ("silhouette of classes, images and texts", 1, 2),
+    "silhouette_modality": ("silhouette of the two modalities", 1, 2),
+    "gap": ("distance of the modalities' centres", 1, 2),
+    "own": ("distance to the own text", 1, 2),
+    "others": ("distance to other items' texts", 1, 2),
+    "margin": ("margin of the class, own text left out", 1, 3),
+    "contrast_class": ("contrast of classes, images and texts", 1, 3),
+    "contrast_modality": ("contrast of the two modalities", 1, 3),
+    "precision_text": ("image to texts, class precision@5, %", 100, 1),
+    "precision_image": ("text to images, class precision@5, %", 100, 1),
+    **{
+        f"recall_{side}_{k}": (f"{way}, recall@{k}, %", 100, 1)
+        for side, way in (("text", "image to its own text"), ("image", "text to its own image"))
+        for k in (1, 5)
+    },
+    **{
+        f"read_{side}_{k}": (f"{way}, recall@{k}, %", 100, 1)
+        for side, way in (("text", "image to the text it read"), ("image", "text to the image it read"))
+        for k in (1, 5)
+    },
+    "mixing": (f"{NEIGHBOURS} neighbours of the other modality, %", 100, 1),
+    "agree": (f"class by {NEIGHBOURS} neighbours in the space, %", 100, 1),
+}
 
+# %% ../../nbs/explain/09_space_figures.ipynb #3dfdfea2
 def by_chance(
     measure: str,  # key of `MEASURES`
     labels: np.ndarray,  # `(N,)` int
 ) -> str:  # a dash where there is no such value
     "What features that know nothing would give."
     n, counts = len(labels), np.bincount(labels)
-    if measure.startswith(("recall", "read")): return f"{100 * int(measure[-1]) / n:.1f}"
-    if measure.startswith("precision"): return f"{100 * np.mean((counts[labels] - 1) / (n - 1)):.1f}"
-    return {"mixing": "50.0", "agree": f"{100 * counts.max() / n:.1f}", "margin": "0", "contrast_class": "0", "contrast_modality": "0"}.get(measure, "–")
+    if measure.startswith(("recall", "read")):
+        return f"{100 * int(measure[-1]) / n:.1f}"
+    if measure.startswith("precision"):
+        return f"{100 * np.mean((counts[labels] - 1) / (n - 1)):.1f}"
+    return {
+        "mixing": "50.0",
+        "agree": f"{100 * counts.max() / n:.1f}",
+        "margin": "0",
+        "contrast_class": "0",
+        "contrast_modality": "0",
+    }.get(measure, "–")
 
 # %% ../../nbs/explain/09_space_figures.ipynb #04722142
 def numbers_table(
@@ -108,15 +165,41 @@ def numbers_table(
     "Every measure at every stage with its 95 % interval over items and seeds; what a plane keeps with its range over seeds."
     rows, draws = [], dict(resamples=resamples, seed=seed)
     for name, (title, scale, digits) in MEASURES.items():
-        cells = {stage: "–" if name.startswith("read") and "before" in stage else gap_cell(space, stage, **draws) if name == "gap" else value_cell(space.values[stage][name], scale, digits, **draws) for stage in STAGES}
+        cells = {
+            stage: "–"
+            if name.startswith("read") and "before" in stage
+            else gap_cell(space, stage, **draws)
+            if name == "gap"
+            else value_cell(space.values[stage][name], scale, digits, **draws)
+            for stage in STAGES
+        }
         rows.append({"measure": title} | cells | {"chance": by_chance(name, space.labels)})
     for method in PLANES:
-        found = {stage: [kept(np.concatenate(f[:2]), picture, space.labels) for f, picture in zip(space.features[stage], pictures[method, stage])] for stage in STAGES if (method, stage) in pictures}
-        for what, title, scale, digits in (("trustworthiness", f"{method}: trustworthiness", 1, 3), ("continuity", f"{method}: continuity", 1, 3), ("agree", f"{method}: class by {NEIGHBOURS} neighbours in the plane, %", 100, 1),
-                                           ("mixing", f"{method}: {NEIGHBOURS} neighbours of the other modality in the plane, %", 100, 1)):
-            rows.append({"measure": title} | {stage: _range_cell([k[what] for k in found[stage]], scale, digits) if stage in found else "–" for stage in STAGES} | {"chance": by_chance(what, space.labels)})
+        found = {
+            stage: [
+                kept(np.concatenate(f[:2]), picture, space.labels)
+                for f, picture in zip(space.features[stage], pictures[method, stage])
+            ]
+            for stage in STAGES
+            if (method, stage) in pictures
+        }
+        for what, title, scale, digits in (
+            ("trustworthiness", f"{method}: trustworthiness", 1, 3),
+            ("continuity", f"{method}: continuity", 1, 3),
+            ("agree", f"{method}: class by {NEIGHBOURS} neighbours in the plane, %", 100, 1),
+            ("mixing", f"{method}: {NEIGHBOURS} neighbours of the other modality in the plane, %", 100, 1),
+        ):
+            rows.append(
+                {"measure": title}
+                | {
+                    stage: _range_cell([k[what] for k in found[stage]], scale, digits) if stage in found else "–"
+                    for stage in STAGES
+                }
+                | {"chance": by_chance(what, space.labels)}
+            )
     return pd.DataFrame([row | {"seeds": len(space.seeds), "items": len(space.labels)} for row in rows])
 
+# %% ../../nbs/explain/09_space_figures.ipynb #ad28c63c
 def _range_cell(values, scale, digits):
     "Mean, and lowest to highest over seeds."
     mean, low, high = (f"{scale * v:.{digits}f}" for v in (np.mean(values), min(values), max(values)))
@@ -131,9 +214,15 @@ def silhouette_table(
 ) -> pd.DataFrame:  # text, for print; a row a class, the last one all items
     "Silhouette of each class with its 95 % interval over the items of the class and seeds."
     rows, sides = [], {"images": "silhouette_image", "texts": "silhouette_text", "both": "silhouette_both"}
-    for name, chosen in [(name, space.labels == c) for c, name in enumerate(space.class_names)] + [("all classes", np.ones(len(space.labels), bool))]:
+    for name, chosen in [(name, space.labels == c) for c, name in enumerate(space.class_names)] + [
+        ("all classes", np.ones(len(space.labels), bool))
+    ]:
         if chosen.any():
-            cells = {f"{side}, {stage}": value_cell(space.values[stage][measure][:, chosen], resamples=resamples, seed=seed) for side, measure in sides.items() for stage in stages}
+            cells = {
+                f"{side}, {stage}": value_cell(space.values[stage][measure][:, chosen], resamples=resamples, seed=seed)
+                for side, measure in sides.items()
+                for stage in stages
+            }
             rows.append({"class": name} | cells | {"seeds": len(space.seeds), "items": int(chosen.sum())})
     return pd.DataFrame(rows)
 
@@ -142,7 +231,8 @@ FIG8_CLAIMS = {  # measure -> what the paper says, and how it is measured
     "margin": "an image lies nearer to texts of its class than to others (margin, own text left out)",
     "mixing": "images and texts lie among each other (share of the other modality among the neighbours, less one half)",
     "contrast": "images and texts part by class more than by modality (contrast of classes less that of modalities)",
-    "silhouette": "fusion separates the classes better (silhouette of classes, images and texts, after less before)"}
+    "silhouette": "fusion separates the classes better (silhouette of classes, images and texts, after less before)",
+}
 
 # %% ../../nbs/explain/09_space_figures.ipynb #467cbedd
 def claims_table(
@@ -151,25 +241,72 @@ def claims_table(
     seed: int = 42,  # of the bootstrap
 ) -> pd.DataFrame:  # text, for print
     "The paper's sentences on Fig. 8 beside the numbers, and the controls."
-    of, stages = (lambda stage, measure: space.values[stage][measure]), ("after fusion", "before fusion", "after fusion, untrained", "after fusion, other-class text read")
-    rows = [(FIG8_CLAIMS["margin"], stage, of(stage, "margin"), "above" * (stage == "after fusion")) for stage in stages]
-    rows += [(FIG8_CLAIMS["contrast"], stage, of(stage, "contrast_class") - of(stage, "contrast_modality"), "above" * (stage == "after fusion")) for stage in stages]
-    rows += [(FIG8_CLAIMS["silhouette"], "after less before", of("after fusion", "silhouette_both") - of("before fusion", "silhouette_both"), "above"),
-             (FIG8_CLAIMS["silhouette"], "after less before, untrained", of("after fusion, untrained", "silhouette_both") - of("before fusion, untrained", "silhouette_both"), "")]
-    rows[4:4] = [(FIG8_CLAIMS["mixing"], stage, of(stage, "mixing") - 0.5, "not below" * (stage == "after fusion")) for stage in ("after fusion", "before fusion")]
-    rows += [("the own text is found because it is the own (recall@5 with right pairs, less that of the text read with same-class pairs)", "after fusion", of("after fusion", "recall_text_5") - of("after fusion, same-class text read", "read_text_5"), "")]
-    return pd.DataFrame([_claim(*row, resamples, seed) | {"seeds": len(space.seeds), "items": len(space.labels)} for row in rows])
+    of, stages = (
+        (lambda stage, measure: space.values[stage][measure]),
+        ("after fusion", "before fusion", "after fusion, untrained", "after fusion, other-class text read"),
+    )
+    rows = [
+        (FIG8_CLAIMS["margin"], stage, of(stage, "margin"), "above" * (stage == "after fusion")) for stage in stages
+    ]
+    rows += [
+        (
+            FIG8_CLAIMS["contrast"],
+            stage,
+            of(stage, "contrast_class") - of(stage, "contrast_modality"),
+            "above" * (stage == "after fusion"),
+        )
+        for stage in stages
+    ]
+    rows += [
+        (
+            FIG8_CLAIMS["silhouette"],
+            "after less before",
+            of("after fusion", "silhouette_both") - of("before fusion", "silhouette_both"),
+            "above",
+        ),
+        (
+            FIG8_CLAIMS["silhouette"],
+            "after less before, untrained",
+            of("after fusion, untrained", "silhouette_both") - of("before fusion, untrained", "silhouette_both"),
+            "",
+        ),
+    ]
+    rows[4:4] = [
+        (FIG8_CLAIMS["mixing"], stage, of(stage, "mixing") - 0.5, "not below" * (stage == "after fusion"))
+        for stage in ("after fusion", "before fusion")
+    ]
+    rows += [
+        (
+            "the own text is found because it is the own (recall@5 with right pairs, less that of the text read with same-class pairs)",
+            "after fusion",
+            of("after fusion", "recall_text_5") - of("after fusion, same-class text read", "read_text_5"),
+            "",
+        )
+    ]
+    return pd.DataFrame(
+        [_claim(*row, resamples, seed) | {"seeds": len(space.seeds), "items": len(space.labels)} for row in rows]
+    )
 
+# %% ../../nbs/explain/09_space_figures.ipynb #fc134fae
 def _claim(claim, stage, values, wanted, resamples, seed):
     "One row: the number, what its interval says, and a verdict where the paper says so too: its interval is above 0, or not below it."
     low, high = interval(value_draws(values, resamples, seed))
-    reading = {"better": "above 0", "worse": "below 0", "smaller than the noise": "smaller than the noise"}.get(difference_verdict(low, high), "–")
+    reading = {"better": "above 0", "worse": "below 0", "smaller than the noise": "smaller than the noise"}.get(
+        difference_verdict(low, high), "–"
+    )
     holds = dict(above=low > 0).get(wanted, high >= 0)
     verdict = ("reproduced" if holds else "not reproduced") if wanted else "– (control)"
-    return {"sentence": claim, "stage": stage, "measured": value_cell(values, 1, 3, resamples=resamples, seed=seed), "interval": reading, "verdict": verdict}
+    return {
+        "sentence": claim,
+        "stage": stage,
+        "measured": value_cell(values, 1, 3, resamples=resamples, seed=seed),
+        "interval": reading,
+        "verdict": verdict,
+    }
 
 # %% ../../nbs/explain/09_space_figures.ipynb #62259d1f
 MARKERS = {"image": ("o", 9), "text": ("^", 11)}  # modality -> marker, its size in square points
+
 
 def space_figure(
     space: Space,  # from `vbg.explain.space.measure_space`
@@ -179,7 +316,9 @@ def space_figure(
 ):  # matplotlib figure: a row a method, a column a stage
     "Fig. 8: colour is the class, the marker the modality. Raises ValueError where there is no such seed."
     import matplotlib.pyplot as plt
-    if seed not in space.seeds: raise ValueError(f"no seed {seed}; there are {space.seeds}")
+
+    if seed not in space.seeds:
+        raise ValueError(f"no seed {seed}; there are {space.seeds}")
     style()
     figure, axes = plt.subplots(len(PLANES), len(stages), figsize=(WIDTH, 2.75 * len(PLANES)), squeeze=False)
     for row, method in zip(axes, PLANES):
@@ -198,14 +337,36 @@ def _scatter(axis, picture, labels):
     for modality, (marker, size) in MARKERS.items():
         mine = [i for i in order if (i < n) == (modality == "image")]
         look = [class_look(labels[i % n]) for i in mine]
-        axis.scatter(*picture[mine].T, s=size, marker=marker, c=[l["color"] for l in look], edgecolors=[l["edgecolors"] for l in look], linewidths=0.2, alpha=0.85)
+        axis.scatter(
+            *picture[mine].T,
+            s=size,
+            marker=marker,
+            c=[l["color"] for l in look],
+            edgecolors=[l["edgecolors"] for l in look],
+            linewidths=0.2,
+            alpha=0.85,
+        )
 
+# %% ../../nbs/explain/09_space_figures.ipynb #be009865
 def _legend(space):
     "Classes, then modalities."
     from matplotlib.lines import Line2D
-    point = lambda label, marker, colour, edge: Line2D([], [], linestyle="none", marker=marker, markersize=5, markerfacecolor=colour, markeredgecolor=edge, markeredgewidth=0.4, label=label)
+
+    point = lambda label, marker, colour, edge: Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=marker,
+        markersize=5,
+        markerfacecolor=colour,
+        markeredgecolor=edge,
+        markeredgewidth=0.4,
+        label=label,
+    )
     looks = [class_look(c) for c in range(len(space.class_names))]
-    return [point(name, "s", look["color"], look["edgecolors"]) for name, look in zip(space.class_names, looks)] + [point(m, marker, "#777777", "white") for m, (marker, _) in MARKERS.items()]
+    return [point(name, "s", look["color"], look["edgecolors"]) for name, look in zip(space.class_names, looks)] + [
+        point(m, marker, "#777777", "white") for m, (marker, _) in MARKERS.items()
+    ]
 
 # %% ../../nbs/explain/09_space_figures.ipynb #85b9a5da
 def coordinates_table(
@@ -215,6 +376,14 @@ def coordinates_table(
 ) -> pd.DataFrame:  # one row a point: id, class, modality, two columns a plane
     "Where each point of the figure stands."
     n, k = len(space.labels), space.seeds.index(seed)
-    about = dict(id=np.tile(space.ids, 2), label=np.tile(np.array(space.class_names)[space.labels], 2), modality=np.repeat(["image", "text"], n))
-    places = {f"{method}, {stage}, {axis}": held[k][:, i] for (method, stage), held in pictures.items() for i, axis in enumerate("xy")}
+    about = dict(
+        id=np.tile(space.ids, 2),
+        label=np.tile(np.array(space.class_names)[space.labels], 2),
+        modality=np.repeat(["image", "text"], n),
+    )
+    places = {
+        f"{method}, {stage}, {axis}": held[k][:, i]
+        for (method, stage), held in pictures.items()
+        for i, axis in enumerate("xy")
+    }
     return pd.DataFrame(about | places).rename(columns={"label": "class"})

@@ -18,6 +18,7 @@ __all__ = ['Stage', 'shapes_of', 'own_parameters', 'within', 'trace', 'merge_rep
 @dataclass(frozen=True)
 class Stage:
     "A module as a batch ran through it."
+
     path: str  # as in `model.named_modules()`; '' is the model
     kind: str  # name of its class
     inputs: tuple  # shapes of the tensors given in, in the order of the call
@@ -27,13 +28,17 @@ class Stage:
     calls: int = 1  # how often the batch went through; shapes are those of the first time
     times: int = 1  # equal blocks after one another that this one stands for
 
+
 def shapes_of(
     value,  # tensor, or any nest of lists, tuples and mappings; all else is passed over
 ) -> tuple:  # of tuples of ints
     "The shapes of all tensors in a value, in order."
-    if isinstance(value, torch.Tensor): return (tuple(value.shape),)
-    if isinstance(value, Mapping): value = value.values()
-    elif not isinstance(value, (list, tuple)): return ()
+    if isinstance(value, torch.Tensor):
+        return (tuple(value.shape),)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return ()
     return tuple(shape for part in value for shape in shapes_of(part))
 
 # %% ../../nbs/explain/12_trace.ipynb #c4c44b03
@@ -47,6 +52,7 @@ def own_parameters(
         seen |= set(mine)
         own[path] = sum(mine.values())
     return own
+
 
 def within(
     path: str,  # of a module
@@ -68,26 +74,40 @@ def trace(
         model.eval()
         model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
         model.train(training)
-    return [Stage(path=path, own=own[path], total=sum(n for inner, n in own.items() if within(inner, path)), **note) for path, note in notes.items()]
+    return [
+        Stage(path=path, own=own[path], total=sum(n for inner, n in own.items() if within(inner, path)), **note)
+        for path, note in notes.items()
+    ]
 
+# %% ../../nbs/explain/12_trace.ipynb #d73c1946
 def _hooks(module, path, notes):
     "A note when the module is entered, its outputs when it is left."
+
     def enter(module, args, kwargs):
-        if path in notes: notes[path]["calls"] += 1
-        else: notes[path] = dict(kind=type(module).__name__, inputs=shapes_of((args, kwargs)), outputs=None, calls=1)
+        if path in notes:
+            notes[path]["calls"] += 1
+        else:
+            notes[path] = dict(kind=type(module).__name__, inputs=shapes_of((args, kwargs)), outputs=None, calls=1)
+
     def leave(module, args, kwargs, output):
-        if notes[path]["outputs"] is None: notes[path]["outputs"] = shapes_of(output)
-    return module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave, with_kwargs=True)
+        if notes[path]["outputs"] is None:
+            notes[path]["outputs"] = shapes_of(output)
+
+    return module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(
+        leave, with_kwargs=True
+    )
 
 # %% ../../nbs/explain/12_trace.ipynb #17e84cc3
 def _block(stages, i):
     "The stage at place i with the stages inside it, told without its own place."
     path = stages[i].path
     inside = [s for s in stages[i:] if within(s.path, path)]
-    return [(s.path[len(path):], s.kind, s.inputs, s.outputs, s.own, s.calls) for s in inside], len(inside)
+    return [(s.path[len(path) :], s.kind, s.inputs, s.outputs, s.own, s.calls) for s in inside], len(inside)
 
+# %% ../../nbs/explain/12_trace.ipynb #d5623bed
 def merge_repeats(
     stages: list,  # from `trace`
 ) -> list:  # of `Stage`; `times` tells how many equal blocks one stands for
@@ -96,11 +116,19 @@ def merge_repeats(
     while i < len(stages):
         (block, length), (group, _, number) = _block(stages, i), stages[i].path.rpartition(".")
         times = 1
-        while number.isdigit() and (j := i + times * length) < len(stages) and stages[j].path.rpartition(".")[0] == group and _block(stages, j)[0] == block: times += 1
+        while (
+            number.isdigit()
+            and (j := i + times * length) < len(stages)
+            and stages[j].path.rpartition(".")[0] == group
+            and _block(stages, j)[0] == block
+        ):
+            times += 1
         if times > 1:
-            merged += [replace(stages[i], times=times), *merge_repeats(stages[i + 1:i + length])]
+            merged += [replace(stages[i], times=times), *merge_repeats(stages[i + 1 : i + length])]
             i += times * length
-        else: merged.append(stages[i]); i += 1
+        else:
+            merged.append(stages[i])
+            i += 1
     return merged
 
 # %% ../../nbs/explain/12_trace.ipynb #bdb1428e
@@ -110,12 +138,15 @@ def counted(
     "Own parameters of all stages, a repeat as often as it stands."
     return sum(s.own * _standing(stages, s.path) for s in stages)
 
+
 def _standing(stages, path):
     "How many equal blocks the module at this path stands for, blocks around it included."
     product = 1
     for s in stages:
-        if within(path, s.path): product *= s.times
+        if within(path, s.path):
+            product *= s.times
     return product
+
 
 def not_met(
     model: nn.Module,  # any
@@ -134,6 +165,9 @@ def example_inputs(
 ) -> dict:  # arguments of its forward, on the CPU
     "An empty batch of the shape that a model reads."
     fields = 0 if model.metadata is None else len(model.metadata.tables)
-    given = dict(pixel_values=torch.zeros(batch, 3, image_size, image_size), input_ids=torch.zeros(batch, length, dtype=torch.long),
-                 attention_mask=torch.ones(batch, length, dtype=torch.long))
+    given = dict(
+        pixel_values=torch.zeros(batch, 3, image_size, image_size),
+        input_ids=torch.zeros(batch, length, dtype=torch.long),
+        attention_mask=torch.ones(batch, length, dtype=torch.long),
+    )
     return given | (dict(metadata=torch.zeros(batch, fields, dtype=torch.long)) if fields else {})

@@ -9,15 +9,23 @@ import numpy as np
 import pandas as pd
 
 from ..data.store import ExampleData
-from ..results.experiments import difference_verdict
 from .restore import Restored, in_order, items_of
-from ..results.publish import PALETTE, WIDTH, data_title, style
-from ..stats.intervals import interval_text
-from ..stats.intervals import interval
-from ..results.study import item_draws
-from ..models.batches import predict
-from .word_scores import METHODS, OUTSIDE, AlignedWords, ScoredWords, deciding, evidence_of_words, most_relevant, relevances
+from vbg.explain.word_scores import (
+    METHODS,
+    OUTSIDE,
+    AlignedWords,
+    ScoredWords,
+    deciding,
+    evidence_of_words,
+    most_relevant,
+    relevances,
+)
 from .words import read_words, word_evidence
+from ..models.batches import predict
+from ..results.experiments import difference_verdict
+from ..results.publish import PALETTE, WIDTH, style
+from ..results.study import item_draws
+from ..stats.intervals import interval, interval_text
 
 # %% auto #0
 __all__ = ['item_mean', 'word_table', 'attribute_table', 'alignment_verdict', 'alignment_means', 'alignment_table',
@@ -31,15 +39,24 @@ def item_mean(
 ) -> tuple[float, float, float]:  # mean, low, high; all nan where no item has the score
     "Mean over items, then seeds, with its 95 % interval."
     there = np.isfinite(values)
-    if not there.any(): return (np.nan,) * 3
+    if not there.any():
+        return (np.nan,) * 3
     each = np.where(there, values, 0).sum(1) / np.maximum(there.sum(1), 1)
     return (float(each[there.any(1)].mean()), *interval(item_draws(values, resamples, seed)))
 
 # %% ../../nbs/explain/07_word_figures.ipynb #91009d69
-_SCORES = {"decides": "top word decides, %", "most": "top word is the most decisive, %", "share": "relevance on deciding words, %", "rank": "rank correlation",
-           "fall": "fall of probability without the top words, points"}
+_SCORES = {
+    "decides": "top word decides, %",
+    "most": "top word is the most decisive, %",
+    "share": "relevance on deciding words, %",
+    "rank": "rank correlation",
+    "fall": "fall of probability without the top words, points",
+}
+
+
 _WEIGHTS = {"trained": "after training", "fresh": "before training"}
 
+# %% ../../nbs/explain/07_word_figures.ipynb #0948c2ca
 def word_table(
     scored: ScoredWords,
     resamples: int = 2000,  # of the bootstrap
@@ -47,20 +64,32 @@ def word_table(
 ) -> pd.DataFrame:  # text, for print; one row a method
     "Every score of every method, and its pointing game against that of each control. Without ground truth only the deletion test has numbers."
     rows, held = [], dict(scored.scores)
-    only = np.where(scored.right, 1., np.nan)
-    held[f"{METHODS[0]}, items predicted right", "trained"] = {k: v * only for k, v in scored.scores[METHODS[0], "trained"].items()}
-    controls = {name: scored.scores[name, "trained"]["decides"] for name in METHODS[2:] if (name, "trained") in scored.scores}
+    only = np.where(scored.right, 1.0, np.nan)
+    held[f"{METHODS[0]}, items predicted right", "trained"] = {
+        k: v * only for k, v in scored.scores[METHODS[0], "trained"].items()
+    }
+    controls = {
+        name: scored.scores[name, "trained"]["decides"] for name in METHODS[2:] if (name, "trained") in scored.scores
+    }
     for (method, weights), scores in held.items():
         row = {"relevance": method, "weights": _WEIGHTS[weights] if method.startswith(METHODS[:2]) else "none"}
         for name, title in _SCORES.items():
-            row[title] = interval_text(*item_mean(scores[name], resamples, seed), **(dict(scale=1, digits=2) if name == "rank" else {}))
+            row[title] = interval_text(
+                *item_mean(scores[name], resamples, seed), **(dict(scale=1, digits=2) if name == "rank" else {})
+            )
         for control, base in controls.items():
-            row[f"top word decides, against {control}, points"] = "–" if method == control else _against(scores["decides"] - base, resamples, seed)
-        row["completeness: largest gap of mean change"] = _gap(scored) if (method, weights) == (METHODS[0], "trained") else "–"
+            row[f"top word decides, against {control}, points"] = (
+                "–" if method == control else _against(scores["decides"] - base, resamples, seed)
+            )
+        row["completeness: largest gap of mean change"] = (
+            _gap(scored) if (method, weights) == (METHODS[0], "trained") else "–"
+        )
         rows.append(row | {"seeds": len(scored.right), "items": len(scored.reading.data)})
     return pd.DataFrame(rows)
 
-def _gap(scored): return f"{scored.gap[:, 0].max():.4f} of {scored.gap[:, 1].mean():.2f}"
+# %% ../../nbs/explain/07_word_figures.ipynb #07066049
+def _gap(scored):
+    return f"{scored.gap[:, 0].max():.4f} of {scored.gap[:, 1].mean():.2f}"
 
 # %% ../../nbs/explain/07_word_figures.ipynb #db91a22b
 def _against(difference, resamples, seed):
@@ -73,19 +102,31 @@ def attribute_table(
     scored: ScoredWords,
     resamples: int = 2000,  # of the bootstrap
     seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # text, for print; one row an attribute, the most telling first; empty where nothing is known of the words
+) -> (
+    pd.DataFrame
+):  # text, for print; one row an attribute, the most telling first; empty where nothing is known of the words
     "How much of a text tells an attribute, how relevant it is held, and how much it tells of the true class. Means over the texts that tell it."
-    if scored.evidence is None: return pd.DataFrame(columns=["attribute"])
+    if scored.evidence is None:
+        return pd.DataFrame(columns=["attribute"])
     alone, rows = scored.shares["every word alike", "trained"], {}
     for name, words in alone.items():
         told = np.isfinite(words[0])
         nats = scored.evidence[name].to_numpy() if name in scored.evidence else None
-        row = {"attribute": name, "texts that tell it": int(told.sum()), "share of the words, %": f"{100 * np.nanmean(words[0]):.1f}"}
+        row = {
+            "attribute": name,
+            "texts that tell it": int(told.sum()),
+            "share of the words, %": f"{100 * np.nanmean(words[0]):.1f}",
+        }
         for (method, weights), shares in scored.shares.items():
-            if method in METHODS[:2]: row[f"{method}, {_WEIGHTS[weights]}, %"] = interval_text(*item_mean(shares[name], resamples, seed))
+            if method in METHODS[:2]:
+                row[f"{method}, {_WEIGHTS[weights]}, %"] = interval_text(*item_mean(shares[name], resamples, seed))
         exact = item_mean(np.where(told, nats, np.nan)[None], resamples, seed) if nats is not None else (0, 0, 0)
-        rows[name == OUTSIDE, -exact[0], name] = row | {"exact evidence, nats": interval_text(*exact, scale=1, digits=2) if nats is not None else "0 by construction",
-                                                         "seeds": len(scored.right)}
+        rows[name == OUTSIDE, -exact[0], name] = row | {
+            "exact evidence, nats": interval_text(*exact, scale=1, digits=2)
+            if nats is not None
+            else "0 by construction",
+            "seeds": len(scored.right),
+        }
     return pd.DataFrame([rows[key] for key in sorted(rows)])
 
 # %% ../../nbs/explain/07_word_figures.ipynb #8fe80555
@@ -94,9 +135,12 @@ def alignment_verdict(
     other: tuple,  # low and high of the share minus other words'
 ) -> str:
     "What the intervals allow to say of where a word looks."
-    if np.isnan(chance).any() or np.isnan(other).any(): return "–"
-    if chance[1] < 0: return "looks past its region"
-    if chance[0] <= 0: return "no more than chance" + ", yet more than other words do" * (other[0] > 0)
+    if np.isnan(chance).any() or np.isnan(other).any():
+        return "–"
+    if chance[1] < 0:
+        return "looks past its region"
+    if chance[0] <= 0:
+        return "no more than chance" + ", yet more than other words do" * (other[0] > 0)
     return "looks at its region" if other[0] > 0 else "no more than other words do"
 
 # %% ../../nbs/explain/07_word_figures.ipynb #4307e786
@@ -108,12 +152,23 @@ def alignment_means(
 ) -> dict:  # chance, other (both: trained), chance_fresh, other_fresh, training -> mean, low, high (0..1)
     "The differences that decide, each on the same items."
     share, beyond, area = aligned.share[kind], aligned.beyond[kind], aligned.area[kind]
-    values = dict(chance=share[1] - area, other=beyond[1], chance_fresh=share[0] - area, other_fresh=beyond[0], training=share[1] - share[0])
+    values = dict(
+        chance=share[1] - area,
+        other=beyond[1],
+        chance_fresh=share[0] - area,
+        other_fresh=beyond[0],
+        training=share[1] - share[0],
+    )
     return {name: item_mean(v, resamples, seed) for name, v in values.items()}
 
 # %% ../../nbs/explain/07_word_figures.ipynb #0cf0136c
-_GAINS = {"chance": "after training minus chance", "other": "after training minus other words", "training": "after minus before training"}
+_GAINS = {
+    "chance": "after training minus chance",
+    "other": "after training minus other words",
+    "training": "after minus before training",
+}
 
+# %% ../../nbs/explain/07_word_figures.ipynb #460cced3
 def alignment_table(
     aligned: AlignedWords,
     resamples: int = 2000,  # of the bootstrap
@@ -123,12 +178,26 @@ def alignment_table(
     rows = []
     for kind, (fresh, trained) in aligned.share.items():
         area, means = aligned.area[kind], alignment_means(aligned, kind, resamples, seed)
-        row = {"region": kind, "words": aligned.words[kind], "items": int(np.isfinite(area).sum()), "seeds": len(trained), "chance (area), %": f"{100 * np.nanmean(area):.1f}",
-               "share before training, %": interval_text(*item_mean(fresh, resamples, seed)), "share after training, %": interval_text(*item_mean(trained, resamples, seed))}
+        row = {
+            "region": kind,
+            "words": aligned.words[kind],
+            "items": int(np.isfinite(area).sum()),
+            "seeds": len(trained),
+            "chance (area), %": f"{100 * np.nanmean(area):.1f}",
+            "share before training, %": interval_text(*item_mean(fresh, resamples, seed)),
+            "share after training, %": interval_text(*item_mean(trained, resamples, seed)),
+        }
         row |= {f"{title}, points": interval_text(*means[name]) for name, title in _GAINS.items()}
         row["distance of two words' maps, %"] = interval_text(*item_mean(aligned.apart[kind][1], resamples, seed))
-        rows.append(row | {"what training changes": difference_verdict(*means["training"][1:]).replace("better", "more on the region").replace("worse", "less on the region"),
-                           "verdict after training": alignment_verdict(means["chance"][1:], means["other"][1:])})
+        rows.append(
+            row
+            | {
+                "what training changes": difference_verdict(*means["training"][1:])
+                .replace("better", "more on the region")
+                .replace("worse", "less on the region"),
+                "verdict after training": alignment_verdict(means["chance"][1:], means["other"][1:]),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/explain/07_word_figures.ipynb #292475de
@@ -140,16 +209,34 @@ def alignment_figure(
 ):  # matplotlib figure: a row for each kind of region, left against chance, right against other words
     "Share of a word's map on its region, minus what it is compared with; open squares before training, filled circles after."
     import matplotlib.pyplot as plt
+
     style()
     kinds, (seeds, items) = list(aligned.share), next(iter(aligned.share.values())).shape[1:]
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.1 + 0.3 * len(kinds)), sharex=True, sharey=True)
     for axis, name, against in zip(axes, ("chance", "other"), ("the region's area (chance)", "other words' maps")):
-        for shift, suffix, label, marker, colour in ((-0.15, "_fresh", "before training", "s", PALETTE[1]), (0.15, "", "after training", "o", PALETTE[0])):
-            mean, low, high = 100 * np.array([alignment_means(aligned, kind, resamples, seed)[name + suffix] for kind in kinds]).T
-            axis.errorbar(mean, np.arange(len(kinds)) + shift, xerr=np.maximum([mean - low, high - mean], 0), fmt=marker, color=colour, label=label, markersize=4.5,
-                          markerfacecolor="white" if suffix else colour, capsize=2, linewidth=1)
-        axis.axvline(0, color="black", linewidth=0.8); axis.set_xlabel(f"share of the map on the region\nminus {against}, points")
-    axes[0].set_yticks(range(len(kinds)), [f"{kind} ({aligned.words[kind]:,})" for kind in kinds]); axes[0].invert_yaxis()
+        for shift, suffix, label, marker, colour in (
+            (-0.15, "_fresh", "before training", "s", PALETTE[1]),
+            (0.15, "", "after training", "o", PALETTE[0]),
+        ):
+            mean, low, high = (
+                100 * np.array([alignment_means(aligned, kind, resamples, seed)[name + suffix] for kind in kinds]).T
+            )
+            axis.errorbar(
+                mean,
+                np.arange(len(kinds)) + shift,
+                xerr=np.maximum([mean - low, high - mean], 0),
+                fmt=marker,
+                color=colour,
+                label=label,
+                markersize=4.5,
+                markerfacecolor="white" if suffix else colour,
+                capsize=2,
+                linewidth=1,
+            )
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_xlabel(f"share of the map on the region\nminus {against}, points")
+    axes[0].set_yticks(range(len(kinds)), [f"{kind} ({aligned.words[kind]:,})" for kind in kinds])
+    axes[0].invert_yaxis()
     axes[0].set_ylabel("a word speaks of (words)")
     figure.suptitle(f"{title}: {seeds} seeds, {items} items", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -165,11 +252,13 @@ def lay_out(
     "Places of words in lines that are broken where they are full. Widths are those of bold type, so that a bold word needs no more room."
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
+
     font, places, x, line = FontProperties(family="DejaVu Sans", size=size, weight="bold"), [], 0.0, 0
     for k, name in enumerate(names):
         own = text_to_path.get_text_width_height_descent(name.replace("$", r"\$"), font, False)[0] + 2
-        gap = 0 if k == 0 or not name[:1].isalnum() and name[:1] not in "([\"" else 0.25 * size
-        if x + gap + own > width and x > 0: x, line, gap = 0.0, line + 1, 0
+        gap = 0 if k == 0 or not name[:1].isalnum() and name[:1] not in '(["' else 0.25 * size
+        if x + gap + own > width and x > 0:
+            x, line, gap = 0.0, line + 1, 0
         places.append((x + gap, own, line))
         x += gap + own
     return places
@@ -181,7 +270,8 @@ def first_items(
 ) -> np.ndarray:  # `(count,)` places, rising
     "The item with the lowest id of each of the first classes: chosen by no one."
     first = {}
-    for i in in_order(data.ids): first.setdefault(int(data.label[i]), i)
+    for i in in_order(data.ids):
+        first.setdefault(int(data.label[i]), i)
     return np.sort([first[c] for c in sorted(first)[:count]])
 
 # %% ../../nbs/explain/07_word_figures.ipynb #aee7f517
@@ -196,18 +286,33 @@ def shown_words(
     reading = read_words(found, split, first_items(data, count))
     said = predict(found.model, reading.data)
     held, _ = relevances(found, reading, said.argmax(1), steps)
-    decides, most = np.zeros((2, *reading.there.shape), bool) if reading.spans is None else deciding(evidence_of_words(reading, word_evidence(found, split, reading)))
+    decides, most = (
+        np.zeros((2, *reading.there.shape), bool)
+        if reading.spans is None
+        else deciding(evidence_of_words(reading, word_evidence(found, split, reading)))
+    )
     rows = []
     for j in np.argsort(reading.data.label):
-        names, label, own = reading.names[j], data.class_names[said[j].argmax()], data.class_names[reading.data.label[j]]
-        rows.append(dict(title=f"{own}, item {reading.data.ids[j]}: predicted {label} ({said[j].max():.2f})", names=names,
-                         relevance={method: values[j, :len(names)] for method, values in held.items()},
-                         decides=decides[j, :len(names)], most=most[j, :len(names)]))
+        names, label, own = (
+            reading.names[j],
+            data.class_names[said[j].argmax()],
+            data.class_names[reading.data.label[j]],
+        )
+        rows.append(
+            dict(
+                title=f"{own}, item {reading.data.ids[j]}: predicted {label} ({said[j].max():.2f})",
+                names=names,
+                relevance={method: values[j, : len(names)] for method, values in held.items()},
+                decides=decides[j, : len(names)],
+                most=most[j, : len(names)],
+            )
+        )
     return rows
 
 # %% ../../nbs/explain/07_word_figures.ipynb #7bc9b153
 _SIZE, _LINE, _LEFT, _MARGIN = 7.0, 12.0, 92.0, 4.0  # points
 
+# %% ../../nbs/explain/07_word_figures.ipynb #1b90d3ad
 def words_figure(
     shown: list,  # from `shown_words`
     title: str,  # of the data set
@@ -215,12 +320,19 @@ def words_figure(
     "Texts as lines of words, one line or more for each method."
     import matplotlib.pyplot as plt
     from matplotlib.layout_engine import PlaceHolderLayoutEngine
+
     style()
     blocks = [(item, lay_out(item["names"], 72 * WIDTH - _LEFT - 2 * _MARGIN, _SIZE)) for item in shown]
-    lines = sum(1.3 + len(item["relevance"]) * (1.15 + max(line for *_, line in places)) for item, places in blocks) + 3.6
-    figure = plt.figure(figsize=(WIDTH, lines * _LINE / 72), layout=PlaceHolderLayoutEngine(True, True))  # every word has its place
-    axis = figure.add_axes((0, 0, 1, 1)); axis.set_axis_off()
-    axis.set_xlim(0, 72 * WIDTH); axis.set_ylim(lines * _LINE, 0)
+    lines = (
+        sum(1.3 + len(item["relevance"]) * (1.15 + max(line for *_, line in places)) for item, places in blocks) + 3.6
+    )
+    figure = plt.figure(
+        figsize=(WIDTH, lines * _LINE / 72), layout=PlaceHolderLayoutEngine(True, True)
+    )  # every word has its place
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    axis.set_xlim(0, 72 * WIDTH)
+    axis.set_ylim(lines * _LINE, 0)
     y = _row(axis, 0.2 * _LINE, title, 9)
     for item, places in blocks:
         y = _row(axis, y, item["title"], 7.5)
@@ -236,6 +348,7 @@ def words_figure(
 def _shade(value):
     "Colour of a relevance in 0..1, and of the type upon it."
     import matplotlib
+
     colour = matplotlib.colormaps["magma_r"](0.6 * value) if value > 0.02 else (1, 1, 1, 1)
     return colour, "white" if np.dot(colour[:3], (0.2126, 0.7152, 0.0722)) < 0.4 else "black"
 
@@ -243,29 +356,57 @@ def _shade(value):
 def _line_of_words(axis, y, item, relevance, places):
     "One text: shade, type and underline of each word."
     from matplotlib.patches import Rectangle
+
     above = np.nan_to_num(relevance).clip(0)
     bold = most_relevant(np.where(above > 0, above, np.nan)[None], 3)[0]
     for k, (x, own, line) in enumerate(places):
         colour, ink = _shade(above[k] / max(above.max(), 1e-12))
         left, top = _LEFT + x, y + line * _LINE
         axis.add_patch(Rectangle((left, top + 0.08 * _LINE), own, 0.78 * _LINE, facecolor=colour, linewidth=0))
-        axis.text(left + own / 2, top + 0.47 * _LINE, item["names"][k].replace("$", r"\$"), fontsize=_SIZE, ha="center", va="center", color=ink, weight="bold" if bold[k] else "normal")
+        axis.text(
+            left + own / 2,
+            top + 0.47 * _LINE,
+            item["names"][k].replace("$", r"\$"),
+            fontsize=_SIZE,
+            ha="center",
+            va="center",
+            color=ink,
+            weight="bold" if bold[k] else "normal",
+        )
         for level in range(int(item["decides"][k]) + int(item["most"][k])):
-            axis.plot([left, left + own], [top + (0.9 + 0.13 * level) * _LINE] * 2, color="black", linewidth=0.9, solid_capstyle="butt")
+            axis.plot(
+                [left, left + own],
+                [top + (0.9 + 0.13 * level) * _LINE] * 2,
+                color="black",
+                linewidth=0.9,
+                solid_capstyle="butt",
+            )
 
 # %% ../../nbs/explain/07_word_figures.ipynb #c146536b
 def _row(axis, y, text, size):
-    axis.text(_MARGIN, y + 0.65 * _LINE, text, fontsize=size, va="center", weight="bold" if size > 8 else "normal", style="normal" if size > 8 else "italic")
+    axis.text(
+        _MARGIN,
+        y + 0.65 * _LINE,
+        text,
+        fontsize=size,
+        va="center",
+        weight="bold" if size > 8 else "normal",
+        style="normal" if size > 8 else "italic",
+    )
     return y + 1.3 * _LINE
+
 
 def _legend(axis, y):
     "How to read it."
     from matplotlib.patches import Rectangle
+
     x = _LEFT
     axis.text(_MARGIN, y + 0.5 * _LINE, "relevance, 0 to the\nlargest of the text", fontsize=6.5, va="center")
-    for k in range(41): axis.add_patch(Rectangle((x + 2 * k, y), 2, 0.9 * _LINE, facecolor=_shade(k / 40)[0], linewidth=0))
+    for k in range(41):
+        axis.add_patch(Rectangle((x + 2 * k, y), 2, 0.9 * _LINE, facecolor=_shade(k / 40)[0], linewidth=0))
     axis.text(x + 100, y + 0.45 * _LINE, "bold", fontsize=6.5, va="center", weight="bold")
     axis.text(x + 124, y + 0.45 * _LINE, "the three most relevant words", fontsize=6.5, va="center")
     for level, place, text in ((1, 256, "tells of the true class"), (2, 360, "tells most")):
-        for k in range(level): axis.plot([x + place - 18, x + place - 3], [y + (0.6 + 0.13 * k) * _LINE] * 2, color="black", linewidth=0.9)
+        for k in range(level):
+            axis.plot([x + place - 18, x + place - 3], [y + (0.6 + 0.13 * k) * _LINE] * 2, color="black", linewidth=0.9)
         axis.text(x + place, y + 0.45 * _LINE, text, fontsize=6.5, va="center")

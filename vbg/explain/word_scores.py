@@ -12,11 +12,22 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ..data.store import ExampleData
-from .restore import Restored, fresh_weights, items_of, restore
 from .heat_scores import nearest
 from .heatmaps import patch_centres
+from .restore import Restored, fresh_weights, items_of, restore
+from vbg.explain.words import (
+    Reading,
+    alike,
+    attention_maps,
+    by_word,
+    integrated_gradients,
+    position,
+    rarity,
+    read_words,
+    sample_items,
+    word_evidence,
+)
 from ..models.batches import predict
-from .words import Reading, alike, attention_maps, by_word, integrated_gradients, position, rarity, read_words, sample_items, word_evidence
 
 # %% auto #0
 __all__ = ['METHODS', 'OUTSIDE', 'ALL', 'evidence_of_words', 'deciding', 'pointing', 'relevance_share', 'span_relevance',
@@ -27,6 +38,7 @@ __all__ = ['METHODS', 'OUTSIDE', 'ALL', 'evidence_of_words', 'deciding', 'pointi
 # %% ../../nbs/explain/06_word_scores.ipynb #1f70446f
 _TINY = 1e-9  # nats; the rounding of a difference of logarithms
 
+
 def evidence_of_words(
     reading: Reading,  # N items with spans
     evidence: pd.DataFrame,  # `(N, A)` from `word_evidence`
@@ -34,8 +46,10 @@ def evidence_of_words(
     "What each word tells of the true class."
     told = alike(reading) * 0
     for i, attribute, words in reading.spans[["item", "attribute", "words"]].itertuples(index=False):
-        if attribute in evidence: told[i, list(words)] = evidence[attribute][i]
+        if attribute in evidence:
+            told[i, list(words)] = evidence[attribute][i]
     return told
+
 
 def deciding(
     told: np.ndarray,  # `(N, W)` from `evidence_of_words`
@@ -69,7 +83,9 @@ def span_relevance(
     relevance: np.ndarray,  # `(N, W)`
 ) -> np.ndarray:  # `(M,)`
     "The relevance of each span, mean over its words."
-    return np.array([relevance[i, list(words)].mean() for i, words in zip(reading.spans["item"], reading.spans["words"])])
+    return np.array(
+        [relevance[i, list(words)].mean() for i, words in zip(reading.spans["item"], reading.spans["words"])]
+    )
 
 # %% ../../nbs/explain/06_word_scores.ipynb #9edef55b
 def rank_agreement(
@@ -78,11 +94,14 @@ def rank_agreement(
     evidence: pd.DataFrame,  # `(N, A)` from `word_evidence`
 ) -> np.ndarray:  # `(N,)` -1..1; nan where one of the two is the same for all spans of a text
     "Spearman's correlation of relevance and evidence within each text."
-    told = [evidence[a][i] if a in evidence else 0. for i, a in zip(reading.spans["item"], reading.spans["attribute"])]
+    told = [evidence[a][i] if a in evidence else 0.0 for i, a in zip(reading.spans["item"], reading.spans["attribute"])]
     found = np.full(len(relevance), np.nan)
-    for i, part in pd.DataFrame({"item": reading.spans["item"], "r": span_relevance(reading, relevance), "e": np.round(told, 9)}).groupby("item"):
+    for i, part in pd.DataFrame(
+        {"item": reading.spans["item"], "r": span_relevance(reading, relevance), "e": np.round(told, 9)}
+    ).groupby("item"):
         r, e = (rankdata(part[k]) for k in "re")
-        if np.ptp(r) and np.ptp(e): found[i] = np.corrcoef(r, e)[0, 1]
+        if np.ptp(r) and np.ptp(e):
+            found[i] = np.corrcoef(r, e)[0, 1]
     return found
 
 # %% ../../nbs/explain/06_word_scores.ipynb #26c4c893
@@ -95,6 +114,7 @@ def most_relevant(
     chosen = np.zeros(relevance.shape, bool)
     np.put_along_axis(chosen, order, True, axis=1)
     return chosen & np.isfinite(relevance)
+
 
 def hide_words(
     reading: Reading,  # N items
@@ -118,7 +138,12 @@ def fall_when_hidden(
     "How much of the probability of the class goes with the most relevant words."
     rows = np.arange(len(reading.data))
     several = relevance[None] if relevance.ndim == 2 else relevance
-    left = [predict(found.model, hide_words(reading, most_relevant(one, count), found.tokenizer.mask_token_id))[rows, classes] for one in several]
+    left = [
+        predict(found.model, hide_words(reading, most_relevant(one, count), found.tokenizer.mask_token_id))[
+            rows, classes
+        ]
+        for one in several
+    ]
     return predict(found.model, reading.data)[rows, classes] - np.mean(left, 0)
 
 # %% ../../nbs/explain/06_word_scores.ipynb #673fc14f
@@ -129,7 +154,8 @@ def pool_masks(
 ) -> np.ndarray:  # `(N, P)`, the covered part of the pixels that are nearest to each token
     "Masks on the grid of the tokens. Raises ValueError where the grid does not fit."
     side, size = round(patches**0.5), masks.shape[1]
-    if side * side != patches or size % side: raise ValueError(f"{patches} patches do not tile an image of {size} pixels")
+    if side * side != patches or size % side:
+        raise ValueError(f"{patches} patches do not tile an image of {size} pixels")
     own = nearest(patch_centres(None, size, side) if centres is None else centres, size)[:, None] == np.arange(side)
     own = own / own.sum(0)
     return np.einsum("nhw,hi,wj->nij", masks.astype(float), own, own, optimize=True).reshape(len(masks), -1)
@@ -142,7 +168,10 @@ def span_alignment(
 ) -> pd.DataFrame:  # item, region, share, area (0..1), beyond (share minus what other words have there) and apart (0..1), both nan where no other word speaks of another region
     "For each word whose region is seen: how much of its map falls on the region, beside chance and beside other words."
     inside, rows = {name: pool_masks(mask, look.shape[2], centres) for name, mask in reading.masks.items()}, []
-    seen = [region in inside and inside[region][i].any() for i, region in zip(reading.spans["item"], reading.spans["region"])]
+    seen = [
+        region in inside and inside[region][i].any()
+        for i, region in zip(reading.spans["item"], reading.spans["region"])
+    ]
     for i, part in reading.spans[seen].groupby("item"):
         regions = part["region"].to_numpy()
         maps = np.stack([look[i][np.isin(reading.word[i], words)].mean(0) for words in part["words"]])
@@ -157,30 +186,42 @@ def span_alignment(
 # %% ../../nbs/explain/06_word_scores.ipynb #82596014
 METHODS = ("integrated gradients", "image-to-text map", "rarity", "position", "every word alike")
 
+
 def relevances(
     found: Restored,  # a model
     reading: Reading,  # N items
     classes: np.ndarray,  # `(N,)` class that is explained
     steps: int = 50,  # of integrated gradients
-) -> tuple[dict, np.ndarray]:  # method -> `(N, W)`, of the first two `METHODS`; size of the gap of completeness and of the score's change `(2, N)`
+) -> tuple[
+    dict, np.ndarray
+]:  # method -> `(N, W)`, of the first two `METHODS`; size of the gap of completeness and of the score's change `(2, N)`
     "How relevant a model holds each word."
     tokens, delta = integrated_gradients(found, reading, classes, steps)
     read, _ = attention_maps(found, reading)
-    return dict(zip(METHODS, (by_word(tokens, reading), by_word(read, reading)))), np.abs([delta, tokens.sum(1) - delta])
+    return dict(zip(METHODS, (by_word(tokens, reading), by_word(read, reading)))), np.abs(
+        [delta, tokens.sum(1) - delta]
+    )
 
+# %% ../../nbs/explain/06_word_scores.ipynb #431d3105
 def score_relevance(
     reading: Reading,  # N items
     relevance: np.ndarray,  # `(N, W)`
     evidence: pd.DataFrame | None,  # from `word_evidence`; None: nothing is known of the words
 ) -> dict:  # name -> `(N,)`: decides, most, share, rank
     "All scores that need the ground truth; without it all are nan."
-    if evidence is None: return {name: np.full(len(relevance), np.nan) for name in ("decides", "most", "share", "rank")}
+    if evidence is None:
+        return {name: np.full(len(relevance), np.nan) for name in ("decides", "most", "share", "rank")}
     decides, most = deciding(evidence_of_words(reading, evidence))
-    return dict(decides=pointing(relevance, decides), most=pointing(relevance, most), share=relevance_share(relevance, decides),
-                rank=rank_agreement(reading, relevance, evidence))
+    return dict(
+        decides=pointing(relevance, decides),
+        most=pointing(relevance, most),
+        share=relevance_share(relevance, decides),
+        rank=rank_agreement(reading, relevance, evidence),
+    )
 
 # %% ../../nbs/explain/06_word_scores.ipynb #8e9f7099
 OUTSIDE = "words outside any span"
+
 
 def share_by_attribute(
     reading: Reading,  # N items with spans
@@ -197,6 +238,7 @@ def share_by_attribute(
 @dataclass
 class ScoredWords:
     "What the seeds of a model hold relevant, scored on the same items."
+
     reading: Reading  # N items
     evidence: pd.DataFrame | None  # `(N, A)` nats; None of real data
     scores: dict  # (method, 'trained' or 'fresh') -> name -> `(S, N)`
@@ -214,12 +256,21 @@ def score_words(
 ) -> ScoredWords:
     "Relevance of words before and after training, and of the controls, for every seed."
     parts = [_score_run(run, split, per_class, hidden, steps) for run in runs]
-    stack = lambda k: {key: {name: np.stack([part[k][key][name] for part in parts]) for name in parts[0][k][key]} for key in parts[0][k]}
-    return ScoredWords(parts[0]["reading"], parts[0]["evidence"], stack("scores"), stack("shares"),
-                       *(np.stack([part[k] for part in parts]) for k in ("right", "gap")))
+    stack = lambda k: {
+        key: {name: np.stack([part[k][key][name] for part in parts]) for name in parts[0][k][key]}
+        for key in parts[0][k]
+    }
+    return ScoredWords(
+        parts[0]["reading"],
+        parts[0]["evidence"],
+        stack("scores"),
+        stack("shares"),
+        *(np.stack([part[k] for part in parts]) for k in ("right", "gap")),
+    )
 
 # %% ../../nbs/explain/06_word_scores.ipynb #35c09365
 _DRAWS = 5  # random choices of the words that are hidden by chance
+
 
 def _score_run(run, split, per_class, hidden, steps):
     "One seed."
@@ -229,29 +280,47 @@ def _score_run(run, split, per_class, hidden, steps):
     scores, shares = {}, {}
     for weights, model in (("trained", found), ("fresh", fresh_weights(found, run.seed))):
         held, gap = relevances(model, reading, classes, steps)
-        if weights == "trained": held, own = held | _controls(found, reading), gap
+        if weights == "trained":
+            held, own = held | _controls(found, reading), gap
         for method, relevance in held.items():
             key = method, weights
-            scores[key] = score_relevance(reading, relevance, evidence) | {"fall": fall_when_hidden(model, reading, _chosen(method, relevance), classes, hidden)}
-            if evidence is not None: shares[key] = share_by_attribute(reading, relevance)
+            scores[key] = score_relevance(reading, relevance, evidence) | {
+                "fall": fall_when_hidden(model, reading, _chosen(method, relevance), classes, hidden)
+            }
+            if evidence is not None:
+                shares[key] = share_by_attribute(reading, relevance)
     right = predict(found.model, reading.data).argmax(1) == classes
     return dict(reading=reading, evidence=evidence, scores=scores, shares=shares, right=right, gap=own)
 
 # %% ../../nbs/explain/06_word_scores.ipynb #808ca807
 def _controls(found, reading):
     "Relevance that knows no model."
-    return dict(zip(METHODS[2:], (by_word(rarity(found.sets["natural"].select("train"), reading), reading), position(reading), alike(reading))))
+    return dict(
+        zip(
+            METHODS[2:],
+            (
+                by_word(rarity(found.sets["natural"].select("train"), reading), reading),
+                position(reading),
+                alike(reading),
+            ),
+        )
+    )
+
 
 def _chosen(method, relevance):
     "What is hidden by chance is drawn; every other method says itself what comes first."
-    return np.random.default_rng(0).random((_DRAWS, *relevance.shape)) * relevance if method == METHODS[-1] else relevance
+    return (
+        np.random.default_rng(0).random((_DRAWS, *relevance.shape)) * relevance if method == METHODS[-1] else relevance
+    )
 
 # %% ../../nbs/explain/06_word_scores.ipynb #f101a4df
 ALL = "all regions"
 
+
 @dataclass
 class AlignedWords:
     "Where the words of each kind of region look, before and after training, on the same items; mean over the words of an item."
+
     share: dict  # kind -> `(2, S, N)`: fresh, trained; nan where no word of an item speaks of such a region
     beyond: dict  # kind -> `(2, S, N)`, share minus what the maps of other words have there, word by word
     apart: dict  # kind -> `(2, S, N)`, how far those maps are from the word's own
@@ -268,18 +337,33 @@ def align_words(
     found = [restore(run) for run in runs]
     chosen = sample_items(items_of(found[0], split), per_class)
     readings = [read_words(found[0], split, chosen, k) for k in range(items_of(found[0], split).input_ids.shape[1])]
-    if readings[0].masks is None: raise ValueError(f"{runs[0].dataset}: the regions that words speak of are known of rendered sets alone")
+    if readings[0].masks is None:
+        raise ValueError(f"{runs[0].dataset}: the regions that words speak of are known of rendered sets alone")
     pairs = [(fresh_weights(one, one.run.seed), one) for one in found]
-    tables = [[pd.concat([_kinds(_alignment_of(model, r)) for r in readings]) for model in column] for column in zip(*pairs)]
+    tables = [
+        [pd.concat([_kinds(_alignment_of(model, r)) for r in readings]) for model in column] for column in zip(*pairs)
+    ]
     kinds = sorted(tables[0][0]["kind"].unique(), key=lambda k: (k == ALL, -(tables[0][0]["kind"] == k).sum(), k))
-    by_item = lambda table, kind, name: table[table["kind"] == kind].groupby("item")[name].mean().reindex(range(len(chosen))).to_numpy()
+    by_item = lambda table, kind, name: (
+        table[table["kind"] == kind].groupby("item")[name].mean().reindex(range(len(chosen))).to_numpy()
+    )
     grid = lambda name: {kind: np.array([[by_item(t, kind, name) for t in row] for row in tables]) for kind in kinds}
-    return AlignedWords(grid("share"), grid("beyond"), grid("apart"), {k: v[0, 0] for k, v in grid("area").items()}, {k: int((tables[0][0]["kind"] == k).sum()) for k in kinds})
+    return AlignedWords(
+        grid("share"),
+        grid("beyond"),
+        grid("apart"),
+        {k: v[0, 0] for k, v in grid("area").items()},
+        {k: int((tables[0][0]["kind"] == k).sum()) for k in kinds},
+    )
 
+# %% ../../nbs/explain/06_word_scores.ipynb #0e354b7b
 def _alignment_of(found, reading):
     "The alignment of a model's maps, each token where it is centred."
     look = attention_maps(found, reading)[1]
-    return span_alignment(reading, look, patch_centres(found.model.vision, reading.data.pixels.shape[1], round(look.shape[2]**0.5)))
+    return span_alignment(
+        reading, look, patch_centres(found.model.vision, reading.data.pixels.shape[1], round(look.shape[2] ** 0.5))
+    )
+
 
 def _kinds(table):
     "Small things beside the main one are one kind; every word is also of the kind `ALL`."

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from ..core.files import DataError
-from ..data.store import ExampleData
-from .restore import Restored, batch_of, ground_truth_of, items_of, set_folder
 from ..data.met import TEXT_FIELDS, compose_text, read_met_table
 from ..data.mini.coco import SUPERCATEGORIES, scene_model, scene_posterior
 from ..data.mini.met import CLASSES, TOLD, met_model
+from ..data.store import ExampleData
+from .restore import Restored, batch_of, ground_truth_of, items_of, set_folder
 
 # %% auto #0
 __all__ = ['sample_items', 'field_starts', 'place_spans', 'locate_words', 'words_of_span', 'Reading', 'read_words',
@@ -52,12 +52,20 @@ def field_starts(
     said = said.where(said == "", said + " ")
     for ident, (read, *_), joined in zip(data.ids, data.texts, said.agg("".join, axis=1)):
         if read != joined.rstrip():
-            raise DataError(f"item {ident}: its fields make {joined.rstrip()!r}, the model reads {read!r}", remedy="delete the stored data of this set: it is then read anew")
+            raise DataError(
+                f"item {ident}: its fields make {joined.rstrip()!r}, the model reads {read!r}",
+                remedy="delete the stored data of this set: it is then read anew",
+            )
     lengths = said.map(len)
     return lengths.cumsum(axis=1) - lengths
 
 # %% ../../nbs/explain/05_words.ipynb #45676740
-_SPEAKS = {"main": "phrase", "telling": "use", "ground": "ground"}  # region of a miniature COCO span -> attribute; the others are side things
+_SPEAKS = {
+    "main": "phrase",
+    "telling": "use",
+    "ground": "ground",
+}  # region of a miniature COCO span -> attribute; the others are side things
+
 
 def place_spans(
     spans: pd.DataFrame,  # of `GroundTruth`: item, field, start, stop, word, region
@@ -71,9 +79,13 @@ def place_spans(
     placed = known.assign(start=known["start"] + begin, stop=known["stop"] + begin)
     for i, start, stop, word in placed[["item", "start", "stop", "word"]].itertuples(index=False):
         if texts[i][start:stop].lower() != word.lower():
-            raise DataError(f"item {ids[i]}: characters {start} to {stop} of its text are {texts[i][start:stop]!r}, not {word!r}",
-                            remedy="render the set again, and delete what was stored of it")
-    return placed if "attribute" in placed else placed.assign(attribute=placed["region"].map(_SPEAKS).fillna("side thing"))
+            raise DataError(
+                f"item {ids[i]}: characters {start} to {stop} of its text are {texts[i][start:stop]!r}, not {word!r}",
+                remedy="render the set again, and delete what was stored of it",
+            )
+    return (
+        placed if "attribute" in placed else placed.assign(attribute=placed["region"].map(_SPEAKS).fillna("side thing"))
+    )
 
 # %% ../../nbs/explain/05_words.ipynb #a8132afb
 def locate_words(
@@ -81,12 +93,18 @@ def locate_words(
     tokenizer,  # that it was tokenised with; a fast one
 ) -> list:  # for each item: word number of each token (-1: special), characters of each token `(n, 2)`, how many tokens the model reads
     "Tokens as characters and words of the text. Raises DataError naming the item whose tokens the model does not read."
-    encoded, length = tokenizer([texts[0] for texts in data.texts], return_offsets_mapping=True), data.input_ids.shape[2]
+    encoded, length = (
+        tokenizer([texts[0] for texts in data.texts], return_offsets_mapping=True),
+        data.input_ids.shape[2],
+    )
     found = []
     for i, ids in enumerate(encoded["input_ids"]):
         read = len(ids) if len(ids) <= length else length - 1
         if not np.array_equal(ids[:read], data.input_ids[i, 0, :read]):
-            raise DataError(f"item {data.ids[i]}: the tokenizer gives other tokens than the model reads", remedy="tokenise the set again")
+            raise DataError(
+                f"item {data.ids[i]}: the tokenizer gives other tokens than the model reads",
+                remedy="tokenise the set again",
+            )
         numbers = np.array([-1 if word is None else word for word in encoded.word_ids(i)])
         found.append((numbers, np.array(encoded["offset_mapping"][i]), read))
     return found
@@ -101,13 +119,15 @@ def words_of_span(
     numbers, place, read = tokens
     inside = (numbers >= 0) & (place[:, 0] < stop) & (place[:, 1] > start)
     beyond = (place[:, 0] < start) | (place[:, 1] > stop)
-    if (np.isin(numbers, numbers[inside]) & beyond).any(): raise ValueError(f"a word reaches beyond the span {start} to {stop}")
+    if (np.isin(numbers, numbers[inside]) & beyond).any():
+        raise ValueError(f"a word reaches beyond the span {start} to {stop}")
     return tuple(np.unique(numbers[:read][inside[:read]]).tolist()), int(inside[read:].sum())
 
 # %% ../../nbs/explain/05_words.ipynb #f8130a55
 @dataclass
 class Reading:
     "Some items as a model reads them. Of real data the last three are None."
+
     data: ExampleData  # N items with one text each, tokenised
     word: np.ndarray  # `(N, L)` number of the word that a token is a piece of; -1: special token or padding
     names: list  # N lists: the words as written
@@ -117,7 +137,8 @@ class Reading:
     items: pd.DataFrame | None = None  # one row an item: attributes and exact posteriors
 
     @property
-    def there(self): return np.arange(self.word.max() + 1) < (self.word.max(1) + 1)[:, None]  # `(N, W)` bool: is there such a word?
+    def there(self):
+        return np.arange(self.word.max() + 1) < (self.word.max(1) + 1)[:, None]  # `(N, W)` bool: is there such a word?
 
 # %% ../../nbs/explain/05_words.ipynb #4026f402
 def read_words(
@@ -128,31 +149,50 @@ def read_words(
 ) -> Reading:
     "Items with their words. Raises DataError naming an item of the split, chosen or not, whose spans are not where they were noted."
     data = items_of(found, split)
-    data = replace(data, texts=[[texts[text % len(texts)]] for texts in data.texts], **{k: getattr(data, k)[:, [text]] for k in ("input_ids", "attention_mask")})
+    data = replace(
+        data,
+        texts=[[texts[text % len(texts)]] for texts in data.texts],
+        **{k: getattr(data, k)[:, [text]] for k in ("input_ids", "attention_mask")},
+    )
     chosen = np.arange(len(data)) if items is None else np.asarray(items)
     tokens = locate_words(data, found.tokenizer)
     word = np.full((len(data), data.input_ids.shape[2]), -1)
-    for row, (numbers, _, read) in zip(word, tokens): row[:read] = numbers[:read]
+    for row, (numbers, _, read) in zip(word, tokens):
+        row[:read] = numbers[:read]
     reading = Reading(data.take(chosen), word[chosen], [_names(data.texts[i][0], *tokens[i]) for i in chosen])
     truth = ground_truth_of(found, split)
-    if truth is None: return reading
+    if truth is None:
+        return reading
     spans = place_spans(truth.spans, field_starts(found, split, text), [texts[0] for texts in data.texts], data.ids)
     spans, cut = _with_words(spans, tokens, chosen)
-    return replace(reading, spans=spans, cut=cut, masks=_regions({k: m[chosen] for k, m in truth.masks.items()}), items=truth.items.iloc[chosen].reset_index(drop=True))
+    return replace(
+        reading,
+        spans=spans,
+        cut=cut,
+        masks=_regions({k: m[chosen] for k, m in truth.masks.items()}),
+        items=truth.items.iloc[chosen].reset_index(drop=True),
+    )
 
 # %% ../../nbs/explain/05_words.ipynb #e32d3d25
 def _names(text, numbers, place, read):
     "The words that the model reads, as written."
     own = [place[:read][numbers[:read] == n] for n in range(max(numbers[:read]) + 1)]
-    return [text[p[0, 0]:p[-1, 1]] for p in own]
+    return [text[p[0, 0] : p[-1, 1]] for p in own]
+
 
 def _with_words(spans, tokens, chosen):
     "Spans of the chosen items with the numbers of their words, and how many of their tokens are cut off; a span of which nothing is read is left out."
-    rows = [words_of_span(tokens[i], start, stop) for i, start, stop in spans[["item", "start", "stop"]].itertuples(index=False)]
+    rows = [
+        words_of_span(tokens[i], start, stop)
+        for i, start, stop in spans[["item", "start", "stop"]].itertuples(index=False)
+    ]
     spans = spans.assign(words=[words for words, _ in rows], cut=[cut for _, cut in rows])
     spans = spans[spans["item"].isin(chosen)]
     cut, spans = int(spans["cut"].sum()), spans[spans["words"].map(len) > 0]
-    return spans.assign(item=np.searchsorted(chosen, spans["item"])).drop(columns=["cut", "field"]).reset_index(drop=True), cut
+    return spans.assign(item=np.searchsorted(chosen, spans["item"])).drop(columns=["cut", "field"]).reset_index(
+        drop=True
+    ), cut
+
 
 def _regions(masks):
     "Masks by the names that spans use; the ground is what no thing covers."
@@ -168,17 +208,25 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:  # relevance of each token `(N, L)`, delta `(N,)`, both in units of the score
     "Integrated gradients over the word embeddings, by captum. Raises ValueError where there is no text encoder or no mask token."
     from captum.attr import LayerIntegratedGradients
+
     model, mask = found.model, found.tokenizer.mask_token_id
-    if getattr(model, "text", None) is None or mask is None: raise ValueError("integrated gradients over words need a text encoder and a mask token")
+    if getattr(model, "text", None) is None or mask is None:
+        raise ValueError("integrated gradients over words need a text encoder and a mask token")
     relevance, delta = np.zeros(reading.word.shape), np.zeros(len(reading.data))
     for start in range(0, len(delta), batch_size):
         rows = np.arange(start, min(start + batch_size, len(delta)))
         ids, fixed, scores = _text_path(model, batch_of(reading.data, rows))
-        hidden = ids.masked_fill(torch.as_tensor(reading.word[rows, :ids.shape[1]] >= 0), mask)
+        hidden = ids.masked_fill(torch.as_tensor(reading.word[rows, : ids.shape[1]] >= 0), mask)
         method = LayerIntegratedGradients(scores, model.text.transformer.get_input_embeddings())
-        parts, gap = method.attribute(ids, hidden, target=torch.as_tensor(np.asarray(classes)[rows]), additional_forward_args=fixed,
-                                      n_steps=steps, return_convergence_delta=True)
-        relevance[rows, :ids.shape[1]], delta[rows] = parts.sum(-1).detach().numpy(), gap.detach().numpy()
+        parts, gap = method.attribute(
+            ids,
+            hidden,
+            target=torch.as_tensor(np.asarray(classes)[rows]),
+            additional_forward_args=fixed,
+            n_steps=steps,
+            return_convergence_delta=True,
+        )
+        relevance[rows, : ids.shape[1]], delta[rows] = parts.sum(-1).detach().numpy(), gap.detach().numpy()
     return relevance, delta
 
 # %% ../../nbs/explain/05_words.ipynb #0aa88791
@@ -186,10 +234,15 @@ def _text_path(model, batch):
     "Token numbers, what does not change along the way (the image is encoded once), and the scores as a function of both."
     held = {"metadata": batch["metadata"]} if "metadata" in batch else {}
     if model.vision is not None:
-        with torch.no_grad(): held["image_tokens"] = model.vision(batch["pixel_values"])
+        with torch.no_grad():
+            held["image_tokens"] = model.vision(batch["pixel_values"])
+
     def scores(input_ids, attention_mask, *values):
         tokens = model.text(input_ids, attention_mask.bool())
-        return model(attention_mask=attention_mask, text_tokens=tokens, return_maps=False, **dict(zip(held, values))).logits
+        return model(
+            attention_mask=attention_mask, text_tokens=tokens, return_maps=False, **dict(zip(held, values))
+        ).logits
+
     return batch["input_ids"].long(), (batch["attention_mask"], *held.values()), scores
 
 # %% ../../nbs/explain/05_words.ipynb #442a8764
@@ -205,9 +258,11 @@ def attention_maps(
     for start in range(0, N, batch_size):
         rows = np.arange(start, min(start + batch_size, N))
         output = found.model(**batch_of(reading.data, rows), return_maps=True)
-        if output.image_to_text is None or output.text_to_image is None: raise ValueError("this model's fusion does not attend both ways: it has no maps")
+        if output.image_to_text is None or output.text_to_image is None:
+            raise ValueError("this model's fusion does not attend both ways: it has no maps")
         length = min(L, output.text_to_image.shape[2] - (found.model.metadata is not None))
-        if look is None: look = np.zeros((N, L, output.text_to_image.shape[3]), np.float32)
+        if look is None:
+            look = np.zeros((N, L, output.text_to_image.shape[3]), np.float32)
         read[rows, :length] = output.image_to_text.mean((1, 2))[:, :length].numpy()
         look[rows, :length] = output.text_to_image.mean(1)[:, :length].numpy()
     return np.where(reading.word >= 0, read, 0), look
@@ -220,8 +275,10 @@ def rarity(
     "Inverse document frequency of each token."
     ids, keep = (a.reshape(-1, a.shape[-1]) for a in (train.input_ids, train.attention_mask))
     seen = np.zeros(max(ids.max(), reading.data.input_ids.max()) + 1)
-    for row, there in zip(ids, keep.astype(bool)): seen[np.unique(row[there])] += 1
+    for row, there in zip(ids, keep.astype(bool)):
+        seen[np.unique(row[there])] += 1
     return np.where(reading.word >= 0, np.log((1 + len(ids)) / (1 + seen))[reading.data.input_ids[:, 0]], 0)
+
 
 def position(
     reading: Reading,  # N items
@@ -230,11 +287,12 @@ def position(
     there = reading.there
     return np.where(there, there.sum(1, keepdims=True) - np.arange(there.shape[1]), np.nan)
 
+
 def alike(
     reading: Reading,  # N items
 ) -> np.ndarray:  # `(N, W)`, 1; nan where there is no word
     "Every word alike."
-    return np.where(reading.there, 1., np.nan)
+    return np.where(reading.there, 1.0, np.nan)
 
 # %% ../../nbs/explain/05_words.ipynb #6876bbf9
 def by_word(
@@ -254,7 +312,13 @@ def _generator(reader, balanced):
         prior = np.full(len(CLASSES), 1 / len(CLASSES)) if balanced else None
         return list(TOLD), model.values, lambda seen: model.posterior(seen, prior=prior), list(CLASSES), "label"
     model = scene_model("balanced" if balanced else "natural")
-    return ["phrase", "use"], model.values, lambda seen: scene_posterior(model, seen), list(SUPERCATEGORIES), "supercategory"
+    return (
+        ["phrase", "use"],
+        model.values,
+        lambda seen: scene_posterior(model, seen),
+        list(SUPERCATEGORIES),
+        "supercategory",
+    )
 
 # %% ../../nbs/explain/05_words.ipynb #3de2745d
 def told_attributes(
@@ -264,8 +328,15 @@ def told_attributes(
 ) -> pd.DataFrame:  # `(N, A)` int, value of each attribute that the class depends on; -1: not told
     "What the text tells a model."
     names, values, *_ = _generator(found.settings.data[found.dataset]["reader"], split == "balanced")
-    said = pd.crosstab(reading.spans["item"], reading.spans["attribute"]).reindex(index=range(len(reading.data)), columns=names, fill_value=0) > 0
-    return pd.DataFrame({a: [values[a].index(v) if t else -1 for v, t in zip(reading.items[a], said[a])] for a in names})
+    said = (
+        pd.crosstab(reading.spans["item"], reading.spans["attribute"]).reindex(
+            index=range(len(reading.data)), columns=names, fill_value=0
+        )
+        > 0
+    )
+    return pd.DataFrame(
+        {a: [values[a].index(v) if t else -1 for v, t in zip(reading.items[a], said[a])] for a in names}
+    )
 
 # %% ../../nbs/explain/05_words.ipynb #826c0881
 def text_posterior(
@@ -287,4 +358,6 @@ def word_evidence(
     "The fall of log P(true class | text) when one told attribute is taken out."
     told = told_attributes(found, split, reading)
     whole = np.log(text_posterior(found, split, reading, told))
-    return pd.DataFrame({a: whole - np.log(text_posterior(found, split, reading, told.assign(**{a: -1}))) for a in told})
+    return pd.DataFrame(
+        {a: whole - np.log(text_posterior(found, split, reading, told.assign(**{a: -1}))) for a in told}
+    )

@@ -16,8 +16,7 @@ from fastcore.basics import patch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tokenizers import normalizers, pre_tokenizers
 
-from ..core.files import write_atomic
-from ..core.files import DataError
+from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData, require_training
 
 # %% auto #0
@@ -26,11 +25,13 @@ __all__ = ['split_words', 'has_letter', 'AttributeTable', 'learn_table', 'save_t
 # %% ../../nbs/gan/02_attributes.ipynb #a9000005
 _NORMALISE, _CUT = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
 
+
 def split_words(
     text: str,  # any text
 ) -> list:  # lower-cased words, numbers and punctuation marks, in order
     "Cut a text into words as `vbg.models.text`'s tokenizer does."
     return [word for word, _ in _CUT.pre_tokenize_str(_NORMALISE.normalize_str(str(text)))]
+
 
 def has_letter(
     word: str,  # one word
@@ -42,6 +43,7 @@ def has_letter(
 @dataclass(kw_only=True)
 class AttributeTable:
     "Which words describe which category. Made by `learn_table`."
+
     class_names: list  # C names
     rows: list  # R pairs (class index, kind); kind '' where there is none
     words: list  # W attribute words that condition a generator
@@ -66,10 +68,14 @@ def _kinds(data, kind):
     if data.attributes is None:
         raise DataError(f"the items have no attributes, so no {kind!r}", remedy="set kind to None")
     values = (json.loads(a).get(kind) for a in data.attributes)
-    return [str(next(iter(v), "")) if isinstance(v, (dict, list)) else "" if v is None else str(v).strip() for v in values]
+    return [
+        str(next(iter(v), "")) if isinstance(v, (dict, list)) else "" if v is None else str(v).strip() for v in values
+    ]
+
 
 def _category(name, kind):
     return f"{name} / {kind}" if kind else name
+
 
 def _pairs(data, kind):
     "Class and kind of each item."
@@ -82,6 +88,7 @@ def _attribute_words(texts, minimum, limit):
     good = (w for w, n in counts.items() if n >= minimum and w.isalpha() and len(w) > 2 and w not in ENGLISH_STOP_WORDS)
     return sorted(good, key=lambda w: (-counts[w], w))[:limit]
 
+# %% ../../nbs/gan/02_attributes.ipynb #a065a25d
 def learn_table(
     train: ExampleData,  # training items with `texts`
     *,
@@ -98,9 +105,14 @@ def learn_table(
     for row, texts in zip(pairs, cut):
         known[row].update(*texts)
     return AttributeTable(
-        class_names=list(train.class_names), rows=list(known), words=_attribute_words([w for t in cut for w in t], minimum, limit),
-        seen=[sorted(filter(has_letter, words)) for words in known.values()], counts=np.array([counts[r] for r in known], np.int64),
-        free=sorted(w for w in set().union(*known.values()) if not has_letter(w)), kind=kind)
+        class_names=list(train.class_names),
+        rows=list(known),
+        words=_attribute_words([w for t in cut for w in t], minimum, limit),
+        seen=[sorted(filter(has_letter, words)) for words in known.values()],
+        counts=np.array([counts[r] for r in known], np.int64),
+        free=sorted(w for w in set().union(*known.values()) if not has_letter(w)),
+        kind=kind,
+    )
 
 # %% ../../nbs/gan/02_attributes.ipynb #a900000f
 @patch
@@ -111,6 +123,7 @@ def has_row(
     "Which items are of a category of the table."
     return np.array([pair in self._row for pair in _pairs(data, self.kind)], bool)
 
+# %% ../../nbs/gan/02_attributes.ipynb #3a1489d9
 @patch
 def row_of(
     self: AttributeTable,
@@ -118,11 +131,17 @@ def row_of(
 ) -> np.ndarray:  # `(N,)` int64
     "The row of each item. Raises DataError naming the first item whose category is not in the table."
     if list(data.class_names) != self.class_names:
-        raise DataError(f"classes {data.class_names} are not the table's, {self.class_names}", remedy="learn the table from this data set")
+        raise DataError(
+            f"classes {data.class_names} are not the table's, {self.class_names}",
+            remedy="learn the table from this data set",
+        )
     pairs = _pairs(data, self.kind)
     for name, (label, kind) in zip(data.ids, pairs):
         if (label, kind) not in self._row:
-            raise DataError(f"item {str(name)!r} is of category {_category(self.class_names[label], kind)!r}, which no training item is of", remedy="leave it out (`has_row`)")
+            raise DataError(
+                f"item {str(name)!r} is of category {_category(self.class_names[label], kind)!r}, which no training item is of",
+                remedy="leave it out (`has_row`)",
+            )
     return np.array([self._row[pair] for pair in pairs], np.int64)
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000010
@@ -135,6 +154,7 @@ def row_name(
     label, kind = self.rows[row]
     return _category(self.class_names[label], kind)
 
+
 @patch
 def row_one_hot(
     self: AttributeTable,
@@ -142,6 +162,7 @@ def row_one_hot(
 ) -> np.ndarray:  # `(N, R)` float32
     "A 1 in the column of each row."
     return np.eye(len(self.rows), dtype=np.float32)[rows]
+
 
 @patch
 def rows_of_class(
@@ -164,6 +185,7 @@ def encode(
         bag[[column[word] for word in split_words(text) if word in column]] = 1
     return bags
 
+
 @patch
 def outside(
     self: AttributeTable,
@@ -179,7 +201,10 @@ def save_table(
     path: str | Path,  # a JSON file
 ) -> Path:  # the same path
     "Write a table as JSON, whole or not at all."
-    return write_atomic(Path(path), json.dumps(asdict(table) | dict(counts=table.counts.tolist()), ensure_ascii=False, indent=0))
+    return write_atomic(
+        Path(path), json.dumps(asdict(table) | dict(counts=table.counts.tolist()), ensure_ascii=False, indent=0)
+    )
+
 
 def load_table(
     path: str | Path,  # written by `save_table`
@@ -190,4 +215,6 @@ def load_table(
         held["rows"], held["counts"] = [tuple(row) for row in held["rows"]], np.array(held["counts"], np.int64)
         return AttributeTable(**held)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no category-attribute table can be read ({error})", path, remedy="write it with save_table") from error
+        raise DataError(
+            f"no category-attribute table can be read ({error})", path, remedy="write it with save_table"
+        ) from error

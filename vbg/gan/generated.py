@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.balance import oversample, weigh_classes
+from ..core.files import RunError
 from ..core.profiles import Profile
+from ..data.balance import oversample, weigh_classes
 from ..data.store import ExampleData, join_examples
-from .store import open_maker
 from .loop import Loop
 from .pairs import REASONS, PairMaker, generated_items
-from ..core.files import RunError
+from .store import open_maker
 from ..models.text import tokenise
 
 # %% auto #0
@@ -26,7 +26,17 @@ __all__ = ['GENERATED', 'PAIRS', 'lacking', 'which_gan', 'LearningPlan', 'add_ge
            'learning_plan']
 
 # %% ../../nbs/gan/10_generated.ipynb #36146979
-GENERATED = ("gan_pairs", "gan_images", "gan_texts", "gan_oversampling", "loop", "loop_oversampling", "loop_class_weights", "pairs_of_vbg")
+GENERATED = (
+    "gan_pairs",
+    "gan_images",
+    "gan_texts",
+    "gan_oversampling",
+    "loop",
+    "loop_oversampling",
+    "loop_class_weights",
+    "pairs_of_vbg",
+)
+
 
 def lacking(
     label: np.ndarray,  # `(N,)` int, real training items
@@ -36,6 +46,7 @@ def lacking(
     "Items to add to each class."
     count = np.bincount(label, minlength=len(targets))
     return np.where(count > 0, np.maximum(targets - count, np.round(spread * count)), 0).astype(int)
+
 
 def which_gan(
     settings: Profile,  # sections `gan` and `balance`
@@ -49,6 +60,7 @@ def which_gan(
 @dataclass(kw_only=True)
 class LearningPlan:
     "What a classifier learns from, and what is noted of it."
+
     train: ExampleData  # items of the first epoch
     loop: Loop | Replay | None = None  # called between epochs
     notes: dict = field(default_factory=dict)  # JSON, for run.json
@@ -57,8 +69,14 @@ class LearningPlan:
         "What is left to note after training."
         if not isinstance(self.loop, Loop):
             return self.notes, {}
-        samples = {f"round{r}_{name}": value for r, sample in self.loop.samples.items() for name, value in sample.items()}
-        return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), {"loop.npz": _npz(samples), PAIRS: _npz(_kept(self.loop))}
+        samples = {
+            f"round{r}_{name}": value for r, sample in self.loop.samples.items() for name, value in sample.items()
+        }
+        return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), {
+            "loop.npz": _npz(samples),
+            PAIRS: _npz(_kept(self.loop)),
+        }
+
 
 def _npz(arrays):
     "Arrays as the bytes of a compressed file without pickle."
@@ -86,17 +104,33 @@ def add_generated(
         rng = np.random.default_rng([seed, 11])
         items = [rng.choice(np.flatnonzero(train.label == c), n) for c, n in enumerate(wanted)]
         source = train.take(np.concatenate(items).astype(int))
-        pairs = None if not len(source) else maker.make_images_only(source, 1000 + seed) if kind == "gan_images" else maker.make_texts_only(source, 1000 + seed)
-    joined = oversample(train, np.bincount(train.label, minlength=len(targets)) + lacking(train.label, targets) // 2, seed) if kind == "gan_oversampling" else train
+        pairs = (
+            None
+            if not len(source)
+            else maker.make_images_only(source, 1000 + seed)
+            if kind == "gan_images"
+            else maker.make_texts_only(source, 1000 + seed)
+        )
+    joined = (
+        oversample(train, np.bincount(train.label, minlength=len(targets)) + lacking(train.label, targets) // 2, seed)
+        if kind == "gan_oversampling"
+        else train
+    )
     if pairs is not None:
         pairs.weight = np.full(len(pairs), settings["weight"], np.float32)
         joined = join_examples(joined, pairs)
     added = np.zeros(len(targets), int) if pairs is None else np.bincount(pairs.label, minlength=len(targets))
     refused = {reason: int((verdicts.reason == reason).sum()) for reason in REASONS}
-    return LearningPlan(train=joined, notes=dict(generated=dict(kind=kind, wanted=wanted.tolist(), added=added.tolist(), made=len(verdicts), refused=refused)))
+    return LearningPlan(
+        train=joined,
+        notes=dict(
+            generated=dict(kind=kind, wanted=wanted.tolist(), added=added.tolist(), made=len(verdicts), refused=refused)
+        ),
+    )
 
 # %% ../../nbs/gan/10_generated.ipynb #677f89b6
 PAIRS = "pairs.npz"  # of a run with a loop
+
 
 def pairs_file(
     source: Path,  # run folder of VBG with the same seed
@@ -104,19 +138,28 @@ def pairs_file(
     "Where the pairs of VBG's loop lie. Raises RunError where there are none."
     file = Path(source) / PAIRS
     if not file.exists():
-        raise RunError(f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with the same seed before it, in the same store")
+        raise RunError(
+            f"{file} is absent: this row learns from the pairs of VBG; train model 'vbg' with the same seed before it, in the same store"
+        )
     return file
+
 
 def _kept(loop):
     "The pairs of a loop as arrays, and after which epochs they joined."
     kept = loop.kept if loop.kept is not None else loop.train.take(slice(0))
     words = {name: np.array([str(v) for v in getattr(kept, name)], "U") for name in ("ids", "text", "attributes")}
-    return dict(pixels=np.asarray(kept.pixels), label=np.asarray(kept.label), joined=np.array(loop.joined, np.int64).reshape(-1, 2), **words)
+    return dict(
+        pixels=np.asarray(kept.pixels),
+        label=np.asarray(kept.label),
+        joined=np.array(loop.joined, np.int64).reshape(-1, 2),
+        **words,
+    )
 
 # %% ../../nbs/gan/10_generated.ipynb #b4ada6c8
 @dataclass(kw_only=True)
 class Replay:
     "Pairs of a loop that is over, joined after the same epochs."
+
     start: ExampleData  # items of the first epochs
     pairs: ExampleData  # all pairs, tokenised, with their weight
     joined: list  # (epoch, pairs so far)
@@ -136,12 +179,16 @@ def replay_plan(
     "Learn from the pairs that VBG's loop kept. Raises RunError where there are none to read."
     with np.load(pairs_file(source), allow_pickle=False) as stored:
         held = {name: stored[name] for name in stored.files}
-    pairs = generated_items(held["pixels"], held["label"], held["text"].tolist(), held["attributes"].tolist(), held["ids"].tolist(), train)
+    pairs = generated_items(
+        held["pixels"], held["label"], held["text"].tolist(), held["attributes"].tolist(), held["ids"].tolist(), train
+    )
     if len(pairs):
         pairs = tokenise(pairs, tokenizer, settings.text["max_length"])
         pairs.weight = np.full(len(pairs), settings.loop["weight"], np.float32)
     joined = [tuple(row) for row in held["joined"].tolist()]
-    return LearningPlan(train=train, loop=Replay(start=train, pairs=pairs, joined=joined), notes=dict(pairs_of="vbg", joined=joined))
+    return LearningPlan(
+        train=train, loop=Replay(start=train, pairs=pairs, joined=joined), notes=dict(pairs_of="vbg", joined=joined)
+    )
 
 # %% ../../nbs/gan/10_generated.ipynb #8ec52d7d
 def learning_plan(
@@ -164,20 +211,47 @@ def learning_plan(
     if kind == "pairs_of_vbg":
         return replay_plan(source, train, tokenizer, settings)
     gan = which_gan(settings, seed)
-    maker = open_maker(settings, dataset, natural, tokenizer, gan, train=train, kind=settings.data[dataset].get("category"), scarce_items=settings.balance["scarce_items"])
+    maker = open_maker(
+        settings,
+        dataset,
+        natural,
+        tokenizer,
+        gan,
+        train=train,
+        kind=settings.data[dataset].get("category"),
+        scarce_items=settings.balance["scarce_items"],
+    )
     if not kind.startswith("loop"):
         plan = add_generated(kind, maker, train, validation, targets, settings.balance, seed)
         plan.notes["gan"] = gan
         return plan
     maker.images.random.manual_seed(1000 + seed)  # runs that share a GAN go on from it in their own ways
-    start = oversample(train, targets, seed) if kind == "loop_oversampling" else weigh_classes(train) if kind == "loop_class_weights" else train
-    loop = Loop(maker=maker, train=train, validation=validation, predict=predict, settings=settings.loop, epochs=settings.train["epochs"], seed=seed, start=start, say=say)
+    start = (
+        oversample(train, targets, seed)
+        if kind == "loop_oversampling"
+        else weigh_classes(train)
+        if kind == "loop_class_weights"
+        else train
+    )
+    loop = Loop(
+        maker=maker,
+        train=train,
+        validation=validation,
+        predict=predict,
+        settings=settings.loop,
+        epochs=settings.train["epochs"],
+        seed=seed,
+        start=start,
+        say=say,
+    )
     return LearningPlan(train=start, loop=loop, notes=dict(gan=gan))
 
 # %% ../../nbs/gan/10_generated.ipynb #64c4a63e
 def _require_settings(kind, settings, validation):
     "Raise where generated items cannot join."
     if settings.train["encoders"] == "cached":
-        raise ValueError(f"balance.kind {kind!r} adds items that have no cached tokens: set train.encoders to 'frozen' or 'trained'")
+        raise ValueError(
+            f"balance.kind {kind!r} adds items that have no cached tokens: set train.encoders to 'frozen' or 'trained'"
+        )
     if validation is None:
         raise ValueError(f"balance.kind {kind!r} needs a validation split: set train.select to 'best'")

@@ -29,7 +29,14 @@ def class_feedback(
         mine = label == c
         recall = ((choice[mine] == c).sum() + 1) / (mine.sum() + 2)
         confidence = probabilities[mine, c].mean() if mine.any() else 0.5
-        rows.append(dict(count=int((train_label == c).sum()), items=int(mine.sum()), recall=float(recall), confidence=float(confidence)))
+        rows.append(
+            dict(
+                count=int((train_label == c).sum()),
+                items=int(mine.sum()),
+                recall=float(recall),
+                confidence=float(confidence),
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/gan/09_loop.ipynb #13276399
@@ -39,7 +46,11 @@ def quotas(
 ) -> np.ndarray:  # `(C,)` int, sums to `total`; 0 for a class without a training item
     "Pairs of each class, more for what is scarce, missed or unsure."
     count = feedback["count"].to_numpy(float)
-    need = np.where(count > 0, (1 - feedback.recall * feedback.confidence) * np.sqrt(np.median(count[count > 0]) / np.maximum(count, 1)), 0)
+    need = np.where(
+        count > 0,
+        (1 - feedback.recall * feedback.confidence) * np.sqrt(np.median(count[count > 0]) / np.maximum(count, 1)),
+        0,
+    )
     exact = total * need / need.sum()
     whole = np.floor(exact).astype(int)
     whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
@@ -49,6 +60,7 @@ def quotas(
 @dataclass(kw_only=True)
 class Loop:
     "The closed loop around one classifier."
+
     maker: PairMaker  # trained on the training split; its GAN goes on training
     train: ExampleData  # real training items, tokenised
     validation: ExampleData  # tokenised
@@ -87,18 +99,31 @@ def _round(self, model, score):
     if score <= best:
         self.stopped = f"round {number - 1} did not raise validation macro-F1 over {best:.3f}"
         return None
-    feedback = class_feedback(np.asarray(self.validation.label), self.predict(model, self.validation), np.asarray(self.train.label))
+    feedback = class_feedback(
+        np.asarray(self.validation.label), self.predict(model, self.validation), np.asarray(self.train.label)
+    )
     quota, gan = quotas(feedback, self.settings["pairs"]), self.maker.images
-    chance = torch.as_tensor((quota + 1) / np.maximum(feedback["count"], 1))[torch.as_tensor(np.asarray(self.train.label))].double()
+    chance = torch.as_tensor((quota + 1) / np.maximum(feedback["count"], 1))[
+        torch.as_tensor(np.asarray(self.train.label))
+    ].double()
     gan.fit(len(gan.history) + self.settings["warm_epochs"], chance=chance / chance.sum())
     trusted = feedback.recall.to_numpy() > 2 / len(feedback)
-    kept, verdicts = self.maker.collect(quota, train=self.train, held_out=self.validation, predict=lambda pairs: self.predict(model, pairs), trusted=trusted,
-                                        seed=self.seed * 100 + number, tries=self.settings["tries"], surplus=self.settings["surplus"])
+    kept, verdicts = self.maker.collect(
+        quota,
+        train=self.train,
+        held_out=self.validation,
+        predict=lambda pairs: self.predict(model, pairs),
+        trusted=trusted,
+        seed=self.seed * 100 + number,
+        tries=self.settings["tries"],
+        surplus=self.settings["surplus"],
+    )
     if gan.status != "finished":
         self.stopped = f"the GAN {gan.status} in round {number}; its last good generator made these pairs"
     self._note(number, score, feedback, quota, verdicts, gan)
     return self._join(kept)
 
+# %% ../../nbs/gan/09_loop.ipynb #58ef8b26
 Loop._round = _round
 
 # %% ../../nbs/gan/09_loop.ipynb #9523d88f
@@ -106,20 +131,39 @@ def _note(self, number, score, feedback, quota, verdicts, gan):
     "The record of a round."
     refused = {reason: int((verdicts.reason == reason).sum()) for reason in REASONS} if len(verdicts) else {}
     used = np.bincount(verdicts.label[verdicts.used], minlength=len(quota)) if len(verdicts) else np.zeros_like(quota)
-    self.records.append(dict(
-        round=number, validation_f1=float(score), feedback=feedback.to_dict("list"), quotas=quota.tolist(), made=len(verdicts), kept=used.tolist(),
-        left_over=int(verdicts.kept.sum() - used.sum()) if len(verdicts) else 0, refused=refused, gan_epochs=len(gan.history), gan_status=gan.status,
-        diversity=gan.history[-1]["diversity"] if gan.history else None))
+    self.records.append(
+        dict(
+            round=number,
+            validation_f1=float(score),
+            feedback=feedback.to_dict("list"),
+            quotas=quota.tolist(),
+            made=len(verdicts),
+            kept=used.tolist(),
+            left_over=int(verdicts.kept.sum() - used.sum()) if len(verdicts) else 0,
+            refused=refused,
+            gan_epochs=len(gan.history),
+            gan_status=gan.status,
+            diversity=gan.history[-1]["diversity"] if gan.history else None,
+        )
+    )
     if self.say:
-        self.say(f"loop round {number}: validation macro-F1 {score:.3f}, {len(verdicts)} pairs made, {used.sum()} kept, refused {refused}")
+        self.say(
+            f"loop round {number}: validation macro-F1 {score:.3f}, {len(verdicts)} pairs made, {used.sum()} kept, refused {refused}"
+        )
 
+# %% ../../nbs/gan/09_loop.ipynb #ec5be0d3
 def _join(self, pairs):
     "The items of the first epochs at weight 1 and all pairs kept so far at the loop's weight."
     if pairs is not None and len(pairs):
         first = np.concatenate([np.flatnonzero(pairs.label == c)[:8] for c in np.unique(pairs.label)])
-        self.samples[len(self.records)] = dict(pixels=pairs.pixels[first], label=pairs.label[first], texts=np.array([pairs.texts[i][0] for i in first], "U"))
+        self.samples[len(self.records)] = dict(
+            pixels=pairs.pixels[first],
+            label=pairs.label[first],
+            texts=np.array([pairs.texts[i][0] for i in first], "U"),
+        )
         pairs.weight = np.full(len(pairs), self.settings["weight"], np.float32)
         self.kept = pairs if self.kept is None else join_examples(self.kept, pairs)
     return None if self.kept is None else join_examples(self.train if self.start is None else self.start, self.kept)
+
 
 Loop._note, Loop._join = _note, _join

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from torch import nn, Tensor
+from torch import Tensor, nn
 
 from ..core.chance import seeded
 from ..models.trunk import ImageTrunk
@@ -26,7 +26,8 @@ class ConditionalNorm(nn.Module):
     "Batch normalisation; with a condition, scale and shift are linear maps of it that start at 1 and 0."
 
     def __init__(
-        self, *,
+        self,
+        *,
         channels: int,  # of the map
         condition_size: int | None,  # width of the condition; None: plain learnt scale and shift
     ):
@@ -37,7 +38,9 @@ class ConditionalNorm(nn.Module):
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
 
-    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:  # `(B, C, H, W)`, `(B, condition_size)` to `(B, C, H, W)`
+    def forward(
+        self, maps: Tensor, condition: Tensor
+    ) -> Tensor:  # `(B, C, H, W)`, `(B, condition_size)` to `(B, C, H, W)`
         maps = self.norm(maps)
         if self.linear is None:
             return maps
@@ -49,7 +52,8 @@ class ImageGenerator(nn.Module):
     "Latent vector, class and attributes to an image, Eq. 15."
 
     def __init__(
-        self, *,
+        self,
+        *,
         image_size: int,  # H = W, pixels
         channels: int,  # of the map before the image; 8 times as many before the first transposed convolution
         num_rows: int,  # R, categories of the category-attribute table
@@ -61,13 +65,27 @@ class ImageGenerator(nn.Module):
         seed: int | None = None,  # of the weights; None draws from torch's generator
     ):
         super().__init__()
-        self.image_size, self.latent_size, self.channels, self.side = image_size, latent_size, channels, -(-image_size // 16)
+        self.image_size, self.latent_size, self.channels, self.side = (
+            image_size,
+            latent_size,
+            channels,
+            -(-image_size // 16),
+        )
         widths, half = [8 * channels, 4 * channels, 2 * channels, channels, 3], condition_size // 2
         with seeded(seed):
             self.category, self.attributes = nn.Embedding(num_rows, half), nn.Linear(num_words, half, bias=False)
-            self.fully_connected = nn.Sequential(nn.Linear(latent_size + 2 * half, hidden_size), nn.ReLU(), nn.Linear(hidden_size, widths[0] * self.side**2))
-            self.norms = nn.ModuleList(ConditionalNorm(channels=w, condition_size=latent_size + 2 * half if conditional_norm else None) for w in widths[:-1])
-            self.transposed = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:]))
+            self.fully_connected = nn.Sequential(
+                nn.Linear(latent_size + 2 * half, hidden_size),
+                nn.ReLU(),
+                nn.Linear(hidden_size, widths[0] * self.side**2),
+            )
+            self.norms = nn.ModuleList(
+                ConditionalNorm(channels=w, condition_size=latent_size + 2 * half if conditional_norm else None)
+                for w in widths[:-1]
+            )
+            self.transposed = nn.ModuleList(
+                nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:])
+            )
             for layer in self.transposed:
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
@@ -93,9 +111,11 @@ def forward(
 # %% ../../nbs/gan/01_networks.ipynb #fb059919
 class DiscriminatorOutput(NamedTuple):
     "What the discriminator says of a batch; sigma of `score` is D(x)."
+
     score: Tensor  # `(B,)` F(x) of Eq. 18, a logit
     class_logits: Tensor  # `(B, C)`
     attribute_logits: Tensor  # `(B, W)`
+
 
 def _wrap(normalisation):
     "The function that wraps each linear map of the discriminator."
@@ -108,7 +128,8 @@ class ImageDiscriminator(nn.Module):
     "Real or generated (Eq. 18), class and attributes of an image."
 
     def __init__(
-        self, *,
+        self,
+        *,
         image_size: int,  # H = W, pixels
         channels: int,  # after the first convolution
         num_classes: int,  # C
@@ -123,19 +144,25 @@ class ImageDiscriminator(nn.Module):
             convolutions = [layer for layer in ImageTrunk(channels=channels) if isinstance(layer, nn.Conv2d)]
             widths, size = [layer.out_channels for layer in convolutions], 8 * channels * (image_size // 16) ** 2
             self.convolutions = nn.ModuleList(wrap(layer) for layer in convolutions)
-            self.norms = nn.ModuleList(nn.BatchNorm2d(w) if normalisation == "batch" and w > widths[0] else nn.Identity() for w in widths)
+            self.norms = nn.ModuleList(
+                nn.BatchNorm2d(w) if normalisation == "batch" and w > widths[0] else nn.Identity() for w in widths
+            )
             self.judge, self.category = wrap(nn.Linear(size, 1)), wrap(nn.Embedding(num_rows, size))
             self.class_head, self.attribute_head = nn.Linear(size, num_classes), nn.Linear(size, num_words)
             self.spread = wrap(nn.Linear(widths[-1], 1, bias=False))
 
-    def forward(self, images: Tensor, rows: Tensor, alone: bool = False) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)` category
+    def forward(
+        self, images: Tensor, rows: Tensor, alone: bool = False
+    ) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)` category
         "`alone`: judge each image without the spread of its batch."
         for layer, norm in zip(self.convolutions, self.norms):
             images = F.leaky_relu(norm(layer(images)), 0.2)
         features = images.flatten(1)
         match = (features * self.category(rows)).sum(1) / features.shape[1] ** 0.5
         spread = self.spread(images.std(0).mean((1, 2))) if len(images) > 1 and not alone else images.new_zeros(1)
-        return DiscriminatorOutput(self.judge(features)[:, 0] + match + spread, self.class_head(features), self.attribute_head(features))
+        return DiscriminatorOutput(
+            self.judge(features)[:, 0] + match + spread, self.class_head(features), self.attribute_head(features)
+        )
 
 # %% ../../nbs/gan/01_networks.ipynb #c8a796f7
 def discriminator_loss(
@@ -147,7 +174,9 @@ def discriminator_loss(
     seen = (1 - smoothing) * F.logsigmoid(real) + smoothing * F.logsigmoid(-real)
     return -(seen.mean() + F.logsigmoid(-generated).mean())
 
+
 GENERATOR_LOSSES = ("saturating", "non_saturating")
+
 
 def generator_loss(
     generated: Tensor,  # `(B,)` scores of generated images, logits
@@ -177,9 +206,12 @@ def differentiable_augment(
     dy, dx = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(images.device)
     rows = (torch.arange(height, device=images.device) + dy).clamp(0, height - 1)
     columns = (torch.arange(width, device=images.device) + dx).clamp(0, width - 1)
-    images = images[torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    images = images[
+        torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]
+    ].permute(0, 3, 1, 2)
     return images * _window(count, height, width, cutout, generator).to(images)
 
+# %% ../../nbs/gan/01_networks.ipynb #1e0ec96a
 def _window(count, height, width, side, generator):
     "0 in a square around a random place of every second image, drawn; 1 elsewhere. `(B, 1, H, W)`."
     half, hidden = side * height / 2, torch.rand(count, 1, 1, 1, generator=generator) < 0.5
@@ -202,7 +234,8 @@ class MovingAverage:
     "Exponential moving average of a module's weights; buffers are copied. Early steps count more, so that it forgets the start."
 
     def __init__(
-        self, *,
+        self,
+        *,
         module: nn.Module,  # followed
         decay: float,  # of the old average, 0 to 1
     ):
@@ -217,6 +250,7 @@ class MovingAverage:
         for mean, value in zip(self.average.buffers(), module.buffers()):
             mean.copy_(value)
 
+# %% ../../nbs/gan/01_networks.ipynb #107a03ed
 def class_balanced_probabilities(
     label: Tensor,  # `(N,)` int64
     num_classes: int,  # C
@@ -233,12 +267,20 @@ def generator_multiply_adds(
 ) -> int:  # per image, the condition included
     "Multiply-adds of the fully connected layers and the transposed convolutions."
     linear = sum(m.weight.numel() for m in generator.modules() if isinstance(m, nn.Linear))
-    return linear + sum(layer.weight.numel() * (generator.side << step) ** 2 for step, layer in enumerate(generator.transposed))
+    return linear + sum(
+        layer.weight.numel() * (generator.side << step) ** 2 for step, layer in enumerate(generator.transposed)
+    )
+
 
 def discriminator_multiply_adds(
     discriminator: ImageDiscriminator,  # any size
     image_size: int,  # pixels a side
 ) -> int:  # per image
     "Multiply-adds of the convolutions and the heads."
-    linear = sum(m.weight.numel() for m in discriminator.modules() if isinstance(m, nn.Linear)) - discriminator.spread.weight.numel()  # once a batch
-    return linear + sum(layer.weight.numel() * (image_size >> step) ** 2 for step, layer in enumerate(discriminator.convolutions, 1))
+    linear = (
+        sum(m.weight.numel() for m in discriminator.modules() if isinstance(m, nn.Linear))
+        - discriminator.spread.weight.numel()
+    )  # once a batch
+    return linear + sum(
+        layer.weight.numel() * (image_size >> step) ** 2 for step, layer in enumerate(discriminator.convolutions, 1)
+    )

@@ -16,15 +16,14 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .attributes import AttributeTable, learn_table, save_table
-from ..core.files import write_atomic
-from ..core.files import DataError
+from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData, join_examples, require_held_out
-from .training import GanTrainer, make_images
+from .attributes import AttributeTable, learn_table, save_table
 from .quality import jpeg_round_trip, memorised
-from ..models.text import tokenise
 from .text import TextGenerator, fit_text_generator, generate_texts, load_text_generator, save_text_generator
 from .texture import to_images
+from .training import GanTrainer, make_images
+from ..models.text import tokenise
 
 # %% auto #0
 __all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'finish', 'draw_rows', 'generated_items', 'pair_rows']
@@ -33,13 +32,16 @@ __all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'finish', 'draw_rows', 'gen
 @dataclass(kw_only=True)
 class PairMaker:
     "All that makes and judges pairs."
+
     table: AttributeTable  # category-attribute table
     text: TextGenerator  # Eq. 16-17
     images: GanTrainer  # Eq. 15, 18, 19; goes on training when the loop asks it to
     tokenizer: object  # of the classifier as well
     max_length: int  # L, tokens of a text
     kind: str | None = None  # field of `attributes` that tells the finer category
-    raw: dict = field(default_factory=dict)  # name of a batch of pairs -> its images before `finish`, of the last few batches
+    raw: dict = field(
+        default_factory=dict
+    )  # name of a batch of pairs -> its images before `finish`, of the last few batches
 
 # %% ../../nbs/gan/07_pairs.ipynb #9c2b2eed
 def fit_pair_maker(
@@ -65,16 +67,30 @@ def fit_pair_maker(
         images.resume(folder)
     if images.status not in ("diverged", "collapsed") and len(images.history) < settings["epochs"]:
         images.fit(settings["epochs"], folder=folder, say=say)
-    return PairMaker(table=table, text=text, images=images, tokenizer=tokenizer, max_length=train.input_ids.shape[-1], kind=kind)
+    return PairMaker(
+        table=table, text=text, images=images, tokenizer=tokenizer, max_length=train.input_ids.shape[-1], kind=kind
+    )
 
 # %% ../../nbs/gan/07_pairs.ipynb #dcb49952
 def _text_generator(train, validation, table, tokenizer, settings, seed, folder, whole):
     "The stored text generator of the same data and settings, or a new one."
-    facts = json.loads(json.dumps(dict(data=train.fingerprint, items=len(train), settings=settings["text"], seed=seed, words=table.words)))
+    facts = json.loads(
+        json.dumps(
+            dict(data=train.fingerprint, items=len(train), settings=settings["text"], seed=seed, words=table.words)
+        )
+    )
     stamp = folder / "made_from.json"
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == facts:
         return load_text_generator(folder)
-    fitted = fit_text_generator(train=train, validation=validation, table=table, tokenizer=tokenizer, settings=settings["text"], seed=seed, whole=whole)
+    fitted = fit_text_generator(
+        train=train,
+        validation=validation,
+        table=table,
+        tokenizer=tokenizer,
+        settings=settings["text"],
+        seed=seed,
+        whole=whole,
+    )
     save_text_generator(fitted, folder)
     write_atomic(stamp, json.dumps(facts))
     return fitted.generator
@@ -96,16 +112,21 @@ def finish(
         moved = image[np.clip(np.arange(height) + dy, 0, height - 1)][:, np.clip(np.arange(width) + dx, 0, width - 1)]
         ends, wanted = (np.percentile(values, (0, 0.1, 0.5, 2, 98, 99.5, 99.9, 100)) for values in (moved, known[like]))
         out[i] = np.round(np.interp(moved, ends + 1e-6 * np.arange(8), wanted))  # equal ends stay in order
-    return np.stack([_same_ends(image, known[like]) for image, like in zip(jpeg_round_trip(out), likes)]) if len(out) else out
+    return (
+        np.stack([_same_ends(image, known[like]) for image, like in zip(jpeg_round_trip(out), likes)])
+        if len(out)
+        else out
+    )
 
+# %% ../../nbs/gan/07_pairs.ipynb #fb24ad23
 def _same_ends(image, like):
     "As many values at 0 and at 255 as in `like`, and the others between the same bounds; both `(H, W, 3)` uint8."
     inner = like[(like > 0) & (like < 255)]
     lowest, highest = (int(inner.min()), int(inner.max())) if len(inner) else (0, 255)
     order, (black, white) = image.ravel().argsort(kind="stable"), ((like == end).sum() for end in (0, 255))
     flat = np.clip(image.ravel(), lowest, highest)
-    flat[order[:max(black, 1)]] = 0 if black else lowest
-    flat[order[len(order) - max(white, 1):]] = 255 if white else highest
+    flat[order[: max(black, 1)]] = 0 if black else lowest
+    flat[order[len(order) - max(white, 1) :]] = 255 if white else highest
     return flat.reshape(image.shape)
 
 # %% ../../nbs/gan/07_pairs.ipynb #436d0290
@@ -136,7 +157,9 @@ def make(
 ) -> ExampleData:  # tokenised, origin 'generated', stored as the data pipeline stores real images
     "Texts inside the table, and images that were asked for their words."
     rows = draw_rows(self.table, counts, seed)
-    texts = generate_texts(self.text, self.table, self.tokenizer, rows, max_length=self.max_length, seed=seed + 10**6)  # latent vectors are not those of the images
+    texts = generate_texts(
+        self.text, self.table, self.tokenizer, rows, max_length=self.max_length, seed=seed + 10**6
+    )  # latent vectors are not those of the images
     name = f"generated-{seed}"
     return _items(self, rows, texts, self.paint(rows, texts, seed, name), like, name)
 
@@ -156,6 +179,7 @@ def paint(
     self.raw = dict([*self.raw.items()][-3:]) | {name: made}
     return finish(made, self.images.conditions.label, self.images.pixels, self.classes_of(rows), seed)
 
+# %% ../../nbs/gan/07_pairs.ipynb #e3bd5ef6
 @patch
 def unfinished(
     self: PairMaker,
@@ -163,7 +187,16 @@ def unfinished(
 ) -> np.ndarray:  # `(N, H, W, 3)` uint8
     "The images as the generator made them, before shift, stretch and JPEG: these are compared with training images. Others stand as they are."
     places = [str(i).rpartition("-") for i in pairs.ids]
-    return np.stack([self.raw[name][int(k)] if name in self.raw else image for (name, _, k), image in zip(places, np.asarray(pairs.pixels))]) if len(pairs) else pairs.pixels
+    return (
+        np.stack(
+            [
+                self.raw[name][int(k)] if name in self.raw else image
+                for (name, _, k), image in zip(places, np.asarray(pairs.pixels))
+            ]
+        )
+        if len(pairs)
+        else pairs.pixels
+    )
 
 # %% ../../nbs/gan/07_pairs.ipynb #2c1c2715
 @patch
@@ -188,12 +221,19 @@ def ask(
     first = {}
     for r, (of, _) in enumerate(self.table.rows):
         first.setdefault(of, r)
-    return torch.tensor([first[self.table.rows[r][0]] for r in rows.tolist()], dtype=torch.long), torch.zeros_like(asked).float()
+    return torch.tensor([first[self.table.rows[r][0]] for r in rows.tolist()], dtype=torch.long), torch.zeros_like(
+        asked
+    ).float()
 
+# %% ../../nbs/gan/07_pairs.ipynb #c2ec3210
 def _items(maker, rows, texts, pixels, like, name):
     "Generated pairs as a data set of the same schema, tokenised."
     label = np.array([maker.table.rows[r][0] for r in rows], np.int64)
-    words = [[maker.table.words[w] for w in np.flatnonzero(bag)] for bag in maker.table.encode(list(texts))] if len(texts) else []
+    words = (
+        [[maker.table.words[w] for w in np.flatnonzero(bag)] for bag in maker.table.encode(list(texts))]
+        if len(texts)
+        else []
+    )
     about = [json.dumps(dict(category=maker.table.rows[r][1], words=asked)) for r, asked in zip(rows, words)]
     made = generated_items(pixels, label, texts, about, [f"{name}-{i}" for i in range(len(rows))], like, name)
     return tokenise(made, maker.tokenizer, maker.max_length) if len(rows) else made
@@ -211,9 +251,20 @@ def generated_items(
     "Generated pairs in the schema of the real items; metadata is unknown."
     column, n = lambda values: np.array(list(values), object), len(label)
     return ExampleData(
-        pixels=pixels, label=label, ids=column(ids), texts=[[t] for t in texts], text=column(texts), split=column(["train"] * n), origin=column(["generated"] * n),
-        attributes=column(attributes), class_names=like.class_names, label_names=like.label_names, name=name,
-        targets=None if like.targets is None else _targets(label, like), metadata=None if like.metadata is None else np.zeros((n, like.metadata.shape[1]), np.int64))
+        pixels=pixels,
+        label=label,
+        ids=column(ids),
+        texts=[[t] for t in texts],
+        text=column(texts),
+        split=column(["train"] * n),
+        origin=column(["generated"] * n),
+        attributes=column(attributes),
+        class_names=like.class_names,
+        label_names=like.label_names,
+        name=name,
+        targets=None if like.targets is None else _targets(label, like),
+        metadata=None if like.metadata is None else np.zeros((n, like.metadata.shape[1]), np.int64),
+    )
 
 # %% ../../nbs/gan/07_pairs.ipynb #f70d89a3
 def pair_rows(
@@ -224,6 +275,7 @@ def pair_rows(
     kinds = [json.loads(a)["category"] for a in pairs.attributes]
     known = {tuple(row): r for r, row in enumerate(maker.table.rows)}
     return np.array([known[int(c), k] for c, k in zip(pairs.label, kinds)], int)
+
 
 def _targets(label, like):
     "Many-label targets of generated items: the class, where it is one of the labels."
@@ -246,9 +298,15 @@ def make_images_only(
     asked, name = [texts[k] for texts, k in zip(items.texts, choice)], f"generated-images-{seed}"
     made = _items(self, rows, asked, self.paint(rows, asked, seed, name), items, name)
     place = np.arange(len(items))  # of several texts only the one whose words the image was asked for
-    return replace(made, texts=[[t] for t in asked], text=np.array(asked, object), input_ids=items.input_ids[place, choice][:, None],
-                   attention_mask=items.attention_mask[place, choice][:, None])
+    return replace(
+        made,
+        texts=[[t] for t in asked],
+        text=np.array(asked, object),
+        input_ids=items.input_ids[place, choice][:, None],
+        attention_mask=items.attention_mask[place, choice][:, None],
+    )
 
+# %% ../../nbs/gan/07_pairs.ipynb #8f12d5b3
 @patch
 def make_texts_only(
     self: PairMaker,
@@ -260,7 +318,15 @@ def make_texts_only(
     rng = np.random.default_rng(seed)
     rows, bag = self.table.row_of(items), self.table.encode([texts[rng.integers(len(texts))] for texts in items.texts])
     asked = bag * (rng.random(bag.shape) < share)
-    texts = generate_texts(self.text, self.table, self.tokenizer, rows, asked=asked.astype(np.float32), max_length=self.max_length, seed=seed)
+    texts = generate_texts(
+        self.text,
+        self.table,
+        self.tokenizer,
+        rows,
+        asked=asked.astype(np.float32),
+        max_length=self.max_length,
+        seed=seed,
+    )
     return _items(self, rows, texts, np.asarray(items.pixels), items, f"generated-texts-{seed}")
 
 # %% ../../nbs/gan/07_pairs.ipynb #f8c0c2ab
@@ -284,16 +350,26 @@ def judge(
     network, label = self.images.discriminator.eval(), np.asarray(pairs.label)
     words = torch.as_tensor(self.table.encode(list(pairs.text)))
     rows, _ = self.ask(pair_rows(self, pairs), words)
-    parts = [network(*(p.to(self.images.device) for p in part), alone=True) for part in zip(to_images(self.unfinished(pairs)).split(200), rows.split(200))]
+    parts = [
+        network(*(p.to(self.images.device) for p in part), alone=True)
+        for part in zip(to_images(self.unfinished(pairs)).split(200), rows.split(200))
+    ]
     network.train()
     score = torch.cat([p.score for p in parts]).cpu().numpy()
     read = torch.cat([p.class_logits for p in parts]).argmax(1).cpu().numpy()
     agreement = _agreement(torch.cat([p.attribute_logits for p in parts]).cpu(), words, self.images.conditions)
-    least, middle = ({c: np.quantile(values[label == c], q) for c in np.unique(label)} for values, q in ((score, lowest), (agreement, 0.5)))
+    least, middle = (
+        {c: np.quantile(values[label == c], q) for c in np.unique(label)}
+        for values, q in ((score, lowest), (agreement, 0.5))
+    )
     probability = probabilities[np.arange(len(label)), label]
-    fails = dict(discriminator=~np.isfinite(score) | ~np.isfinite(agreement) | (score < np.array([least[c] for c in label])), attributes=agreement < np.minimum(0, [middle[c] for c in label]),
-                 classifier=(probability < 1 / probabilities.shape[1]) & (True if trusted is None else np.asarray(trusted)[label]),
-                 memorised=memorised(self.unfinished(pairs), train.pixels, held_out.pixels, quantile)) | {"class": read != label}
+    fails = dict(
+        discriminator=~np.isfinite(score) | ~np.isfinite(agreement) | (score < np.array([least[c] for c in label])),
+        attributes=agreement < np.minimum(0, [middle[c] for c in label]),
+        classifier=(probability < 1 / probabilities.shape[1])
+        & (True if trusted is None else np.asarray(trusted)[label]),
+        memorised=memorised(self.unfinished(pairs), train.pixels, held_out.pixels, quantile),
+    ) | {"class": read != label}
     if self.images.settings["conditioning"] == "class":
         fails["attributes"] = np.zeros(len(label), bool)
     return _verdicts(fails, dict(id=pairs.ids, label=label, score=score, agreement=agreement, probability=probability))
@@ -302,8 +378,11 @@ def judge(
 def _agreement(logits, words, conditions):
     "Log-likelihood of the asked words under the attribute head, over that under their shares in the training split; nats a pair."
     share = conditions.words.mean((0, 1), dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
-    gain = F.binary_cross_entropy_with_logits(share.logit().expand_as(words), words, reduction="none") - F.binary_cross_entropy_with_logits(logits, words, reduction="none")
+    gain = F.binary_cross_entropy_with_logits(
+        share.logit().expand_as(words), words, reduction="none"
+    ) - F.binary_cross_entropy_with_logits(logits, words, reduction="none")
     return gain.sum(1).numpy()
+
 
 def _verdicts(fails, columns):
     "The first reason that fails, or ''."
@@ -339,10 +418,14 @@ def collect(
         if not open_.sum():
             break
         pairs = self.make(np.ceil(open_ * surplus).astype(int), like=train, seed=seed * 100 + attempt)
-        verdict = self.judge(pairs, np.eye(len(open_))[pairs.label] if predict is None else predict(pairs), train, held_out, trusted)
+        verdict = self.judge(
+            pairs, np.eye(len(open_))[pairs.label] if predict is None else predict(pairs), train, held_out, trusted
+        )
         chosen = _first(verdict, open_)
         kept.append(pairs.take(chosen))
         open_ = open_ - np.bincount(verdict.label.to_numpy()[chosen], minlength=len(open_))
         verdicts.append(verdict.assign(used=np.isin(np.arange(len(verdict)), chosen)))
     some = [k for k in kept if len(k)]
-    return reduce(join_examples, some) if some else None, pd.concat(verdicts, ignore_index=True) if verdicts else pd.DataFrame(columns=["label", "kept", "reason", "used"])
+    return reduce(join_examples, some) if some else None, pd.concat(
+        verdicts, ignore_index=True
+    ) if verdicts else pd.DataFrame(columns=["label", "kept", "reason", "used"])

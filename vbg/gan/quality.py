@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from ..core.chance import seeded
 from ..core.files import DataError
 from ..data.store import ExampleData, require_training
 from ..models.text import SPECIAL_TOKENS
-from ..core.chance import seeded
 from ..models.vision import to_pixel_values
 
 # %% auto #0
@@ -39,7 +39,8 @@ class IndependentClassifier(nn.Module):
     "A small convolutional classifier; its features are what the distances are measured in."
 
     def __init__(
-        self, *,
+        self,
+        *,
         num_classes: int,  # C
         width: int = 16,  # channels of the first block; then 2, 4 and 6 times as many
         seed: int | None = None,  # of the weights; None draws from torch's generator
@@ -47,9 +48,14 @@ class IndependentClassifier(nn.Module):
         super().__init__()
         widths = [3] + [width * k for k in (1, 2, 4, 6)]
         with seeded(seed):
-            self.blocks = nn.Sequential(*[
-                nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
-                for a, b in zip(widths, widths[1:])])
+            self.blocks = nn.Sequential(
+                *[
+                    nn.Sequential(
+                        nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)
+                    )
+                    for a, b in zip(widths, widths[1:])
+                ]
+            )
             self.dropout, self.head = nn.Dropout(0.3), nn.Linear(widths[-1], num_classes)
         self.num_features = widths[-1]  # D
 
@@ -79,8 +85,12 @@ def _require_real(data, what):
     "Raise `DataError` on the first generated item."
     made = np.flatnonzero(np.asarray(data.origin) == "generated") if data.origin is not None else []
     if len(made):
-        raise DataError(f"{what} may see real items only: item {str(data.ids[made[0]])!r} is generated", remedy="leave generated items out")
+        raise DataError(
+            f"{what} may see real items only: item {str(data.ids[made[0]])!r} is generated",
+            remedy="leave generated items out",
+        )
 
+# %% ../../nbs/gan/06_quality.ipynb #a383210e
 def fit_independent(
     train: ExampleData,  # real items of the training split
     *,
@@ -95,8 +105,14 @@ def fit_independent(
     _require_real(train, "the independent classifier")
     with seeded(seed):
         model = IndependentClassifier(num_classes=train.num_classes, width=width)
-        _descend(model, torch.as_tensor(np.array(train.pixels)), torch.as_tensor(np.array(train.label)), epochs, batch_size,
-                 torch.Generator().manual_seed(seed))
+        _descend(
+            model,
+            torch.as_tensor(np.array(train.pixels)),
+            torch.as_tensor(np.array(train.label)),
+            epochs,
+            batch_size,
+            torch.Generator().manual_seed(seed),
+        )
     return model.eval()
 
 # %% ../../nbs/gan/06_quality.ipynb #cbf28e32
@@ -114,6 +130,7 @@ def _descend(model, pixels, label, epochs, batch_size, generator):
             optimiser.step()
             schedule.step()
 
+# %% ../../nbs/gan/06_quality.ipynb #1a8b90c3
 def see(
     classifier: IndependentClassifier,  # any size
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
@@ -131,10 +148,12 @@ def see(
 # %% ../../nbs/gan/06_quality.ipynb #d2e8c221
 class _Given(nn.Identity):
     "An extractor that hands on features."
+
     def __init__(self, num_features):
         super().__init__()
         self.num_features = num_features  # torchmetrics reads it
 
+# %% ../../nbs/gan/06_quality.ipynb #a686dfe5
 def feature_distances(
     real_features: np.ndarray,  # `(N, D)`
     generated_features: np.ndarray,  # `(M, D)`
@@ -147,16 +166,22 @@ def feature_distances(
     both = [torch.as_tensor(np.asarray(f)).double() for f in (real_features, generated_features)]
     size = subset_size or min(1000, min(map(len, both)) // 2)
     if not 2 <= size <= min(map(len, both)):
-        raise ValueError(f"KID needs subsets of 2 to {min(map(len, both))} items here, not {size}: give more images or another subset_size")
+        raise ValueError(
+            f"KID needs subsets of 2 to {min(map(len, both))} items here, not {size}: give more images or another subset_size"
+        )
     with warnings.catch_warnings(), seeded(seed):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
         fid = FrechetInceptionDistance(_Given(both[0].shape[1])).set_dtype(torch.float64)
-        kid = KernelInceptionDistance(_Given(both[0].shape[1]), subsets=subsets, subset_size=size).set_dtype(torch.float64)
+        kid = KernelInceptionDistance(_Given(both[0].shape[1]), subsets=subsets, subset_size=size).set_dtype(
+            torch.float64
+        )
         for metric in (fid, kid):
             metric.update(both[0], real=True)
             metric.update(both[1], real=False)
         mean, std = kid.compute()
-    return dict(fid=float(fid.compute()), kid=float(mean), kid_std=float(std), n_real=len(both[0]), n_generated=len(both[1]))
+    return dict(
+        fid=float(fid.compute()), kid=float(mean), kid_std=float(std), n_real=len(both[0]), n_generated=len(both[1])
+    )
 
 # %% ../../nbs/gan/06_quality.ipynb #2b90254d
 def image_distances(
@@ -169,8 +194,11 @@ def image_distances(
     subset_size: int | None = None,  # likewise
 ) -> dict:  # fid, kid, kid_std, n_real, n_generated
     "FID and KID of two sets of images."
-    return feature_distances(see(extractor, real), see(extractor, generated), seed=seed, subsets=subsets, subset_size=subset_size)
+    return feature_distances(
+        see(extractor, real), see(extractor, generated), seed=seed, subsets=subsets, subset_size=subset_size
+    )
 
+# %% ../../nbs/gan/06_quality.ipynb #78603325
 def real_distances(
     real: np.ndarray,  # `(N, H, W, 3)` uint8
     extractor: IndependentClassifier,  # from `fit_independent`
@@ -184,13 +212,14 @@ def real_distances(
     if 2 * count > len(real):
         raise ValueError(f"two halves of {count} images need {2 * count}, there are {len(real)}")
     order, features = np.random.default_rng(seed).permutation(len(real)), see(extractor, real)
-    return feature_distances(features[order[:count]], features[order[count:2 * count]], seed=seed, subsets=subsets)
+    return feature_distances(features[order[:count]], features[order[count : 2 * count]], seed=seed, subsets=subsets)
 
 # %% ../../nbs/gan/06_quality.ipynb #e8f9e8b1
 def _covered(points, manifold, k):
     "Share of `points` within the k-th neighbour distance of some point of `manifold`."
     radius = np.sort(cdist(manifold, manifold), axis=1)[:, k]  # column 0 is the point itself
     return float((cdist(points, manifold) <= radius).any(1).mean())
+
 
 def precision_recall(
     real_features: np.ndarray,  # `(N, D)`
@@ -200,7 +229,9 @@ def precision_recall(
     "Improved precision and recall. Raises ValueError on sets of k items or fewer."
     real, generated = (np.asarray(f, float) for f in (real_features, generated_features))
     if min(len(real), len(generated)) <= k:
-        raise ValueError(f"{k} neighbours need more than {k} items, not {len(real)} real and {len(generated)} generated: give more or lower k")
+        raise ValueError(
+            f"{k} neighbours need more than {k} items, not {len(real)} real and {len(generated)} generated: give more or lower k"
+        )
     return dict(precision=_covered(generated, real, k), recall=_covered(real, generated, k))
 
 # %% ../../nbs/gan/06_quality.ipynb #1a18c8a6
@@ -209,9 +240,15 @@ def _points(pixels, extractor=None):
     if extractor is not None:
         return torch.as_tensor(see(extractor, pixels))
     side = [min(32, s // 2) for s in np.shape(pixels)[1:3]]
-    parts = [F.adaptive_avg_pool2d(torch.as_tensor(np.array(pixels[k:k + 500])).permute(0, 3, 1, 2).float() / 255, side).flatten(1) for k in range(0, len(pixels), 500)]
+    parts = [
+        F.adaptive_avg_pool2d(
+            torch.as_tensor(np.array(pixels[k : k + 500])).permute(0, 3, 1, 2).float() / 255, side
+        ).flatten(1)
+        for k in range(0, len(pixels), 500)
+    ]
     small = torch.cat(parts) if parts else torch.zeros(0, 3 * side[0] * side[1])
     return small / small.shape[1] ** 0.5
+
 
 def _nearest_of(points, known):
     "Distance, index and relative distance; `points` `(N, d)`, `known` `(2, M, d)`."
@@ -221,6 +258,7 @@ def _nearest_of(points, known):
     around = distances.topk(min(12, distances.shape[1]), largest=False).values[:, 2:].mean(1)
     return exact, index, exact / around
 
+# %% ../../nbs/gan/06_quality.ipynb #005efa5b
 def nearest(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
     train_pixels: np.ndarray,  # `(M, H, W, 3)` uint8
@@ -229,7 +267,10 @@ def nearest(
     "The nearest training image of each image, mirrored ones included."
     train_pixels = np.asarray(train_pixels)
     mirrored = np.ascontiguousarray(train_pixels[:, :, ::-1])
-    points, known = _points(pixels, extractor), torch.stack([_points(train_pixels, extractor), _points(mirrored, extractor)])
+    points, known = (
+        _points(pixels, extractor),
+        torch.stack([_points(train_pixels, extractor), _points(mirrored, extractor)]),
+    )
     return tuple(torch.cat(part).numpy() for part in zip(*(_nearest_of(some, known) for some in points.split(256))))
 
 # %% ../../nbs/gan/06_quality.ipynb #f0d09e53
@@ -246,6 +287,7 @@ def memorised(
         marks |= nearest(generated, train, space)[0] <= np.quantile(nearest(held_out, train, space)[0], q)
     return marks
 
+# %% ../../nbs/gan/06_quality.ipynb #9712410c
 def neighbour_distances(
     generated_pixels: np.ndarray,  # `(N, H, W, 3)` uint8
     train_pixels: np.ndarray,  # `(M, H, W, 3)` uint8
@@ -256,11 +298,19 @@ def neighbour_distances(
     "How near generated images come to training images, beside real held-out images."
     out = {}
     for name, space in [("pixels", None)] + [("features", extractor)] * (extractor is not None):
-        (made, index, made_r), (real, _, real_r) = (nearest(p, train_pixels, space) for p in (generated_pixels, held_out_pixels))
+        (made, index, made_r), (real, _, real_r) = (
+            nearest(p, train_pixels, space) for p in (generated_pixels, held_out_pixels)
+        )
         for key, g, h in [(name, made, real)] + [("relative", made_r, real_r)] * (space is None):
             limit = float(np.quantile(h, q))
-            out[key] = dict(generated=float(np.median(g)), held_out=float(np.median(h)), threshold=limit, share=float((g <= limit).mean()),
-                            distance=g, index=index)
+            out[key] = dict(
+                generated=float(np.median(g)),
+                held_out=float(np.median(h)),
+                threshold=limit,
+                share=float((g <= limit).mean()),
+                distance=g,
+                index=index,
+            )
     return out
 
 # %% ../../nbs/gan/06_quality.ipynb #0f6028b8
@@ -273,15 +323,25 @@ def class_agreement(
     labels = np.asarray(labels)
     right = see(classifier, pixels, "logits").argmax(1) == labels
     low, high = proportion_confint(right.sum(), len(right), method="wilson")
-    return dict(share=float(right.mean()), low=float(low), high=float(high), n=len(right),
-                per_class={int(c): float(right[labels == c].mean()) for c in np.unique(labels)})
+    return dict(
+        share=float(right.mean()),
+        low=float(low),
+        high=float(high),
+        n=len(right),
+        per_class={int(c): float(right[labels == c].mean()) for c in np.unique(labels)},
+    )
 
 # %% ../../nbs/gan/06_quality.ipynb #2104803c
 def _spread(values):
     "Mean Euclidean distance of all pairs; nan for fewer than two items."
     values = torch.as_tensor(np.asarray(values, np.float32)).flatten(1)
     values = values - values.mean(0)  # a shift changes no distance and keeps the digits
-    return float(torch.cdist(values, values).sum() / (len(values) * (len(values) - 1))) if len(values) > 1 else float("nan")
+    return (
+        float(torch.cdist(values, values).sum() / (len(values) * (len(values) - 1)))
+        if len(values) > 1
+        else float("nan")
+    )
+
 
 def collapse_score(
     generated_pixels: np.ndarray,  # `(N, ...)` pixels or features
@@ -290,6 +350,7 @@ def collapse_score(
     "Mean pairwise distance of generated images over that of real ones."
     return _spread(generated_pixels) / _spread(real_pixels)
 
+# %% ../../nbs/gan/06_quality.ipynb #0bb70770
 def diversity(
     values: np.ndarray,  # `(N, ...)` generated pixels or features
     labels: np.ndarray,  # `(N,)` int
@@ -298,7 +359,10 @@ def diversity(
 ) -> dict:  # class -> ratio; nan where either side has fewer than two items
     "`collapse_score` within each class that was generated."
     labels, real_labels = np.asarray(labels), np.asarray(real_labels)
-    return {int(c): collapse_score(np.asarray(values)[labels == c], np.asarray(real_values)[real_labels == c]) for c in np.unique(labels)}
+    return {
+        int(c): collapse_score(np.asarray(values)[labels == c], np.asarray(real_values)[real_labels == c])
+        for c in np.unique(labels)
+    }
 
 # %% ../../nbs/gan/06_quality.ipynb #63c90ccf
 def jpeg_round_trip(
@@ -325,30 +389,49 @@ def _text_format(data, special):
     tidy = (padding == after).all(1) & (sep >= 0)  # padding after [SEP], all of it there
     columns = {f"count {name}": (ids == number).sum(1) for name, number in special.items()}
     first = ids[:, 0] == special["[CLS]"]
-    return dict(tokens=count, **columns, sep_place=sep, cls_first=first, padding_after_sep=tidy,
-                share_unknown=columns["count [UNK]"] / np.maximum(count, 1))
+    return dict(
+        tokens=count,
+        **columns,
+        sep_place=sep,
+        cls_first=first,
+        padding_after_sep=tidy,
+        share_unknown=columns["count [UNK]"] / np.maximum(count, 1),
+    )
 
 # %% ../../nbs/gan/06_quality.ipynb #edd91407
 JPEG_QUALITIES = (60, 75, 85, 92, 97)  # told apart; the last also where there was no JPEG
+
 
 def _change(pixels, quality=92):
     "Mean absolute change of each image by a further JPEG."
     return np.abs(jpeg_round_trip(np.ascontiguousarray(pixels), quality).astype(np.int16) - pixels).mean((1, 2, 3))
 
+
 def _counts(pixels):
     "`(N, 256)`: how often each value stands in an image."
     values = pixels.reshape(len(pixels), -1)
-    return np.bincount((values + 256 * np.arange(len(values))[:, None]).ravel(), minlength=256 * len(values)).reshape(-1, 256)
+    return np.bincount((values + 256 * np.arange(len(values))[:, None]).ravel(), minlength=256 * len(values)).reshape(
+        -1, 256
+    )
+
 
 def _image_format(pixels):
     "Columns from range and coding of each image."
     pixels, height, width = np.asarray(pixels), *np.shape(pixels)[1:3]
     values, counts = pixels.reshape(len(pixels), -1), _counts(pixels)
     quality = np.argmin([_change(pixels, q) for q in JPEG_QUALITIES], 0)
-    grid = np.argmin([_change(pixels[:, k:k + height - 8, k:k + width - 8]) for k in range(0, 8, 2)], 0)
-    return dict(smallest=values.min(1), largest=values.max(1), share_0=counts[:, 0] / values.shape[1], share_255=counts[:, 255] / values.shape[1],
-                even=counts[:, ::2].sum(1) / values.shape[1], jpeg_quality=np.array(JPEG_QUALITIES)[quality], jpeg_grid=2 * grid)
+    grid = np.argmin([_change(pixels[:, k : k + height - 8, k : k + width - 8]) for k in range(0, 8, 2)], 0)
+    return dict(
+        smallest=values.min(1),
+        largest=values.max(1),
+        share_0=counts[:, 0] / values.shape[1],
+        share_255=counts[:, 255] / values.shape[1],
+        even=counts[:, ::2].sum(1) / values.shape[1],
+        jpeg_quality=np.array(JPEG_QUALITIES)[quality],
+        jpeg_grid=2 * grid,
+    )
 
+# %% ../../nbs/gan/06_quality.ipynb #55b8703a
 def _ratio(across, inside):
     "Step across block borders over the step inside blocks, 1 for an image without steps."
     return np.divide(across, inside, out=np.ones_like(across), where=inside > 0)
@@ -363,11 +446,20 @@ def texture_features(
     border = [np.arange(1, s.shape[1] + 1) % 8 == 0 for s in steps]
     across, inside = (sum(s[:, b == at].mean(1) for s, b in zip(steps, border)) for at in (True, False))
     curvature = sum(np.abs(np.diff(pixels, n=2, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-    return pd.DataFrame(dict(distinct=(_counts(pixels) > 0).mean(1), blockiness=_ratio(across, inside), jpeg_change=_change(pixels.astype(np.uint8)), curvature=curvature))
+    return pd.DataFrame(
+        dict(
+            distinct=(_counts(pixels) > 0).mean(1),
+            blockiness=_ratio(across, inside),
+            jpeg_change=_change(pixels.astype(np.uint8)),
+            curvature=curvature,
+        )
+    )
 
+# %% ../../nbs/gan/06_quality.ipynb #ea2b7b3e
 def format_features(
     data: ExampleData,  # N items with `input_ids` and `attention_mask`; without them, of the images alone
-    special: dict | None = None,  # '[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]' -> number; None takes those of `vbg.models.text`
+    special: dict
+    | None = None,  # '[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]' -> number; None takes those of `vbg.models.text`
 ) -> pd.DataFrame:  # `(N, F)`, one row an item
     "What can be told of an item without a look at its content."
     special = special or {name: number for number, name in enumerate(SPECIAL_TOKENS)}
@@ -380,13 +472,17 @@ def _auc(label, score):
     positive = label.sum()
     return (rankdata(score)[label == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(label) - positive))
 
+
 def _scores(X, label, folds, seed):
     "`(N,)` score of each item by trees that have not seen it."
     out = np.empty(len(label))
     for fit, rest in StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, label):
-        trees = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed)
+        trees = HistGradientBoostingClassifier(
+            max_iter=30, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed
+        )
         out[rest] = trees.fit(X[fit], label[fit]).decision_function(X[rest])
     return out
+
 
 def _resampled_auc(label, score, rng, resamples=1000):
     "`(resamples,)` AUC with the items of each side drawn with replacement."
@@ -408,15 +504,25 @@ def format_test(
     "Can real and generated be told apart by format alone? Raises ValueError when one side has tokens and the other has none."
     if (real.input_ids is None) != (generated.input_ids is None):
         raise ValueError("one of the two sets has no input_ids: run vbg.models.text.tokenise on both")
-    table = pd.concat([texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated)], ignore_index=True)
+    table = pd.concat(
+        [texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated)],
+        ignore_index=True,
+    )
     X, label, rng = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)]), np.random.default_rng(seed)
     score = _scores(X, label, folds, seed)
     auc, (low, high) = _auc(label, score), np.quantile(_resampled_auc(label, score, rng), [0.025, 0.975])
     shuffled = (rng.permutation(label) for _ in range(permutations))
     above = sum(_auc(other, _scores(X, other, folds, seed)) >= auc for other in shuffled)
-    return dict(auc=float(auc), low=float(low), high=float(high), p_value=float(1 + above) / (1 + permutations) if permutations else None,
-                n=len(label), features={c: float(_auc(label, table[c])) for c in table})
+    return dict(
+        auc=float(auc),
+        low=float(low),
+        high=float(high),
+        p_value=float(1 + above) / (1 + permutations) if permutations else None,
+        n=len(label),
+        features={c: float(_auc(label, table[c])) for c in table},
+    )
 
+# %% ../../nbs/gan/06_quality.ipynb #1e18c63c
 CHANCE = 0.55  # an interval that begins above it is not chance
 
 # %% ../../nbs/gan/06_quality.ipynb #069eb509
@@ -427,5 +533,7 @@ def require_chance(
     "Raise `DataError` where generated items can be told by their format."
     if not found["low"] <= CHANCE:
         most = max(found["features"], key=lambda k: abs(found["features"][k] - 0.5))
-        raise DataError(f"{what}: real and generated items can be told apart by format, AUC {found['auc']:.2f} [{found['low']:.2f}, {found['high']:.2f}], most by {most!r}",
-                        remedy="store and tokenise generated items as the real ones are")
+        raise DataError(
+            f"{what}: real and generated items can be told apart by format, AUC {found['auc']:.2f} [{found['low']:.2f}, {found['high']:.2f}], most by {most!r}",
+            remedy="store and tokenise generated items as the real ones are",
+        )

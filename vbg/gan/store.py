@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..core.files import RunError, home, write_atomic
 from ..core.profiles import Profile
-from ..core.files import home, write_atomic
 from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
 from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
-from ..core.files import RunError
 from ..runs.version import code_version, environment
 
 # %% auto #0
@@ -34,10 +33,29 @@ def gan_folder(
     scarce_items: int | None = None,  # real items of each scarce class, where they were changed
 ) -> Path:  # under `home()`
     "The folder of one GAN."
-    kind = "-".join(filter(None, (settings.gan["variant"], settings.gan["conditioning"], settings.gan["loss"] * (settings.gan["loss"] != "non_saturating"))))
-    return home() / "runs" / settings.name / "gan" / dataset / (kind + (f"-scarce{scarce_items}" if scarce_items else "")) / f"gan{gan}"
+    kind = "-".join(
+        filter(
+            None,
+            (
+                settings.gan["variant"],
+                settings.gan["conditioning"],
+                settings.gan["loss"] * (settings.gan["loss"] != "non_saturating"),
+            ),
+        )
+    )
+    return (
+        home()
+        / "runs"
+        / settings.name
+        / "gan"
+        / dataset
+        / (kind + (f"-scarce{scarce_items}" if scarce_items else ""))
+        / f"gan{gan}"
+    )
 
+# %% ../../nbs/gan/08_store.ipynb #8d409876
 NOT_OF_ONE = ("variant", "gans", "per_class", "classifier_epochs")  # settings that change no GAN
+
 
 def gan_inputs(
     settings: Profile,  # of the job
@@ -48,8 +66,19 @@ def gan_inputs(
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
     gan_settings = {name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE}
-    return json.loads(json.dumps(dict(gan=gan_settings, data=train.fingerprint, items=[str(train.ids[0]), str(train.ids[-1]), len(train)], seed=gan, versions=versions,
-                                      text=[settings.text["vocab_size"], settings.text["max_length"]], code=code_version("gan.training", "gan.text", without=("core.profiles",)))))
+    return json.loads(
+        json.dumps(
+            dict(
+                gan=gan_settings,
+                data=train.fingerprint,
+                items=[str(train.ids[0]), str(train.ids[-1]), len(train)],
+                seed=gan,
+                versions=versions,
+                text=[settings.text["vocab_size"], settings.text["max_length"]],
+                code=code_version("gan.training", "gan.text", without=("core.profiles",)),
+            )
+        )
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #c7439f43
 def is_made(
@@ -63,12 +92,15 @@ def is_made(
     about = json.loads(gan.read_text(encoding="utf-8"))
     return about["status"] in ("diverged", "collapsed") or len(about["history"]) >= inputs["gan"]["epochs"]
 
+
 def is_described(
     folder: Path,  # of a whole GAN
 ) -> bool:
     "Whether it was measured by the code of today."
     file = folder / "quality.json"
-    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("code") == code_version("gan.store", without=("core.profiles",))
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("code") == code_version(
+        "gan.store", without=("core.profiles",)
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #cf13eb5d
 def open_maker(
@@ -90,12 +122,24 @@ def open_maker(
     stamp = folder / "inputs.json"
     if not make and not is_made(folder, inputs):
         state = "is not whole, or was made from other settings, data or code" if stamp.exists() else "is not there"
-        raise RunError(f"GAN {gan} of {dataset} ({settings.gan['conditioning']}) {state}; this makes it:\n  {gan_command(settings, dataset, [gan], scarce_items)}")
+        raise RunError(
+            f"GAN {gan} of {dataset} ({settings.gan['conditioning']}) {state}; this makes it:\n  {gan_command(settings, dataset, [gan], scarce_items)}"
+        )
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) != inputs:
         shutil.rmtree(folder)
     write_atomic(stamp, json.dumps(inputs))
-    return fit_pair_maker(train, natural.select("validation"), tokenizer=tokenizer, settings=settings.gan, seed=gan, folder=folder, kind=kind,
-                          whole=natural, device="cuda" if torch.cuda.is_available() else "cpu", say=say)
+    return fit_pair_maker(
+        train,
+        natural.select("validation"),
+        tokenizer=tokenizer,
+        settings=settings.gan,
+        seed=gan,
+        folder=folder,
+        kind=kind,
+        whole=natural,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        say=say,
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #35b0dcb5
 def gan_command(settings, dataset, gans, scarce_items=None):
@@ -103,8 +147,10 @@ def gan_command(settings, dataset, gans, scarce_items=None):
     more = "" if settings.gan["conditioning"] == "attributes" else f" -p conditioning {settings.gan['conditioning']}"
     more += "" if settings.gan["loss"] == "non_saturating" else f" -p loss {settings.gan['loss']}"
     more += f" -p scarce_items {scarce_items}" if scarce_items else ""
-    return (f"python -m vbg.runs.notebook nbs/study/train/gan.ipynb runs/{settings.name}/notebooks/gan-{dataset}.ipynb -p profile {settings.name} -p dataset {dataset}"
-            f" -p gans '{json.dumps(list(gans))}'{more}")
+    return (
+        f"python -m vbg.runs.notebook nbs/study/train/gan.ipynb runs/{settings.name}/notebooks/gan-{dataset}.ipynb -p profile {settings.name} -p dataset {dataset}"
+        f" -p gans '{json.dumps(list(gans))}'{more}"
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #719b9e10
 def measure_gan(
@@ -120,22 +166,41 @@ def measure_gan(
     even = maker.make(np.full(natural.num_classes, per_class), like=train, seed=seed)
     shares = np.bincount(train.label, minlength=natural.num_classes) / len(train)
     same = maker.make(np.round(shares * per_class * natural.num_classes).astype(int), like=train, seed=seed + 1)
-    near, features = neighbour_distances(maker.unfinished(same), train.pixels, held.pixels, classifier), see(classifier, train.pixels)
-    few = np.random.default_rng(seed).permutation(len(same))[: len(held)]  # as many as held-out ones: the manifold grows with n
-    return _plain(dict(
-        agreement=class_agreement(classifier, even.pixels, even.label), agreement_natural=class_agreement(classifier, same.pixels, same.label),
-        agreement_real=class_agreement(classifier, held.pixels, held.label), distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
-        distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed), manifold=precision_recall(features, see(classifier, same.pixels[few])),
-        manifold_real=precision_recall(features, see(classifier, held.pixels)),
-        neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()}, format=format_test(_one_text(train, seed), same, seed=seed, permutations=50),
-        texture=format_test(train, same, seed=seed, texture=True, permutations=0),
-        text=_text_facts(maker, even, train), diversity=maker.images.diversity(), status=maker.images.status))
+    near, features = (
+        neighbour_distances(maker.unfinished(same), train.pixels, held.pixels, classifier),
+        see(classifier, train.pixels),
+    )
+    few = np.random.default_rng(seed).permutation(len(same))[
+        : len(held)
+    ]  # as many as held-out ones: the manifold grows with n
+    return _plain(
+        dict(
+            agreement=class_agreement(classifier, even.pixels, even.label),
+            agreement_natural=class_agreement(classifier, same.pixels, same.label),
+            agreement_real=class_agreement(classifier, held.pixels, held.label),
+            distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
+            distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed),
+            manifold=precision_recall(features, see(classifier, same.pixels[few])),
+            manifold_real=precision_recall(features, see(classifier, held.pixels)),
+            neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()},
+            format=format_test(_one_text(train, seed), same, seed=seed, permutations=50),
+            texture=format_test(train, same, seed=seed, texture=True, permutations=0),
+            text=_text_facts(maker, even, train),
+            diversity=maker.images.diversity(),
+            status=maker.images.status,
+        )
+    )
 
+# %% ../../nbs/gan/08_store.ipynb #082fdc1a
 def _one_text(data, seed):
     "Each item with one of its texts, drawn: a generated item has one, like any of the several that a real one may have."
     choice = np.random.default_rng(seed).integers([len(texts) for texts in data.texts])
     place = np.arange(len(data))
-    return replace(data, input_ids=data.input_ids[place, choice][:, None], attention_mask=data.attention_mask[place, choice][:, None])
+    return replace(
+        data,
+        input_ids=data.input_ids[place, choice][:, None],
+        attention_mask=data.attention_mask[place, choice][:, None],
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #8d755c11
 def _text_facts(maker, pairs, train):
@@ -143,7 +208,12 @@ def _text_facts(maker, pairs, train):
     known = {t for texts in train.texts for t in texts}
     normal = {maker.tokenizer.decode(maker.tokenizer(t)["input_ids"], skip_special_tokens=True) for t in known}
     rows = pair_rows(maker, pairs)
-    return dict(pairs=len(pairs), inside=sum(not maker.table.outside(r, t) for r, t in zip(rows, pairs.text)), new=sum(t not in normal for t in pairs.text))
+    return dict(
+        pairs=len(pairs),
+        inside=sum(not maker.table.outside(r, t) for r, t in zip(rows, pairs.text)),
+        new=sum(t not in normal for t in pairs.text),
+    )
+
 
 def _plain(value):
     "A value as JSON has it."
@@ -151,7 +221,13 @@ def _plain(value):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value.tolist() if isinstance(value, (np.ndarray, torch.Tensor)) else value
+    return (
+        value.item()
+        if isinstance(value, np.generic)
+        else value.tolist()
+        if isinstance(value, (np.ndarray, torch.Tensor))
+        else value
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #5317949a
 def gan_samples(
@@ -164,13 +240,20 @@ def gan_samples(
     "What a sheet shows."
     train, classes = natural.select("train") if train is None else train, natural.num_classes
     made = maker.make(np.full(classes, per_class), like=train, seed=seed)
-    index = neighbour_distances(maker.unfinished(made), train.pixels, natural.select("validation").pixels)["pixels"]["index"]
+    index = neighbour_distances(maker.unfinished(made), train.pixels, natural.select("validation").pixels)["pixels"][
+        "index"
+    ]
     rng, shape = np.random.default_rng(seed), (classes, per_class, *made.pixels.shape[1:])
     order = np.argsort(made.label, kind="stable")
     real = np.concatenate([rng.choice(np.flatnonzero(train.label == c), per_class) for c in range(classes)])
-    return dict(real=train.pixels[real].reshape(shape), generated=made.pixels[order].reshape(shape), nearest=train.pixels[np.asarray(index)[order]].reshape(shape),
-                texts=np.array(made.text[order], "U").reshape(classes, per_class), real_texts=np.array([train.texts[i][0] for i in real], "U").reshape(classes, per_class),
-                class_names=np.array(natural.class_names, "U"))
+    return dict(
+        real=train.pixels[real].reshape(shape),
+        generated=made.pixels[order].reshape(shape),
+        nearest=train.pixels[np.asarray(index)[order]].reshape(shape),
+        texts=np.array(made.text[order], "U").reshape(classes, per_class),
+        real_texts=np.array([train.texts[i][0] for i in real], "U").reshape(classes, per_class),
+        class_names=np.array(natural.class_names, "U"),
+    )
 
 # %% ../../nbs/gan/08_store.ipynb #79160a1d
 def describe_gan(
@@ -185,6 +268,8 @@ def describe_gan(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())
-    found = measure_gan(maker, natural, classifier, train, per_class) | dict(code=code_version("gan.store", without=("core.profiles",)))
+    found = measure_gan(maker, natural, classifier, train, per_class) | dict(
+        code=code_version("gan.store", without=("core.profiles",))
+    )
     write_atomic(folder / "quality.json", json.dumps(found, indent=1))
     return found

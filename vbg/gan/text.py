@@ -20,12 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .attributes import AttributeTable
-from ..core.files import write_atomic
-from ..core.files import DataError
-from ..data.store import ExampleData, require_held_out, require_training
-from ..models.text import trim
 from ..core.chance import seeded
+from ..core.files import DataError, write_atomic
+from ..data.store import ExampleData, require_held_out, require_training
+from .attributes import AttributeTable
+from ..models.text import trim
 
 # %% auto #0
 __all__ = ['TEXT_GENERATOR', 'TextGenerator', 'perplexity', 'drop_asked', 'TextFit', 'fit_text_generator', 'WordGraph',
@@ -36,7 +35,8 @@ class TextGenerator(nn.Module):
     "A GRU over word tokens that knows its category and the words it is asked for, Eq. 16-17."
 
     def __init__(
-        self, *,
+        self,
+        *,
         vocab_size: int,  # V
         num_rows: int,  # R, rows of the category-attribute table
         num_words: int,  # W, attribute words of the table
@@ -68,6 +68,7 @@ def begin(
     row, words = self.row(rows), self.asked(asked)
     return torch.tanh(self.start(torch.cat([noise, row, words], dim=-1))), row + words
 
+
 @patch
 def step(
     self: TextGenerator,
@@ -94,6 +95,7 @@ def states(
     inputs = self.dropout(self.token(input_ids) + condition[:, None])
     return self.dropout(self.gru(inputs, hidden[None])[0])
 
+
 @patch
 def forward(
     self: TextGenerator,
@@ -112,6 +114,7 @@ def _text_loss(generator, input_ids, attention_mask, rows, asked, noise):
     keep = attention_mask[:, 1:]
     return F.cross_entropy(generator.output(states[keep]), input_ids[:, 1:][keep], reduction="sum"), int(keep.sum())
 
+
 def _batch_of(data, index, alternative):
     ids, mask = data.input_ids[index, alternative], data.attention_mask[index, alternative]
     return trim(torch.from_numpy(ids).long(), torch.from_numpy(mask).bool())
@@ -127,7 +130,10 @@ def perplexity(
     data = data.take(table.has_row(data))
     if not len(data):
         raise DataError("no item is of a category of the table", remedy="give validation items of the same data set")
-    rows, which = torch.from_numpy(table.row_of(data)), [(i, k) for i, texts in enumerate(data.texts) for k in range(len(texts))]
+    rows, which = (
+        torch.from_numpy(table.row_of(data)),
+        [(i, k) for i, texts in enumerate(data.texts) for k in range(len(texts))],
+    )
     draw, training, total, count = torch.Generator().manual_seed(0), generator.training, 0.0, 0
     generator.eval()
     for start in range(0, len(which), 256):
@@ -139,11 +145,19 @@ def perplexity(
     generator.train(training)
     return float(np.exp(total / count))
 
+# %% ../../nbs/gan/03_text.ipynb #402851cd
 def _sizes(generator):
     "The arguments that make a generator of the same shape."
     E, H = generator.gru.input_size, generator.gru.hidden_size
-    return dict(vocab_size=generator.token.num_embeddings, num_rows=generator.row.num_embeddings, num_words=generator.asked.in_features,
-                hidden_size=H, embedding_size=E, latent_size=generator.start.in_features - 2 * E, dropout=generator.dropout.p)
+    return dict(
+        vocab_size=generator.token.num_embeddings,
+        num_rows=generator.row.num_embeddings,
+        num_words=generator.asked.in_features,
+        hidden_size=H,
+        embedding_size=E,
+        latent_size=generator.start.in_features - 2 * E,
+        dropout=generator.dropout.p,
+    )
 
 # %% ../../nbs/gan/03_text.ipynb #b9000012
 def drop_asked(
@@ -155,13 +169,18 @@ def drop_asked(
     return bag * (draw[:, :1] >= 0.3) * (draw[:, 1:] < 0.5)
 
 # %% ../../nbs/gan/03_text.ipynb #b9000014
-TEXT_GENERATOR = dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, latent_size=100, dropout=0.1)
+TEXT_GENERATOR = dict(
+    epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, latent_size=100, dropout=0.1
+)
+
 
 @dataclass(kw_only=True)
 class TextFit:
     "A generator at its best epoch, and how it came there."
+
     generator: TextGenerator  # with the lowest validation perplexity
     history: pd.DataFrame  # epoch, train_loss (nats a token), validation_perplexity, seconds
+
 
 def _train_epoch(generator, optimizer, train, bags, rows, batch_size, draw):
     "One pass over the items in random order; mean loss a token."
@@ -183,7 +202,8 @@ def _train_epoch(generator, optimizer, train, bags, rows, batch_size, draw):
 
 # %% ../../nbs/gan/03_text.ipynb #b9000015
 def fit_text_generator(
-    *, train: ExampleData,  # training items with `input_ids`
+    *,
+    train: ExampleData,  # training items with `input_ids`
     validation: ExampleData,  # likewise; chooses the epoch
     table: AttributeTable,  # learnt from `train`
     tokenizer,  # that made `input_ids`
@@ -199,10 +219,17 @@ def fit_text_generator(
         raise ValueError(f"unknown settings {sorted(unknown)}. Remedy: choose from {', '.join(TEXT_GENERATOR)}")
     options = TEXT_GENERATOR | settings
     shape = {name: options[name] for name in ("hidden_size", "embedding_size", "latent_size", "dropout")}
-    generator = TextGenerator(vocab_size=len(tokenizer), num_rows=len(table.rows), num_words=len(table.words), seed=seed, **shape)
-    rows, bags = torch.from_numpy(table.row_of(train)), [table.encode(texts or [""]).astype(bool) for texts in train.texts]
+    generator = TextGenerator(
+        vocab_size=len(tokenizer), num_rows=len(table.rows), num_words=len(table.words), seed=seed, **shape
+    )
+    rows, bags = (
+        torch.from_numpy(table.row_of(train)),
+        [table.encode(texts or [""]).astype(bool) for texts in train.texts],
+    )
     with seeded(seed):
-        history = _fit_epochs(generator, train, validation, table, bags, rows, options, torch.Generator().manual_seed(seed), progress)
+        history = _fit_epochs(
+            generator, train, validation, table, bags, rows, options, torch.Generator().manual_seed(seed), progress
+        )
     return TextFit(generator=generator.eval(), history=history)
 
 # %% ../../nbs/gan/03_text.ipynb #b9000016
@@ -218,10 +245,14 @@ def _fit_epochs(generator, train, validation, table, bags, rows, options, draw, 
         reached = perplexity(generator, validation, table)
         schedule.step()
         if not np.isfinite(reached):
-            raise FloatingPointError("the text generator's validation perplexity is not finite. Remedy: lower learning_rate")
+            raise FloatingPointError(
+                "the text generator's validation perplexity is not finite. Remedy: lower learning_rate"
+            )
         if reached < best:
             best, weights = reached, {k: v.clone() for k, v in generator.state_dict().items()}
-        history.append(dict(epoch=epoch, train_loss=loss, validation_perplexity=reached, seconds=time.perf_counter() - start))
+        history.append(
+            dict(epoch=epoch, train_loss=loss, validation_perplexity=reached, seconds=time.perf_counter() - start)
+        )
         if progress:
             progress(history[-1])
     generator.load_state_dict(weights or generator.state_dict())
@@ -231,11 +262,13 @@ def _fit_epochs(generator, train, validation, table, bags, rows, options, draw, 
 @dataclass(kw_only=True)
 class WordGraph:
     "The words of every row as trees over tokens. Nodes 0 to R - 1 are the roots, where no word is begun."
+
     complete: Tensor  # `(S,)` bool, the node is a whole word
     begins: Tensor  # `(R, V)` bool, tokens that begin a word of the row
     children: Tensor  # `(S, M)` tokens that continue a word, padded with V
     keys: Tensor  # `(E,)` int64, sorted: node * V + token
     targets: Tensor  # `(E,)` int64, the node that the token leads to
+
 
 def _grow(spelling, rows):
     "Nodes as dicts token -> node, and which of them are whole words."
@@ -258,23 +291,32 @@ def word_graph(
 ) -> WordGraph:
     "The trees of a table. A word that the tokenizer cannot spell without [UNK] is left out. Raises DataError on another kind of tokenizer or an empty row."
     if (model := type(tokenizer.backend_tokenizer.model).__name__) != "WordPiece":
-        raise DataError(f"texts are generated from WordPiece tokens, not {model}", remedy="learn one with vbg.models.text.tokenizer_for")
+        raise DataError(
+            f"texts are generated from WordPiece tokens, not {model}",
+            remedy="learn one with vbg.models.text.tokenizer_for",
+        )
     words = sorted(set(table.free).union(*table.seen))
     pieces = tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
     spelled = {word: ids for word, ids in zip(words, pieces) if not set(ids) & set(tokenizer.all_special_ids)}
     rows = [[w for w in (*seen, *table.free) if w in spelled] for seen in table.seen]
     for r, words in enumerate(rows):
         if not words:
-            raise DataError(f"category {table.row_name(r)!r} has no word to write with", remedy="give its training items a text, or enlarge vocab_size")
+            raise DataError(
+                f"category {table.row_name(r)!r} has no word to write with",
+                remedy="give its training items a text, or enlarge vocab_size",
+            )
     return _as_tensors(*_grow(spelled, rows), R=len(rows), V=len(tokenizer))
 
+# %% ../../nbs/gan/03_text.ipynb #ba5f6c89
 def _as_tensors(nodes, complete, R, V):
     begins, children = torch.zeros(R, V, dtype=torch.bool), torch.full((len(nodes), max(1, *map(len, nodes[R:]))), V)
     for r in range(R):
         begins[r, list(nodes[r])] = True
     for node in range(R, len(nodes)):
         children[node, : len(nodes[node])] = torch.tensor(list(nodes[node]), dtype=torch.long)
-    keys, targets = torch.tensor(sorted((n * V + t, to) for n, node in enumerate(nodes) for t, to in node.items())).T.contiguous()
+    keys, targets = torch.tensor(
+        sorted((n * V + t, to) for n, node in enumerate(nodes) for t, to in node.items())
+    ).T.contiguous()
     whole = torch.tensor([n in complete or n < R for n in range(len(nodes))])
     return WordGraph(complete=whole, begins=begins, children=children, keys=keys, targets=targets)
 
@@ -292,6 +334,7 @@ def allowed(
     if end is not None:
         mask[:, end] = whole[:, 0]
     return mask
+
 
 @patch
 def follow(
@@ -326,6 +369,7 @@ def _sample(generator, graph, tokenizer, rows, asked, max_length, temperature, d
         length[alive[graph.complete[node]]] = i + 1
     return [ids[b, :n].tolist() for b, n in enumerate(length)]
 
+
 def _readable(ids, tokenizer):
     "The strings, and for each whether it is read again as the same tokens."
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -337,24 +381,34 @@ def _require_inside(table, rows, asked):
     for row, bag in zip(rows, asked):
         for word in (table.words[w] for w in np.flatnonzero(bag)):
             if word not in table._sets[row]:
-                raise DataError(f"category {table.row_name(row)!r} has no attribute {word!r}", remedy="ask only for words in table.seen of the row")
+                raise DataError(
+                    f"category {table.row_name(row)!r} has no attribute {word!r}",
+                    remedy="ask only for words in table.seen of the row",
+                )
 
+# %% ../../nbs/gan/03_text.ipynb #d1f18a53
 def generate_texts(
     generator: TextGenerator,  # any state; dropout is off meanwhile
     table: AttributeTable,  # R rows
     tokenizer,  # of the generator
     rows: np.ndarray,  # `(N,)` int, a category a text
-    *, asked: np.ndarray | None = None,  # `(N, W)` bag of words that must stand in the text; None: free choice
+    *,
+    asked: np.ndarray | None = None,  # `(N, W)` bag of words that must stand in the text; None: free choice
     max_length: int,  # tokens of a text at most, [CLS] and [SEP] included
     temperature: float = 1.0,  # under 1: likelier words; over 1: bolder ones
     seed: int,  # of every draw
     tries: int = 20,  # for each text
 ) -> list:  # N texts; `table.encode` tells which asked words stand in them
     "Write texts that lie inside the table. Raises DataError on an asked word outside its row, RuntimeError where no try could be read back."
-    rows, asked = np.asarray(rows, np.int64), np.zeros((len(rows), len(table.words))) if asked is None else np.asarray(asked)
+    rows, asked = (
+        np.asarray(rows, np.int64),
+        np.zeros((len(rows), len(table.words))) if asked is None else np.asarray(asked),
+    )
     _require_inside(table, rows, asked)
     if max_length < 3 or not temperature > 0:
-        raise ValueError(f"max_length {max_length} and temperature {temperature}: 3 tokens or more, and a temperature over 0")
+        raise ValueError(
+            f"max_length {max_length} and temperature {temperature}: 3 tokens or more, and a temperature over 0"
+        )
     training = generator.training
     try:
         return _best_of(generator.eval(), table, tokenizer, rows, asked, max_length, temperature, seed, tries)
@@ -370,12 +424,16 @@ def _best_of(generator, table, tokenizer, rows, asked, max_length, temperature, 
         open_ = np.flatnonzero(stands < wanted)
         for index in np.split(open_, range(1000, len(open_), 1000)):
             condition = torch.from_numpy(rows[index]), torch.from_numpy(asked[index]).float()
-            new, same = _readable(_sample(generator, graph, tokenizer, *condition, max_length, temperature, draw), tokenizer)
+            new, same = _readable(
+                _sample(generator, graph, tokenizer, *condition, max_length, temperature, draw), tokenizer
+            )
             score = np.where(same, (table.encode(new) * asked[index]).sum(1), -1)
             better = score > stands[index]
             texts[index[better]], stands[index[better]] = np.array(new, object)[better], score[better]
     if (stands < 0).any():
-        raise RuntimeError(f"{(stands < 0).sum()} of {len(rows)} texts could not be read back as their tokens after {tries} tries. Remedy: raise max_length")
+        raise RuntimeError(
+            f"{(stands < 0).sum()} of {len(rows)} texts could not be read back as their tokens after {tries} tries. Remedy: raise max_length"
+        )
     return texts.tolist()
 
 # %% ../../nbs/gan/03_text.ipynb #b9000029
@@ -385,11 +443,14 @@ def save_text_generator(
 ) -> Path:  # the same folder
     "Write the weights (safetensors), the sizes (JSON) and the history (CSV)."
     folder, generator = Path(folder), getattr(fitted, "generator", fitted)
-    write_atomic(folder / "text_generator.safetensors", save({k: v.contiguous() for k, v in generator.state_dict().items()}))
+    write_atomic(
+        folder / "text_generator.safetensors", save({k: v.contiguous() for k, v in generator.state_dict().items()})
+    )
     if isinstance(fitted, TextFit):
         write_atomic(folder / "text_generator.csv", fitted.history.to_csv(index=False))
     write_atomic(folder / "text_generator.json", json.dumps(_sizes(generator), indent=0))
     return folder
+
 
 def load_text_generator(
     folder: str | Path,  # written by `save_text_generator`
@@ -399,5 +460,7 @@ def load_text_generator(
         generator = TextGenerator(**json.loads((Path(folder) / "text_generator.json").read_text("utf-8")), seed=0)
         generator.load_state_dict(load_file(Path(folder) / "text_generator.safetensors"))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"no text generator can be read ({error})", folder, remedy="write it with save_text_generator") from error
+        raise DataError(
+            f"no text generator can be read ({error})", folder, remedy="write it with save_text_generator"
+        ) from error
     return generator.eval()

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..core.files import DataError
 from ..data.store import ExampleData, require_training
-from ..models.vision import to_pixel_values
 
 # %% auto #0
 __all__ = ['SCALES', 'DIRECTIONS', 'slope_filters', 'texture_features', 'gram_matrix', 'TextureLibrary', 'cut_library',
@@ -22,6 +21,7 @@ __all__ = ['SCALES', 'DIRECTIONS', 'slope_filters', 'texture_features', 'gram_ma
 
 # %% ../../nbs/gan/04_texture.ipynb #7a454a6e
 SCALES, DIRECTIONS = (0.8, 1.6), (0, 45, 90, 135)  # pixels, degrees
+
 
 def slope_filters() -> Tensor:  # `(8, 1, 11, 11)`, each sums to 0 and has absolute sum 1
     "Derivatives of a Gaussian: every direction at every scale."
@@ -33,6 +33,7 @@ def slope_filters() -> Tensor:  # `(8, 1, 11, 11)`, each sums to 0 and has absol
             kernel = -along * torch.exp(-(x**2 + y**2) / (2 * sigma**2))
             filters.append(kernel / kernel.abs().sum())
     return torch.stack(filters)[:, None]
+
 
 def texture_features(
     images: Tensor,  # `(B, 3, H, W)` in -1..1
@@ -54,11 +55,13 @@ def gram_matrix(
 @dataclass(kw_only=True)
 class TextureLibrary:
     "Texture patches of the training split and their Gram matrices."
+
     patches: np.ndarray  # `(P, s, s, 3)` uint8
     label: np.ndarray  # `(P,)` int64
     ids: np.ndarray  # `(P,)` id of the image that each was cut from
     grams: Tensor  # `(P, 361)` float32
 
+# %% ../../nbs/gan/04_texture.ipynb #5c7e5c71
 def cut_library(
     train: ExampleData,  # training split
     *,
@@ -76,7 +79,9 @@ def cut_library(
     chosen = np.array([rng.choice(members[i % len(members)]) for i in range(patches)])
     corner = rng.integers(0, train.pixels.shape[1] - size + 1, (patches, 2))
     cut = np.stack([train.pixels[i, y : y + size, x : x + size] for i, (y, x) in zip(chosen, corner)])
-    return TextureLibrary(patches=cut, label=train.label[chosen], ids=np.asarray(train.ids)[chosen], grams=_grams(to_images(cut)))
+    return TextureLibrary(
+        patches=cut, label=train.label[chosen], ids=np.asarray(train.ids)[chosen], grams=_grams(to_images(cut))
+    )
 
 # %% ../../nbs/gan/04_texture.ipynb #4c8ff4b5
 def to_images(
@@ -84,6 +89,7 @@ def to_images(
 ) -> Tensor:  # `(B, 3, H, W)` float32 in -1..1
     "Pixels as the GAN reads and writes them."
     return torch.as_tensor(np.asarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
 
 def _grams(images):
     return gram_matrix(texture_features(images)).flatten(1)
@@ -99,7 +105,9 @@ def style_distance(
     size, side = library.patches.shape[1], images.shape[2]
     corner = torch.randint(0, side - size + 1, (2, len(images), 1), generator=generator).to(images.device)
     rows, columns = corner + torch.arange(size, device=images.device)
-    patches = images[torch.arange(len(images), device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    patches = images[
+        torch.arange(len(images), device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]
+    ].permute(0, 3, 1, 2)
     known = library.grams.to(images)
     distance = torch.cdist(_grams(patches), known, compute_mode="donot_use_mm_for_euclid_dist").square()
     foreign = torch.as_tensor(library.label, device=label.device)[None] != label[:, None]

@@ -6,24 +6,30 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .attributes import AttributeTable
-from ..core.files import write_atomic
-from ..core.files import DataError
+from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData, require_training
-from .networks import ImageDiscriminator, ImageGenerator, MovingAverage, class_balanced_probabilities, differentiable_augment, discriminator_loss, generator_loss, mode_seeking_loss
+from .attributes import AttributeTable
+from vbg.gan.networks import (
+    ImageDiscriminator,
+    ImageGenerator,
+    MovingAverage,
+    class_balanced_probabilities,
+    differentiable_augment,
+    discriminator_loss,
+    generator_loss,
+    mode_seeking_loss,
+)
 from .texture import cut_library, style_distance, to_images
 
 # %% auto #0
@@ -33,11 +39,13 @@ __all__ = ['HISTORY', 'Conditions', 'conditions_of', 'draw_words', 'GanTrainer',
 @dataclass(kw_only=True)
 class Conditions:
     "What the generator is asked for, item by item of the training split."
+
     rows: Tensor  # `(N,)` int64 category
     label: Tensor  # `(N,)` int64 class
     words: Tensor  # `(N, K, W)` bool, attribute words of each alternative text
     texts: Tensor  # `(N,)` int64, alternatives of each item
 
+# %% ../../nbs/gan/05_training.ipynb #8a1037fe
 def conditions_of(
     data: ExampleData,  # training split
     table: AttributeTable,  # learnt from it
@@ -54,7 +62,9 @@ def conditions_of(
     if conditioning == "class":
         first = {c: next(r for r, (of, _) in enumerate(table.rows) if of == c) for c in set(label.tolist())}
         words[:], rows = False, torch.tensor([first[c] for c in label.tolist()])
-    return Conditions(rows=rows, label=label, words=torch.as_tensor(words), texts=torch.tensor([len(t) for t in data.texts]))
+    return Conditions(
+        rows=rows, label=label, words=torch.as_tensor(words), texts=torch.tensor([len(t) for t in data.texts])
+    )
 
 # %% ../../nbs/gan/05_training.ipynb #f5476ed4
 def draw_words(
@@ -67,13 +77,24 @@ def draw_words(
     return conditions.words[items, choice].float()
 
 # %% ../../nbs/gan/05_training.ipynb #7b20645a
-HISTORY = ("epoch", "discriminator_loss", "generator_loss", "style", "score_real", "score_generated", "diversity", "seconds")
+HISTORY = (
+    "epoch",
+    "discriminator_loss",
+    "generator_loss",
+    "style",
+    "score_real",
+    "score_generated",
+    "diversity",
+    "seconds",
+)
 
+# %% ../../nbs/gan/05_training.ipynb #61b21a9f
 class GanTrainer:
     "Generator, discriminator and all that their training depends on. Raises DataError when an item is not of the training split."
 
     def __init__(
-        self, *,
+        self,
+        *,
         train: ExampleData,  # training split
         table: AttributeTable,  # learnt from it
         settings: dict,  # a profile's `gan` section
@@ -95,28 +116,51 @@ class GanTrainer:
 @patch
 def _build(self: GanTrainer):
     "Both networks, the moving average and Adam."
-    s, sizes = self.settings, dict(image_size=self.pixels.shape[1], num_rows=len(self.table.rows), num_words=len(self.table.words))
-    self.generator = ImageGenerator(**sizes, channels=s["channels"], latent_size=s["latent_size"], conditional_norm=s["conditional_norm"], seed=self.seed)
-    self.discriminator = ImageDiscriminator(**sizes, channels=s["discriminator_channels"], num_classes=self.num_classes,
-                                            normalisation=s["normalisation"], seed=self.seed + 1)
+    s, sizes = (
+        self.settings,
+        dict(image_size=self.pixels.shape[1], num_rows=len(self.table.rows), num_words=len(self.table.words)),
+    )
+    self.generator = ImageGenerator(
+        **sizes,
+        channels=s["channels"],
+        latent_size=s["latent_size"],
+        conditional_norm=s["conditional_norm"],
+        seed=self.seed,
+    )
+    self.discriminator = ImageDiscriminator(
+        **sizes,
+        channels=s["discriminator_channels"],
+        num_classes=self.num_classes,
+        normalisation=s["normalisation"],
+        seed=self.seed + 1,
+    )
     for network in (self.generator, self.discriminator):
         network.to(self.device, memory_format=torch.channels_last)
     self.average = MovingAverage(module=self.generator, decay=s["average"])
-    self.adam = [torch.optim.Adam(network.parameters(), lr=s[f"{name}_learning_rate"], betas=(0.5, 0.999), fused=True)
-                 for name, network in (("generator", self.generator), ("discriminator", self.discriminator))]
+    self.adam = [
+        torch.optim.Adam(network.parameters(), lr=s[f"{name}_learning_rate"], betas=(0.5, 0.999), fused=True)
+        for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
+    ]
 
 # %% ../../nbs/gan/05_training.ipynb #09dstate
 @patch
 def _state(self: GanTrainer):
     "Moving average and discriminator: what makes images and what judges them."
     parts = dict(average=self.average.average, discriminator=self.discriminator)
-    return {f"{name}/{key}": value.detach().clone() for name, part in parts.items() for key, value in part.state_dict().items()}
+    return {
+        f"{name}/{key}": value.detach().clone()
+        for name, part in parts.items()
+        for key, value in part.state_dict().items()
+    }
+
 
 @patch
 def _restore(self: GanTrainer):
     "Put the last good generator and discriminator back; the generator in training takes the average's weights."
     for name, network in dict(average=self.average.average, discriminator=self.discriminator).items():
-        network.load_state_dict({key.split("/", 1)[1]: value for key, value in self.good[0].items() if key.startswith(f"{name}/")})
+        network.load_state_dict(
+            {key.split("/", 1)[1]: value for key, value in self.good[0].items() if key.startswith(f"{name}/")}
+        )
     self.generator.load_state_dict(self.average.average.state_dict())
 
 # %% ../../nbs/gan/05_training.ipynb #c07b964b
@@ -125,11 +169,13 @@ def _extra(output, label, asked, class_weight, attribute_weight):
     words = F.binary_cross_entropy_with_logits(output.attribute_logits, asked)
     return class_weight * F.cross_entropy(output.class_logits, label) + attribute_weight * words
 
+
 @patch
 def _change(self: GanTrainer, images):
     "Differentiable augmentation where the settings ask for it."
     return differentiable_augment(images, self.random) if self.settings["augment"] else images
 
+# %% ../../nbs/gan/05_training.ipynb #a92e003c
 @patch
 def discriminator_step(
     self: GanTrainer,
@@ -142,8 +188,13 @@ def discriminator_step(
 ) -> tuple:  # loss, mean score of real, mean score of generated
     "Minimise -V of Eq. 19, and learn class and attributes of real images."
     smoothing = self.settings["label_smoothing"]
-    seen, made = self.discriminator(self._change(real), rows), self.discriminator(self._change(generated.detach()), request)
-    loss = discriminator_loss(seen.score, made.score, smoothing) + _extra(seen, label, asked, 1.0, 1.0 if self.settings["conditioning"] == "attributes" else 0.0)
+    seen, made = (
+        self.discriminator(self._change(real), rows),
+        self.discriminator(self._change(generated.detach()), request),
+    )
+    loss = discriminator_loss(seen.score, made.score, smoothing) + _extra(
+        seen, label, asked, 1.0, 1.0 if self.settings["conditioning"] == "attributes" else 0.0
+    )
     self.adam[1].zero_grad()
     loss.backward()
     self.adam[1].step()
@@ -183,7 +234,9 @@ def train_epoch(
 ) -> dict:  # a row of the history
     "One pass. Raises FloatingPointError when a loss is no number."
     start, c, size = time.perf_counter(), self.conditions, self.settings["batch_size"]
-    chance = class_balanced_probabilities(c.label, self.num_classes, self.settings["balance"]) if chance is None else chance
+    chance = (
+        class_balanced_probabilities(c.label, self.num_classes, self.settings["balance"]) if chance is None else chance
+    )
     self.generator.train()
     self._set_rates()
     sums, steps = np.zeros(5), len(c.label) // size
@@ -192,8 +245,23 @@ def train_epoch(
     if not np.isfinite(sums).all():
         raise FloatingPointError("a loss of the GAN is not a number any more")
     mean = (sums / steps).tolist()
-    return dict(zip(HISTORY, (len(self.history) + 1, mean[0], mean[3], mean[4], mean[1], mean[2], self.diversity(), time.perf_counter() - start)))
+    return dict(
+        zip(
+            HISTORY,
+            (
+                len(self.history) + 1,
+                mean[0],
+                mean[3],
+                mean[4],
+                mean[1],
+                mean[2],
+                self.diversity(),
+                time.perf_counter() - start,
+            ),
+        )
+    )
 
+# %% ../../nbs/gan/05_training.ipynb #8def1572
 @patch
 def _set_rates(self: GanTrainer):
     "Learning rates: as set in the first half, then down in a line to a quarter, where a warm start finds them."
@@ -207,12 +275,24 @@ def _set_rates(self: GanTrainer):
 def _step(self: GanTrainer, items):
     "Both steps on the same items."
     real, mirrored = to_images(self.pixels[items.numpy()]), torch.rand(len(items), generator=self.random) < 0.5
-    real = torch.where(mirrored[:, None, None, None], real.flip(3), real).to(self.device, memory_format=torch.channels_last)
-    rows, label, words = (part.to(self.device) for part in (self.conditions.rows[items], self.conditions.label[items], draw_words(self.conditions, items, self.random)))
+    real = torch.where(mirrored[:, None, None, None], real.flip(3), real).to(
+        self.device, memory_format=torch.channels_last
+    )
+    rows, label, words = (
+        part.to(self.device)
+        for part in (
+            self.conditions.rows[items],
+            self.conditions.label[items],
+            draw_words(self.conditions, items, self.random),
+        )
+    )
     latent = torch.randn(len(items), self.settings["latent_size"], generator=self.random).to(self.device)
     request = torch.arange(len(items), device=self.device) % (len(items) // 2)  # each asked twice
     made = self.generator(latent, rows[request], words[request])
-    return [*self.discriminator_step(real, made, rows, label, words, rows[request]), *self.generator_step(made, rows[request], label[request], words[request], latent)]
+    return [
+        *self.discriminator_step(real, made, rows, label, words, rows[request]),
+        *self.generator_step(made, rows[request], label[request], words[request], latent),
+    ]
 
 # %% ../../nbs/gan/05_training.ipynb #662a3e77
 def class_diversity(
@@ -230,6 +310,7 @@ def class_diversity(
             shares.append((made / seen.clamp(min=1e-9)).item())
     return float(np.mean(shares))
 
+# %% ../../nbs/gan/05_training.ipynb #257de728
 @patch
 @torch.no_grad()
 def diversity(
@@ -240,8 +321,11 @@ def diversity(
     own, c = torch.Generator().manual_seed(self.seed), self.conditions
     members = [torch.nonzero(c.label == k)[:, 0] for k in range(self.num_classes)]
     items = torch.cat([m[torch.randint(len(m), (per_class,), generator=own)] for m in members if len(m)])
-    made = self.average.average(torch.randn(len(items), self.settings["latent_size"], generator=own).to(self.device),
-                                c.rows[items].to(self.device), draw_words(c, items, own).to(self.device))
+    made = self.average.average(
+        torch.randn(len(items), self.settings["latent_size"], generator=own).to(self.device),
+        c.rows[items].to(self.device),
+        draw_words(c, items, own).to(self.device),
+    )
     return class_diversity(made.cpu(), to_images(self.pixels[items.numpy()]), c.label[items])
 
 # %% ../../nbs/gan/05_training.ipynb #31556a54
@@ -266,7 +350,9 @@ def fit(
         if self.status == "running" and len(self.history) == epochs:
             self.status = "finished"
         if say:
-            say(f"GAN epoch {row['epoch']}: D {row['discriminator_loss']:.2f}, G {row['generator_loss']:.2f}, diversity {row['diversity']:.2f}, {row['seconds']:.1f} s")
+            say(
+                f"GAN epoch {row['epoch']}: D {row['discriminator_loss']:.2f}, G {row['generator_loss']:.2f}, diversity {row['diversity']:.2f}, {row['seconds']:.1f} s"
+            )
         if folder:
             self.save(folder)
     if self.status in ("diverged", "collapsed"):
@@ -295,16 +381,32 @@ def _tensors(self: GanTrainer):
     flat = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     flat |= {f"good/{key}": value for key, value in self.good[0].items()} | {"random": self.random.get_state()}
     for i, adam in enumerate(self.adam):
-        flat |= {f"adam{i}/{n}/{key}": torch.as_tensor(value) for n, s in adam.state_dict()["state"].items() for key, value in s.items()}
+        flat |= {
+            f"adam{i}/{n}/{key}": torch.as_tensor(value)
+            for n, s in adam.state_dict()["state"].items()
+            for key, value in s.items()
+        }
     return {key: value.detach().cpu().contiguous().clone() for key, value in flat.items()}
+
 
 _NOT_OF_IMAGES = ("variant", "gans", "per_class", "classifier_epochs", "text")  # settings that change nothing here
 
+# %% ../../nbs/gan/05_training.ipynb #f422db59
 @patch
 def _facts(self: GanTrainer):
     "What a checkpoint must agree in."
     table = dict(rows=[list(row) for row in self.table.rows], words=self.table.words)
-    return json.loads(json.dumps(dict(settings={k: v for k, v in self.settings.items() if k not in _NOT_OF_IMAGES}, seed=self.seed, data=self.fingerprint, items=len(self.pixels), table=table)))
+    return json.loads(
+        json.dumps(
+            dict(
+                settings={k: v for k, v in self.settings.items() if k not in _NOT_OF_IMAGES},
+                seed=self.seed,
+                data=self.fingerprint,
+                items=len(self.pixels),
+                table=table,
+            )
+        )
+    )
 
 # %% ../../nbs/gan/05_training.ipynb #97dab507
 @patch
@@ -318,7 +420,14 @@ def save(
     tensors = folder / f"gan-{len(self.history):04d}.safetensors"
     save_file(self._tensors(), part := folder / f".{tensors.name}.part")
     part.rename(tensors)
-    about = self._facts() | dict(history=self.history, status=self.status, low=self.low, good_epoch=self.good[1], steps=self.average.steps, tensors=tensors.name)
+    about = self._facts() | dict(
+        history=self.history,
+        status=self.status,
+        low=self.low,
+        good_epoch=self.good[1],
+        steps=self.average.steps,
+        tensors=tensors.name,
+    )
     write_atomic(folder / "gan.json", json.dumps(about, indent=1))
     for old in set(folder.glob("gan-*.safetensors")) - {tensors}:
         old.unlink()
@@ -337,15 +446,26 @@ def resume(
     about = json.loads((folder / "gan.json").read_text(encoding="utf-8"))
     other = [key for key, value in self._facts().items() if about.get(key) != value]
     if other:
-        raise DataError(f"this checkpoint has other {', '.join(other)}", file=folder / "gan.json", remedy="delete the folder to train anew")
+        raise DataError(
+            f"this checkpoint has other {', '.join(other)}",
+            file=folder / "gan.json",
+            remedy="delete the folder to train anew",
+        )
     tensors = load_file(folder / about["tensors"])
     part = lambda name: {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
-    for name, network in dict(generator=self.generator, discriminator=self.discriminator, average=self.average.average).items():
+    for name, network in dict(
+        generator=self.generator, discriminator=self.discriminator, average=self.average.average
+    ).items():
         network.load_state_dict(part(name))
     for i, adam in enumerate(self.adam):
         _load_adam(adam, part(f"adam{i}"))
     self.random.set_state(tensors["random"])
-    self.history, self.status, self.low, self.average.steps = about["history"], about["status"], about["low"], about["steps"]
+    self.history, self.status, self.low, self.average.steps = (
+        about["history"],
+        about["status"],
+        about["low"],
+        about["steps"],
+    )
     self.good = part("good"), about["good_epoch"]
     return self
 
@@ -373,6 +493,9 @@ def make_images(
     "G(z) for each row, Eq. 15."
     device = next(generator.parameters()).device
     latent = torch.randn(len(rows), generator.latent_size, generator=torch.Generator().manual_seed(seed))
-    parts = [generator(*(part[i : i + batch_size].to(device) for part in (latent, rows, asked))).cpu() for i in range(0, len(rows), batch_size)]
+    parts = [
+        generator(*(part[i : i + batch_size].to(device) for part in (latent, rows, asked))).cpu()
+        for i in range(0, len(rows), batch_size)
+    ]
     images = torch.cat(parts) if parts else torch.zeros(0, 3, generator.image_size, generator.image_size)
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

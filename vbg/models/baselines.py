@@ -42,7 +42,8 @@ class PooledLogisticRegression(nn.Module):
     "Multinomial logistic regression on pooled tokens, with the contract of a model."
 
     def __init__(
-        self, *,
+        self,
+        *,
         weight: np.ndarray,  # `(C, Di + Dt)`
         bias: np.ndarray,  # `(C,)`
         shift: np.ndarray,  # `(Di + Dt,)` taken off the features
@@ -50,9 +51,13 @@ class PooledLogisticRegression(nn.Module):
     ):
         super().__init__()
         for name, value in dict(weight=weight, bias=bias, shift=shift, scale=scale).items():
-            self.register_parameter(name, nn.Parameter(torch.as_tensor(value, dtype=torch.float64), requires_grad=False))
+            self.register_parameter(
+                name, nn.Parameter(torch.as_tensor(value, dtype=torch.float64), requires_grad=False)
+            )
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, attention_mask: Tensor, return_maps: bool = False, **_) -> ModelOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, attention_mask: Tensor, return_maps: bool = False, **_
+    ) -> ModelOutput:
         features = (pooled(image_tokens, text_tokens, attention_mask).double() - self.shift) / self.scale
         return ModelOutput(logits=features @ self.weight.T + self.bias, fused=features)
 
@@ -63,7 +68,9 @@ def fit_logistic_regression(
     seed: int = 0,  # of the cross-validation's folds
 ) -> PooledLogisticRegression:  # in evaluation mode
     "Choose regularisation and scaling by cross-validation inside the training split, then fit on all of it. Raises ValueError on a class of one item."
-    arrays = (torch.as_tensor(np.array(v)) for v in (train.image_tokens, train.text_tokens[:, 0], train.attention_mask[:, 0]))
+    arrays = (
+        torch.as_tensor(np.array(v)) for v in (train.image_tokens, train.text_tokens[:, 0], train.attention_mask[:, 0])
+    )
     features = pooled(*arrays).double().numpy()
     steps = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=2000))])
     grid = dict(scale=[StandardScaler(), StandardScaler(with_std=False)], classify__C=list(np.logspace(-4, 2, 7)))
@@ -76,12 +83,15 @@ def fit_logistic_regression(
         best = GridSearchCV(steps, grid, cv=folds, scoring="neg_log_loss").fit(features, train.label).best_estimator_
     return _as_module(best, num_classes).eval()
 
+# %% ../../nbs/models/11_baselines.ipynb #31340e6e
 def _as_module(fitted, num_classes):
     "The fitted pipeline as a module; a class without training items gets a bias that rules it out."
     scale, classify = fitted["scale"], fitted["classify"]
     width = scale.mean_.shape[0]
     weight, bias = _all_classes(classify, num_classes)
-    return PooledLogisticRegression(weight=weight, bias=bias, shift=scale.mean_, scale=np.ones(width) if scale.scale_ is None else scale.scale_)
+    return PooledLogisticRegression(
+        weight=weight, bias=bias, shift=scale.mean_, scale=np.ones(width) if scale.scale_ is None else scale.scale_
+    )
 
 # %% ../../nbs/models/11_baselines.ipynb #10975b3f
 def _all_classes(classify, num_classes):
@@ -89,8 +99,11 @@ def _all_classes(classify, num_classes):
     weight, bias = np.zeros((num_classes, classify.coef_.shape[1])), np.full(num_classes, -1e9)
     both = len(classify.classes_) == 2  # scikit-learn keeps one row for two classes
     weight[classify.classes_] = np.concatenate([-classify.coef_, classify.coef_]) / 2 if both else classify.coef_
-    bias[classify.classes_] = np.concatenate([-classify.intercept_, classify.intercept_]) / 2 if both else classify.intercept_
+    bias[classify.classes_] = (
+        np.concatenate([-classify.intercept_, classify.intercept_]) / 2 if both else classify.intercept_
+    )
     return weight, bias
+
 
 BASELINES = {"logistic_regression": fit_logistic_regression}
 
@@ -100,7 +113,11 @@ def token_texts(
     attention_mask: np.ndarray,  # `(N, L)`, 1 for a word
 ) -> list:  # N texts of token numbers
     "Token numbers as words, padding left out."
-    return [" ".join(str(i) for i in row[keep.astype(bool)]) for row, keep in zip(np.asarray(input_ids), np.asarray(attention_mask))]
+    return [
+        " ".join(str(i) for i in row[keep.astype(bool)])
+        for row, keep in zip(np.asarray(input_ids), np.asarray(attention_mask))
+    ]
+
 
 def image_features(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
@@ -108,45 +125,71 @@ def image_features(
     "Colour histogram (shares) and HOG."
     from skimage.feature import hog
     from skimage.transform import resize
+
     bins = (np.asarray(pixels).reshape(len(pixels), -1, 3) >> 5).astype(int) @ (64, 8, 1)
     colours = np.stack([np.bincount(row, minlength=512) for row in bins]) / bins.shape[1]
     grey = [p @ np.array([0.299, 0.587, 0.114]) / 255 for p in pixels]
     grey = [g if g.shape == (64, 64) else resize(g, (64, 64), anti_aliasing=True) for g in grey]
-    edges = [hog(g, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2), block_norm="L2-Hys") for g in grey]
+    edges = [
+        hog(g, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2), block_norm="L2-Hys") for g in grey
+    ]
     return np.concatenate([colours, np.stack(edges)], axis=1).astype(np.float32)
 
 # %% ../../nbs/models/11_baselines.ipynb #d0570502
 def _vectorizer(vocabulary=None, rare=1):
     "TF-IDF of single tokens and pairs."
     from sklearn.feature_extraction.text import TfidfVectorizer
-    return TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True, dtype=np.float32, vocabulary=vocabulary, min_df=rare)
+
+    return TfidfVectorizer(
+        ngram_range=(1, 2),
+        token_pattern=r"\S+",
+        sublinear_tf=True,
+        dtype=np.float32,
+        vocabulary=vocabulary,
+        min_df=rare,
+    )
+
 
 def _alternatives(data):
     "Every text of every item: item, its share of the item, token text."
     count = [max(1, len(texts)) for texts in data.texts]
     item = np.repeat(np.arange(len(data)), count)
     place = np.concatenate([np.arange(n) for n in count])
-    return item, 1 / np.array(count)[item], token_texts(np.asarray(data.input_ids)[item, place], np.asarray(data.attention_mask)[item, place])
+    return (
+        item,
+        1 / np.array(count)[item],
+        token_texts(np.asarray(data.input_ids)[item, place], np.asarray(data.attention_mask)[item, place]),
+    )
 
+# %% ../../nbs/models/11_baselines.ipynb #59855694
 def _drawn_texts(data, seed):
     "One text of each item, drawn."
-    place = (np.random.default_rng([seed, 3]).random(len(data)) * [max(1, len(texts)) for texts in data.texts]).astype(int)
+    place = (np.random.default_rng([seed, 3]).random(len(data)) * [max(1, len(texts)) for texts in data.texts]).astype(
+        int
+    )
     item = np.arange(len(data))
     return token_texts(np.asarray(data.input_ids)[item, place], np.asarray(data.attention_mask)[item, place])
 
 # %% ../../nbs/models/11_baselines.ipynb #06d4e639
 class FittedModel(nn.Module):
     "A model fitted in one go."
+
     trunk = metadata = None
 
     def _hold(self, **values):
         "Keep arrays, and texts as bytes."
         for name, value in values.items():
-            value = np.frombuffer(value.encode() if isinstance(value, str) else value, np.uint8).copy() if isinstance(value, (str, bytes, bytearray)) else np.asarray(value)
+            value = (
+                np.frombuffer(value.encode() if isinstance(value, str) else value, np.uint8).copy()
+                if isinstance(value, (str, bytes, bytearray))
+                else np.asarray(value)
+            )
             self.register_buffer(name, torch.as_tensor(value))
 
-    def _bytes(self, name): return getattr(self, name).numpy().tobytes()
+    def _bytes(self, name):
+        return getattr(self, name).numpy().tobytes()
 
+# %% ../../nbs/models/11_baselines.ipynb #e071ff19
 class MajorityModel(FittedModel):
     "The shares of the classes in the training split, whatever it is shown."
 
@@ -154,8 +197,17 @@ class MajorityModel(FittedModel):
         super().__init__()
         self._hold(share=np.log(np.maximum(share, 1e-12)).astype(np.float32))
 
-    def forward(self, pixel_values: Tensor | None = None, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, return_maps: bool | None = None, **_) -> ModelOutput:
-        return ModelOutput(logits=self.share.expand(len(pixel_values if pixel_values is not None else input_ids), -1).clone())
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_maps: bool | None = None,
+        **_,
+    ) -> ModelOutput:
+        return ModelOutput(
+            logits=self.share.expand(len(pixel_values if pixel_values is not None else input_ids), -1).clone()
+        )
 
 # %% ../../nbs/models/11_baselines.ipynb #6690843c
 class TfidfModel(FittedModel):
@@ -163,7 +215,12 @@ class TfidfModel(FittedModel):
 
     def __init__(self, *, vectorizer, weight: np.ndarray, bias: np.ndarray):  # fitted; `(C, V)`, `(C,)`
         super().__init__()
-        self._hold(vocabulary=json.dumps({k: int(v) for k, v in vectorizer.vocabulary_.items()}), idf=vectorizer.idf_, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+        self._hold(
+            vocabulary=json.dumps({k: int(v) for k, v in vectorizer.vocabulary_.items()}),
+            idf=vectorizer.idf_,
+            weight=weight.astype(np.float32),
+            bias=bias.astype(np.float32),
+        )
 
     def features(self, input_ids: Tensor, attention_mask: Tensor):  # sparse `(B, V)`
         "TF-IDF of a batch."
@@ -171,9 +228,19 @@ class TfidfModel(FittedModel):
             self._vectorizer = _restored(self._bytes("vocabulary"), self.idf.numpy())
         return self._vectorizer.transform(token_texts(input_ids.numpy(), attention_mask.numpy()))
 
-    def forward(self, pixel_values: Tensor | None, input_ids: Tensor, attention_mask: Tensor, return_maps: bool | None = None, **_) -> ModelOutput:
-        return ModelOutput(logits=torch.as_tensor(self.features(input_ids, attention_mask) @ self.weight.numpy().T) + self.bias)
+    def forward(
+        self,
+        pixel_values: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        return_maps: bool | None = None,
+        **_,
+    ) -> ModelOutput:
+        return ModelOutput(
+            logits=torch.as_tensor(self.features(input_ids, attention_mask) @ self.weight.numpy().T) + self.bias
+        )
 
+# %% ../../nbs/models/11_baselines.ipynb #ca6f4938
 def _restored(vocabulary, idf):
     "A vectorizer from what a model holds."
     made = _vectorizer(json.loads(vocabulary))
@@ -184,19 +251,32 @@ def _restored(vocabulary, idf):
 class BoostedTrees(TfidfModel):
     "XGBoost on colours, gradients and words."
 
-    def __init__(self, *, vectorizer, booster, classes: np.ndarray, num_classes: int):  # classes: `(K,)` those of the training split
+    def __init__(
+        self, *, vectorizer, booster, classes: np.ndarray, num_classes: int
+    ):  # classes: `(K,)` those of the training split
         super().__init__(vectorizer=vectorizer, weight=np.zeros((1, 1)), bias=np.zeros(1))
-        self._hold(trees=booster.save_raw("ubj"), classes=np.asarray(classes, np.int64), absent=np.full(num_classes, -1e9, np.float32))
+        self._hold(
+            trees=booster.save_raw("ubj"),
+            classes=np.asarray(classes, np.int64),
+            absent=np.full(num_classes, -1e9, np.float32),
+        )
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, return_maps: bool | None = None, **_) -> ModelOutput:
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, return_maps: bool | None = None, **_
+    ) -> ModelOutput:
         import xgboost
+
         if getattr(self, "_booster", None) is None:
             self._booster = xgboost.Booster(model_file=bytearray(self._bytes("trees")))
             self._booster.set_param(dict(nthread=1))
         pixels = ((pixel_values.permute(0, 2, 3, 1) * 0.5 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
         rows = sparse.hstack([image_features(pixels), self.features(input_ids, attention_mask)], format="csr")
         logits = self.absent.repeat(len(pixels), 1)
-        logits[:, self.classes] = torch.as_tensor(self._booster.predict(xgboost.DMatrix(rows), output_margin=True)).float().reshape(len(pixels), -1)
+        logits[:, self.classes] = (
+            torch.as_tensor(self._booster.predict(xgboost.DMatrix(rows), output_margin=True))
+            .float()
+            .reshape(len(pixels), -1)
+        )
         return ModelOutput(logits=logits)
 
 # %% ../../nbs/models/11_baselines.ipynb #dc9a7932
@@ -207,55 +287,96 @@ def _best(values, fit, validation):
     found, label = [], np.asarray(validation.label)
     for value in values:
         model = fit(value)
-        inputs = dict(pixel_values=to_pixel_values(torch.as_tensor(np.array(validation.pixels))), input_ids=torch.as_tensor(np.array(validation.input_ids[:, 0])),
-                      attention_mask=torch.as_tensor(np.array(validation.attention_mask[:, 0])))
+        inputs = dict(
+            pixel_values=to_pixel_values(torch.as_tensor(np.array(validation.pixels))),
+            input_ids=torch.as_tensor(np.array(validation.input_ids[:, 0])),
+            attention_mask=torch.as_tensor(np.array(validation.attention_mask[:, 0])),
+        )
         probabilities = model(**inputs).logits.double().softmax(-1).numpy()
         loss = -np.log(np.maximum(probabilities[np.arange(len(label)), label], 1e-12)).mean()
         found.append((float((probabilities.argmax(1) == label).mean()), -float(loss), value, model))
     best = max(found, key=lambda f: f[:2])
-    return best[3], dict(chosen=best[2], search=[dict(value=v, validation_accuracy=a, validation_loss=-l) for a, l, v, _ in found])
+    return best[3], dict(
+        chosen=best[2], search=[dict(value=v, validation_accuracy=a, validation_loss=-l) for a, l, v, _ in found]
+    )
 
 # %% ../../nbs/models/11_baselines.ipynb #34977a37
 def fit_majority(train, validation, num_classes, settings, seed):  # as `FITTED` says
     "Count the classes."
     return MajorityModel(share=np.bincount(train.label, minlength=num_classes) / len(train)).eval(), {}
 
+
 def fit_tfidf(train, validation, num_classes, settings, seed):  # as `FITTED` says
     "TF-IDF of all texts, logistic regression with a chosen penalty."
     item, share, texts = _alternatives(train)
     vectorizer = _vectorizer().fit(texts)
     features, label = vectorizer.transform(texts), np.asarray(train.label)[item]
+
     def fit(c):
         made = LogisticRegression(C=c, max_iter=1000).fit(features, label, sample_weight=share)
         weight, bias = _all_classes(made, num_classes)
         return TfidfModel(vectorizer=vectorizer, weight=weight, bias=bias).eval()
+
     return _best(settings.baselines["tfidf_c"], fit, validation)
 
 # %% ../../nbs/models/11_baselines.ipynb #0c48e5a2
 def fit_xgboost(train, validation, num_classes, settings, seed):  # as `FITTED` says
     "Boosted trees with a chosen learning rate."
     import xgboost
+
     texts = _drawn_texts(train, seed)
     vectorizer, classes = _vectorizer(rare=3).fit(texts), np.unique(train.label)
+
     def matrix(data, texts):
         known = np.isin(np.asarray(data.label), classes)
         rows = sparse.hstack([image_features(data.pixels), vectorizer.transform(texts)], format="csr")
         return xgboost.DMatrix(rows[known], np.searchsorted(classes, np.asarray(data.label)[known]))
+
     learn = matrix(train, texts)
-    held = [] if validation is None else [(matrix(validation, token_texts(validation.input_ids[:, 0], validation.attention_mask[:, 0])), "validation")]
+    held = (
+        []
+        if validation is None
+        else [
+            (matrix(validation, token_texts(validation.input_ids[:, 0], validation.attention_mask[:, 0])), "validation")
+        ]
+    )
+
     def fit(rate):
-        asked = dict(objective="multi:softprob", num_class=len(classes), eta=rate, max_depth=4, subsample=0.8, colsample_bytree=0.3, tree_method="hist", max_bin=32,
-                     seed=seed, nthread=1, eval_metric="mlogloss")
-        booster = xgboost.train(asked, learn, num_boost_round=100, evals=held, early_stopping_rounds=20 if held else None, verbose_eval=False)
+        asked = dict(
+            objective="multi:softprob",
+            num_class=len(classes),
+            eta=rate,
+            max_depth=4,
+            subsample=0.8,
+            colsample_bytree=0.3,
+            tree_method="hist",
+            max_bin=32,
+            seed=seed,
+            nthread=1,
+            eval_metric="mlogloss",
+        )
+        booster = xgboost.train(
+            asked,
+            learn,
+            num_boost_round=100,
+            evals=held,
+            early_stopping_rounds=20 if held else None,
+            verbose_eval=False,
+        )
         rounds = booster.best_iteration + 1 if held else booster.num_boosted_rounds()
-        return BoostedTrees(vectorizer=vectorizer, booster=booster[:rounds], classes=classes, num_classes=num_classes).eval()
+        return BoostedTrees(
+            vectorizer=vectorizer, booster=booster[:rounds], classes=classes, num_classes=num_classes
+        ).eval()
+
     return _best(settings.baselines["xgboost_rates"], fit, validation)
 
+# %% ../../nbs/models/11_baselines.ipynb #f8fa7de8
 # name -> function (train: ExampleData, validation: ExampleData or None, number of classes, Profile, seed) to (module in evaluation mode, notes for run.json)
 FITTED = {"majority": fit_majority, "tfidf": fit_tfidf, "xgboost": fit_xgboost}
 
 # %% ../../nbs/models/11_baselines.ipynb #57f7dcbe
 FITTED_CLASSES = {"majority": MajorityModel, "tfidf": TfidfModel, "xgboost": BoostedTrees}
+
 
 def restore(
     name: str,  # a key of `FITTED`

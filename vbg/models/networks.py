@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.profiles import Profile
-from .fusion import masked_mean
-from .vbg import ModelOutput, make_head
-from .checkpoints import build_vision
-from .text import TextEncoder
 from ..core.chance import seeded
+from ..core.profiles import Profile
+from .checkpoints import build_vision
+from .fusion import masked_mean
+from .text import TextEncoder
+from .vbg import ModelOutput, make_head
 
 # %% auto #0
 __all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'swin', 'without_classifier', 'as_imagenet',
@@ -34,15 +34,26 @@ def narrow(
             setattr(network.get_submodule(parent), own, new)
     return network
 
+# %% ../../nbs/models/10_networks.ipynb #058df14d
 def _narrowed(layer, divisor):
     "A layer with its channels divided; None for a layer that has none."
+
     def part(channels):
         if channels % divisor:
             raise ValueError(f"{channels} channels do not divide by {divisor}: {layer}")
         return channels // divisor
+
     if isinstance(layer, nn.Conv2d):
         inputs = 3 if layer.in_channels == 3 else part(layer.in_channels)
-        return nn.Conv2d(inputs, part(layer.out_channels), layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=layer.bias is not None)
+        return nn.Conv2d(
+            inputs,
+            part(layer.out_channels),
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            bias=layer.bias is not None,
+        )
     if isinstance(layer, nn.BatchNorm2d):
         return nn.BatchNorm2d(part(layer.num_features), eps=layer.eps)
     return nn.Linear(part(layer.in_features), part(layer.out_features)) if isinstance(layer, nn.Linear) else None
@@ -64,24 +75,38 @@ def draw_weights(
     return network
 
 # %% ../../nbs/models/10_networks.ipynb #e5cd0246
-TORCHVISION = {"resnet": "resnet50", "densenet": "densenet121", "squeezenet": "squeezenet1_1", "inception": "inception_v3", "vgg": "vgg16_bn", "swin": "swin_t"}
+TORCHVISION = {
+    "resnet": "resnet50",
+    "densenet": "densenet121",
+    "squeezenet": "squeezenet1_1",
+    "inception": "inception_v3",
+    "vgg": "vgg16_bn",
+    "swin": "swin_t",
+}
 
+# %% ../../nbs/models/10_networks.ipynb #9fc6ff1b
 def image_body(
     name: str,  # a key of `TORCHVISION`
     settings: dict,  # a profile's `baselines` section
 ) -> nn.Module:  # `(B, 3, H, W)` to `(B, D)`
     "An image network without its classifier. Raises ValueError on ImageNet weights for a network that is not of full width."
     from torchvision import models
+
     divisor = 1 if name == "swin" else settings["divisor"][name]
     if settings["pretrained"] and (divisor != 1 or name == "swin" and settings["swin"]["embed_dim"] != 96):
-        raise ValueError(f"ImageNet weights are of the full width: set baselines.divisor of {name} to 1, or baselines.pretrained to False")
+        raise ValueError(
+            f"ImageNet weights are of the full width: set baselines.divisor of {name} to 1, or baselines.pretrained to False"
+        )
     more = dict(init_weights=False) if name == "inception" and not settings["pretrained"] else {}
     if settings["pretrained"]:
         return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
     if name == "swin":
         return swin(**settings["swin"])
-    return draw_weights(narrow(without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more)), divisor))
+    return draw_weights(
+        narrow(without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more)), divisor)
+    )
 
+# %% ../../nbs/models/10_networks.ipynb #b951a0fd
 def swin(
     embed_dim: int,  # width of the first stage; 96 in Swin-T
     num_heads: tuple,  # of the four stages
@@ -90,9 +115,13 @@ def swin(
 ) -> nn.Module:  # without its classifier
     "torchvision's Swin-T in any width, its weights drawn as wide as those of VBG's encoders."
     from torchvision import models
-    network = models.SwinTransformer([4, 4], embed_dim, depths=[2, 2, 6, 2], num_heads=list(num_heads), window_size=list(window_size))
+
+    network = models.SwinTransformer(
+        [4, 4], embed_dim, depths=[2, 2, 6, 2], num_heads=list(num_heads), window_size=list(window_size)
+    )
     for layer in network.modules():
-        if isinstance(layer, nn.Linear): nn.init.trunc_normal_(layer.weight, std=init_std)
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=init_std)
     return without_classifier("swin", network)
 
 # %% ../../nbs/models/10_networks.ipynb #684998ae
@@ -109,8 +138,14 @@ def without_classifier(
     else:
         setattr(network, dict(densenet="classifier", swin="head").get(name, "fc"), nn.Identity())
     if name == "inception":
-        network.aux_logits, network.AuxLogits, network.dropout = False, None, nn.Identity()  # the head has its own dropout
-        network.transform_input = network.transform_input and pretrained  # its ImageNet weights were learnt from pixels in [-1, 1] and turn ours back into them
+        network.aux_logits, network.AuxLogits, network.dropout = (
+            False,
+            None,
+            nn.Identity(),
+        )  # the head has its own dropout
+        network.transform_input = (
+            network.transform_input and pretrained
+        )  # its ImageNet weights were learnt from pixels in [-1, 1] and turn ours back into them
     return network
 
 # %% ../../nbs/models/10_networks.ipynb #efdc346f
@@ -121,8 +156,10 @@ def as_imagenet(
     mean, std = (pixel_values.new_tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (pixel_values * 0.5 + 0.5 - mean) / std
 
+
 class Network(nn.Module):
     "What `vbg.train.fit.fit` expects of a model that is no variant of VBG."
+
     trunk = metadata = None
     fresh = True  # all weights are drawn: one learning rate for encoders and head
 
@@ -135,7 +172,8 @@ class ImageNetwork(Network):
     "An image network with VBG's head."
 
     def __init__(
-        self, *,
+        self,
+        *,
         name: str,  # a key of `TORCHVISION`
         settings: dict,  # a profile's `baselines` section
         num_classes: int,  # C
@@ -143,17 +181,30 @@ class ImageNetwork(Network):
         head_l2: float,  # weight of the penalty
     ):
         super().__init__()
-        self.vision, self.head_l2, self.smallest = image_body(name, settings).to(memory_format=torch.channels_last), head_l2, 80 if name == "inception" else 0
+        self.vision, self.head_l2, self.smallest = (
+            image_body(name, settings).to(memory_format=torch.channels_last),
+            head_l2,
+            80 if name == "inception" else 0,
+        )
         self.imagenet, self.fresh = settings["pretrained"], not settings["pretrained"]
         with torch.no_grad():
             width = self.vision.eval()(torch.zeros(1, 3, 96, 96)).flatten(1).shape[1]
         self.vision.train()
         self.head = make_head(width, num_classes, head_dropout)
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, return_maps: bool | None = None, **_) -> ModelOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_maps: bool | None = None,
+        **_,
+    ) -> ModelOutput:
         pixel_values = as_imagenet(pixel_values) if self.imagenet else pixel_values
         if min(pixel_values.shape[2:]) < self.smallest:
-            pixel_values = F.interpolate(pixel_values, size=(self.smallest, self.smallest), mode="bilinear", align_corners=False)
+            pixel_values = F.interpolate(
+                pixel_values, size=(self.smallest, self.smallest), mode="bilinear", align_corners=False
+            )
         alone = self.training and len(pixel_values) == 1  # a batch norm has no variance of one
         features = (self.vision.eval() if alone else self.vision)(pixel_values).flatten(1)
         self.vision.train(self.training)
@@ -164,7 +215,8 @@ class TextCNN(Network):
     "Convolutions over word vectors, maximum over the text, VBG's head."
 
     def __init__(
-        self, *,
+        self,
+        *,
         vocab_size: int,  # V
         num_classes: int,  # C
         embedding_size: int,  # of a word vector
@@ -174,16 +226,31 @@ class TextCNN(Network):
     ):
         super().__init__()
         self.head_l2 = head_l2
-        self.text = nn.ModuleDict(dict(embedding=nn.Embedding(vocab_size, embedding_size), windows=nn.ModuleList(nn.Conv1d(embedding_size, channels, k) for k in (3, 4, 5))))
+        self.text = nn.ModuleDict(
+            dict(
+                embedding=nn.Embedding(vocab_size, embedding_size),
+                windows=nn.ModuleList(nn.Conv1d(embedding_size, channels, k) for k in (3, 4, 5)),
+            )
+        )
         self.head = make_head(3 * channels, num_classes, head_dropout)
 
-    def forward(self, pixel_values: Tensor | None, input_ids: Tensor, attention_mask: Tensor | None = None, return_maps: bool | None = None, **_) -> ModelOutput:
+    def forward(
+        self,
+        pixel_values: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        return_maps: bool | None = None,
+        **_,
+    ) -> ModelOutput:
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         words = (self.text["embedding"](input_ids.long()) * keep[..., None]).transpose(1, 2)  # `(B, E, L)`
-        found = [_strongest(window(F.pad(words, (0, window.kernel_size[0] - 1))), keep) for window in self.text["windows"]]
+        found = [
+            _strongest(window(F.pad(words, (0, window.kernel_size[0] - 1))), keep) for window in self.text["windows"]
+        ]
         features = torch.cat(found, dim=1)
         return ModelOutput(logits=self.head(features), text_features=features, fused=features)
 
+# %% ../../nbs/models/10_networks.ipynb #489000bd
 def _strongest(windows, keep):
     "Maximum over the windows that start at a word; `(B, channels)`."
     return F.relu(windows).masked_fill(~keep[:, None], 0).amax(2)
@@ -198,11 +265,13 @@ def contrastive_loss(
     scores, own = scale * image @ text.T, torch.arange(len(image), device=image.device)
     return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
 
+# %% ../../nbs/models/10_networks.ipynb #0047f73f
 class DualEncoder(Network):
     "Two encoders trained to agree, and a linear head on both."
 
     def __init__(
-        self, *,
+        self,
+        *,
         vision: dict,  # arguments of `build_vision`
         text: dict,  # arguments of `TextEncoder`, with `vocab_size`
         num_classes: int,  # C
@@ -213,12 +282,24 @@ class DualEncoder(Network):
     ):
         super().__init__()
         self.vision, self.text, self.head_l2 = build_vision(**vision), TextEncoder(**text), head_l2
-        self.project = nn.ModuleDict(dict(image=nn.Linear(self.vision.hidden_size, hidden_size, bias=False), text=nn.Linear(self.text.hidden_size, hidden_size, bias=False)))
+        self.project = nn.ModuleDict(
+            dict(
+                image=nn.Linear(self.vision.hidden_size, hidden_size, bias=False),
+                text=nn.Linear(self.text.hidden_size, hidden_size, bias=False),
+            )
+        )
         self.log_scale = nn.Parameter(-torch.log(torch.tensor(temperature)))
         self.head = make_head(2 * hidden_size, num_classes, head_dropout)
 
 # %% ../../nbs/models/10_networks.ipynb #83f14358
-def _agree(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None, return_maps: bool | None = None, **_) -> ModelOutput:
+def _agree(
+    self,
+    pixel_values: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    return_maps: bool | None = None,
+    **_,
+) -> ModelOutput:
     "Both embeddings, the head's prediction, and in training the contrastive loss."
     keep = None if attention_mask is None else attention_mask.bool()
     image = F.normalize(self.project["image"](self.vision(pixel_values).mean(1)), dim=-1)
@@ -227,10 +308,12 @@ def _agree(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor
     loss = contrastive_loss(image, text, self.log_scale.exp().clamp(max=100)) if self.training else None
     return ModelOutput(logits=self.head(fused), image_features=image, text_features=text, fused=fused, loss=loss)
 
+
 DualEncoder.forward = _agree
 
 # %% ../../nbs/models/10_networks.ipynb #2a712c60
 NETWORKS = (*TORCHVISION, "textcnn", "clip")
+
 
 def build_network(
     settings: Profile,  # sections vision, text, model, baselines
@@ -248,7 +331,12 @@ def build_network(
         if name == "textcnn":
             return TextCNN(vocab_size=vocab_size, **settings.baselines["textcnn"], **head)
         if name == "clip":
-            return DualEncoder(vision=settings.vision | dict(checkpoint=None), text=settings.text | dict(vocab_size=vocab_size, checkpoint=None), **settings.baselines["clip"], **head)
+            return DualEncoder(
+                vision=settings.vision | dict(checkpoint=None),
+                text=settings.text | dict(vocab_size=vocab_size, checkpoint=None),
+                **settings.baselines["clip"],
+                **head,
+            )
     raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
 
 # %% ../../nbs/models/10_networks.ipynb #1a39e277
@@ -260,6 +348,7 @@ def count_multiply_adds(
     "Multiply-adds of a forward pass in evaluation mode."
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
+
     training = model.training
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(**inputs, return_maps=False)

@@ -13,12 +13,21 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertConfig, BertModel, DistilBertModel, PreTrainedConfig, PreTrainedTokenizerFast, RobertaModel, XLMRobertaModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DistilBertModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaModel,
+    XLMRobertaModel,
+)
 
+from ..core.chance import seeded
 from ..core.files import DataError
 from .checkpoints import resolve_checkpoint
 from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention, split_heads
-from ..core.chance import seeded
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer', 'tokenise', 'trim',
@@ -29,6 +38,7 @@ __all__ = ['SPECIAL_TOKENS', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for'
 # %% ../../nbs/models/03_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
 
+
 def _word_piece(vocabulary=None):
     "An uncased BERT tokenizer, empty or with a vocabulary."
     piece = models.WordPiece(vocabulary, unk_token="[UNK]") if vocabulary else models.WordPiece(unk_token="[UNK]")
@@ -37,7 +47,8 @@ def _word_piece(vocabulary=None):
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     return tokenizer
 
 # %% ../../nbs/models/03_text.ipynb #df78b284
@@ -48,6 +59,7 @@ def _alphabet(texts, limit):
         counts.update(text)
     counts.pop(" ", None)
     return sorted(sorted(counts, key=lambda c: (-counts[c], c))[:limit])
+
 
 def _wrap(tokenizer):
     "The `transformers` face of a tokenizer, with its special tokens named."
@@ -67,8 +79,13 @@ def train_tokenizer(
         raise DataError("no text to learn a vocabulary from", remedy="check that the training split has text")
     rare = {ord(c): " " for c in set().union(*texts) - set(letters)}
     cleaned = [text.translate(rare) for text in texts]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, show_progress=False, initial_alphabet=letters,
-                                        special_tokens=SPECIAL_TOKENS + ["##" + c for c in letters])
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=letters,
+        special_tokens=SPECIAL_TOKENS + ["##" + c for c in letters],
+    )
     learner.train_from_iterator(cleaned, trainer)
     return _wrap(_word_piece(learner.get_vocab()))
 
@@ -94,10 +111,17 @@ def load_tokenizer(
     try:
         tokenizer = _cached_first(AutoTokenizer.from_pretrained, checkpoint, offline)
     except Exception as error:  # the libraries raise many kinds, `tokenizers` plain Exception
-        raise DataError(f"no tokenizer could be read here{_reason(error)}", file=checkpoint, remedy=_remedy(checkpoint, "tokenizer.json")) from error
+        raise DataError(
+            f"no tokenizer could be read here{_reason(error)}",
+            file=checkpoint,
+            remedy=_remedy(checkpoint, "tokenizer.json"),
+        ) from error
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        raise DataError("its tokenizer has no words: the files of the vocabulary are absent", file=checkpoint,
-                        remedy=_remedy(checkpoint, "tokenizer.json"))
+        raise DataError(
+            "its tokenizer has no words: the files of the vocabulary are absent",
+            file=checkpoint,
+            remedy=_remedy(checkpoint, "tokenizer.json"),
+        )
     return tokenizer
 
 # %% ../../nbs/models/03_text.ipynb #5827fdaa
@@ -110,18 +134,23 @@ def _cached_first(read, checkpoint, offline):
             raise
         return read(checkpoint)
 
+
 def _reason(error):
     "The first line of what went wrong; nothing where nothing is known."
     text = str(error or "").strip().split("\n")[0].rstrip(".:")
     return f" ({type(error).__name__}: {text})" if text else ""
 
+
 def _remedy(checkpoint, file):
     "What to do where a checkpoint's file cannot be read: a folder is to be mended, a name to be downloaded."
     from huggingface_hub.constants import HF_HUB_CACHE
+
     if Path(checkpoint).is_dir():
         return f"the folder must hold {file}, as `save_pretrained` writes it"
-    return (f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, run `hf download {checkpoint}` once; "
-            f"it is then kept in {HF_HUB_CACHE}")
+    return (
+        f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, run `hf download {checkpoint}` once; "
+        f"it is then kept in {HF_HUB_CACHE}"
+    )
 
 # %% ../../nbs/models/03_text.ipynb #349daad9
 def tokenise(
@@ -131,12 +160,23 @@ def tokenise(
 ):  # the same object, now with `input_ids` (N, K, L) int32 and `attention_mask` (N, K, L) bool
     "Add token numbers to the data: K texts an example, L tokens a text. Raises DataError when the tokenizer cannot pad."
     if tokenizer.pad_token_id is None:
-        raise DataError("the tokenizer has no padding token", file=tokenizer.name_or_path or None, remedy="take a checkpoint whose tokenizer names its pad_token")
+        raise DataError(
+            "the tokenizer has no padding token",
+            file=tokenizer.name_or_path or None,
+            remedy="take a checkpoint whose tokenizer names its pad_token",
+        )
     tokenizer.truncation_side = "right"  # an argument of the call would be ignored
     K = max(map(len, data.texts), default=1)
     flat = [texts[k % len(texts)] if texts else "" for texts in data.texts for k in range(K)]
-    tokens = tokenizer(flat, padding="max_length", truncation=True, max_length=max_length, return_tensors="np", padding_side="right",
-                       return_token_type_ids=False)
+    tokens = tokenizer(
+        flat,
+        padding="max_length",
+        truncation=True,
+        max_length=max_length,
+        return_tensors="np",
+        padding_side="right",
+        return_token_type_ids=False,
+    )
     shape = (len(data.texts), K, max_length)
     data.input_ids = tokens["input_ids"].astype("int32").reshape(shape)
     data.attention_mask = tokens["attention_mask"].astype(bool).reshape(shape)
@@ -151,6 +191,7 @@ def trim(
     longest = max(1, int(attention_mask.bool().any(0).sum()))
     return input_ids[:, :longest], attention_mask[:, :longest]
 
+
 def mask_tokens(
     input_ids: Tensor,  # `(B, L)`, [CLS] or <s> first, [SEP] or </s> last
     attention_mask: Tensor,  # `(B, L)`, padding at the end
@@ -161,7 +202,9 @@ def mask_tokens(
 ) -> Tensor:  # `(B, L)`, a copy
     "Hide random words behind [MASK], so that no single word becomes the whole evidence. For training only."
     if mask_token_id is None:
-        raise DataError("the tokenizer has no mask token", remedy="set token_masking to 0, or take a checkpoint that has one")
+        raise DataError(
+            "the tokenizer has no mask token", remedy="set token_masking to 0, or take a checkpoint that has one"
+        )
     hide = torch.rand(input_ids.shape, generator=generator).to(input_ids.device) < probability
     words = attention_mask.bool() & attention_mask.bool().roll(-1, dims=1)  # another token follows: not [SEP]
     words[:, 0] = words[:, -1] = False
@@ -199,6 +242,7 @@ def transform_for_words(
     "BERT's step before Eq. 14."
     return norm(getattr(F, activation)(dense(hidden_states)))
 
+
 def word_probabilities(
     hidden_states: Tensor,  # `(B, L, D)` H
     weight: Tensor,  # `(V, D)` W_vocab, transposed
@@ -227,15 +271,29 @@ def classification_loss(
 # %% ../../nbs/models/03_text.ipynb #f355723a
 class _DistilBert(DistilBertModel):
     "The library's class; there is no pooler to leave out."
+
     def __init__(self, config, add_pooling_layer=False):
         super().__init__(config)
 
-_SIZES = dict(hidden_size="hidden_size", num_layers="num_hidden_layers", num_heads="num_attention_heads",
-              intermediate_size="intermediate_size", activation="hidden_act")
-_DISTIL = dict(hidden_size="dim", num_layers="n_layers", num_heads="n_heads", intermediate_size="hidden_dim", activation="activation")
+
+_SIZES = dict(
+    hidden_size="hidden_size",
+    num_layers="num_hidden_layers",
+    num_heads="num_attention_heads",
+    intermediate_size="intermediate_size",
+    activation="hidden_act",
+)
+_DISTIL = dict(
+    hidden_size="dim",
+    num_layers="n_layers",
+    num_heads="n_heads",
+    intermediate_size="hidden_dim",
+    activation="activation",
+)
 
 # %% ../../nbs/models/03_text.ipynb #84b1d1e7
 TEXT_FAMILIES = {"bert": BertModel, "distilbert": _DistilBert, "roberta": RobertaModel, "xlm-roberta": XLMRobertaModel}
+
 
 def text_family(
     checkpoint: str,  # folder or hub name
@@ -248,11 +306,18 @@ def text_family(
     except (OSError, ValueError) as error:
         cause = error
     if not config:
-        raise DataError(f"no config.json could be read here{_reason(cause)}", file=checkpoint, remedy=_remedy(checkpoint, "config.json and model.safetensors")
-                        + ", or set `checkpoint` to None to train from scratch") from cause
+        raise DataError(
+            f"no config.json could be read here{_reason(cause)}",
+            file=checkpoint,
+            remedy=_remedy(checkpoint, "config.json and model.safetensors")
+            + ", or set `checkpoint` to None to train from scratch",
+        ) from cause
     if config.get("model_type") not in TEXT_FAMILIES:
-        raise DataError(f"its model_type is {config.get('model_type')!r}, which is no text encoder known here", file=checkpoint,
-                        remedy=f"take a checkpoint of {', '.join(TEXT_FAMILIES)}")
+        raise DataError(
+            f"its model_type is {config.get('model_type')!r}, which is no text encoder known here",
+            file=checkpoint,
+            remedy=f"take a checkpoint of {', '.join(TEXT_FAMILIES)}",
+        )
     return config["model_type"]
 
 # %% ../../nbs/models/03_text.ipynb #498e818b
@@ -260,7 +325,8 @@ class TextEncoder(nn.Module):
     "Token numbers to tokens, Eq. 8-13. Raises ValueError on a setting that does not fit, DataError on a checkpoint. None: as in the checkpoint."
 
     def __init__(
-        self, *,
+        self,
+        *,
         vocab_size: int | None,  # V, `len(tokenizer)`; a checkpoint may hold more
         max_length: int | None = 64,  # n, tokens at most
         hidden_size: int | None = 64,  # d_model
@@ -274,12 +340,23 @@ class TextEncoder(nn.Module):
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
     ):
         super().__init__()
-        sizes = dict(hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, intermediate_size=intermediate_size, activation=activation)
-        self.transformer = (_fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed) if checkpoint is None
-                            else _pretrained(vocab_size, max_length, sizes, str(checkpoint)))
+        sizes = dict(
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            intermediate_size=intermediate_size,
+            activation=activation,
+        )
+        self.transformer = (
+            _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed)
+            if checkpoint is None
+            else _pretrained(vocab_size, max_length, sizes, str(checkpoint))
+        )
         self.hidden_size = self.transformer.config.hidden_size
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # `(B, L)` twice to `(B, L, D)`
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:  # `(B, L)` twice to `(B, L, D)`
         if (length := input_ids.shape[1]) > (positions := available_positions(self.transformer.config)):
             raise ValueError(f"texts of {length} tokens for an encoder of {positions} positions")
         return self.transformer(input_ids.long(), attention_mask).last_hidden_state
@@ -287,16 +364,24 @@ class TextEncoder(nn.Module):
 # %% ../../nbs/models/03_text.ipynb #bf8681a2
 def _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed):
     "A `BertModel` from scratch."
-    absent = [name for name, value in (sizes | dict(vocab_size=vocab_size, max_length=max_length)).items() if value is None]
+    absent = [
+        name for name, value in (sizes | dict(vocab_size=vocab_size, max_length=max_length)).items() if value is None
+    ]
     if absent:
         raise ValueError(f"{', '.join(absent)}: without a checkpoint a size cannot be None")
     if sizes["activation"] not in ("relu", "gelu"):
         raise ValueError(f"activation is one of relu, gelu, not {sizes['activation']!r}")
     if sizes["hidden_size"] % sizes["num_heads"]:
         raise ValueError(f"hidden_size {sizes['hidden_size']} is not a multiple of num_heads {sizes['num_heads']}")
-    config = BertConfig(**{_SIZES[name]: value for name, value in sizes.items()}, vocab_size=vocab_size, max_position_embeddings=max_length,
-                        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, initializer_range=init_std,
-                        attn_implementation="sdpa")
+    config = BertConfig(
+        **{_SIZES[name]: value for name, value in sizes.items()},
+        vocab_size=vocab_size,
+        max_position_embeddings=max_length,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=init_std,
+        attn_implementation="sdpa",
+    )
     with seeded(seed):
         return BertModel(config, add_pooling_layer=False)
 
@@ -307,6 +392,7 @@ def available_positions(
     "Places for tokens. RoBERTa and XLM-R number them from their padding token's number plus 1."
     return config.max_position_embeddings - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
 
+
 def _pretrained(vocab_size, max_length, sizes, checkpoint):
     "The encoder of a checkpoint, compared with the settings."
     checkpoint = resolve_checkpoint(checkpoint)
@@ -314,10 +400,17 @@ def _pretrained(vocab_size, max_length, sizes, checkpoint):
     names = _DISTIL if family == "distilbert" else _SIZES
     model = load_checkpoint(TEXT_FAMILIES[family], checkpoint, **{names[name]: value for name, value in sizes.items()})
     if max_length is not None and available_positions(model.config) < max_length:
-        raise DataError(f"it has {available_positions(model.config)} positions, fewer than max_length {max_length}", file=checkpoint, remedy="lower max_length")
+        raise DataError(
+            f"it has {available_positions(model.config)} positions, fewer than max_length {max_length}",
+            file=checkpoint,
+            remedy="lower max_length",
+        )
     if vocab_size is not None and model.config.vocab_size < vocab_size:
-        raise DataError(f"it knows {model.config.vocab_size} words and the tokenizer {vocab_size}", file=checkpoint,
-                        remedy="take the tokenizer of the checkpoint")
+        raise DataError(
+            f"it knows {model.config.vocab_size} words and the tokenizer {vocab_size}",
+            file=checkpoint,
+            remedy="take the tokenizer of the checkpoint",
+        )
     return model.float()  # a checkpoint may be stored in half precision
 
 # %% ../../nbs/models/03_text.ipynb #c314227d

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor, nn
 
 from ..core.chance import seeded
 from .fusion import masked_mean
@@ -20,18 +20,25 @@ class ImageTrunk(nn.Sequential):
     "Four convolutions of stride 2 and the mean over places: the image side of F(x), Eq. 18."
 
     def __init__(
-        self, *,
+        self,
+        *,
         channels: int,  # after the first convolution; 8 times as many after the fourth
         num_channels: int = 3,  # of the image
     ):
         widths = [num_channels] + [channels * 2**i for i in range(4)]
-        layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2))]
+        layers = [
+            layer
+            for a, b in zip(widths, widths[1:])
+            for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
+        ]
         super().__init__(*layers)
         self.output_size = widths[-1]
 
     def forward(self, pixel_values: Tensor) -> Tensor:  # `(B, 3, H, W)` to `(B, 8 * channels)`; H and W at least 16
         if min(pixel_values.shape[-2:]) < 16:
-            raise ValueError(f"four steps of stride 2 need images of 16 pixels a side, not {tuple(pixel_values.shape[-2:])}")
+            raise ValueError(
+                f"four steps of stride 2 need images of 16 pixels a side, not {tuple(pixel_values.shape[-2:])}"
+            )
         return super().forward(pixel_values).mean((2, 3))
 
 # %% ../../nbs/models/08_trunk.ipynb #a0a5eb7a
@@ -39,7 +46,8 @@ class TextTrunk(nn.Module):
     "A feed-forward network over the mean word embedding: the text side of F(x), Eq. 18."
 
     def __init__(
-        self, *,
+        self,
+        *,
         vocab_size: int,  # V
         hidden_size: int,  # D
     ):
@@ -54,7 +62,8 @@ class DiscriminatorTrunk(nn.Module):
     "F(x) of an image-text pair, Eq. 18."
 
     def __init__(
-        self, *,
+        self,
+        *,
         channels: int,  # of the first convolution
         vocab_size: int,  # V
         hidden_size: int,  # D, width given out
@@ -62,7 +71,10 @@ class DiscriminatorTrunk(nn.Module):
     ):
         super().__init__()
         with seeded(seed):
-            self.image, self.text = ImageTrunk(channels=channels), TextTrunk(vocab_size=vocab_size, hidden_size=hidden_size)
+            self.image, self.text = (
+                ImageTrunk(channels=channels),
+                TextTrunk(vocab_size=vocab_size, hidden_size=hidden_size),
+            )
             self.join = nn.Linear(self.image.output_size + hidden_size, hidden_size)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, keep: Tensor | None = None) -> Tensor:  # `(B, D)`

@@ -18,16 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import ModelOutput as _Mapping
 
-from ..core.profiles import VARIANTS, Profile
+from ..core.chance import seeded
 from ..core.files import DataError
-from .fusion import BidirectionalFusion, masked_mean
-from .fusion_zoo import FUSIONS, LateAverageHead, build_fusion, fusion_multiply_adds
-from .trunk import DiscriminatorTrunk, trunk_multiply_adds
+from ..core.profiles import VARIANTS, Profile
 from ..data.metadata import MetadataEncoder
 from .checkpoints import FeatureMapEncoder, build_vision
+from .fusion import BidirectionalFusion, masked_mean
+from .fusion_zoo import FUSIONS, LateAverageHead, build_fusion, fusion_multiply_adds
 from .text import TextEncoder, text_multiply_adds
+from .trunk import DiscriminatorTrunk, trunk_multiply_adds
 from .vision import VisionEncoder, patchify, vision_multiply_adds, vit_from_scratch
-from ..core.chance import seeded
 
 # %% auto #0
 __all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'VBG', 'Standardise', 'make_expert', 'expert_features',
@@ -37,6 +37,7 @@ __all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'VBG', 'Standardise', '
 @dataclass
 class ModelOutput(_Mapping):
     "Prediction, features and attention maps of a batch."
+
     logits: Tensor | None = None  # `(B, C)` class scores before the softmax
     image_features: Tensor | None = None  # `(B, D)` mean of the patch tokens, before fusion
     text_features: Tensor | None = None  # `(B, D)` mean of the word tokens, before fusion
@@ -45,7 +46,9 @@ class ModelOutput(_Mapping):
     text_to_image: Tensor | None = None  # `(B, heads, Nt, Ni)` word queries over patches
     gate: Tensor | None = None  # `(B, D)` share of the image side, per feature
     loss: Tensor | None = None  # scalar, a further loss of the model; in training only
-    auxiliary_logits: dict | None = None  # 'image', 'text', 'image_expert', 'text_expert': `(B, C)` from one modality alone
+    auxiliary_logits: dict | None = (
+        None  # 'image', 'text', 'image_expert', 'text_expert': `(B, C)` from one modality alone
+    )
 
 # %% ../../nbs/models/09_vbg.ipynb #75eb29f0
 def make_head(
@@ -65,7 +68,8 @@ class MeanEmbeddings(nn.Module):
     "Mean patch embedding (Eq. 1) and mean word embedding (Eq. 8), joined by a linear map."
 
     def __init__(
-        self, *,
+        self,
+        *,
         patch_size: int,  # P
         vocab_size: int,  # V
         hidden_size: int,  # D
@@ -85,7 +89,8 @@ class VBG(nn.Module):
     "Image, text or both to class scores. Raises ValueError for a variant or setting that does not exist."
 
     def __init__(
-        self, *,
+        self,
+        *,
         variant: str = "without_gan",  # key of `VARIANTS`
         num_classes: int,  # C
         vision: dict,  # arguments of `build_vision`
@@ -118,16 +123,22 @@ def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
     model.vision = build_vision(**({"seed": seeds[0]} | vision)) if use.image else None
     model.text = TextEncoder(**({"seed": seeds[1]} | text)) if use.text else None
     model.trunk = None if use.image or use.text else _build_trunk(*trunk, vision, text, seeds[6])
-    sizes = {name: part.hidden_size for name, part in (("image", model.vision), ("text", model.text)) if part is not None}
+    sizes = {
+        name: part.hidden_size for name, part in (("image", model.vision), ("text", model.text)) if part is not None
+    }
     width = fusion.get("hidden_size") or min(sizes.values(), default=vision["hidden_size"])
     model.projection = _build_projections(sizes, width, seeds[8:])
-    model.metadata = MetadataEncoder(sizes=metadata_sizes, hidden_size=width, seed=seeds[7]) if metadata_sizes and use.text else None
+    model.metadata = (
+        MetadataEncoder(sizes=metadata_sizes, hidden_size=width, seed=seeds[7]) if metadata_sizes and use.text else None
+    )
     both = use.image and use.text
     model.fusion = build_fusion(**({"seed": seeds[2]} | fusion | {"hidden_size": width})) if both else None
     _build_heads(model, width, dropout, seeds[3:6])
     model.experts = nn.ModuleDict()
     if model.expert_l2 is not None and not model.auxiliary_weight > 0:
-        raise ValueError("experts learn from the unimodal losses: auxiliary_weight must be above 0 where expert_l2 is set")
+        raise ValueError(
+            "experts learn from the unimodal losses: auxiliary_weight must be above 0 where expert_l2 is set"
+        )
     for modality in sizes if both and model.expert_l2 is not None else ():
         model.experts[modality] = make_expert(sizes[modality], model.num_classes)
 
@@ -140,6 +151,7 @@ def _build_trunk(reading, channels, vision, text, seed):
     if reading == "embeddings":
         return MeanEmbeddings(patch_size=vision["patch_size"], **sizes)
     raise ValueError(f"no_encoder is 'discriminator' or 'embeddings', not {reading!r}")
+
 
 def _build_projections(sizes, width, seeds):
     "One normalised linear map for each modality whose width is not that of fusion."
@@ -156,7 +168,11 @@ def _build_heads(model, width, dropout, seeds):
     size = model.fusion.output_size if model.fusion is not None else width
     with seeded(seeds[0]):
         late = size == 2 * width
-        model.head = LateAverageHead(hidden_size=width, num_classes=model.num_classes, dropout=dropout) if late else make_head(size, model.num_classes, dropout)
+        model.head = (
+            LateAverageHead(hidden_size=width, num_classes=model.num_classes, dropout=dropout)
+            if late
+            else make_head(size, model.num_classes, dropout)
+        )
     model.auxiliary = nn.ModuleDict()
     for modality, seed in zip(("image", "text"), seeds[1:]):
         if model.fusion is not None and model.auxiliary_weight > 0:
@@ -172,6 +188,7 @@ class Standardise(nn.BatchNorm1d):
             return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
         return super().forward(features)
 
+
 def make_expert(
     size: int,  # width of the encoder
     num_classes: int,  # C
@@ -182,6 +199,7 @@ def make_expert(
     nn.init.zeros_(linear.bias)
     return nn.Sequential(Standardise(size, affine=False), linear)
 
+
 def expert_features(
     tokens: Tensor,  # `(B, N, D)` of one encoder
     keep: Tensor | None = None,  # `(B, N)` bool; False leaves a token out
@@ -189,6 +207,7 @@ def expert_features(
     "Mean of the tokens, each normalised to mean 0 and variance 1."
     return masked_mean(F.layer_norm(tokens, tokens.shape[-1:]), keep)
 
+# %% ../../nbs/models/09_vbg.ipynb #b002c7ec
 def multiply_predictions(
     logits: list,  # each `(B, C)`
 ) -> Tensor:  # `(B, C)`, log-probabilities
@@ -203,7 +222,9 @@ def head_penalty(
     "L2 regularisation of the classifier: 0.001 times the squared norm of its weights. Biases are free."
     weights = self.head.weights if isinstance(self.head, LateAverageHead) else [self.head[-1].weight]
     experts = [expert[-1].weight.square().sum() for expert in self.experts.values()]
-    return self.head_l2 * sum(weight.square().sum() for weight in weights) + (self.expert_l2 * sum(experts) if experts else 0)
+    return self.head_l2 * sum(weight.square().sum() for weight in weights) + (
+        self.expert_l2 * sum(experts) if experts else 0
+    )
 
 # %% ../../nbs/models/09_vbg.ipynb #10927af7
 @patch
@@ -225,7 +246,11 @@ def encode(
 def _expert_logits(model, tokens, keep):
     "What each expert says of its encoder's tokens."
     masks = dict(image=None, text=keep)
-    return {f"{name}_expert": expert(expert_features(tokens[f"{name}_tokens"], masks[name])) for name, expert in model.experts.items()}
+    return {
+        f"{name}_expert": expert(expert_features(tokens[f"{name}_tokens"], masks[name]))
+        for name, expert in model.experts.items()
+    }
+
 
 def _pooled(image, text, keep):
     "The features of each side, and those of the last one."
@@ -233,10 +258,13 @@ def _pooled(image, text, keep):
     found |= {} if text is None else {"text_features": masked_mean(text, keep)}
     return found, list(found.values())[-1]
 
+
 def _sides(model, tokens, keep, metadata):
     "Projected tokens of both sides; the metadata token stands at the end of the text."
-    image, text = (model.projection[name](side) if name in model.projection else side
-                   for name, side in (("image", tokens.get("image_tokens")), ("text", tokens.get("text_tokens"))))
+    image, text = (
+        model.projection[name](side) if name in model.projection else side
+        for name, side in (("image", tokens.get("image_tokens")), ("text", tokens.get("text_tokens")))
+    )
     if model.metadata is not None:
         if metadata is None:
             raise ValueError("this model reads metadata; give it `metadata`, `(B, F)`")
@@ -263,7 +291,11 @@ def forward(
     if self.trunk is not None:
         fused = self.trunk(pixel_values, input_ids, keep)
         return ModelOutput(logits=self.head(fused), fused=fused)
-    stored = {name: value for name, value in dict(image_tokens=image_tokens, text_tokens=text_tokens).items() if value is not None}
+    stored = {
+        name: value
+        for name, value in dict(image_tokens=image_tokens, text_tokens=text_tokens).items()
+        if value is not None
+    }
     tokens = stored or self.encode(pixel_values, input_ids, keep)
     experts = _expert_logits(self, tokens, keep)
     image, text, keep = _sides(self, tokens, keep, metadata)
@@ -274,7 +306,12 @@ def forward(
         fused = both.fused
     heads = {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()} | experts
     logits = [self.head(fused), *(() if self.training else experts.values())]
-    return ModelOutput(logits=multiply_predictions(logits) if len(logits) > 1 else logits[0], fused=fused, auxiliary_logits=heads or None, **found)
+    return ModelOutput(
+        logits=multiply_predictions(logits) if len(logits) > 1 else logits[0],
+        fused=fused,
+        auxiliary_logits=heads or None,
+        **found,
+    )
 
 # %% ../../nbs/models/09_vbg.ipynb #5fa16f1b
 @patch
@@ -288,6 +325,7 @@ def freeze_encoders(
     for encoder in filter(None, (self.vision, self.text)):
         encoder.requires_grad_(False)
     return self.train(self.training)
+
 
 @patch
 def train(
@@ -316,13 +354,26 @@ def build_model(
     _refuse_unknown("fusion", profile.fusion, build_fusion, BidirectionalFusion)
     _refuse_unknown("model", profile.model, VBG)
     text = profile.text | ({} if vocab_size is None else {"vocab_size": vocab_size})
-    return VBG(variant=variant, num_classes=num_classes, vision=profile.vision, text=text, fusion=profile.fusion,
-               **profile.model, metadata_sizes=metadata_sizes, seed=seed)
+    return VBG(
+        variant=variant,
+        num_classes=num_classes,
+        vision=profile.vision,
+        text=text,
+        fusion=profile.fusion,
+        **profile.model,
+        metadata_sizes=metadata_sizes,
+        seed=seed,
+    )
 
 # %% ../../nbs/models/09_vbg.ipynb #f79d1e03
 def _refuse_unknown(section, settings, *builders):
     "Raise where a section holds a setting that its builders do not take by keyword."
-    known = {name for builder in builders for name, p in inspect.signature(builder).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = {
+        name
+        for builder in builders
+        for name, p in inspect.signature(builder).parameters.items()
+        if p.kind is p.KEYWORD_ONLY
+    }
     for name in settings:
         if name not in known:
             raise ValueError(f"no setting of {section!r} is called {name!r}; there are {', '.join(sorted(known))}")
@@ -334,18 +385,37 @@ def multiply_adds(
     length: int,  # tokens of the text
 ) -> int:  # of one forward pass for one item; a training step takes three times as many
     "Multiply-adds of the linear maps, convolutions and attention products."
-    heads = sum(m.weight.numel() for part in (model.head, model.auxiliary, model.experts) for m in part.modules() if isinstance(m, nn.Linear))
+    heads = sum(
+        m.weight.numel()
+        for part in (model.head, model.auxiliary, model.experts)
+        for m in part.modules()
+        if isinstance(m, nn.Linear)
+    )
     if model.vision is not None and image_size != model.vision.image_size:
         raise ValueError(f"image_size {image_size} for an encoder of {model.vision.image_size} pixels a side")
     if model.trunk is not None:
-        return heads + (trunk_multiply_adds(model.trunk, image_size) if isinstance(model.trunk, DiscriminatorTrunk) else
-                        sum(m.weight.numel() for m in model.trunk.modules() if isinstance(m, nn.Linear)))
-    image, text = (vision_multiply_adds(model.vision) if model.vision is not None else 0,
-                   text_multiply_adds(model.text, length) if model.text is not None else 0)
-    places = dict(image=(image_size // model.vision.transformer.config.patch_size) ** 2 if model.vision is not None else 0, text=length)
+        return heads + (
+            trunk_multiply_adds(model.trunk, image_size)
+            if isinstance(model.trunk, DiscriminatorTrunk)
+            else sum(m.weight.numel() for m in model.trunk.modules() if isinstance(m, nn.Linear))
+        )
+    image, text = (
+        vision_multiply_adds(model.vision) if model.vision is not None else 0,
+        text_multiply_adds(model.text, length) if model.text is not None else 0,
+    )
+    places = dict(
+        image=(image_size // model.vision.transformer.config.patch_size) ** 2 if model.vision is not None else 0,
+        text=length,
+    )
     mapped = sum(part[1].weight.numel() * places[name] for name, part in model.projection.items())
     words = length + (model.metadata is not None)
-    return image + text + mapped + heads + (fusion_multiply_adds(model.fusion, places["image"], words) if model.fusion is not None else 0)
+    return (
+        image
+        + text
+        + mapped
+        + heads
+        + (fusion_multiply_adds(model.fusion, places["image"], words) if model.fusion is not None else 0)
+    )
 
 # %% ../../nbs/models/09_vbg.ipynb #eedee071
 def save_weights(
@@ -366,12 +436,19 @@ def load_weights(
     file: str | Path,  # from `save_weights`
 ) -> nn.Module:  # the same model, in evaluation mode
     "Read weights; frozen encoders, whose weights their checkpoint holds, keep theirs. Raises DataError when the file is absent, damaged, or of another model."
-    frozen = {k: v for k, v in model.state_dict().items() if getattr(model, "frozen", False) and k.startswith(("vision.", "text."))}
+    frozen = {
+        k: v
+        for k, v in model.state_dict().items()
+        if getattr(model, "frozen", False) and k.startswith(("vision.", "text."))
+    }
     try:
         model.load_state_dict(frozen | load_file(file))
     except (OSError, SafetensorError) as error:
         raise DataError(f"no weights could be read: {error}", file=file, remedy="train the model again") from error
     except RuntimeError as error:
-        raise DataError(f"weights of another model: {str(error).splitlines()[1].strip()[:200]}", file=file,
-                        remedy="build the model with the settings in the run's run.json") from error
+        raise DataError(
+            f"weights of another model: {str(error).splitlines()[1].strip()[:200]}",
+            file=file,
+            remedy="build the model with the settings in the run's run.json",
+        ) from error
     return model.eval()

@@ -10,7 +10,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -23,8 +23,8 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, ViTCon
 from transformers.models.vit.modeling_vit import ViTLayer
 from transformers.utils import logging
 
-from ..core.files import DataError
 from ..core.chance import seeded
+from ..core.files import DataError
 
 # %% auto #0
 __all__ = ['to_pixel_values', 'patchify', 'embed_patches', 'ConvStem', 'add_positions', 'sincos_positions', 'split_heads',
@@ -36,7 +36,9 @@ def to_pixel_values(
     pixels: Tensor,  # `(B, H, W, 3)` uint8
     mean: float | tuple = 0.5,  # per channel or for all, of values in [0, 1]
     std: float | tuple = 0.5,  # the same
-) -> Tensor:  # `(B, 3, H, W)` float32, in the memory order of the bytes (channels last), which convolutions run through faster
+) -> (
+    Tensor
+):  # `(B, 3, H, W)` float32, in the memory order of the bytes (channels last), which convolutions run through faster
     "Bytes to normalised floats."
     mean, std = (torch.as_tensor(v, dtype=torch.float32, device=pixels.device) for v in (mean, std))
     return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
@@ -48,6 +50,7 @@ def patchify(
 ) -> Tensor:  # `(B, N, C*P*P)`, patches row by row, channel first within a patch
     "Cut an image into flattened square patches."
     return F.unfold(pixel_values, patch_size, stride=patch_size).transpose(1, 2)
+
 
 def embed_patches(
     pixel_values: Tensor,  # `(B, C, H, W)`
@@ -71,8 +74,10 @@ class ConvStem(nn.Sequential):
         if 2**steps != patch_size:
             raise ValueError(f"the convolutional stem needs a patch size that is a power of 2, not {patch_size}")
         widths = [num_channels] + [max(8, hidden_size >> (steps - 1 - i)) for i in range(steps)]
-        blocks = [nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, b), nn.GELU())
-                  for a, b in zip(widths, widths[1:])]  # normalised over each image alone: no item depends on its batch
+        blocks = [
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, b), nn.GELU())
+            for a, b in zip(widths, widths[1:])
+        ]  # normalised over each image alone: no item depends on its batch
         super().__init__(*blocks, nn.Conv2d(widths[-1], hidden_size, 1))
 
     @property
@@ -111,6 +116,7 @@ def split_heads(
 ) -> Tensor:  # `(B, heads, N, D/heads)`
     "One projection per head, Eq. 3."
     return projected.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
 
 def attend(
     query: Tensor,  # `(B, heads, Nq, Dk)`
@@ -164,7 +170,9 @@ class PostNormLayer(ViTLayer):
             hidden_states,
             lambda x: self.dropout(self.attention(x, attention_mask, **kwargs)[0]),
             lambda x: self.dropout(self.mlp(x)),
-            (self.layernorm_before, self.layernorm_after), norm="post")
+            (self.layernorm_before, self.layernorm_after),
+            norm="post",
+        )
 
 # %% ../../nbs/models/01_vision.ipynb #d80b8e6d
 @contextlib.contextmanager
@@ -190,13 +198,17 @@ def load_checkpoint(
 ) -> nn.Module:  # the pretrained model in float32, SDPA attention, no pooler
     "Load pretrained weights; what is in the local cache is not asked for again. Raises DataError when they cannot be had or do not fit."
     checkpoint = str(checkpoint)
-    options = dict(attn_implementation="sdpa", use_safetensors=True, output_loading_info=True, dtype=torch.float32)  # whatever it is stored in
+    options = dict(
+        attn_implementation="sdpa", use_safetensors=True, output_loading_info=True, dtype=torch.float32
+    )  # whatever it is stored in
     if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
         options["add_pooling_layer"] = False
     if config is not None:
         options["config"] = config
     with _quiet():
-        model, report = _read_checkpoint(partial(model_class.from_pretrained, checkpoint, **options), model_class.__name__, checkpoint, offline)
+        model, report = _read_checkpoint(
+            partial(model_class.from_pretrained, checkpoint, **options), model_class.__name__, checkpoint, offline
+        )
     _refuse_missing(model, report, checkpoint)
     _compare_sizes(model.config, expected, checkpoint)
     return model
@@ -205,6 +217,7 @@ def load_checkpoint(
 def _read_checkpoint(read, kind, checkpoint, offline):
     "Read from the folder or the cache, else from the network; an error says what was looked for, where, and what to do."
     from huggingface_hub.constants import HF_HUB_CACHE
+
     try:
         try:
             return read(local_files_only=True)
@@ -218,17 +231,23 @@ def _read_checkpoint(read, kind, checkpoint, offline):
         if Path(checkpoint).is_dir():
             remedy = "the folder must hold config.json and model.safetensors, as `save_pretrained` writes them"
         else:
-            remedy = (f"it is neither a folder nor in the cache {HF_HUB_CACHE}; with a network run `hf download {checkpoint}` once, "
-                      "or set `checkpoint` to a folder, or to None to train from scratch")
+            remedy = (
+                f"it is neither a folder nor in the cache {HF_HUB_CACHE}; with a network run `hf download {checkpoint}` once, "
+                "or set `checkpoint` to a folder, or to None to train from scratch"
+            )
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise DataError(f"no usable {kind} checkpoint: {reason}", file=checkpoint, remedy=remedy) from error
 
+# %% ../../nbs/models/01_vision.ipynb #41da59a4
 def _refuse_missing(model, report, checkpoint):
     "Refuse a checkpoint that lacks weights."
     missing = sorted(set(report["missing_keys"]) | {str(m) for m in report.get("mismatched_keys", ())})
     if missing:
-        raise DataError(f"{len(missing)} weights are absent or of another shape, the first is {missing[0]}", file=checkpoint,
-                        remedy=f"take a checkpoint of a {type(model).__name__}")
+        raise DataError(
+            f"{len(missing)} weights are absent or of another shape, the first is {missing[0]}",
+            file=checkpoint,
+            remedy=f"take a checkpoint of a {type(model).__name__}",
+        )
 
 # %% ../../nbs/models/01_vision.ipynb #3dc3e301
 def _size_in(config, name):
@@ -241,13 +260,17 @@ def _size_in(config, name):
     several = set(value) if isinstance(value, (list, tuple)) else {value}
     return several.pop() if len(several) == 1 else None
 
+
 def _compare_sizes(config, expected, checkpoint):
     "Refuse a checkpoint whose sizes differ from the settings."
     for name, value in expected.items():
         found = _size_in(config, name)
         if value is not None and found is not None and found != value:
-            raise DataError(f"{name} is {found} in the checkpoint and {value} in the settings", file=checkpoint,
-                            remedy=f"set it to {found} or to None, or take another checkpoint")
+            raise DataError(
+                f"{name} is {found} in the checkpoint and {value} in the settings",
+                file=checkpoint,
+                remedy=f"set it to {found} or to None, or take another checkpoint",
+            )
 
 # %% ../../nbs/models/01_vision.ipynb #a453e850
 def checkpoint_config(
@@ -257,15 +280,20 @@ def checkpoint_config(
 ) -> PreTrainedConfig:
     "The config of a checkpoint. Raises DataError when it cannot be had or is of another family."
     checkpoint = str(checkpoint)
+
     def read(**where):
         settings = PreTrainedConfig.get_config_dict(checkpoint, **where)[0]
         if not settings:
             raise OSError("config.json is absent or empty")
         family = settings.get("model_type")
         if family not in families:
-            raise DataError(f"its model_type is {family!r}; supported here: {', '.join(families)}", file=checkpoint,
-                            remedy="take a checkpoint of one of these families")
+            raise DataError(
+                f"its model_type is {family!r}; supported here: {', '.join(families)}",
+                file=checkpoint,
+                remedy="take a checkpoint of one of these families",
+            )
         return CONFIG_MAPPING[family].from_dict(settings)
+
     return _read_checkpoint(read, "/".join(families), checkpoint, offline)
 
 # %% ../../nbs/models/01_vision.ipynb #1c8e8540
@@ -280,11 +308,17 @@ def checkpoint_normalisation(
     try:
         settings = json.loads(Path(file).read_text(encoding="utf-8"))
         found = [settings.get(name, half) for name in ("image_mean", "image_std")]
-        mean, std = (tuple(float(v) for v in (value if isinstance(value, list | tuple) else [value] * 3)) for value in found)
+        mean, std = (
+            tuple(float(v) for v in (value if isinstance(value, list | tuple) else [value] * 3)) for value in found
+        )
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"no mean and spread of pixels can be read: {error}", file=file, remedy="download the checkpoint again") from error
+        raise DataError(
+            f"no mean and spread of pixels can be read: {error}", file=file, remedy="download the checkpoint again"
+        ) from error
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise DataError(f"image_mean {mean} and image_std {std} are not three numbers each, the latter above 0", file=file)
+        raise DataError(
+            f"image_mean {mean} and image_std {std} are not three numbers each, the latter above 0", file=file
+        )
     return (mean, std) if settings.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
 
 # %% ../../nbs/models/01_vision.ipynb #91147df0
@@ -292,8 +326,13 @@ def _preprocessor_file(checkpoint, offline, name="preprocessor_config.json"):
     "Where a checkpoint's preprocessor file lies, None if it has none. A name on the hub is looked up in the cache first."
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
+
     folder = Path(checkpoint)
-    cached = ((str(folder / name) if (folder / name).is_file() else False) if folder.is_dir() else try_to_load_from_cache(checkpoint, name))
+    cached = (
+        (str(folder / name) if (folder / name).is_file() else False)
+        if folder.is_dir()
+        else try_to_load_from_cache(checkpoint, name)
+    )
     if isinstance(cached, str):
         return cached
     if cached is None:  # neither the file nor the knowledge that there is none
@@ -302,11 +341,16 @@ def _preprocessor_file(checkpoint, offline, name="preprocessor_config.json"):
         except RemoteEntryNotFoundError:
             pass
         except OSError:
-            return _warn_once(f"{name} of {checkpoint} is neither in the cache nor within reach: its pixels are taken to have mean 0.5 and "
-                              f"spread 0.5. With a network run `hf download {checkpoint}` once")
-    return _warn_once(f"{checkpoint} has no {name}: its pixels are taken to have mean 0.5 and spread 0.5. Give it the file of the model it comes from")
+            return _warn_once(
+                f"{name} of {checkpoint} is neither in the cache nor within reach: its pixels are taken to have mean 0.5 and "
+                f"spread 0.5. With a network run `hf download {checkpoint}` once"
+            )
+    return _warn_once(
+        f"{checkpoint} has no {name}: its pixels are taken to have mean 0.5 and spread 0.5. Give it the file of the model it comes from"
+    )
 
-@lru_cache(maxsize=None)
+# %% ../../nbs/models/01_vision.ipynb #80d6334b
+@cache
 def _warn_once(text):
     "Say it the first time."
     warnings.warn(text, stacklevel=4)
@@ -335,7 +379,8 @@ def _adapt(vit, stem, position, norm, cls):
         embeddings.patch_embeddings.projection = ConvStem(config.hidden_size, config.patch_size, config.num_channels)
     if norm == "post":
         layers = [PostNormLayer(config) for _ in vit.layers]
-        for new, old in zip(layers, vit.layers): new.load_state_dict(old.state_dict())
+        for new, old in zip(layers, vit.layers):
+            new.load_state_dict(old.state_dict())
         vit.layers, vit.layernorm = nn.ModuleList(layers), nn.Identity()
     if position == "sincos":
         side = config.image_size // config.patch_size
@@ -363,23 +408,37 @@ def vit_from_scratch(
     if config.image_size % config.patch_size:
         raise ValueError(f"image_size {config.image_size} is not a multiple of patch_size {config.patch_size}")
     if config.hidden_size % config.num_attention_heads:
-        raise ValueError(f"hidden_size {config.hidden_size} is not a multiple of num_heads {config.num_attention_heads}")
+        raise ValueError(
+            f"hidden_size {config.hidden_size} is not a multiple of num_heads {config.num_attention_heads}"
+        )
     return _adapt(ViTModel(config, add_pooling_layer=False), stem, position, norm, cls)
 
 # %% ../../nbs/models/01_vision.ipynb #91b9eda8
 _SPECIAL_TOKENS = {  # family of `transformers` -> number of tokens before the patches
-    "vit": lambda config: 1, "deit": lambda config: 2, "dinov2": lambda config: 1,
-    "dinov2_with_registers": lambda config: 1 + config.num_register_tokens, "swin": lambda config: 0}
+    "vit": lambda config: 1,
+    "deit": lambda config: 2,
+    "dinov2": lambda config: 1,
+    "dinov2_with_registers": lambda config: 1 + config.num_register_tokens,
+    "swin": lambda config: 0,
+}
+
 
 def _fresh(sizes, dropout, init_std, options):
     "A `ViTModel` from scratch."
     absent = [name for name, value in sizes.items() if value is None]
     if absent:
         raise ValueError(f"{', '.join(absent)}: None is for a checkpoint; an encoder from scratch needs a number")
-    config = ViTConfig(**sizes, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-                       initializer_range=init_std, qkv_bias=options["qkv_bias"], attn_implementation="sdpa")
+    config = ViTConfig(
+        **sizes,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=init_std,
+        qkv_bias=options["qkv_bias"],
+        attn_implementation="sdpa",
+    )
     return vit_from_scratch(config, **{name: value for name, value in options.items() if name != "qkv_bias"})
 
+# %% ../../nbs/models/01_vision.ipynb #a41edb4d
 def _pretrained(sizes, dropout, checkpoint, options):
     "The model of a checkpoint, of whatever family."
     defaults = dict(stem="linear", position="learned", norm="pre", cls=True, qkv_bias=True)
@@ -402,20 +461,29 @@ def _refuse_size(config, *sizes):
         if config.model_type == "swin":
             smallest = patch_size * ((config.window_size - 1) * 2 ** (config.num_hidden_layers - 1) + 1)
             if size < smallest:
-                raise ValueError(f"image_size {size} leaves Swin's last stage less than its window of {config.window_size} patches; "
-                                 f"the smallest it takes is {smallest}")
+                raise ValueError(
+                    f"image_size {size} leaves Swin's last stage less than its window of {config.window_size} patches; "
+                    f"the smallest it takes is {smallest}"
+                )
 
+# %% ../../nbs/models/01_vision.ipynb #af6f46a5
 def _set_up(encoder, image_size, checkpoint, cls, layers, init_std):
     "The attributes of an encoder, beside its transformer."
     config = encoder.transformer.config
-    encoder.hidden_size, encoder.image_size = config.hidden_size, _size_in(config, "image_size") if image_size is None else image_size
+    encoder.hidden_size, encoder.image_size = (
+        config.hidden_size,
+        _size_in(config, "image_size") if image_size is None else image_size,
+    )
     _refuse_size(config, encoder.image_size)
     encoder.num_special = _SPECIAL_TOKENS[config.model_type](config) if cls else 0
-    encoder.one_size = checkpoint is None or config.model_type == "swin"  # Swin's layers remember the first size they see
+    encoder.one_size = (
+        checkpoint is None or config.model_type == "swin"
+    )  # Swin's layers remember the first size they see
     encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, layers, init_std)
     mean, std = checkpoint_normalisation(checkpoint) if checkpoint else ((0.5,), (0.5,))
     for name, buffer in zip(("pixel_scale", "pixel_shift"), _pixel_map(mean, std)):
         encoder.register_buffer(name, buffer, persistent=False)
+
 
 def _pixel_map(mean, std):
     "Factor and summand, `(3, 1, 1)`, from pixels in [-1, 1] to normalised ones; none where nothing is to be done."
@@ -429,7 +497,8 @@ class VisionEncoder(nn.Module):
     "Images to patch tokens, Eq. 1-7. Raises ValueError on a setting that does not fit, DataError on a checkpoint."
 
     def __init__(
-        self, *,
+        self,
+        *,
         image_size: int | None = None,  # pixels a side; None, here and below: as in the checkpoint
         patch_size: int | None = None,  # P
         hidden_size: int | None = None,  # D, width of the tokens given out
@@ -445,12 +514,21 @@ class VisionEncoder(nn.Module):
         **options,  # stem, position, norm, cls of `vit_from_scratch`
     ):
         super().__init__()
-        sizes = dict(image_size=image_size, patch_size=patch_size, hidden_size=hidden_size, num_hidden_layers=num_layers,
-                     num_attention_heads=num_heads, intermediate_size=intermediate_size)
+        sizes = dict(
+            image_size=image_size,
+            patch_size=patch_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=intermediate_size,
+        )
         options |= dict(qkv_bias=qkv_bias)
         with seeded(seed):
-            self.transformer = (_fresh(sizes, dropout, init_std, options) if checkpoint is None
-                                else _pretrained(sizes, dropout, checkpoint, options))
+            self.transformer = (
+                _fresh(sizes, dropout, init_std, options)
+                if checkpoint is None
+                else _pretrained(sizes, dropout, checkpoint, options)
+            )
             _set_up(self, image_size, checkpoint, options.get("cls", True), layers, init_std)
 
 # %% ../../nbs/models/01_vision.ipynb #76674d2b
@@ -464,7 +542,7 @@ def forward(
     if self.pixel_scale is not None:
         pixel_values = torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale)
     if self.layers is None:
-        return self.transformer(pixel_values, **options).last_hidden_state[:, self.num_special:]
+        return self.transformer(pixel_values, **options).last_hidden_state[:, self.num_special :]
     if self.transformer.config.model_type == "swin":
         options["output_hidden_states_before_downsampling"] = True
     out = self.transformer(pixel_values, output_hidden_states=True, **options)
@@ -490,12 +568,15 @@ def _joint_map(config, layers, init_std):
     chosen = tuple(layers) if isinstance(layers, Iterable) else ()
     if not chosen or any(number not in range(1, depth + 1) for number in chosen) or len(set(chosen)) < len(chosen):
         raise ValueError(f"layers are different numbers from 1 to {depth}, as in (1, {depth}), not {layers!r}")
-    widths = [first * 2 ** (number - 1) if first else config.hidden_size for number in chosen]  # Swin doubles at each stage
+    widths = [
+        first * 2 ** (number - 1) if first else config.hidden_size for number in chosen
+    ]  # Swin doubles at each stage
     joint = nn.Linear(sum(widths), config.hidden_size)
     nn.init.normal_(joint.weight, std=init_std)
     nn.init.zeros_(joint.bias)
     return chosen, joint
 
+# %% ../../nbs/models/01_vision.ipynb #daa55782
 def _layer_tokens(encoder, out):
     "Patch tokens of each chosen layer, normalised, on the grid of the last."
     config, found = encoder.transformer.config, []
@@ -507,7 +588,7 @@ def _layer_tokens(encoder, out):
             tokens = F.avg_pool2d(out.reshaped_hidden_states[number], merged, ceil_mode=True).flatten(2).transpose(1, 2)
         else:
             tokens = out.hidden_states[number]
-        found.append(F.layer_norm(tokens[:, encoder.num_special:], tokens.shape[-1:]))
+        found.append(F.layer_norm(tokens[:, encoder.num_special :], tokens.shape[-1:]))
     return found
 
 # %% ../../nbs/models/01_vision.ipynb #03aa9e67
@@ -517,7 +598,9 @@ def vision_multiply_adds(
     "Multiply-adds of Eq. 1-7: linear maps, stem and attention products. Raises ValueError for another model."
     config = getattr(getattr(encoder, "transformer", None), "config", None)
     if getattr(config, "model_type", "swin") not in set(_SPECIAL_TOKENS) - {"swin"}:
-        raise ValueError(f"multiply-adds have a formula for ViT, DeiT and DINOv2, not for {getattr(config, 'model_type', type(encoder).__name__)}")
+        raise ValueError(
+            f"multiply-adds have a formula for ViT, DeiT and DINOv2, not for {getattr(config, 'model_type', type(encoder).__name__)}"
+        )
     width, patches = config.hidden_size, (encoder.image_size // _size_in(config, "patch_size")) ** 2
     tokens, total, side = patches + encoder.num_special, 0, encoder.image_size
     for module in encoder.transformer.embeddings.patch_embeddings.projection.modules():

@@ -15,15 +15,39 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, Profile, profile as read_profile
-from ..core.files import home
+from ..core.files import RunError, home
+from vbg.core.profiles import (
+    BASELINE_MODELS,
+    LATE_AVERAGE,
+    TABLE3_MODELS,
+    TABLE4_MODELS,
+    VARIANTS,
+    Profile,
+)
+from vbg.core.profiles import (
+    profile as read_profile,
+)
 from ..results.publish import DATASETS, PAPER_MODELS, _save, data_title, paper_table
-from ..stats.verdicts import VERDICTS, Verdict, verdict_level, verdict_order, verdict_sign
-from ..stats.metrics import METRICS, measure
-from ..stats.intervals import interval, over_seeds, paired_difference, same_items
-from ..core.files import RunError
+from vbg.results.study import (
+    FIG6_CLAIMS,
+    RARE,
+    comparison_table,
+    confusion_claims,
+    draw_scores,
+    fig5_verdict,
+    late_average,
+    of_models,
+    p_text,
+    rates_apart,
+    reads,
+    short_schedule,
+    sign_verdict,
+    stability,
+)
 from ..runs.store import assert_complete, load_runs
-from ..results.study import FIG6_CLAIMS, RARE, comparison_table, confusion_claims, draw_scores, fig5_verdict, late_average, of_models, p_text, rates_apart, reads, short_schedule, sign_verdict, stability
+from ..stats.intervals import interval, over_seeds, paired_difference, same_items
+from ..stats.metrics import METRICS, measure
+from ..stats.verdicts import VERDICTS, Verdict, verdict_level, verdict_order, verdict_sign
 
 # %% auto #0
 __all__ = ['CONTRADICTS', 'FOLLOWS', 'CHECKS', 'FUSION', 'PRINTED', 'NEEDED', 'OWN', 'DECIDES', 'COLUMNS', 'CLAIMS', 'GROUPS',
@@ -34,17 +58,30 @@ __all__ = ['CONTRADICTS', 'FOLLOWS', 'CHECKS', 'FUSION', 'PRINTED', 'NEEDED', 'O
 # %% ../../nbs/reports/01_audit.ipynb #94e5bc60
 def _cells(table, column, scale=1):
     "data set -> model -> value of a column of Table 3 or 4, times `scale`, rounded to what is printed."
-    return {d: {m: round(scale * v, 2) for m, v in zip(part.model, part[column])} for d, part in table.groupby("dataset", sort=False)}
+    return {
+        d: {m: round(scale * v, 2) for m, v in zip(part.model, part[column])}
+        for d, part in table.groupby("dataset", sort=False)
+    }
+
 
 def _listed(values):
     "Such as 'MET 9, MS COCO 10'."
-    return ", ".join(f"{DATASETS[d]} {v:g}" if isinstance(v, (int, float)) else f"{DATASETS[d]} {v}" for d, v in values.items())
+    return ", ".join(
+        f"{DATASETS[d]} {v:g}" if isinstance(v, (int, float)) else f"{DATASETS[d]} {v}" for d, v in values.items()
+    )
+
 
 CONTRADICTS, FOLLOWS = "contradicts itself", "follows from the table"
 
+
 def _row(where, says, found, holds):
     "One claim with its verdict."
-    return {"where": where, "the paper says": says, "its tables say": found, "verdict": FOLLOWS if holds else CONTRADICTS}
+    return {
+        "where": where,
+        "the paper says": says,
+        "its tables say": found,
+        "verdict": FOLLOWS if holds else CONTRADICTS,
+    }
 
 # %% ../../nbs/reports/01_audit.ipynb #2c7aa1cf
 def _drops():
@@ -53,107 +90,241 @@ def _drops():
     gan = {d: rows["vbg"] - rows["without_gan"] for d, rows in acc.items()}
     lost = {m: [f"{rows['vbg'] - rows[m]:g}" for rows in acc.values()] for m in ("without_vit", "without_bert")}
     near = ", ".join(f"{PAPER_MODELS[m]} {' and '.join(points)}" for m, points in lost.items())
-    return _row("Abstract; Table 4", "taking cross-modal fusion or generative augmentation away costs 5 to 9 points of accuracy",
-                f"without GAN: {_listed(gan)}; no row is without fusion (nearest: {near})", all(5 <= v <= 9 for v in gan.values()))
+    return _row(
+        "Abstract; Table 4",
+        "taking cross-modal fusion or generative augmentation away costs 5 to 9 points of accuracy",
+        f"without GAN: {_listed(gan)}; no row is without fusion (nearest: {near})",
+        all(5 <= v <= 9 for v in gan.values()),
+    )
 
-_PARTS = {"without_vit": {"vit"}, "without_bert": {"bert"}, "without_gan": {"gan"}, "without_vit_bert": {"vit", "bert"},
-          "without_bert_gan": {"bert", "gan"}, "without_vit_gan": {"vit", "gan"}}
 
+_PARTS = {
+    "without_vit": {"vit"},
+    "without_bert": {"bert"},
+    "without_gan": {"gan"},
+    "without_vit_bert": {"vit", "bert"},
+    "without_bert_gan": {"bert", "gan"},
+    "without_vit_gan": {"vit", "gan"},
+}
+
+# %% ../../nbs/reports/01_audit.ipynb #4fde76a6
 def _further():
     "Ablation text: two parts away is worse than one."
     acc = _cells(paper_table("table4"), "accuracy", 100)
-    wrong = [f"{DATASETS[d]}: {PAPER_MODELS[more]} {rows[more]:g} > {PAPER_MODELS[less]} {rows[less]:g}" for d, rows in acc.items()
-             for less, more in combinations(_PARTS, 2) if _PARTS[less] < _PARTS[more] and rows[more] > rows[less]]
-    return _row("Ablation experiments; Table 4", "taking two parts away lowers the result further than taking one", "; ".join(wrong) or "each row with fewer parts is lower", not wrong)
+    wrong = [
+        f"{DATASETS[d]}: {PAPER_MODELS[more]} {rows[more]:g} > {PAPER_MODELS[less]} {rows[less]:g}"
+        for d, rows in acc.items()
+        for less, more in combinations(_PARTS, 2)
+        if _PARTS[less] < _PARTS[more] and rows[more] > rows[less]
+    ]
+    return _row(
+        "Ablation experiments; Table 4",
+        "taking two parts away lowers the result further than taking one",
+        "; ".join(wrong) or "each row with fewer parts is lower",
+        not wrong,
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #8a541f8b
 _NAMES, _WHOLE = {"vit": "ViT", "bert": "BERT", "gan": "GAN"}, {"vbg": set()} | _PARTS
-_ADDS = [(part, given, lacking) for given, lacking in product(_WHOLE, repeat=2) for part in _NAMES
-         if part not in _WHOLE[given] and _WHOLE[lacking] == _WHOLE[given] | {part}]  # part, row that has it, row that lacks nothing else
 
+
+_ADDS = [
+    (part, given, lacking)
+    for given, lacking in product(_WHOLE, repeat=2)
+    for part in _NAMES
+    if part not in _WHOLE[given] and _WHOLE[lacking] == _WHOLE[given] | {part}
+]  # part, row that has it, row that lacks nothing else
+
+# %% ../../nbs/reports/01_audit.ipynb #c59ad180
 def _gan_worth():
     "What each part adds, whatever else is there."
     acc = _cells(paper_table("table4"), "accuracy", 100)
     adds = {d: {one: rows[one[1]] - rows[one[2]] for one in _ADDS} for d, rows in acc.items()}
-    below = {DATASETS[d]: [f"{_NAMES[p]} {v:g} ({PAPER_MODELS[a]} {acc[d][a]:g}, {PAPER_MODELS[b]} {acc[d][b]:g})" for (p, a, b), v in each.items() if v < 0] for d, each in adds.items()}
+    below = {
+        DATASETS[d]: [
+            f"{_NAMES[p]} {v:g} ({PAPER_MODELS[a]} {acc[d][a]:g}, {PAPER_MODELS[b]} {acc[d][b]:g})"
+            for (p, a, b), v in each.items()
+            if v < 0
+        ]
+        for d, each in adds.items()
+    }
     gan = [v for each in adds.values() for (part, *_), v in each.items() if part == "gan"]
-    most = all(max((v, part) for (part, given, _), v in each.items() if given == "vbg")[1] == "gan" for each in adds.values())
+    most = all(
+        max((v, part) for (part, given, _), v in each.items() if given == "vbg")[1] == "gan" for each in adds.values()
+    )
     said = "; ".join(f"{d}: {', '.join(l)}" for d, l in below.items() if l)
-    found = (f"adds less than nothing: {said}" if said else "each adds something in every row") + f"; the GAN adds {min(gan):g} to {max(gan):g} and is {'' if most else 'not '}the largest loss"
-    return _row("Ablation experiments; Table 4", "each component makes a contribution of its own, the GAN the largest", found, most and not said)
+    found = (
+        f"adds less than nothing: {said}" if said else "each adds something in every row"
+    ) + f"; the GAN adds {min(gan):g} to {max(gan):g} and is {'' if most else 'not '}the largest loss"
+    return _row(
+        "Ablation experiments; Table 4",
+        "each component makes a contribution of its own, the GAN the largest",
+        found,
+        most and not said,
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #fc48643c
 def _first():
     "VBG leads."
     table = paper_table("table3")
-    lost = [f"{DATASETS[d]} {metric}" for d, part in table.groupby("dataset", sort=False) for metric in ("accuracy", "map", "f1", "recall", "auc")
-            if part.loc[part[metric].idxmax(), "model"] != "vbg" or (part[metric] == part[metric].max()).sum() > 1]
-    return _row("Results analysis; Table 3", "VBG is first in all five metrics on both sets", "not in " + ", ".join(lost) if lost else "first in 10 of 10", not lost)
+    lost = [
+        f"{DATASETS[d]} {metric}"
+        for d, part in table.groupby("dataset", sort=False)
+        for metric in ("accuracy", "map", "f1", "recall", "auc")
+        if part.loc[part[metric].idxmax(), "model"] != "vbg" or (part[metric] == part[metric].max()).sum() > 1
+    ]
+    return _row(
+        "Results analysis; Table 3",
+        "VBG is first in all five metrics on both sets",
+        "not in " + ", ".join(lost) if lost else "first in 10 of 10",
+        not lost,
+    )
+
 
 def _over_swin():
     "Points over the best baseline."
     acc = _cells(paper_table("table3"), "accuracy", 100)
     gap = {d: r["vbg"] - r["swin"] for d, r in acc.items()}
-    return _row("Results analysis; Table 3", "3 points of accuracy over SWIM-ViT on the MET, 4 on MS COCO", _listed(gap), gap == {"met": 3, "coco": 4})
+    return _row(
+        "Results analysis; Table 3",
+        "3 points of accuracy over SWIM-ViT on the MET, 4 on MS COCO",
+        _listed(gap),
+        gap == {"met": 3, "coco": 4},
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #008c759c
 def _second():
     "Who is second: of all, or of those that VBG is compared with. The sentence names SWIM-ViT before it, with one point more."
     acc = _cells(paper_table("table3"), "accuracy", 100)["met"]
     order = sorted(acc, key=acc.get, reverse=True)
     others = [m for m in order if m != "vbg"]
     ranks = order.index("inception") + 1, others.index("inception") + 1
-    return _row("Results analysis; Table 3", "Inception-V3 is \"second-ranked\" on the MET",
-                f"number {ranks[0]} of the {len(order)} models; number {ranks[1]} of the {len(others)} others, of which {PAPER_MODELS[others[0]]} is number 1", 2 in ranks)
+    return _row(
+        "Results analysis; Table 3",
+        'Inception-V3 is "second-ranked" on the MET',
+        f"number {ranks[0]} of the {len(order)} models; number {ranks[1]} of the {len(others)} others, of which {PAPER_MODELS[others[0]]} is number 1",
+        2 in ranks,
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #4785f2cd
 def _margins():
     "Further margins that the text gives."
-    three = {c: _cells(paper_table("table3"), c, s) for c, s in (("accuracy", 100), ("f1", 100), ("map", 1), ("auc", 1))}
-    said = [("MET", "f1", "swin", 5), ("MET", "f1", "resnet", 10), ("MET", "map", "swin", .04), ("MET", "map", "inception", .06), ("MS COCO", "accuracy", "densenet", 7),
-            ("MS COCO", "auc", "swin", .02), ("MS COCO", "auc", "densenet", .06), ("MS COCO", "accuracy", "squeezenet", 11), ("MS COCO", "f1", "squeezenet", 14)]
+    three = {
+        c: _cells(paper_table("table3"), c, s) for c, s in (("accuracy", 100), ("f1", 100), ("map", 1), ("auc", 1))
+    }
+    said = [
+        ("MET", "f1", "swin", 5),
+        ("MET", "f1", "resnet", 10),
+        ("MET", "map", "swin", 0.04),
+        ("MET", "map", "inception", 0.06),
+        ("MS COCO", "accuracy", "densenet", 7),
+        ("MS COCO", "auc", "swin", 0.02),
+        ("MS COCO", "auc", "densenet", 0.06),
+        ("MS COCO", "accuracy", "squeezenet", 11),
+        ("MS COCO", "f1", "squeezenet", 14),
+    ]
     names = {title: d for d, title in DATASETS.items()}
-    wrong = [f"{d} {c} over {PAPER_MODELS[m]}" for d, c, m, gap in said if round(three[c][names[d]]["vbg"] - three[c][names[d]][m], 2) != gap]
-    return _row("Results analysis; Table 3", f"{len(said)} further margins of VBG over a baseline", "other in " + ", ".join(wrong) if wrong else f"{len(said)} of {len(said)} as said", not wrong)
+    wrong = [
+        f"{d} {c} over {PAPER_MODELS[m]}"
+        for d, c, m, gap in said
+        if round(three[c][names[d]]["vbg"] - three[c][names[d]][m], 2) != gap
+    ]
+    return _row(
+        "Results analysis; Table 3",
+        f"{len(said)} further margins of VBG over a baseline",
+        "other in " + ", ".join(wrong) if wrong else f"{len(said)} of {len(said)} as said",
+        not wrong,
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #65f423ae
 def _how_many():
     "Number of baselines."
     models = set(paper_table("table3").model) - {"vbg"}
-    return _row("Caption of Table 3; Conclusion; Baseline model selection", "six other models are compared (caption, conclusion); eight (selection)", f"{len(models)} others", len(models) == 6)
+    return _row(
+        "Caption of Table 3; Conclusion; Baseline model selection",
+        "six other models are compared (caption, conclusion); eight (selection)",
+        f"{len(models)} others",
+        len(models) == 6,
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #c315afd8
 def _same_hours():
     "Training hours of both sets."
     both = [_cells(paper_table(t), "hours") for t in ("table3", "table4")]
     same, rows = sum(h["met"][m] == h["coco"][m] for h in both for m in h["met"]), sum(len(h["met"]) for h in both)
-    images = {d: int(n.rstrip("+").replace(",", "")) for d, n in zip(paper_table("table1").dataset, paper_table("table1").images)}
-    return _row("Tables 1, 3, 4", f"MS COCO has {images['coco'] / images['met']:.1f} times the images of the MET (Table 1)", f"{same} of {rows} rows take the same hours on both", same < rows)
+    images = {
+        d: int(n.rstrip("+").replace(",", ""))
+        for d, n in zip(paper_table("table1").dataset, paper_table("table1").images)
+    }
+    return _row(
+        "Tables 1, 3, 4",
+        f"MS COCO has {images['coco'] / images['met']:.1f} times the images of the MET (Table 1)",
+        f"{same} of {rows} rows take the same hours on both",
+        same < rows,
+    )
+
 
 def _similar_time():
     "VBG and SqueezeNet."
     hours = _cells(paper_table("table3"), "hours")["coco"]
-    return _row("Results analysis; Table 3", "VBG and SqueezeNet train in similar time", f"{hours['vbg']:g} and {hours['squeezenet']:g} hours: {hours['vbg'] / hours['squeezenet']:.1f} times as long", hours["vbg"] / hours["squeezenet"] < 1.1)
+    return _row(
+        "Results analysis; Table 3",
+        "VBG and SqueezeNet train in similar time",
+        f"{hours['vbg']:g} and {hours['squeezenet']:g} hours: {hours['vbg'] / hours['squeezenet']:.1f} times as long",
+        hours["vbg"] / hours["squeezenet"] < 1.1,
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #3234bba8
 def _long_time():
     "Whether VBG trains long."
     hours = _cells(paper_table("table3"), "hours")["met"]
     slower = [PAPER_MODELS[m] for m, h in hours.items() if h > hours["vbg"]]
-    return _row("Abstract; Ablation experiments; Table 3", "the training time of VBG is long and to be improved", f"{len(slower)} of {len(hours) - 1} others take longer, though VBG holds two encoders of 12 layers and a GAN: {', '.join(slower)}", len(slower) <= (len(hours) - 1) / 2)
+    return _row(
+        "Abstract; Ablation experiments; Table 3",
+        "the training time of VBG is long and to be improved",
+        f"{len(slower)} of {len(hours) - 1} others take longer, though VBG holds two encoders of 12 layers and a GAN: {', '.join(slower)}",
+        len(slower) <= (len(hours) - 1) / 2,
+    )
 
-CHECKS = (_drops, _further, _gan_worth, _first, _over_swin, _second, _margins, _how_many, _same_hours, _similar_time, _long_time)
 
+CHECKS = (
+    _drops,
+    _further,
+    _gan_worth,
+    _first,
+    _over_swin,
+    _second,
+    _margins,
+    _how_many,
+    _same_hours,
+    _similar_time,
+    _long_time,
+)
+
+# %% ../../nbs/reports/01_audit.ipynb #3d515d3b
 def contradictions() -> pd.DataFrame:  # one row a claim: where, the paper says, its tables say, verdict
     "The paper held against its own tables."
     return pd.DataFrame([check() for check in CHECKS])
 
 # %% ../../nbs/reports/01_audit.ipynb #3b12f63a
 FUSION = "vbg_concatenation"  # VBG without its fusion layer
+
+
 PRINTED = (*(name for name, b in BASELINE_MODELS.items() if b.printed), *VARIANTS)  # the rows of Tables 3 and 4
-NEEDED = tuple(dict.fromkeys((*TABLE3_MODELS, *TABLE4_MODELS)))  # with our own rows: what is corrected together stands together
+
+
+NEEDED = tuple(
+    dict.fromkeys((*TABLE3_MODELS, *TABLE4_MODELS))
+)  # with our own rows: what is corrected together stands together
+
+
 OWN, DECIDES = "the paper's own tables", "make reproduce PROFILE=paper"
 
+# %% ../../nbs/reports/01_audit.ipynb #3fb9b293
 @dataclass
 class Evidence:
     "Runs, data cards and what was seen inside the models; nothing else decides a row."
+
     profile: str  # 'smoke', 'mini' or 'paper'
     settings: Profile  # of the profile
     runs: list  # `NEEDED` on each data set with each seed
@@ -164,10 +335,17 @@ class Evidence:
     made: dict = field(default_factory=dict)  # resamples, drawn once
 
     @property
-    def datasets(self): return [d for d in DATASETS if d in self.settings.data]
-    def rendered(self, dataset): return bool(self.settings.data[dataset].get("render"))
-    def title(self, *datasets): return "; ".join(data_title(d, self.settings.data) for d in datasets or self.datasets)
-    def of(self, dataset, model): return sorted((r for r in self.runs if (r.dataset, r.model) == (dataset, model)), key=lambda r: r.seed)
+    def datasets(self):
+        return [d for d in DATASETS if d in self.settings.data]
+
+    def rendered(self, dataset):
+        return bool(self.settings.data[dataset].get("render"))
+
+    def title(self, *datasets):
+        return "; ".join(data_title(d, self.settings.data) for d in datasets or self.datasets)
+
+    def of(self, dataset, model):
+        return sorted((r for r in self.runs if (r.dataset, r.model) == (dataset, model)), key=lambda r: r.seed)
 
 # %% ../../nbs/reports/01_audit.ipynb #923152f9
 def read_evidence(
@@ -175,6 +353,7 @@ def read_evidence(
 ) -> Evidence:  # complete
     "Read all that the ledger needs. Raises RunError, with the command, when a run is missing."
     from vbg.data.sets import cards_of, ceilings_of
+
     settings = read_profile(profile)
     asked = dict(datasets=list(settings.data), models=list(NEEDED), seeds=list(settings.seeds))
     runs = load_runs(profile, **asked)
@@ -185,11 +364,17 @@ def read_evidence(
 # %% ../../nbs/reports/01_audit.ipynb #f50d2078
 class Score(NamedTuple):
     "A mean over seeds, or a difference of two, with its 95 % interval."
+
     mean: float
     low: float
     high: float
 
-_TOGETHER = {"table3": (*TABLE3_MODELS, LATE_AVERAGE), "table4": (*TABLE4_MODELS, LATE_AVERAGE)}  # corrected as one family
+
+_TOGETHER = {
+    "table3": (*TABLE3_MODELS, LATE_AVERAGE),
+    "table4": (*TABLE4_MODELS, LATE_AVERAGE),
+}  # corrected as one family
+
 
 def _beside_vbg(e, dataset, model):
     "The row of a model beside VBG on the natural test; each table is made once."
@@ -199,15 +384,22 @@ def _beside_vbg(e, dataset, model):
         e.made[table] = {(r["dataset"], r["model"]): r for r in rows.to_dict("records")}
     return e.made[table][dataset, model]
 
+# %% ../../nbs/reports/01_audit.ipynb #4b09165b
 def _draws(e, dataset, model, metric):
     "A model's metric in every resample of items and seeds, made once."
     key = dataset, model, metric
     if key not in e.made:
-        draws = draw_scores(*same_items(e.of(dataset, model), "test"), lambda l, t, weights: measure(l, t, weights, (metric,)), **e.settings.evaluation)
+        draws = draw_scores(
+            *same_items(e.of(dataset, model), "test"),
+            lambda l, t, weights: measure(l, t, weights, (metric,)),
+            **e.settings.evaluation,
+        )
         e.made[key] = over_seeds([d[metric] for d in draws], e.settings.evaluation["seed"])
     return e.made[key]
 
-def _mean(e, dataset, model, metric): return _beside_vbg(e, dataset, model)[metric]
+
+def _mean(e, dataset, model, metric):
+    return _beside_vbg(e, dataset, model)[metric]
 
 # %% ../../nbs/reports/01_audit.ipynb #210fd543
 def score(
@@ -220,6 +412,7 @@ def score(
     row = _beside_vbg(e, dataset, model)
     return Score(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
+
 def difference(
     e: Evidence,  # from `read_evidence`
     dataset: str,  # such as "met"
@@ -231,6 +424,7 @@ def difference(
     draws = _draws(e, dataset, first, metric) - _draws(e, dataset, second, metric)
     return Score(_mean(e, dataset, first, metric) - _mean(e, dataset, second, metric), *interval(draws))
 
+# %% ../../nbs/reports/01_audit.ipynb #e04e8b8c
 def seconds(
     e: Evidence,  # from `read_evidence`
     dataset: str,  # such as "met"
@@ -242,35 +436,48 @@ def seconds(
 # %% ../../nbs/reports/01_audit.ipynb #d94e820f
 def _source(e, run):
     "The run whose GAN and loop made the pairs that `run` learns from: itself, or VBG with its seed; None where it names none."
-    if run.info.get("gan") is not None: return run
+    if run.info.get("gan") is not None:
+        return run
     return next((r for r in e.of(run.dataset, run.info.get("pairs_of")) if r.seed == run.seed), None)
+
 
 def _gan_seconds(e, run):
     "Seconds that lie before the run's own: training of the GAN and its texts, and the loop's rounds where another run did them. None where not known."
     source, gan = _source(e, run), e.settings.gan
-    if source is None or source.info.get("gan") is None: return None
-    kind = "-".join(filter(None, (gan["variant"], gan["conditioning"], gan["loss"] * (gan["loss"] != "non_saturating"))))
+    if source is None or source.info.get("gan") is None:
+        return None
+    kind = "-".join(
+        filter(None, (gan["variant"], gan["conditioning"], gan["loss"] * (gan["loss"] != "non_saturating")))
+    )
     folder = home() / "runs" / e.settings.name / "gan" / run.dataset / kind / f"gan{source.info['gan']}"
-    if not (folder / "gan.json").exists(): return None
+    if not (folder / "gan.json").exists():
+        return None
     images = sum(row["seconds"] for row in json.loads((folder / "gan.json").read_text(encoding="utf-8"))["history"])
     texts = folder / "text" / "text_generator.csv"
     before = images + (pd.read_csv(texts).seconds.sum() if texts.exists() else 0)
     return before if source is run else before + source.info["seconds"] - source.history.seconds.sum()
 
-def _has_gan(model): return model == FUSION or model in VARIANTS and VARIANTS[model].gan
+
+def _has_gan(model):
+    return model == FUSION or model in VARIANTS and VARIANTS[model].gan
+
 
 def _gan_known(e, dataset, model):
     "Whether the seconds of a model hold those of its GAN, where it has one."
     return not _has_gan(model) or all(_gan_seconds(e, r) is not None for r in e.of(dataset, model))
 
-def _gan_counted(e, dataset): return "with" if _gan_known(e, dataset, "vbg") else "without"
+# %% ../../nbs/reports/01_audit.ipynb #863d40a1
+def _gan_counted(e, dataset):
+    return "with" if _gan_known(e, dataset, "vbg") else "without"
 
 # %% ../../nbs/reports/01_audit.ipynb #4370c469
 def _balanced(found, items):
     "The model with a class-balanced test: that of its data set, else a part of the test split."
-    from vbg.explain.restore import items_of
     from vbg.explain.heat_scores import balanced_items
-    if "balanced" in found.sets: return found
+    from vbg.explain.restore import items_of
+
+    if "balanced" in found.sets:
+        return found
     test = items_of(found, "test")
     part = test.take(balanced_items(test.label, max(2, items // test.num_classes)))
     return replace(found, sets=found.sets | {"balanced": part})
@@ -281,24 +488,39 @@ def look_inside(
     items: int = 512,  # of a set that has no class-balanced test
 ) -> dict:  # fig8, fig7: rows of `claims_table` and `heat_claims` (fig7 is None without masks); items, classes, seeds
     "Load each seed's model and judge what Fig. 7 and 8 show. Raises RunError when the data are not those of the runs."
-    from vbg.explain.restore import restore
-    from vbg.explain.space import measure_space
+    from vbg.data.sets import study_data
     from vbg.explain.heat_figures import heat_claims
     from vbg.explain.heat_scores import score_run
+    from vbg.explain.restore import restore
+    from vbg.explain.space import measure_space
     from vbg.explain.space_figures import claims_table
-    from vbg.data.sets import study_data
+
     settings, dataset = Profile(**runs[0].info["config"]), runs[0].dataset
     if study_data(settings.name, dataset)["natural"].fingerprint != runs[0].info["inputs"]["data"]["natural"]:
-        raise RunError(f"the data of {dataset} are not those of {runs[0].folder}: make reproduce PROFILE={settings.name}")
+        raise RunError(
+            f"the data of {dataset} are not those of {runs[0].folder}: make reproduce PROFILE={settings.name}"
+        )
     opened = [_balanced(restore(run, check=""), items) for run in runs]  # the fingerprint has been compared
     space = measure_space(opened, "balanced")
-    heat = heat_claims([score_run(one, "balanced", per_class=1, steps=1) for one in opened], settings.data, **settings.evaluation) if opened[0].rendered else None
-    return dict(fig8=claims_table(space, **settings.evaluation).to_dict("records"), fig7=None if heat is None else heat.to_dict("records"),
-                items=len(space.labels), classes=len(np.unique(space.labels)), seeds=len(runs))
+    heat = (
+        heat_claims(
+            [score_run(one, "balanced", per_class=1, steps=1) for one in opened], settings.data, **settings.evaluation
+        )
+        if opened[0].rendered
+        else None
+    )
+    return dict(
+        fig8=claims_table(space, **settings.evaluation).to_dict("records"),
+        fig7=None if heat is None else heat.to_dict("records"),
+        items=len(space.labels),
+        classes=len(np.unique(space.labels)),
+        seeds=len(runs),
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #4d87c50d
 class Finding(NamedTuple):
     "What decides a row."
+
     paper: str  # the paper's value
     ours: str  # with its interval
     n: str  # seeds, items
@@ -307,9 +529,29 @@ class Finding(NamedTuple):
     data: str
     command: str = ""
 
+
 COLUMNS = ["id", "group", "where", "claim", "paper", "ours", "n", "data", "verdict", "reason", "command"]
-_UNITS = {"accuracy": (100, 1, " %"), "f1": (100, 1, " %"), "recall": (100, 1, " %"), "map": (1, 3, ""), "auc": (1, 3, ""), "hours": (1, 0, " h")}
-_METRIC = {"accuracy": "accuracy", "map": "mAP", "f1": "macro-F1", "recall": "macro recall", "auc": "macro AUC", "hours": "training time"}
+
+
+_UNITS = {
+    "accuracy": (100, 1, " %"),
+    "f1": (100, 1, " %"),
+    "recall": (100, 1, " %"),
+    "map": (1, 3, ""),
+    "auc": (1, 3, ""),
+    "hours": (1, 0, " h"),
+}
+
+# %% ../../nbs/reports/01_audit.ipynb #21e4c0df
+_METRIC = {
+    "accuracy": "accuracy",
+    "map": "mAP",
+    "f1": "macro-F1",
+    "recall": "macro recall",
+    "auc": "macro AUC",
+    "hours": "training time",
+}
+
 
 def _text(value, metric, signed=False):
     "A score with its interval in the paper's unit."
@@ -318,32 +560,41 @@ def _text(value, metric, signed=False):
     m, low, high = (f"{scale * v:{'+' if signed and k == 0 else ''}.{digits}f}" for k, v in enumerate(value))
     return f"{m}{unit} [{low}, {high}]"
 
+
 def _n(e, dataset):
     "Seeds and test items."
     row = _beside_vbg(e, dataset, "vbg")
     return f"{row['n']} seeds, {row['items']} items"
 
-def _runs(e, dataset): return f"{len(e.of(dataset, 'vbg'))} seeds"
 
-def _time_text(taken): return f"{taken.mean():.4g} s [{taken.min():.4g}, {taken.max():.4g}]"
+def _runs(e, dataset):
+    return f"{len(e.of(dataset, 'vbg'))} seeds"
+
+
+def _time_text(taken):
+    return f"{taken.mean():.4g} s [{taken.min():.4g}, {taken.max():.4g}]"
 
 # %% ../../nbs/reports/01_audit.ipynb #5b5fd2a3
 def _printed_text(value, metric):
     scale, _, unit = _UNITS[metric]
     return f"{value:.2f}" if scale == 1 and not unit else f"{scale * value:.0f}{unit}"
 
+
 def _printed_twice(table, dataset, model, metric):
     "The value that the other of Tables 3 and 4 prints for the same quantity, where it is another; else None."
     other = paper_table({"table3": "table4", "table4": "table3"}[table]).set_index(["dataset", "model"])
-    if (dataset, model) not in other.index: return None
+    if (dataset, model) not in other.index:
+        return None
     mine = paper_table(table).set_index(["dataset", "model"]).at[(dataset, model), metric]
     return None if np.isclose(mine, other.at[(dataset, model), metric]) else other.at[(dataset, model), metric]
+
 
 def _hours_remark(dataset, model, table):
     "That a printed time is the one of the other set."
     hours = _cells(paper_table(table), "hours")
     same = [d for d in hours if d != dataset and hours[d].get(model) == hours[dataset][model]]
     return f"; the same hours as on {DATASETS[same[0]]}, see same-hours" if same else ""
+
 
 def _level(e, dataset, model, metric, printed):
     "Our value and what it says of a printed number."
@@ -359,51 +610,98 @@ def _number(e, table, dataset, model, metric, printed):
     "The row of one printed number of Table 3 or 4."
     ours, found = _level(e, dataset, model, metric, printed)
     other, reason = _printed_twice(table, dataset, model, metric), found.reason.removesuffix(f": {DECIDES}")
-    if metric == "hours": reason += _hours_remark(dataset, model, table)
+    if metric == "hours":
+        reason += _hours_remark(dataset, model, table)
     if other is not None:
         found = Verdict("contradicts itself", "")
         reason = f"Table {'4' if table == 'table3' else '3'} prints {_printed_text(other, metric)} for the same model"
     where = f"Table {table[-1]}"
-    return [f"{table}-{dataset}-{model.replace('_', '-')}-{metric}", table, where, f"{_METRIC[metric]} of {PAPER_MODELS[model]} on {DATASETS[dataset]}",
-            *Finding(_printed_text(printed, metric), ours, (_runs if metric == "hours" else _n)(e, dataset), found.verdict, reason, e.title(dataset))]
+    return [
+        f"{table}-{dataset}-{model.replace('_', '-')}-{metric}",
+        table,
+        where,
+        f"{_METRIC[metric]} of {PAPER_MODELS[model]} on {DATASETS[dataset]}",
+        *Finding(
+            _printed_text(printed, metric),
+            ours,
+            (_runs if metric == "hours" else _n)(e, dataset),
+            found.verdict,
+            reason,
+            e.title(dataset),
+        ),
+    ]
 
+# %% ../../nbs/reports/01_audit.ipynb #20a90e9e
 def _result_rows(e):
     "Tables 3 and 4, cell by cell."
     for table in ("table3", "table4"):
         for row in paper_table(table).to_dict("records"):
-            for metric in (*METRICS, "hours"): yield _number(e, table, row["dataset"], row["model"], metric, row[metric])
+            for metric in (*METRICS, "hours"):
+                yield _number(e, table, row["dataset"], row["model"], metric, row[metric])
 
 # %% ../../nbs/reports/01_audit.ipynb #76d9211a
 def _counted(e, dataset, what):
     "One number of Table 1: ours in words, the number that is compared, and where it comes from."
     from vbg.data.coco import coco_categories
+
     card = e.cards[dataset]
     texts = {int(k): v for k, v in card["texts_per_item"].items()}
     share = 1 - texts.get(0, 0) / sum(texts.values())
     mean = sum(k * v for k, v in texts.items()) / sum(texts.values())
-    if what == "images": return f"{card['items']:,}", card["items"], "counted from the data card"
-    if what == "texts": return f"{mean:.2f} on average, {100 * share:.1f} % have one", mean if dataset == "coco" else share, "counted from the data card"
-    if dataset == "coco" and not e.rendered(dataset): return str(len(coco_categories())), len(coco_categories()), "categories of the published files"
+    if what == "images":
+        return f"{card['items']:,}", card["items"], "counted from the data card"
+    if what == "texts":
+        return (
+            f"{mean:.2f} on average, {100 * share:.1f} % have one",
+            mean if dataset == "coco" else share,
+            "counted from the data card",
+        )
+    if dataset == "coco" and not e.rendered(dataset):
+        return str(len(coco_categories())), len(coco_categories()), "categories of the published files"
     return str(len(card["classes"])), len(card["classes"]), "counted from the data card"
 
-_ASKED = {"several": ("needs no more than two", lambda n: n >= 2), "descriptions": ("every item must have a text", lambda share: share == 1)}  # words of Table 1
 
+_ASKED = {
+    "several": ("needs no more than two", lambda n: n >= 2),
+    "descriptions": ("every item must have a text", lambda share: share == 1),
+}  # words of Table 1
+
+# %% ../../nbs/reports/01_audit.ipynb #ff63c955
 def _held_count(printed, value):
     "What a printed count asks for, and whether ours gives it."
-    if printed in _ASKED: return _ASKED[printed][0], _ASKED[printed][1](value)
+    if printed in _ASKED:
+        return _ASKED[printed][0], _ASKED[printed][1](value)
     number = int(printed.rstrip("+").replace(",", ""))
-    return ("at least as many", value >= number) if printed.endswith("+") else ("as many, to the nearest whole number", round(value) == number)
+    return (
+        ("at least as many", value >= number)
+        if printed.endswith("+")
+        else ("as many, to the nearest whole number", round(value) == number)
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #b5b1985c
 def _data_rows(e):
     "Table 1, cell by cell."
     for row in paper_table("table1").to_dict("records"):
         dataset = row["dataset"]
-        for what, head in (("images", "number of images"), ("classes", "number of categories"), ("texts", "texts of an image")):
+        for what, head in (
+            ("images", "number of images"),
+            ("classes", "number of categories"),
+            ("texts", "texts of an image"),
+        ):
             ours, value, source = _counted(e, dataset, what)
             asked, held = _held_count(row[what], value)
-            found = Verdict("needs the real data", f"counted on rendered items; {asked}") if e.rendered(dataset) else Verdict(VERDICTS[not held], f"{source}; {asked}")
-            yield [f"table1-{dataset}-{what}", "table1", "Table 1", f"{head}, {DATASETS[dataset]}", *Finding(row[what], ours, f"{e.cards[dataset]['items']:,} items", *found, e.title(dataset))]
+            found = (
+                Verdict("needs the real data", f"counted on rendered items; {asked}")
+                if e.rendered(dataset)
+                else Verdict(VERDICTS[not held], f"{source}; {asked}")
+            )
+            yield [
+                f"table1-{dataset}-{what}",
+                "table1",
+                "Table 1",
+                f"{head}, {DATASETS[dataset]}",
+                *Finding(row[what], ours, f"{e.cards[dataset]['items']:,} items", *found, e.title(dataset)),
+            ]
 
 # %% ../../nbs/reports/01_audit.ipynb #2182b2f1
 def _held(path, settings=None):
@@ -411,41 +709,72 @@ def _held(path, settings=None):
     section, name = path.split(".")
     return getattr(settings or read_profile("paper"), section)[name]
 
+
 def _both_held(e, path):
     "A setting of the profile `paper`, and that of the profile whose runs these are."
     held, own = _held(path), _held(path, e.settings)
     return f"{held:,g}" + f"; {own:,g} in the profile {e.profile}" * (e.profile != "paper")
 
+
 _SETTINGS_OF = "python -c \"from vbg.core.profiles import profile; print(profile('paper'))\""
 
+# %% ../../nbs/reports/01_audit.ipynb #28daec9d
 def _setting_rows(e):
     "Table 2, cell by cell."
     for row in paper_table("table2").itertuples():
         held = _held(row.path)
         same = float(row.paper) == float(held)
-        yield [f"table2-{row.path.replace('.', '-').replace('_', '-')}", "table2", "Table 2", f"{row.module}: {row.setting}", *Finding(
-                   row.paper, _both_held(e, row.path), "1 profile", VERDICTS[not same], f"a setting, not a measurement: {row.path} of the profile is {held:g}", "profile paper", _SETTINGS_OF)]
+        yield [
+            f"table2-{row.path.replace('.', '-').replace('_', '-')}",
+            "table2",
+            "Table 2",
+            f"{row.module}: {row.setting}",
+            *Finding(
+                row.paper,
+                _both_held(e, row.path),
+                "1 profile",
+                VERDICTS[not same],
+                f"a setting, not a measurement: {row.path} of the profile is {held:g}",
+                "profile paper",
+                _SETTINGS_OF,
+            ),
+        ]
 
 # %% ../../nbs/reports/01_audit.ipynb #b0e139c2
 class Claim(NamedTuple):
     "What the text says, in our words."
+
     id: str
     group: str
     where: str
     says: str
     sets: tuple = ()  # one row for each of these data sets; (): one row
 
+
 _BOTH = ("met", "coco")
+
+# %% ../../nbs/reports/01_audit.ipynb #3d487484
 _METHOD = [
     Claim("dropout", "method", "Methodology: overall", "dropout before the classifier is 0.5"),
     Claim("l2", "method", "Methodology: overall", "the L2 penalty of the classifier is 0.001"),
     Claim("pairs", "method", "Methodology: overall", "the GAN gives 2,000 or more pairs a round"),
     Claim("texture", "method", "Methodology: overall", "the texture library holds over 1,000 samples"),
-    Claim("generator", "method", "Methodology: overall", "the generator has 4 transposed convolutions, the discriminator 4 convolutions"),
+    Claim(
+        "generator",
+        "method",
+        "Methodology: overall",
+        "the generator has 4 transposed convolutions, the discriminator 4 convolutions",
+    ),
     Claim("niche", "method", "Methodology: overall; GAN module", "how many items a niche category has"),
     Claim("split", "method", "Dataset selection", "each class is split 8:1:1", _BOTH),
     Claim("split-seed", "method", "Dataset selection", "the split is drawn with seed 42"),
-    Claim("fusion-better", "method", "Methodology: overall; Conclusion", "attention fusion in both directions beats concatenation", _BOTH),
+    Claim(
+        "fusion-better",
+        "method",
+        "Methodology: overall; Conclusion",
+        "attention fusion in both directions beats concatenation",
+        _BOTH,
+    ),
     Claim("fusion-drop", "method", "Abstract", "taking the fusion away costs 5 to 9 points of accuracy", _BOTH),
     Claim("gan-over-augmentation", "method", "GAN module", "generated items help beyond flips and the like", _BOTH),
 ]
@@ -455,95 +784,285 @@ _COMPARISON = [
     Claim("scores", "comparison", "Abstract; Conclusion", "accuracy, mAP and F1 of VBG", _BOTH),
     Claim("first", "comparison", "Abstract; Results analysis; Conclusion", "VBG is first in all five metrics", _BOTH),
     Claim("order3", "comparison", "Table 3", "the order of the nine models by accuracy", _BOTH),
-    Claim("second", "comparison", "Results analysis", "Inception-V3 is \"second-ranked\" on the MET"),
-    Claim("how-many", "comparison", "Caption of Table 3; Conclusion; Baseline model selection",
-            "six other models are compared (caption, conclusion); eight (selection)"),
-    Claim("same-hours", "comparison", "Tables 1, 3, 4", "training takes the same hours on both sets, of which one is 3.3 times as large"),
+    Claim("second", "comparison", "Results analysis", 'Inception-V3 is "second-ranked" on the MET'),
+    Claim(
+        "how-many",
+        "comparison",
+        "Caption of Table 3; Conclusion; Baseline model selection",
+        "six other models are compared (caption, conclusion); eight (selection)",
+    ),
+    Claim(
+        "same-hours",
+        "comparison",
+        "Tables 1, 3, 4",
+        "training takes the same hours on both sets, of which one is 3.3 times as large",
+    ),
     Claim("similar-time", "comparison", "Results analysis", "VBG and SqueezeNet train in similar time"),
     Claim("long-time", "comparison", "Abstract; Ablation experiments; Conclusion", "the training time of VBG is long"),
-    *(Claim(f"faster-{m}", "comparison", "Results analysis; Table 3", f"VBG trains in less time than {PAPER_MODELS[m]}", _BOTH) for m in ("swin",
-            "inception", "resnet")),
-    Claim("similar-classes", "comparison", "Results analysis; Confusion matrix; Conclusion", "classes of MS COCO that look alike, Technology and Music, are told apart", ("coco",)),
+    *(
+        Claim(
+            f"faster-{m}",
+            "comparison",
+            "Results analysis; Table 3",
+            f"VBG trains in less time than {PAPER_MODELS[m]}",
+            _BOTH,
+        )
+        for m in ("swin", "inception", "resnet")
+    ),
+    Claim(
+        "similar-classes",
+        "comparison",
+        "Results analysis; Confusion matrix; Conclusion",
+        "classes of MS COCO that look alike, Technology and Music, are told apart",
+        ("coco",),
+    ),
 ]
-_MARGINS = [("met", "accuracy", "swin", 3), ("met", "accuracy", "inception", 4), ("met", "f1", "swin", 5), ("met", "f1", "resnet", 10), ("met", "map",
-        "swin", .04),
-            ("met", "map", "inception", .06), ("coco", "accuracy", "swin", 4), ("coco", "accuracy", "densenet", 7), ("coco", "auc", "swin", .02),
-            ("coco", "auc", "densenet", .06), ("coco", "accuracy", "squeezenet", 11), ("coco", "f1", "squeezenet", 14)]
-_COMPARISON += [Claim(f"margin-{metric}-{m}", "comparison", "Results analysis; Table 3", f"VBG is above {PAPER_MODELS[m]} in {_METRIC[metric]}", (d,))
-                for d, metric, m, _ in _MARGINS]
+
+# %% ../../nbs/reports/01_audit.ipynb #767eeb00
+_MARGINS = [
+    ("met", "accuracy", "swin", 3),
+    ("met", "accuracy", "inception", 4),
+    ("met", "f1", "swin", 5),
+    ("met", "f1", "resnet", 10),
+    ("met", "map", "swin", 0.04),
+    ("met", "map", "inception", 0.06),
+    ("coco", "accuracy", "swin", 4),
+    ("coco", "accuracy", "densenet", 7),
+    ("coco", "auc", "swin", 0.02),
+    ("coco", "auc", "densenet", 0.06),
+    ("coco", "accuracy", "squeezenet", 11),
+    ("coco", "f1", "squeezenet", 14),
+]
+
+
+_COMPARISON += [
+    Claim(
+        f"margin-{metric}-{m}",
+        "comparison",
+        "Results analysis; Table 3",
+        f"VBG is above {PAPER_MODELS[m]} in {_METRIC[metric]}",
+        (d,),
+    )
+    for d, metric, m, _ in _MARGINS
+]
 
 # %% ../../nbs/reports/01_audit.ipynb #90034ce0
 _REMOVED = [m for m in VARIANTS if m != "vbg"]
+
+# %% ../../nbs/reports/01_audit.ipynb #f60f4c69
 _ABLATION = [
-    *(Claim(f"ablation-{m.replace('_', '-')}", "ablation", "Ablation experiments; Table 4", f"accuracy falls {PAPER_MODELS[m]}", _BOTH) for m in _REMOVED),
-    Claim("drop", "ablation", "Abstract; Table 4", "taking fusion or augmentation away costs 5 to 9 points of accuracy (here: augmentation; fusion: see fusion-drop)"),
-    Claim("gan-size", "ablation", "Ablation experiments; Table 4", "the GAN adds 9 points on the MET and 10 on MS COCO", _BOTH),
+    *(
+        Claim(
+            f"ablation-{m.replace('_', '-')}",
+            "ablation",
+            "Ablation experiments; Table 4",
+            f"accuracy falls {PAPER_MODELS[m]}",
+            _BOTH,
+        )
+        for m in _REMOVED
+    ),
+    Claim(
+        "drop",
+        "ablation",
+        "Abstract; Table 4",
+        "taking fusion or augmentation away costs 5 to 9 points of accuracy (here: augmentation; fusion: see fusion-drop)",
+    ),
+    Claim(
+        "gan-size",
+        "ablation",
+        "Ablation experiments; Table 4",
+        "the GAN adds 9 points on the MET and 10 on MS COCO",
+        _BOTH,
+    ),
     Claim("gan-alone-vit", "ablation", "Table 4", "without GAN is worse than without ViT & GAN", _BOTH),
     Claim("gan-alone-bert", "ablation", "Table 4", "without GAN is worse than without BERT & GAN", _BOTH),
-    Claim("further", "ablation", "Ablation experiments; Table 4", "taking two parts away lowers the result further than taking one"),
-    Claim("gan-worth", "ablation", "Ablation experiments; Table 4", "each component makes a contribution of its own, the GAN the largest"),
+    Claim(
+        "further",
+        "ablation",
+        "Ablation experiments; Table 4",
+        "taking two parts away lowers the result further than taking one",
+    ),
+    Claim(
+        "gan-worth",
+        "ablation",
+        "Ablation experiments; Table 4",
+        "each component makes a contribution of its own, the GAN the largest",
+    ),
     Claim("order4", "ablation", "Table 4", "the order of the seven models by accuracy", _BOTH),
     Claim("text-numbers", "ablation", "Ablation experiments", "the numbers in the text are those of Table 4"),
     Claim("cheaper", "ablation", "Ablation experiments; Table 4", "every removal shortens the training", _BOTH),
-    Claim("both-modalities", "ablation", "Conclusion", "image and text together beat either alone, with the GAN in all", _BOTH),
+    Claim(
+        "both-modalities",
+        "ablation",
+        "Conclusion",
+        "image and text together beat either alone, with the GAN in all",
+        _BOTH,
+    ),
     Claim("scarce", "ablation", "Introduction; Conclusion", "the GAN helps the classes with few items", _BOTH),
 ]
 
 # %% ../../nbs/reports/01_audit.ipynb #d5cf2b56
 _FIGURES = [
-    Claim("fig5-settles", "figures", "Fig. 5; Training loss", "the training loss falls between epochs 5 and 10 and then settles", ("met",)),
-    Claim("fig5-settles", "figures", "Fig. 5; Training loss", "the training loss does much as on the MET: falls between epochs 5 and 10 and then settles", ("coco",)),
-    Claim("fig5-steady", "figures", "Fig. 5; Training loss", "after epoch 15 the test accuracy moves within 2 %; \"this dataset\", read as the one named before", ("coco",)),
-    Claim("fig5-variation", "figures", "Training loss", "the coefficient of variation of the validation accuracy is 3.2 %", ("met",)),
+    Claim(
+        "fig5-settles",
+        "figures",
+        "Fig. 5; Training loss",
+        "the training loss falls between epochs 5 and 10 and then settles",
+        ("met",),
+    ),
+    Claim(
+        "fig5-settles",
+        "figures",
+        "Fig. 5; Training loss",
+        "the training loss does much as on the MET: falls between epochs 5 and 10 and then settles",
+        ("coco",),
+    ),
+    Claim(
+        "fig5-steady",
+        "figures",
+        "Fig. 5; Training loss",
+        'after epoch 15 the test accuracy moves within 2 %; "this dataset", read as the one named before',
+        ("coco",),
+    ),
+    Claim(
+        "fig5-variation",
+        "figures",
+        "Training loss",
+        "the coefficient of variation of the validation accuracy is 3.2 %",
+        ("met",),
+    ),
     Claim("fig5-overfit", "figures", "Training loss", "the validation loss shows no severe overfitting", _BOTH),
     Claim("fig5-rough", "figures", "Training loss", "the validation loss fluctuates more on MS COCO than on the MET"),
-    Claim("fig6-pure", "figures", "Fig. 6; Confusion matrix", "Painting and Sculpture are classified without an error", ("met",)),
+    Claim(
+        "fig6-pure",
+        "figures",
+        "Fig. 6; Confusion matrix",
+        "Painting and Sculpture are classified without an error",
+        ("met",),
+    ),
     Claim("fig6-crafts", "figures", "Fig. 6; Confusion matrix", "Crafts are at times taken for Other", ("met",)),
-    Claim("fig6-animals", "figures", "Fig. 6; Confusion matrix", "Animals and Buildings are at times taken for Crafts", ("met",)),
-    Claim("fig6-person", "figures", "Fig. 6; Confusion matrix", "Person, Animal and Furniture are hardly ever misclassified", ("coco",)),
-    Claim("fig6-music", "figures", "Fig. 6; Confusion matrix", "the errors lie in classes such as Technology and Music", ("coco",)),
-    Claim("fig7-people", "figures", "Fig. 7; Visualization results", "heat lies on faces and hands of paintings, on faces and the form of sculptures",
-            ("met",)),
-    Claim("fig7-object", "figures", "Fig. 7; Visualization results", "attention lies on the key parts of the image", _BOTH),
-    Claim("fig8", "figures", "Fig. 8; Visualization results", "image and text features of a category lie together once fused", _BOTH),
-    Claim("fig8-mixed", "figures", "Fig. 8; Visualization results", "image and text features lie among each other in one space", _BOTH),
-    Claim("fig8-class", "figures", "Fig. 8; Visualization results", "what parts the features is the category more than the modality", _BOTH),
-    Claim("fig8-separation", "figures", "Fig. 8; Visualization results", "fusion separates the categories better", _BOTH),
+    Claim(
+        "fig6-animals",
+        "figures",
+        "Fig. 6; Confusion matrix",
+        "Animals and Buildings are at times taken for Crafts",
+        ("met",),
+    ),
+    Claim(
+        "fig6-person",
+        "figures",
+        "Fig. 6; Confusion matrix",
+        "Person, Animal and Furniture are hardly ever misclassified",
+        ("coco",),
+    ),
+    Claim(
+        "fig6-music",
+        "figures",
+        "Fig. 6; Confusion matrix",
+        "the errors lie in classes such as Technology and Music",
+        ("coco",),
+    ),
+    Claim(
+        "fig7-people",
+        "figures",
+        "Fig. 7; Visualization results",
+        "heat lies on faces and hands of paintings, on faces and the form of sculptures",
+        ("met",),
+    ),
+    Claim(
+        "fig7-object", "figures", "Fig. 7; Visualization results", "attention lies on the key parts of the image", _BOTH
+    ),
+    Claim(
+        "fig8",
+        "figures",
+        "Fig. 8; Visualization results",
+        "image and text features of a category lie together once fused",
+        _BOTH,
+    ),
+    Claim(
+        "fig8-mixed",
+        "figures",
+        "Fig. 8; Visualization results",
+        "image and text features lie among each other in one space",
+        _BOTH,
+    ),
+    Claim(
+        "fig8-class",
+        "figures",
+        "Fig. 8; Visualization results",
+        "what parts the features is the category more than the modality",
+        _BOTH,
+    ),
+    Claim(
+        "fig8-separation", "figures", "Fig. 8; Visualization results", "fusion separates the categories better", _BOTH
+    ),
 ]
+
+# %% ../../nbs/reports/01_audit.ipynb #a14d6ef0
 CLAIMS = (*_METHOD, *_COMPARISON, *_ABLATION, *_FIGURES)
-GROUPS = {"method": "Method and data", "comparison": "Comparison (Table 3)", "ablation": "Ablations (Table 4)", "figures": "Figures 5 to 8"}
+
+
+GROUPS = {
+    "method": "Method and data",
+    "comparison": "Comparison (Table 3)",
+    "ablation": "Ablations (Table 4)",
+    "figures": "Figures 5 to 8",
+}
 
 # %% ../../nbs/reports/01_audit.ipynb #c3000b37
 JUDGES = {}  # id of a claim -> function of evidence and data set
 
+
 def _judges(*names):
     "Registers the judge of a claim, or of several that differ in a name."
+
     def keep(function):
-        JUDGES.update({name: function for name in names}); return function
+        JUDGES.update({name: function for name in names})
+        return function
+
     return keep
+
 
 def _checked(check, paper):
     "Registers a judge that first asks the printed tables: a claim that contradicts them stays so, whatever we measure."
+
     def wrap(function):
         def judge(e, dataset):
             said, found = check(), function(e, dataset)
-            if said["verdict"] != CONTRADICTS: return found._replace(paper=paper)
-            return found._replace(paper=paper, verdict=CONTRADICTS, reason=f"its tables say: {said['its tables say']}",
-                    data=f"{OWN}; ours: {found.data}", command=_CONTRADICTIONS)
+            if said["verdict"] != CONTRADICTS:
+                return found._replace(paper=paper)
+            return found._replace(
+                paper=paper,
+                verdict=CONTRADICTS,
+                reason=f"its tables say: {said['its tables say']}",
+                data=f"{OWN}; ours: {found.data}",
+                command=_CONTRADICTIONS,
+            )
+
         return judge
+
     return wrap
 
-_CONTRADICTIONS = "python -c \"from vbg.reports.audit import contradictions; print(contradictions().to_string())\""
-_TABLES = "python -c \"from vbg.results.publish import paper_table; print(paper_table('table3'), paper_table('table4'))\""
+
+_CONTRADICTIONS = 'python -c "from vbg.reports.audit import contradictions; print(contradictions().to_string())"'
+
+# %% ../../nbs/reports/01_audit.ipynb #cf17cece
+_TABLES = (
+    "python -c \"from vbg.results.publish import paper_table; print(paper_table('table3'), paper_table('table4'))\""
+)
+
 
 def _real(e, dataset, paper, why, ours="–", n="–"):
     "Only the real data can say."
     return Finding(paper, ours, n, "needs the real data", why, e.title(dataset), DECIDES)
 
+
 def _said(e, dataset, paper, ours, holds, reason, n=None):
     "A verdict from our runs; `dataset` None: from both sets."
     sets = [dataset] if dataset else e.datasets
-    return Finding(paper, ours, n or "; ".join(dict.fromkeys(_n(e, d) for d in sets)), VERDICTS[not holds], reason, e.title(*sets))
+    return Finding(
+        paper, ours, n or "; ".join(dict.fromkeys(_n(e, d) for d in sets)), VERDICTS[not holds], reason, e.title(*sets)
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #e321d64c
 def _sign(e, d, first, second, paper, printed=1, metric="accuracy"):
@@ -554,39 +1073,74 @@ def _sign(e, d, first, second, paper, printed=1, metric="accuracy"):
         verdict = sign_verdict(row | {"rates": ""}, -printed).verdict
         noise = "" if row["verdict"] in ("better", "worse") else f": {row['verdict']}"
         test = f", McNemar's p is {p_text(row['holm'])} after Holm's correction{noise}"
-    else: verdict = verdict_sign(gap.low, gap.high, printed).verdict
+    else:
+        verdict = verdict_sign(gap.low, gap.high, printed).verdict
     side = "above zero" if gap.low > 0 else "below zero" if gap.high < 0 else "not told from zero"
-    return _said(e, d, paper, _text(gap, metric, signed=True), verdict == VERDICTS[0],
-            f"the interval of {PAPER_MODELS.get(first, first)} minus {PAPER_MODELS.get(second, 'concatenation')} is {side}{test}")
+    return _said(
+        e,
+        d,
+        paper,
+        _text(gap, metric, signed=True),
+        verdict == VERDICTS[0],
+        f"the interval of {PAPER_MODELS.get(first, first)} minus {PAPER_MODELS.get(second, 'concatenation')} is {side}{test}",
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #fbb2124a
 def _sized(e, d, found, gap, low, high=None, judged=True):
     "A finding on a sign, with what may be said of a printed size; the claim is about the size where `judged`."
-    if e.rendered(d): return found._replace(reason=f"{found.reason}; this judges the sign alone, the size needs the real data")
+    if e.rendered(d):
+        return found._replace(reason=f"{found.reason}; this judges the sign alone, the size needs the real data")
     meets = gap.low <= (low if high is None else high) and gap.high >= low
     verdict = VERDICTS[1] if judged and not meets else found.verdict
-    return found._replace(verdict=verdict, reason=f"{found.reason}; the interval {'holds' if meets else 'does not hold'} the printed size")
+    return found._replace(
+        verdict=verdict, reason=f"{found.reason}; the interval {'holds' if meets else 'does not hold'} the printed size"
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #5e249df9
 def _joined(found, paper):
     "One finding of those of several sets: all must hold."
     line = lambda what: "; ".join(f"{DATASETS[d]}: {getattr(f, what)}" for d, f in found.items())
-    return Finding(paper, line("ours"), next(iter(found.values())).n, max((f.verdict for f in found.values()), key=VERDICTS.index), line("reason"), "; ".join(f.data for f in found.values()))
+    return Finding(
+        paper,
+        line("ours"),
+        next(iter(found.values())).n,
+        max((f.verdict for f in found.values()), key=VERDICTS.index),
+        line("reason"),
+        "; ".join(f.data for f in found.values()),
+    )
+
 
 def _printed(table, dataset, model, metric="accuracy"):
     return _cells(paper_table(table), metric, 100 if metric in ("accuracy", "f1", "recall") else 1)[dataset][model]
 
 # %% ../../nbs/reports/01_audit.ipynb #391372d7
-_SETTINGS = {"dropout": ("model.head_dropout", .5), "l2": ("model.head_l2", .001), "pairs": ("loop.pairs", 2000), "texture": ("gan.patches", 1000)}
+_SETTINGS = {
+    "dropout": ("model.head_dropout", 0.5),
+    "l2": ("model.head_l2", 0.001),
+    "pairs": ("loop.pairs", 2000),
+    "texture": ("gan.patches", 1000),
+}
+
 
 def _setting_judge(name):
     "The judge of a setting that is given in the text: equal, or at least as many."
     path, printed = _SETTINGS[name]
+
     def judge(e, dataset):
         held = _held(path)
         holds = held == printed if printed < 1 else held >= printed
-        return Finding(f"{printed:,g}" + "+" * (printed >= 1), _both_held(e, path), "1 profile", VERDICTS[not holds],
-                f"a setting, not a measurement: {path} of the profile is {held:g}", "profile paper", _SETTINGS_OF)
+        return Finding(
+            f"{printed:,g}" + "+" * (printed >= 1),
+            _both_held(e, path),
+            "1 profile",
+            VERDICTS[not holds],
+            f"a setting, not a measurement: {path} of the profile is {held:g}",
+            "profile paper",
+            _SETTINGS_OF,
+        )
+
     return judge
+
 
 JUDGES.update({name: _setting_judge(name) for name in _SETTINGS})
 
@@ -595,80 +1149,150 @@ JUDGES.update({name: _setting_judge(name) for name in _SETTINGS})
 def _layers(e, dataset):
     "Layers of our GAN."
     from vbg.gan.networks import ImageDiscriminator, ImageGenerator
+
     sizes = dict(image_size=32, channels=1, num_rows=1, num_words=1)
     up, down = len(ImageGenerator(**sizes).transposed), len(ImageDiscriminator(**sizes, num_classes=2).convolutions)
-    return Finding("4 and 4", f"{up} and {down}", "1 network", VERDICTS[(up, down) != (4, 4)], "a setting, not a measurement: counted in vbg.gan.networks", "code",
-            "nbdev_test --path nbs/gan/01_networks.ipynb")
+    return Finding(
+        "4 and 4",
+        f"{up} and {down}",
+        "1 network",
+        VERDICTS[(up, down) != (4, 4)],
+        "a setting, not a measurement: counted in vbg.gan.networks",
+        "code",
+        "nbdev_test --path nbs/gan/01_networks.ipynb",
+    )
+
 
 NICHE = ((0, 49), (50, 200))  # items of a niche category: Overall of VBG model, GAN module
 
+# %% ../../nbs/reports/01_audit.ipynb #ab74a331
 @_judges("niche")
 def _niche(e, dataset):
     "Two ranges for one thing."
     (a, b), (c, d) = NICHE
     apart = b < c or d < a
-    found = Finding(f"fewer than {b + 1}; {c} to {d}", "–", "2 passages", CONTRADICTS, "no number lies in both ranges", "the paper's own text",
-            "python -c \"from vbg.reports.audit import NICHE; print(NICHE)\"")
-    return found if apart else _real(e, "met", found.paper, "the two ranges meet; how many items there are is a matter of the data")
+    found = Finding(
+        f"fewer than {b + 1}; {c} to {d}",
+        "–",
+        "2 passages",
+        CONTRADICTS,
+        "no number lies in both ranges",
+        "the paper's own text",
+        'python -c "from vbg.reports.audit import NICHE; print(NICHE)"',
+    )
+    return (
+        found
+        if apart
+        else _real(e, "met", found.paper, "the two ranges meet; how many items there are is a matter of the data")
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #193023fa
 @_judges("split")
 def _split(e, dataset):
     "Shares of the three splits."
     counts = np.array([[c[s] for s in ("train", "validation", "test")] for c in e.cards[dataset]["classes"].values()])
-    shares, off = counts.sum(0) / counts.sum(), np.abs(counts - counts.sum(1, keepdims=True) * [.8, .1, .1]).max()
-    return Finding("8:1:1", ":".join(f"{10 * s:.2f}" for s in shares), f"{counts.sum():,} items, {len(counts)} classes", VERDICTS[int(off >= 2)],
-                   f"in whole items: the class farthest from its share is {off:.1f} items off", e.title(dataset))
+    shares, off = counts.sum(0) / counts.sum(), np.abs(counts - counts.sum(1, keepdims=True) * [0.8, 0.1, 0.1]).max()
+    return Finding(
+        "8:1:1",
+        ":".join(f"{10 * s:.2f}" for s in shares),
+        f"{counts.sum():,} items, {len(counts)} classes",
+        VERDICTS[int(off >= 2)],
+        f"in whole items: the class farthest from its share is {off:.1f} items off",
+        e.title(dataset),
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #a6e24c6a
 @_judges("split-seed")
 def _split_seed(e, dataset):
     "Default of the splitter."
     from vbg.data.splits import assign_splits
+
     seed = inspect.signature(assign_splits).parameters["seed"].default
-    return Finding("42", str(seed), "1 setting", VERDICTS[seed != 42], "a setting, not a measurement: default of vbg.data.splits.assign_splits", "code", "nbdev_test --path nbs/data/05_store.ipynb")
+    return Finding(
+        "42",
+        str(seed),
+        "1 setting",
+        VERDICTS[seed != 42],
+        "a setting, not a measurement: default of vbg.data.splits.assign_splits",
+        "code",
+        "nbdev_test --path nbs/data/05_store.ipynb",
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #5a9b8b72
 @_judges("fusion-better")
-def _fusion_better(e, d): return _sign(e, d, "vbg", FUSION, "better")
+def _fusion_better(e, d):
+    return _sign(e, d, "vbg", FUSION, "better")
+
 
 @_judges("fusion-drop")
 def _fusion_drop(e, d):
     "What fusion adds; Table 4 has no such row."
-    found = _sized(e, d, _sign(e, d, "vbg", FUSION, "5 to 9 points"), difference(e, d, "vbg", FUSION), .05, .09)
+    found = _sized(e, d, _sign(e, d, "vbg", FUSION, "5 to 9 points"), difference(e, d, "vbg", FUSION), 0.05, 0.09)
     return found._replace(reason=f"Table 4 has no row for it, we take concatenation: {found.reason}")
+
 
 @_judges("gan-over-augmentation")
 def _over_augmentation(e, d):
     "All models learn from flipped and shifted images."
     train = e.of(d, "without_gan")[0].info["inputs"]["settings"]["train"]
     found = _sign(e, d, "vbg", "without_gan", "better")
-    return found._replace(reason=f"both learn with flips ({train['flip']:g}) and shifts ({train['shift']:g} pixels); {found.reason}")
+    return found._replace(
+        reason=f"both learn with flips ({train['flip']:g}) and shifts ({train['shift']:g} pixels); {found.reason}"
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #f217ac5b
-_IN_ABSTRACT = {"met": dict(accuracy=.92, map=.85, f1=.88), "coco": dict(accuracy=.90, map=.83, f1=.86)}
+_IN_ABSTRACT = {"met": dict(accuracy=0.92, map=0.85, f1=0.88), "coco": dict(accuracy=0.90, map=0.83, f1=0.86)}
 
+# %% ../../nbs/reports/01_audit.ipynb #c2b6165a
 @_judges("scores")
 def _scores(e, d):
     "What abstract and conclusion repeat from Table 3."
     said, scale = _IN_ABSTRACT[d], {m: _UNITS[m][0] for m in METRICS}
     other = [m for m, v in said.items() if not np.isclose(scale[m] * v, _printed("table3", d, "vbg", m))]
-    paper, ours = "; ".join(f"{_METRIC[m]} {_printed_text(v, m)}" for m, v in said.items()), {m: score(e, d, "vbg", m) for m in said}
+    paper, ours = (
+        "; ".join(f"{_METRIC[m]} {_printed_text(v, m)}" for m, v in said.items()),
+        {m: score(e, d, "vbg", m) for m in said},
+    )
     text = "; ".join(f"{_METRIC[m]} {_text(s, m)}" for m, s in ours.items())
-    if other: return Finding(paper, text, _n(e, d), CONTRADICTS, f"Table 3 prints another {', '.join(_METRIC[m] for m in other)}", OWN, _TABLES)
-    if e.rendered(d): return _real(e, d, paper, "as in Table 3; measured on rendered items", text, _n(e, d))
+    if other:
+        return Finding(
+            paper,
+            text,
+            _n(e, d),
+            CONTRADICTS,
+            f"Table 3 prints another {', '.join(_METRIC[m] for m in other)}",
+            OWN,
+            _TABLES,
+        )
+    if e.rendered(d):
+        return _real(e, d, paper, "as in Table 3; measured on rendered items", text, _n(e, d))
     held = [m for m, v in said.items() if ours[m].low <= v <= ours[m].high]
-    return _said(e, d, paper, text, len(held) == len(said), f"{len(held)} of {len(said)} printed values lie in our intervals")
+    return _said(
+        e, d, paper, text, len(held) == len(said), f"{len(held)} of {len(said)} printed values lie in our intervals"
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #e8f9c8b4
 _OTHERS = [m for m in PRINTED if m not in VARIANTS]
+
 
 @_judges("first")
 def _leads(e, d):
     "VBG against the best other model, metric by metric."
     best = {m: max(_OTHERS, key=lambda name: _mean(e, d, name, m)) for m in METRICS}
     gaps = {m: difference(e, d, "vbg", best[m], m) for m in METRICS}
-    lead, sure = sum(g.mean > 0 for g in gaps.values()), sum(_sign(e, d, "vbg", best[m], "", metric=m).verdict == VERDICTS[0] for m in METRICS)
+    lead, sure = (
+        sum(g.mean > 0 for g in gaps.values()),
+        sum(_sign(e, d, "vbg", best[m], "", metric=m).verdict == VERDICTS[0] for m in METRICS),
+    )
     ours = "; ".join(f"{_METRIC[m]} {_text(g, m, signed=True)} over {PAPER_MODELS[best[m]]}" for m, g in gaps.items())
-    return _said(e, d, "first in 5 of 5", ours, sure == 5, f"first in {lead} of 5 metrics; in {sure} the lead is told from zero (accuracy: by interval and McNemar's test, the others by the interval)")
+    return _said(
+        e,
+        d,
+        "first in 5 of 5",
+        ours,
+        sure == 5,
+        f"first in {lead} of 5 metrics; in {sure} the lead is told from zero (accuracy: by interval and McNemar's test, the others by the interval)",
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #084fd58d
 def _order(e, d, table):
@@ -677,8 +1301,11 @@ def _order(e, d, table):
     ours = pd.Series({PAPER_MODELS[m]: _mean(e, d, m, "accuracy") for m in printed.index})
     printed = printed.rename(PAPER_MODELS)
     found = verdict_order(ours, printed)
-    line = lambda s: " > ".join(f"{m} {100 * s[m]:.{0 if s is printed else 1}f}" for m in s.sort_values(ascending=False, kind="stable").index)
+    line = lambda s: " > ".join(
+        f"{m} {100 * s[m]:.{0 if s is printed else 1}f}" for m in s.sort_values(ascending=False, kind="stable").index
+    )
     return Finding(line(printed), line(ours), _n(e, d), *found, e.title(d))
+
 
 JUDGES |= {"order3": lambda e, d: _order(e, d, "table3"), "order4": lambda e, d: _order(e, d, "table4")}
 
@@ -686,139 +1313,254 @@ JUDGES |= {"order3": lambda e, d: _order(e, d, "table3"), "order4": lambda e, d:
 def _at_majority(e, d, model):
     "Seeds that do no better than the majority class, by at most one test item."
     labels, tables = same_items(e.of(d, model), "test")
-    return [r.seed for r, p in zip(e.of(d, model), tables) if (p.argmax(1) == labels).sum() <= np.bincount(labels).max() + 1]
+    return [
+        r.seed for r, p in zip(e.of(d, model), tables) if (p.argmax(1) == labels).sum() <= np.bincount(labels).max() + 1
+    ]
 
-NEAR = .05  # of accuracy, above the share of the majority class
+
+NEAR = 0.05  # of accuracy, above the share of the majority class
+
 
 def _unfinished(e, d, model):
     "What says that a baseline has barely learnt; empty where nothing does."
     labels, stuck = same_items(e.of(d, model)[:1], "test")[0], _at_majority(e, d, model)
     least, mean = np.bincount(labels).max() / len(labels), _mean(e, d, model, "accuracy")
     best = e.ceilings.get(d, {}).get("natural", {}).get(reads(model))
-    if not stuck and mean >= least + NEAR and (best is None or mean >= (least + best) / 2): return ""
-    return (f"; the baseline is unfinished: accuracy {100 * mean:.0f} %, where the majority class has {100 * least:.0f} %" + (f" and what it reads allows {100 * best:.0f} %" if best else "")
-            + (f"; seed{'s' * (len(stuck) > 1)} {', '.join(map(str, stuck))} at the majority class" if stuck else ""))
+    if not stuck and mean >= least + NEAR and (best is None or mean >= (least + best) / 2):
+        return ""
+    return (
+        f"; the baseline is unfinished: accuracy {100 * mean:.0f} %, where the majority class has {100 * least:.0f} %"
+        + (f" and what it reads allows {100 * best:.0f} %" if best else "")
+        + (f"; seed{'s' * (len(stuck) > 1)} {', '.join(map(str, stuck))} at the majority class" if stuck else "")
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #e67e0806
 def _margin(metric, model):
     "The judge of a margin over a baseline: its sign by our runs, its size against the printed table."
+
     def judge(e, d):
         said = next(gap for s, c, m, gap in _MARGINS if (s, c, m) == (d, metric, model))
         table = round(_printed("table3", d, "vbg", metric) - _printed("table3", d, model, metric), 2)
         points = metric in ("accuracy", "f1")
         found = _sign(e, d, "vbg", model, f"{said:g} points" if points else f"{said:g}", said, metric)
-        if table != said: return found._replace(verdict=CONTRADICTS, reason=f"Table 3 has {table:g}", data=OWN, command=_TABLES)
+        if table != said:
+            return found._replace(verdict=CONTRADICTS, reason=f"Table 3 has {table:g}", data=OWN, command=_TABLES)
         found = _sized(e, d, found, difference(e, d, "vbg", model, metric), said / (100 if points else 1), judged=False)
         return found._replace(reason=found.reason + _unfinished(e, d, model))
+
     return judge
+
 
 JUDGES.update({f"margin-{metric}-{model}": _margin(metric, model) for _, metric, model, _ in _MARGINS})
 
 # %% ../../nbs/reports/01_audit.ipynb #13017653
 @_judges("second")
-@_checked(_second, "\"original second-ranked\"")
+@_checked(_second, '"original second-ranked"')
 def _rank(e, _):
     "Our rank of Inception-V3 among the eight others: the reading that Table 3 bears out."
     rank = sorted(_OTHERS, key=lambda m: -_mean(e, "met", m, "accuracy")).index("inception") + 1
-    return _said(e, "met", "", f"number {rank} of the {len(_OTHERS)} others", rank == 2, f"by mean accuracy; the paper is read as: second of the {len(_OTHERS)} models that VBG is compared with, "
-                 "after SWIM-ViT, which it names first. Read as second of all nine, Table 3 would contradict it")
+    return _said(
+        e,
+        "met",
+        "",
+        f"number {rank} of the {len(_OTHERS)} others",
+        rank == 2,
+        f"by mean accuracy; the paper is read as: second of the {len(_OTHERS)} models that VBG is compared with, "
+        "after SWIM-ViT, which it names first. Read as second of all nine, Table 3 would contradict it",
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #df697fe1
 @_judges("how-many")
 @_checked(_how_many, "6 and 8")
-def _compared(e, _): return _said(e, None, "", f"{len(_OTHERS)} trained", len(_OTHERS) == 6, "counted in our runs", f"{len(_OTHERS)} models")
+def _compared(e, _):
+    return _said(
+        e, None, "", f"{len(_OTHERS)} trained", len(_OTHERS) == 6, "counted in our runs", f"{len(_OTHERS)} models"
+    )
+
 
 def _ratios(e, first, second):
     "Mean seconds of the first over those of the second, with the range over the seeds; one a set."
     pairs = {d: (seconds(e, *first(d)), seconds(e, *second(d))) for d in e.datasets}
     return {d: Score(a.mean() / b.mean(), a.min() / b.max(), a.max() / b.min()) for d, (a, b) in pairs.items()}
 
-def _ratio_text(e, ratios): return "; ".join(f"{DATASETS[d] + ': ' if len(ratios) > 1 else ''}{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] times" for d,
-        r in ratios.items())
 
+def _ratio_text(e, ratios):
+    return "; ".join(
+        f"{DATASETS[d] + ': ' if len(ratios) > 1 else ''}{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] times"
+        for d, r in ratios.items()
+    )
+
+# %% ../../nbs/reports/01_audit.ipynb #8909e477
 @_judges("same-hours")
 @_checked(_same_hours, "16 of 16 rows alike")
 def _same_time(e, _):
     made = {m: seconds(e, "coco", m).mean() / seconds(e, "met", m).mean() for m in PRINTED}
     near = sum(abs(np.log(r)) < np.log(1.1) for r in made.values())
     sizes = {d: e.cards[d]["items"] for d in e.datasets}
-    return _said(e, None, "", f"{near} of {len(made)} models within 10 %; items {sizes['met']:,} and {sizes['coco']:,}", near == len(made),
-            "measured seconds of both sets", _runs(e, "met"))
+    return _said(
+        e,
+        None,
+        "",
+        f"{near} of {len(made)} models within 10 %; items {sizes['met']:,} and {sizes['coco']:,}",
+        near == len(made),
+        "measured seconds of both sets",
+        _runs(e, "met"),
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #310b47d4
 @_judges("similar-time")
 @_checked(_similar_time, "12 and 8 h")
 def _as_squeezenet(e, _):
     found = _ratios(e, lambda d: (d, "vbg"), lambda d: (d, "squeezenet"))
-    return _said(e, None, "", _ratio_text(e, found) + f" of SqueezeNet, {_gan_counted(e, 'met')} GAN training",
-            all(r.mean < 1.1 for r in found.values()), "measured seconds", _runs(e, "met"))
+    return _said(
+        e,
+        None,
+        "",
+        _ratio_text(e, found) + f" of SqueezeNet, {_gan_counted(e, 'met')} GAN training",
+        all(r.mean < 1.1 for r in found.values()),
+        "measured seconds",
+        _runs(e, "met"),
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #cfe1b024
 @_judges("long-time")
 @_checked(_long_time, "12 h")
 def _longer(e, _):
     slower = {d: sum(seconds(e, d, m).mean() > seconds(e, d, "vbg").mean() for m in _OTHERS) for d in e.datasets}
-    return _said(e, None, "", f"slower than VBG of {len(_OTHERS)}: {_listed(slower)}, {_gan_counted(e, 'met')} GAN training",
-            all(2 * n <= len(_OTHERS) for n in slower.values()), "measured seconds", _runs(e, "met"))
+    return _said(
+        e,
+        None,
+        "",
+        f"slower than VBG of {len(_OTHERS)}: {_listed(slower)}, {_gan_counted(e, 'met')} GAN training",
+        all(2 * n <= len(_OTHERS) for n in slower.values()),
+        "measured seconds",
+        _runs(e, "met"),
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #afec6767
 _TIMES = "; whether less is judged, how much less needs the real data"
 
+
 def _faster(model):
     "The judge of a ratio of training times."
+
     def judge(e, d):
-        ratio, hours = _ratios(e, lambda s: (s, "vbg"), lambda s: (s, model))[d], _cells(paper_table("table3"), "hours")[d]
+        ratio, hours = (
+            _ratios(e, lambda s: (s, "vbg"), lambda s: (s, model))[d],
+            _cells(paper_table("table3"), "hours")[d],
+        )
         counted = _gan_counted(e, d)
-        return _said(e, d, f"{hours['vbg']:g} and {hours[model]:g} h: {hours['vbg'] / hours[model]:.2f} times", _ratio_text(e,
-                {d: ratio}) + ", range of the seeds",
-                     ratio.high < 1 and counted == "with", f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size" + _TIMES * e.rendered(d),
-                     _runs(e, d))
+        return _said(
+            e,
+            d,
+            f"{hours['vbg']:g} and {hours[model]:g} h: {hours['vbg'] / hours[model]:.2f} times",
+            _ratio_text(e, {d: ratio}) + ", range of the seeds",
+            ratio.high < 1 and counted == "with",
+            f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size"
+            + _TIMES * e.rendered(d),
+            _runs(e, d),
+        )
+
     return judge
+
 
 JUDGES.update({f"faster-{m}": _faster(m) for m in ("swin", "inception", "resnet")})
 
 # %% ../../nbs/reports/01_audit.ipynb #e91a412c
-_COCO_LIST = "python -c \"from vbg.data.coco import coco_categories; print(coco_categories().to_string())\""
+_COCO_LIST = 'python -c "from vbg.data.coco import coco_categories; print(coco_categories().to_string())"'
+
 
 def _named(paper, *names):
     "The judge of a claim on classes of MS COCO that its published list does not have."
+
     def judge(e, d):
         from vbg.data.coco import coco_categories
+
         known = coco_categories()
         absent = sorted({*names} - {*known.name, *known.supercategory})
-        if not absent: return _real(e, d, paper, f"the set has {' and '.join(names)}: their errors have to be counted")
-        return Finding(paper, f"no class {' and no class '.join(absent)}", f"{len(known)} categories, {known.supercategory.nunique()} super-categories", VERDICTS[1],
-                f"no category or super-category of MS COCO is called {' or '.join(absent)}, so no run can show it", "the data set's own list", _COCO_LIST)
+        if not absent:
+            return _real(e, d, paper, f"the set has {' and '.join(names)}: their errors have to be counted")
+        return Finding(
+            paper,
+            f"no class {' and no class '.join(absent)}",
+            f"{len(known)} categories, {known.supercategory.nunique()} super-categories",
+            VERDICTS[1],
+            f"no category or super-category of MS COCO is called {' or '.join(absent)}, so no run can show it",
+            "the data set's own list",
+            _COCO_LIST,
+        )
+
     return judge
 
-JUDGES |= {"similar-classes": _named("overcome (results); errors there (Fig. 6); to be improved (conclusion)", "technology", "music"), "fig6-music": _named("some", "technology", "music")}
+
+JUDGES |= {
+    "similar-classes": _named(
+        "overcome (results); errors there (Fig. 6); to be improved (conclusion)", "technology", "music"
+    ),
+    "fig6-music": _named("some", "technology", "music"),
+}
 
 # %% ../../nbs/reports/01_audit.ipynb #9998609a
 def _removal(model):
     "The judge of one removed part."
+
     def judge(e, d):
         drop = _printed("table4", d, "vbg") - _printed("table4", d, model)
-        return _sized(e, d, _sign(e, d, "vbg", model, f"{drop:g} points", drop), difference(e, d, "vbg", model), drop / 100, judged=False)
+        return _sized(
+            e,
+            d,
+            _sign(e, d, "vbg", model, f"{drop:g} points", drop),
+            difference(e, d, "vbg", model),
+            drop / 100,
+            judged=False,
+        )
+
     return judge
 
+
 JUDGES.update({f"ablation-{m.replace('_', '-')}": _removal(m) for m in _REMOVED})
+
 
 @_judges("drop")
 @_checked(_drops, "5 to 9 points")
 def _gan_drop(e, _):
-    return _joined({d: _sized(e, d, _sign(e, d, "vbg", "without_gan", ""), difference(e, d, "vbg", "without_gan"), .05, .09) for d in e.datasets}, "")
+    return _joined(
+        {
+            d: _sized(e, d, _sign(e, d, "vbg", "without_gan", ""), difference(e, d, "vbg", "without_gan"), 0.05, 0.09)
+            for d in e.datasets
+        },
+        "",
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #09677c5b
 @_judges("gan-size")
 def _gan_size(e, d):
     printed = _printed("table4", d, "vbg") - _printed("table4", d, "without_gan")
-    return _sized(e, d, _sign(e, d, "vbg", "without_gan", f"{printed:g} points", printed), difference(e, d, "vbg", "without_gan"), printed / 100)
+    return _sized(
+        e,
+        d,
+        _sign(e, d, "vbg", "without_gan", f"{printed:g} points", printed),
+        difference(e, d, "vbg", "without_gan"),
+        printed / 100,
+    )
+
 
 def _gan_alone(other):
     "The judge of two rows of Table 4: without GAN, and without GAN and another part."
+
     def judge(e, d):
         printed = _printed("table4", d, "without_gan") - _printed("table4", d, other)
-        return _sized(e, d, _sign(e, d, "without_gan", other, f"{printed:+g} points", printed), difference(e, d, "without_gan", other), printed / 100, judged=False)
+        return _sized(
+            e,
+            d,
+            _sign(e, d, "without_gan", other, f"{printed:+g} points", printed),
+            difference(e, d, "without_gan", other),
+            printed / 100,
+            judged=False,
+        )
+
     return judge
+
 
 JUDGES |= {"gan-alone-vit": _gan_alone("without_vit_gan"), "gan-alone-bert": _gan_alone("without_bert_gan")}
 
@@ -826,31 +1568,75 @@ JUDGES |= {"gan-alone-vit": _gan_alone("without_vit_gan"), "gan-alone-bert": _ga
 @_judges("further")
 @_checked(_further, "lower")
 def _fewer_parts(e, _):
-    pairs = [(d, less, more) for d in e.datasets for less, more in combinations(_PARTS, 2) if _PARTS[less] < _PARTS[more]]
+    pairs = [
+        (d, less, more) for d in e.datasets for less, more in combinations(_PARTS, 2) if _PARTS[less] < _PARTS[more]
+    ]
     fallen = [_mean(e, d, more, "accuracy") < _mean(e, d, less, "accuracy") for d, less, more in pairs]
-    return _said(e, None, "", f"{sum(fallen)} of {len(pairs)} pairs are lower with fewer parts", all(fallen), "mean accuracies")
+    return _said(
+        e, None, "", f"{sum(fallen)} of {len(pairs)} pairs are lower with fewer parts", all(fallen), "mean accuracies"
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #3fb876c3
 @_judges("gan-worth")
 @_checked(_gan_worth, "each of its own, the GAN most")
 def _worth(e, _):
     told = {(d, one): _sign(e, d, *one[1:], "") for d in e.datasets for one in _ADDS}
-    above = {d: [_NAMES[one[0]] for (s, one), f in told.items() if s == d and f.verdict == VERDICTS[0]] for d in e.datasets}
-    most = {d: max("vit bert gan".split(), key=lambda part: difference(e, d, "vbg", f"without_{part}").mean) for d in e.datasets}
-    ours = "; ".join(f"{DATASETS[d]}: {len(p)} of {len(_ADDS)} contributions are told to be above zero ({', '.join(f'{n} {p.count(n)} of 3' for n in _NAMES.values())})" for d, p in above.items())
-    return _said(e, None, "", ours, set(most.values()) == {"gan"} and all(len(p) == len(_ADDS) for p in above.values()),
-            f"the largest loss is that of {_listed({d: _NAMES[m] for d, m in most.items()})}")
+    above = {
+        d: [_NAMES[one[0]] for (s, one), f in told.items() if s == d and f.verdict == VERDICTS[0]] for d in e.datasets
+    }
+    most = {
+        d: max("vit bert gan".split(), key=lambda part: difference(e, d, "vbg", f"without_{part}").mean)
+        for d in e.datasets
+    }
+    ours = "; ".join(
+        f"{DATASETS[d]}: {len(p)} of {len(_ADDS)} contributions are told to be above zero ({', '.join(f'{n} {p.count(n)} of 3' for n in _NAMES.values())})"
+        for d, p in above.items()
+    )
+    return _said(
+        e,
+        None,
+        "",
+        ours,
+        set(most.values()) == {"gan"} and all(len(p) == len(_ADDS) for p in above.values()),
+        f"the largest loss is that of {_listed({d: _NAMES[m] for d, m in most.items()})}",
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #dc4522a6
-_IN_TEXT = [("met", "without_vit", 88, .81), ("met", "without_bert", 89, .82), ("met", "without_gan", 83, .74), ("met", "without_vit_bert", 85, None),
-            ("coco", "without_vit", 86, .78), ("coco", "without_bert", 87, .79), ("coco", "without_gan", 80, .72)]
+_IN_TEXT = [
+    ("met", "without_vit", 88, 0.81),
+    ("met", "without_bert", 89, 0.82),
+    ("met", "without_gan", 83, 0.74),
+    ("met", "without_vit_bert", 85, None),
+    ("coco", "without_vit", 86, 0.78),
+    ("coco", "without_bert", 87, 0.79),
+    ("coco", "without_gan", 80, 0.72),
+]
 
+# %% ../../nbs/reports/01_audit.ipynb #5fc28053
 @_judges("text-numbers")
 def _as_table(e, _):
     "Numbers that the ablation text repeats."
-    pairs = [(d, m, metric, v) for d, m, a, p in _IN_TEXT for metric, v in (("accuracy", a), ("map", p)) if v is not None]
-    other = [f"{DATASETS[d]} {PAPER_MODELS[m]} {_METRIC[metric]}" for d, m, metric, v in pairs if not np.isclose(_printed("table4", d, m, metric), v)]
-    if other: return Finding(f"{len(pairs)} numbers", "–", "–", CONTRADICTS, f"Table 4 prints another: {', '.join(other)}", OWN, _TABLES)
-    return Finding(f"{len(pairs)} numbers", "see Table 4", "–", VERDICTS[0], "all as Table 4 prints them: the text agrees with the table; whether our runs do is judged there, number by number", OWN, _TABLES)
+    pairs = [
+        (d, m, metric, v) for d, m, a, p in _IN_TEXT for metric, v in (("accuracy", a), ("map", p)) if v is not None
+    ]
+    other = [
+        f"{DATASETS[d]} {PAPER_MODELS[m]} {_METRIC[metric]}"
+        for d, m, metric, v in pairs
+        if not np.isclose(_printed("table4", d, m, metric), v)
+    ]
+    if other:
+        return Finding(
+            f"{len(pairs)} numbers", "–", "–", CONTRADICTS, f"Table 4 prints another: {', '.join(other)}", OWN, _TABLES
+        )
+    return Finding(
+        f"{len(pairs)} numbers",
+        "see Table 4",
+        "–",
+        VERDICTS[0],
+        "all as Table 4 prints them: the text agrees with the table; whether our runs do is judged there, number by number",
+        OWN,
+        _TABLES,
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #266dc689
 @_judges("cheaper")
@@ -861,55 +1647,120 @@ def _cheaper(e, d):
     paper = f"{min(printed):.2f} to {max(printed):.2f} of the time"
     ours = "; ".join(f"{PAPER_MODELS[m]} {taken[m].mean() / taken['vbg'].mean():.2f}" for m in _REMOVED) + " of VBG's"
     unknown = [PAPER_MODELS[m] for m in VARIANTS if not _gan_known(e, d, m)]
-    if unknown: return _real(e, d, paper, f"what GAN and loop took is not known for {', '.join(unknown)}, so these seconds do not compare", ours, _runs(e, d))
+    if unknown:
+        return _real(
+            e,
+            d,
+            paper,
+            f"what GAN and loop took is not known for {', '.join(unknown)}, so these seconds do not compare",
+            ours,
+            _runs(e, d),
+        )
     shorter = sum(taken[m].max() < taken["vbg"].min() for m in _REMOVED)
     own = np.mean([r.history.seconds.sum() for r in e.of(d, "vbg")]) / taken["vbg"].mean()
-    return _said(e, d, paper, ours, shorter == len(_REMOVED), f"{shorter} of {len(_REMOVED)} are shorter, every seed than every seed of VBG; rows with the GAN hold "
-                 f"its training and the loop's rounds, {100 * (1 - own):.0f} % of VBG's seconds" + _TIMES * e.rendered(d), _runs(e, d))
+    return _said(
+        e,
+        d,
+        paper,
+        ours,
+        shorter == len(_REMOVED),
+        f"{shorter} of {len(_REMOVED)} are shorter, every seed than every seed of VBG; rows with the GAN hold "
+        f"its training and the loop's rounds, {100 * (1 - own):.0f} % of VBG's seconds" + _TIMES * e.rendered(d),
+        _runs(e, d),
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #69e7c4c1
 @_judges("both-modalities")
 def _both_sides(e, d):
     found = {side: _sign(e, d, "vbg", m, "") for side, m in (("text", "without_vit"), ("image", "without_bert"))}
     ours = "; ".join(f"over {side} alone {f.ours}" for side, f in found.items())
     printed = [_printed("table4", d, "vbg") - _printed("table4", d, m) for m in ("without_vit", "without_bert")]
-    return _said(e, d, "{:g} and {:g} points".format(*printed), ours, all(f.verdict == VERDICTS[0] for f in found.values()),
-            "; ".join(f.reason for f in found.values()) + "; signs alone are judged" * e.rendered(d))
+    return _said(
+        e,
+        d,
+        "{:g} and {:g} points".format(*printed),
+        ours,
+        all(f.verdict == VERDICTS[0] for f in found.values()),
+        "; ".join(f.reason for f in found.values()) + "; signs alone are judged" * e.rendered(d),
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #bd1e3d1b
 @_judges("scarce")
 def _scarce(e, d):
     "Recall of the classes with fewer training items than half the mean class."
     counts = np.array([c["train"] for c in e.cards[d]["classes"].values()])
-    few, split = np.flatnonzero(counts < counts.mean() / 2), "balanced" if all("balanced" in r.metrics for r in e.of(d, "vbg")) else "test"
-    if not len(few): return _real(e, d, "helps", "no class of this set has fewer training items than half the mean class")
+    few, split = (
+        np.flatnonzero(counts < counts.mean() / 2),
+        "balanced" if all("balanced" in r.metrics for r in e.of(d, "vbg")) else "test",
+    )
+    if not len(few):
+        return _real(e, d, "helps", "no class of this set has fewer training items than half the mean class")
     labels, tables = same_items(e.of(d, "vbg") + e.of(d, "without_gan"), split)
     mine, k = np.isin(labels, few), len(e.of(d, "vbg"))
-    gap = Score(*paired_difference(labels[mine], [t[mine] for t in tables[:k]], [t[mine] for t in tables[k:]], ("accuracy",),
-            **e.settings.evaluation).loc["accuracy"][["difference", "low", "high"]])
+    gap = Score(
+        *paired_difference(
+            labels[mine],
+            [t[mine] for t in tables[:k]],
+            [t[mine] for t in tables[k:]],
+            ("accuracy",),
+            **e.settings.evaluation,
+        ).loc["accuracy"][["difference", "low", "high"]]
+    )
     names = [list(e.cards[d]["classes"])[c] for c in few]
-    return _said(e, d, "helps", _text(gap, "accuracy", signed=True), gap.low > 0, f"recall of {', '.join(names)}, VBG minus without GAN, {split} test: against no more items at all, "
-            f"not against oversampling; plain repeats and class weights, the control, stand in gan_judged_{d} (make gan)", f"{k} seeds, {mine.sum()} items")
+    return _said(
+        e,
+        d,
+        "helps",
+        _text(gap, "accuracy", signed=True),
+        gap.low > 0,
+        f"recall of {', '.join(names)}, VBG minus without GAN, {split} test: against no more items at all, "
+        f"not against oversampling; plain repeats and class weights, the control, stand in gan_judged_{d} (make gan)",
+        f"{k} seeds, {mine.sum()} items",
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #4198abaf
 def _curves(e, d, column):
     "One curve a seed."
     return [r.history.sort_values("epoch")[column].to_numpy() for r in e.of(d, "vbg")]
 
-def _seeds(e, d): return f"{len(e.of(d, 'vbg'))} seeds, {min(map(len, _curves(e, d, 'train_loss')))} epochs"
 
-_FIG5 = {"fig5-settles": ("epochs 5 to 10", ("stable",), "stable from epoch {}"),
-         "fig5-steady": ("within 2 %", ("movement",), "validation accuracy, not test: {} points from lowest to highest, after epoch {after}"),
-         "fig5-variation": ("3.2 %", ("variation_all", "variation_late"), "{} % over all epochs; {} % over the last third"),
-         "fig5-overfit": ("no severe overfitting", ("rise",), "{} % above its lowest at the end")}
+def _seeds(e, d):
+    return f"{len(e.of(d, 'vbg'))} seeds, {min(map(len, _curves(e, d, 'train_loss')))} epochs"
 
+
+_FIG5 = {
+    "fig5-settles": ("epochs 5 to 10", ("stable",), "stable from epoch {}"),
+    "fig5-steady": (
+        "within 2 %",
+        ("movement",),
+        "validation accuracy, not test: {} points from lowest to highest, after epoch {after}",
+    ),
+    "fig5-variation": ("3.2 %", ("variation_all", "variation_late"), "{} % over all epochs; {} % over the last third"),
+    "fig5-overfit": ("no severe overfitting", ("rise",), "{} % above its lowest at the end"),
+}
+
+# %% ../../nbs/reports/01_audit.ipynb #fdb585ad
 def _fig5(paper, keys, text):
     "The judge of a claim on Fig. 5; of two readings both must hold."
+
     def judge(e, d):
         runs = e.of(d, "vbg")
         values, _, found = zip(*(fig5_verdict(runs, key, e.rendered(d)) for key in keys))
-        ours = text.format(*(f"{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]" for v in values), after=stability(runs[0].history)["after"])
-        return Finding(paper, ours, _seeds(e, d), max((f.verdict for f in found), key=VERDICTS.index), "; ".join(dict.fromkeys(f.reason for f in found)), e.title(d))
+        ours = text.format(
+            *(f"{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]" for v in values),
+            after=stability(runs[0].history)["after"],
+        )
+        return Finding(
+            paper,
+            ours,
+            _seeds(e, d),
+            max((f.verdict for f in found), key=VERDICTS.index),
+            "; ".join(dict.fromkeys(f.reason for f in found)),
+            e.title(d),
+        )
+
     return judge
+
 
 JUDGES.update({name: _fig5(*spec) for name, spec in _FIG5.items()})
 
@@ -917,12 +1768,25 @@ JUDGES.update({name: _fig5(*spec) for name, spec in _FIG5.items()})
 @_judges("fig5-rough")
 def _rough(e, _):
     "Fluctuation: spread of the change from epoch to epoch, against the mean loss."
-    rough = {d: np.array([np.std(np.diff(loss)) / loss.mean() for loss in _curves(e, d, "validation_loss")]) for d in ("met", "coco")}
-    ours = "; ".join(f"{DATASETS[d]} {100 * v.mean():.1f} % [{100 * v.min():.1f}, {100 * v.max():.1f}]" for d, v in rough.items())
+    rough = {
+        d: np.array([np.std(np.diff(loss)) / loss.mean() for loss in _curves(e, d, "validation_loss")])
+        for d in ("met", "coco")
+    }
+    ours = "; ".join(
+        f"{DATASETS[d]} {100 * v.mean():.1f} % [{100 * v.min():.1f}, {100 * v.max():.1f}]" for d, v in rough.items()
+    )
     short = short_schedule(min(len(c) for d in rough for c in _curves(e, d, "validation_loss")), 16)
-    if short: return _real(e, "met", "MS COCO more", short, ours, _seeds(e, "met"))._replace(data=e.title(*rough))
-    return _said(e, None, "MS COCO more", ours, rough["coco"].min() > rough["met"].max(),
-            "spread of the change of the validation loss from epoch to epoch; every seed of MS COCO must exceed every seed of the MET", _seeds(e, "met"))
+    if short:
+        return _real(e, "met", "MS COCO more", short, ours, _seeds(e, "met"))._replace(data=e.title(*rough))
+    return _said(
+        e,
+        None,
+        "MS COCO more",
+        ours,
+        rough["coco"].min() > rough["met"].max(),
+        "spread of the change of the validation loss from epoch to epoch; every seed of MS COCO must exceed every seed of the MET",
+        _seeds(e, "met"),
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #6b3137e2
 def _right(e, d, named):
@@ -931,30 +1795,59 @@ def _right(e, d, named):
     there = [n for n in named if n in names]
     labels, tables = same_items(e.of(d, "vbg"), "test")
     mine = np.isin(labels, [names.index(n) for n in there])
-    if not mine.any(): return f"this set has no class {' or '.join(named)}", "–"
-    return f"{100 * np.mean([(t.argmax(1) == labels)[mine].mean() for t in tables]):.1f} % right ({', '.join(there)})", f"{len(tables)} seeds, {mine.sum()} items"
+    if not mine.any():
+        return f"this set has no class {' or '.join(named)}", "–"
+    return (
+        f"{100 * np.mean([(t.argmax(1) == labels)[mine].mean() for t in tables]):.1f} % right ({', '.join(there)})",
+        f"{len(tables)} seeds, {mine.sum()} items",
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #06242252
 def _confusion(paper, *named):
     "The judge of what Fig. 6 shows of some classes, as `vbg.results.study.confusion_claims` judges it; all must hold."
+
     def judge(e, d):
         mine = [claim for claim in FIG6_CLAIMS if claim[0] == d]
-        rows = [row for claim, row in zip(mine, confusion_claims(e.of(d, "vbg")).to_dict("records"), strict=True) if claim[1].lower() in named]
-        whys = {f"{r['claim']}: {r['why']}" if r["verdict"] in VERDICTS[:2] else r["why"].removesuffix(f": {DECIDES}"): None for r in rows}
+        rows = [
+            row
+            for claim, row in zip(mine, confusion_claims(e.of(d, "vbg")).to_dict("records"), strict=True)
+            if claim[1].lower() in named
+        ]
+        whys = {
+            f"{r['claim']}: {r['why']}" if r["verdict"] in VERDICTS[:2] else r["why"].removesuffix(f": {DECIDES}"): None
+            for r in rows
+        }
         ours, n = _right(e, d, named)
-        return Finding(paper, ours, n, max((r["verdict"] for r in rows), key=VERDICTS.index), "; ".join(whys), e.title(d))
+        return Finding(
+            paper, ours, n, max((r["verdict"] for r in rows), key=VERDICTS.index), "; ".join(whys), e.title(d)
+        )
+
     return judge
 
-JUDGES |= {"fig6-pure": _confusion("no error", "painting", "sculpture"), "fig6-crafts": _confusion("some", "crafts"), "fig6-animals": _confusion("a few", "animals", "buildings"),
-           "fig6-person": _confusion(f"almost none, read as {100 * RARE:g} % at most", "person", "animal", "furniture")}
+
+JUDGES |= {
+    "fig6-pure": _confusion("no error", "painting", "sculpture"),
+    "fig6-crafts": _confusion("some", "crafts"),
+    "fig6-animals": _confusion("a few", "animals", "buildings"),
+    "fig6-person": _confusion(f"almost none, read as {100 * RARE:g} % at most", "person", "animal", "furniture"),
+}
 
 # %% ../../nbs/reports/01_audit.ipynb #a21800f6
 _LOOK = "make explain PROFILE=paper  # draws the heat maps; they have to be looked at"
 
+
 def _maps(e, d, one_class):
     "Rows of Fig. 7's claims on one class, or on all; None where nothing is marked."
     from vbg.explain.heat_figures import FIG7_CLAIMS
-    if e.looks[d]["fig7"] is None: return None
-    return [row for row in e.looks[d]["fig7"] if row["claim"] in {claim for _, claim, name, _ in FIG7_CLAIMS if bool(name) == one_class}]
+
+    if e.looks[d]["fig7"] is None:
+        return None
+    return [
+        row
+        for row in e.looks[d]["fig7"]
+        if row["claim"] in {claim for _, claim, name, _ in FIG7_CLAIMS if bool(name) == one_class}
+    ]
+
 
 def _told_maps(rows):
     "In how many rows there is more heat than in the middle."
@@ -963,49 +1856,104 @@ def _told_maps(rows):
 # %% ../../nbs/reports/01_audit.ipynb #1ec3cd9e
 @_judges("fig7-people")
 def _people(e, d):
-    rows, why = _maps(e, d, True), "no masks of faces and hands: no run gives a number, the heat maps have to be looked at"
+    rows, why = (
+        _maps(e, d, True),
+        "no masks of faces and hands: no run gives a number, the heat maps have to be looked at",
+    )
     found = _real(e, d, "faces, hands, form", why)._replace(command=_LOOK)
-    if not rows: return found
+    if not rows:
+        return found
     verdict = max((r["verdict"] for r in rows), key=VERDICTS.index)
-    return found._replace(ours=f"telling detail and form in their place: {_told_maps(rows)}", n=f"{rows[0]['seeds']} seeds, {rows[0]['items']} items a class", verdict=verdict,
-                          reason=f"{rows[0]['why']}; what stands in their place here decides nothing")
+    return found._replace(
+        ours=f"telling detail and form in their place: {_told_maps(rows)}",
+        n=f"{rows[0]['seeds']} seeds, {rows[0]['items']} items a class",
+        verdict=verdict,
+        reason=f"{rows[0]['why']}; what stands in their place here decides nothing",
+    )
 
+# %% ../../nbs/reports/01_audit.ipynb #bf9bbe86
 @_judges("fig7-object")
 def _attention(e, d):
     "Heat on the object and on its telling detail."
     rows, n = _maps(e, d, False), f"{e.looks[d]['seeds']} seeds, {e.looks[d]['items']} items"
-    if rows is None: return _real(e, d, "on key parts", "this set has no masks of the objects: no run gives a number, the heat maps have to be looked at", n=n)._replace(command=_LOOK)
+    if rows is None:
+        return _real(
+            e,
+            d,
+            "on key parts",
+            "this set has no masks of the objects: no run gives a number, the heat maps have to be looked at",
+            n=n,
+        )._replace(command=_LOOK)
     ours = "; ".join(f"{r['measured here'].removeprefix('all classes, ')} {r['energy, points']}" for r in rows)
-    return Finding("on key parts", f"share of the heat, points: {ours}", n, max((r["verdict"] for r in rows), key=VERDICTS.index), f"{_told_maps(rows)}; all must, for the paper does not say which map it shows", e.title(d))
+    return Finding(
+        "on key parts",
+        f"share of the heat, points: {ours}",
+        n,
+        max((r["verdict"] for r in rows), key=VERDICTS.index),
+        f"{_told_maps(rows)}; all must, for the paper does not say which map it shows",
+        e.title(d),
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #1a4b4a0e
-_FIG8 = {"fig8": ("together", "margin"), "fig8-mixed": ("in one space", "mixing"), "fig8-class": ("by category", "contrast"), "fig8-separation": ("better", "silhouette")}  # claim -> paper, key of `FIG8_CLAIMS`
+_FIG8 = {
+    "fig8": ("together", "margin"),
+    "fig8-mixed": ("in one space", "mixing"),
+    "fig8-class": ("by category", "contrast"),
+    "fig8-separation": ("better", "silhouette"),
+}  # claim -> paper, key of `FIG8_CLAIMS`
 
+# %% ../../nbs/reports/01_audit.ipynb #013be907
 def _space(paper, key):
     "The judge of a sentence on Fig. 8; features after fusion, the controls beside."
+
     def judge(e, d):
         from vbg.explain.space_figures import FIG8_CLAIMS
+
         look = e.looks[d]
         rows = [r for r in look["fig8"] if r["sentence"] == FIG8_CLAIMS[key]]
         row = next(r for r in rows if r["verdict"] in VERDICTS)
         controls = {r["stage"]: r for r in rows if r is not row}
-        reason = f"{row['sentence']}: {row['interval']}; controls: " + ", ".join(f"{stage} {r['measured']}" for stage, r in controls.items())
+        reason = f"{row['sentence']}: {row['interval']}; controls: " + ", ".join(
+            f"{stage} {r['measured']}" for stage, r in controls.items()
+        )
         other = controls.get("after fusion, other-class text read")
-        if key == "margin" and other: reason += ". With a text of another class read, the class is " + ("still found, so not all of it comes from having read the partner" if other["interval"] == "above 0"
-                                                else "not found: features lie together because each side has read its partner")
-        return Finding(paper, f"{row['stage']} {row['measured']}", f"{look['seeds']} seeds, {look['items']} items, {look['classes']} classes", row["verdict"], reason, e.title(d))
+        if key == "margin" and other:
+            reason += ". With a text of another class read, the class is " + (
+                "still found, so not all of it comes from having read the partner"
+                if other["interval"] == "above 0"
+                else "not found: features lie together because each side has read its partner"
+            )
+        return Finding(
+            paper,
+            f"{row['stage']} {row['measured']}",
+            f"{look['seeds']} seeds, {look['items']} items, {look['classes']} classes",
+            row["verdict"],
+            reason,
+            e.title(d),
+        )
+
     return judge
 
+# %% ../../nbs/reports/01_audit.ipynb #92da753f
 JUDGES |= {name: _space(*of) for name, of in _FIG8.items()}
 
 # %% ../../nbs/reports/01_audit.ipynb #b96af26c
 _PAIRS = [(less, more) for less, more in combinations(_PARTS, 2) if _PARTS[less] < _PARTS[more]]
 _FROM_VBG = [("vbg", m) for m in _REMOVED]
-COMPARED = {f"ablation-{m.replace('_', '-')}": [("vbg", m)] for m in _REMOVED} | dict.fromkeys(("fusion-better", "fusion-drop"), [("vbg", FUSION)]) | {
-    "drop": [("vbg", "without_gan")], "further": _PAIRS, "order4": _FROM_VBG, "both-modalities": [("vbg", "without_vit"), ("vbg", "without_bert")],
-    "gan-alone-vit": [("without_gan", "without_vit_gan")], "gan-alone-bert": [("without_gan", "without_bert_gan")],
-    "gan-worth": [pair for _, *pair in _ADDS]} | dict.fromkeys(
-    ("gan-size", "scarce", "gan-over-augmentation"), [("vbg", "without_gan")])  # claim -> rows that it compares
+COMPARED = (
+    {f"ablation-{m.replace('_', '-')}": [("vbg", m)] for m in _REMOVED}
+    | dict.fromkeys(("fusion-better", "fusion-drop"), [("vbg", FUSION)])
+    | {
+        "drop": [("vbg", "without_gan")],
+        "further": _PAIRS,
+        "order4": _FROM_VBG,
+        "both-modalities": [("vbg", "without_vit"), ("vbg", "without_bert")],
+        "gan-alone-vit": [("without_gan", "without_vit_gan")],
+        "gan-alone-bert": [("without_gan", "without_bert_gan")],
+        "gan-worth": [pair for _, *pair in _ADDS],
+    }
+    | dict.fromkeys(("gan-size", "scarce", "gan-over-augmentation"), [("vbg", "without_gan")])
+)  # claim -> rows that it compares
 
 # %% ../../nbs/reports/01_audit.ipynb #9c49b583
 def _apart(e, dataset, pairs):
@@ -1014,21 +1962,30 @@ def _apart(e, dataset, pairs):
     for d in [dataset] if dataset else e.datasets:
         for first, second in pairs:
             rates = rates_apart(e.runs, d, first, second)
-            if rates: found.append(f"{rates} ({DATASETS[d]}, {name(first)} and {name(second)})")
+            if rates:
+                found.append(f"{rates} ({DATASETS[d]}, {name(first)} and {name(second)})")
     return ", ".join(found)
+
 
 def _confounded(e, claim, dataset, found):
     "The finding, without a verdict where learning rates of the compared rows differ."
     apart = _apart(e, dataset, COMPARED.get(claim, ()))
-    if not apart: return found
+    if not apart:
+        return found
     why = f"learning rates differ: {apart}, so the row lacks more than a part"
-    if found.verdict not in ("reproduced", "not reproduced"): return found._replace(reason=f"{found.reason}; of our values: {why}")
-    return found._replace(verdict="needs the real data", reason=f"{why} and no verdict rests on the difference; {found.reason}", command=DECIDES)
+    if found.verdict not in ("reproduced", "not reproduced"):
+        return found._replace(reason=f"{found.reason}; of our values: {why}")
+    return found._replace(
+        verdict="needs the real data",
+        reason=f"{why} and no verdict rests on the difference; {found.reason}",
+        command=DECIDES,
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #2e4fcc2a
 def _complete(profile, settings, runs):
     "Raise RunError unless every run is there."
     assert_complete(runs, list(settings.data), list(NEEDED), list(settings.seeds), profile)
+
 
 def _claim_rows(e, claims, judges):
     "One row a claim and data set. Raises ValueError where a verdict is lacking."
@@ -1037,13 +1994,23 @@ def _claim_rows(e, claims, judges):
             name = claim.id + (f"-{dataset}" if dataset else "")
             found = judges[claim.id](e, dataset) if claim.id in judges else None
             if found is None or found.verdict not in VERDICTS:
-                raise ValueError(f"claim {name!r} ({claim.where}: {claim.says}) has no verdict: "
-                                 f"give it a judge in vbg.reports.audit.JUDGES that returns one of {', '.join(VERDICTS)}")
-            yield [name, claim.group, claim.where, claim.says + (f" ({DATASETS[dataset]})" if dataset else ""), *_confounded(e, claim.id, dataset, found)]
+                raise ValueError(
+                    f"claim {name!r} ({claim.where}: {claim.says}) has no verdict: "
+                    f"give it a judge in vbg.reports.audit.JUDGES that returns one of {', '.join(VERDICTS)}"
+                )
+            yield [
+                name,
+                claim.group,
+                claim.where,
+                claim.says + (f" ({DATASETS[dataset]})" if dataset else ""),
+                *_confounded(e, claim.id, dataset, found),
+            ]
 
+# %% ../../nbs/reports/01_audit.ipynb #4128e77c
 def _command(e, row):
     "What decides a row that names no command of its own."
-    if row.verdict == "contradicts itself": return _CONTRADICTIONS
+    if row.verdict == "contradicts itself":
+        return _CONTRADICTIONS
     return DECIDES if row.verdict == "needs the real data" else f"make reproduce PROFILE={e.profile}"
 
 # %% ../../nbs/reports/01_audit.ipynb #587b0254
@@ -1054,13 +2021,16 @@ def build_ledger(
 ) -> pd.DataFrame:  # columns `COLUMNS`, one row a printed number or claim
     "Every row with its verdict. Raises ValueError on a claim without one, an id that comes twice, other test items; RunError on a missing run."
     _complete(e.profile, e.settings, e.runs)
-    for d in e.datasets: same_items([r for r in e.runs if r.dataset == d], "test")
+    for d in e.datasets:
+        same_items([r for r in e.runs if r.dataset == d], "test")
     rows = [*_data_rows(e), *_setting_rows(e), *_result_rows(e), *_claim_rows(e, claims, judges)]
     table = pd.DataFrame(rows, columns=[*COLUMNS[:4], *Finding._fields])[COLUMNS]
     twice = table.id[table.id.duplicated()].unique().tolist()
-    if twice: raise ValueError(f"ids that come twice in the ledger: {', '.join(twice)}; give each claim an id of its own")
+    if twice:
+        raise ValueError(f"ids that come twice in the ledger: {', '.join(twice)}; give each claim an id of its own")
     table["command"] = [row.command or _command(e, row) for row in table.itertuples()]
     return table
+
 
 def ledger(
     profile: str,  # 'smoke', 'mini' or 'paper'
@@ -1070,27 +2040,41 @@ def ledger(
 
 # %% ../../nbs/reports/01_audit.ipynb #144e3f95
 _NUMBERS = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3", "table4": "Table 4"}
+
+
 SETTINGS = (*_SETTINGS, "generator", "split-seed")  # claims that, like Table 2, a setting decides
+
 
 def verdict_counts(
     table: pd.DataFrame,  # from `build_ledger`
 ) -> pd.DataFrame:  # text; one row a table or group of claims
     "How many rows have which verdict; settings are counted apart, for nothing is measured there."
-    names = {k: v for k, v in _NUMBERS.items() if k != "table2"} | {k: f"claims: {v[0].lower() + v[1:]}" for k, v in GROUPS.items()}
+    names = {k: v for k, v in _NUMBERS.items() if k != "table2"} | {
+        k: f"claims: {v[0].lower() + v[1:]}" for k, v in GROUPS.items()
+    }
     own = (table.group == "table2") | table.id.isin(SETTINGS)
-    counts = pd.crosstab(table.group[~own], table.verdict[~own]).reindex(index=list(names), columns=list(VERDICTS), fill_value=0)
+    counts = pd.crosstab(table.group[~own], table.verdict[~own]).reindex(
+        index=list(names), columns=list(VERDICTS), fill_value=0
+    )
     counts.loc["all but settings"] = counts.sum()
     counts.loc["settings, set as printed"] = table.verdict[own].value_counts().reindex(list(VERDICTS), fill_value=0)
     counts.insert(0, "rows", counts.sum(axis=1))
     return counts.astype(str).rename(index=names).rename_axis("of").reset_index()
 
+# %% ../../nbs/reports/01_audit.ipynb #ffe781a6
 def _by_model(table, group, dataset):
     "One row a model: the paper's value and ours, metric by metric."
     rows, part = [], table[(table.group == group) & table.id.str.startswith(f"{group}-{dataset}-")]
     for model, cells in part.groupby(part.claim.str.extract(r" of (.*) on ")[0], sort=False):
         held = cells.verdict.value_counts()
-        line = dict(zip([c.split(" of ")[0] for c in cells.claim], [f"{p}\n{o}" for p, o in zip(cells.paper, cells.ours)]))
-        rows.append({"model": model} | line | {"verdict": held.index[0] if len(held) == 1 else ", ".join(f"{v} {n}" for v, n in held.items())})
+        line = dict(
+            zip([c.split(" of ")[0] for c in cells.claim], [f"{p}\n{o}" for p, o in zip(cells.paper, cells.ours)])
+        )
+        rows.append(
+            {"model": model}
+            | line
+            | {"verdict": held.index[0] if len(held) == 1 else ", ".join(f"{v} {n}" for v, n in held.items())}
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/reports/01_audit.ipynb #07d126bc
@@ -1104,44 +2088,68 @@ def _plain_rows(table, group, head):
     note = f"Decided by: {usual}" + ", where a row names no other command." * (part.command.nunique() > 1)
     return note, pd.DataFrame({head: said, "paper": part.paper.tolist(), "ours": ours, "verdict": verdict})
 
+# %% ../../nbs/reports/01_audit.ipynb #7fe5235f
 def audit_sections(
     table: pd.DataFrame,  # from `build_ledger`
 ) -> list:  # title, note, table
     "What stands on the page, in order."
-    made = [("Verdicts", "Rows of the ledger by verdict. The last row counts what is set in the profile or the code as the paper prints it (Table 2 and six claims); nothing is measured for it.", verdict_counts(table)),
-            ("The paper against its own tables", "Computed from the printed numbers alone.", contradictions())]
+    made = [
+        (
+            "Verdicts",
+            "Rows of the ledger by verdict. The last row counts what is set in the profile or the code as the paper prints it (Table 2 and six claims); nothing is measured for it.",
+            verdict_counts(table),
+        ),
+        ("The paper against its own tables", "Computed from the printed numbers alone.", contradictions()),
+    ]
     made += [(name, *_plain_rows(table, group, "claim")) for group, name in GROUPS.items()]
     for group in ("table3", "table4"):
         for d in DATASETS:
             part = table[(table.group == group) & table.id.str.startswith(f"{group}-{d}-")]
-            note = (f"The paper's value, below it ours: {part.data.iloc[0]}, {part.n.iloc[0]}; mean and 95 % interval, of times mean and range of the seeds. "
-                    f"A time is a sum that no single run measured: to the seconds of a run come, for a row with the GAN, those of training the GAN and its texts, and of the loop's rounds where VBG's run did them ({group}_cost has the run alone). "
-                    f"Decided by: {'; '.join(dict.fromkeys(part.command))}")
+            note = (
+                f"The paper's value, below it ours: {part.data.iloc[0]}, {part.n.iloc[0]}; mean and 95 % interval, of times mean and range of the seeds. "
+                f"A time is a sum that no single run measured: to the seconds of a run come, for a row with the GAN, those of training the GAN and its texts, and of the loop's rounds where VBG's run did them ({group}_cost has the run alone). "
+                f"Decided by: {'; '.join(dict.fromkeys(part.command))}"
+            )
             made.append((f"{_NUMBERS[group]}, {DATASETS[d]}", note, _by_model(table, group, d)))
     return made + [(name, *_plain_rows(table, group, "number")) for group, name in list(_NUMBERS.items())[:2]]
 
 # %% ../../nbs/reports/01_audit.ipynb #7848c49c
-_NOTE = ("One row for each number of Tables 1 to 4 of the paper and for each claim of its text, in our words. {data} "
-         "Intervals are 95 %, over seeds and test items, but for two kinds of rows: times and curves of training (Fig. 5) have the range over seeds in brackets. "
-         "Accuracy beside that of VBG is decided as in table3_tests and table4_tests, by the interval and by McNemar's test after Holm's correction together; other metrics, and two other models, have no such test, and the interval decides alone. "
-         "The file audit.csv holds every row with its id, data and command.")
-_RENDERED = ("The items of this profile, {title}, are rendered: they are no museum objects and no photographs. On them orders and the signs of differences are judged; "
-             "a printed level or size is not, and our value stands beside it.")
+_NOTE = (
+    "One row for each number of Tables 1 to 4 of the paper and for each claim of its text, in our words. {data} "
+    "Intervals are 95 %, over seeds and test items, but for two kinds of rows: times and curves of training (Fig. 5) have the range over seeds in brackets. "
+    "Accuracy beside that of VBG is decided as in table3_tests and table4_tests, by the interval and by McNemar's test after Holm's correction together; other metrics, and two other models, have no such test, and the interval decides alone. "
+    "The file audit.csv holds every row with its id, data and command."
+)
+_RENDERED = (
+    "The items of this profile, {title}, are rendered: they are no museum objects and no photographs. On them orders and the signs of differences are judged; "
+    "a printed level or size is not, and our value stands beside it."
+)
 
 # %% ../../nbs/reports/01_audit.ipynb #ef125eeb
 def _schedule(e):
     "How long the networks of the runs learn."
-    epochs = [len(r.history) for r in e.runs if r.model in (*PRINTED, FUSION) and r.history is not None and len(r.history) > 1]  # what is fitted at once has one row
+    epochs = [
+        len(r.history) for r in e.runs if r.model in (*PRINTED, FUSION) and r.history is not None and len(r.history) > 1
+    ]  # what is fitted at once has one row
     span = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
     return f"The networks of this profile learn for {span} epochs: levels far under the ceiling, the best that the items allow, mean unfinished training."
+
 
 def _stuck(e):
     "Seeds of the printed rows and of concatenation that did no better than the majority class."
     found = []
     for d, m in product(e.datasets, (*PRINTED, FUSION)):
         low = list(map(str, _at_majority(e, d, m)))
-        if low: found.append(f"{PAPER_MODELS.get(m, 'VBG with concatenation')} on {DATASETS[d]} (seed{'s' * (len(low) > 1)} {', '.join(low)})")
-    return f"At the accuracy of the majority class, within one test item, stay: {'; '.join(found)}." if found else "No seed stays at the accuracy of the majority class."
+        if low:
+            found.append(
+                f"{PAPER_MODELS.get(m, 'VBG with concatenation')} on {DATASETS[d]} (seed{'s' * (len(low) > 1)} {', '.join(low)})"
+            )
+    return (
+        f"At the accuracy of the majority class, within one test item, stay: {'; '.join(found)}."
+        if found
+        else "No seed stays at the accuracy of the majority class."
+    )
+
 
 def _note(e):
     title = [DATASETS[d] for d in e.datasets if e.rendered(d)]
@@ -1154,29 +2162,44 @@ def audit_markdown(
     e: Evidence,  # what it was built from
 ) -> str:  # Markdown
     "The page as text."
-    flat = lambda t: t.map(lambda v: str(v).replace("|", "\\|").replace("\n$ ", "; `", 1).replace("\n", " / ") + "`" * ("\n$ " in str(v)))
-    parts = [f"## {title}\n\n{note + chr(10) * 2 if note else ''}{flat(t).to_markdown(index=False, disable_numparse=True)}\n" for title, note,
-            t in audit_sections(table)]
+    flat = lambda t: t.map(
+        lambda v: str(v).replace("|", "\\|").replace("\n$ ", "; `", 1).replace("\n", " / ") + "`" * ("\n$ " in str(v))
+    )
+    parts = [
+        f"## {title}\n\n{note + chr(10) * 2 if note else ''}{flat(t).to_markdown(index=False, disable_numparse=True)}\n"
+        for title, note, t in audit_sections(table)
+    ]
     return "\n".join([f"# Audit of the paper, profile {e.profile}\n\n{_note(e)}\n", *parts])
 
 # %% ../../nbs/reports/01_audit.ipynb #568f183e
 def _cell(text):
     "First line plain or a verdict, further lines small, a command as code."
     first, *more = str(text).split("\n")
-    mark = f'<span class="v{VERDICTS.index(first)}">{html.escape(first)}</span>' if first in VERDICTS else html.escape(first)
-    lines = [f"<code>{html.escape(l[2:])}</code>" if l.startswith("$ ") else f"<small>{html.escape(l)}</small>" for l in more]
+    mark = (
+        f'<span class="v{VERDICTS.index(first)}">{html.escape(first)}</span>'
+        if first in VERDICTS
+        else html.escape(first)
+    )
+    lines = [
+        f"<code>{html.escape(l[2:])}</code>" if l.startswith("$ ") else f"<small>{html.escape(l)}</small>" for l in more
+    ]
     return "".join([f"<span>{mark}</span>", *lines])
 
+# %% ../../nbs/reports/01_audit.ipynb #bc41bccc
 def _html_table(title, table):
     "Headers with scope; roles, since a narrow screen stacks the cells."
     heads, rows = [html.escape(c) for c in table.columns], []
     kind = "n" if table.columns[0] == "of" else f"c{len(heads)}"
     for first, *rest in table.itertuples(index=False):
         cells = [f'<td role="cell" data-label="{h}"><div>{_cell(v)}</div></td>' for h, v in zip(heads[1:], rest)]
-        rows.append(f'<tr role="row"><th scope="row" role="rowheader"><div>{_cell(first)}</div></th>{"".join(cells)}</tr>')
+        rows.append(
+            f'<tr role="row"><th scope="row" role="rowheader"><div>{_cell(first)}</div></th>{"".join(cells)}</tr>'
+        )
     head = "".join(f'<th scope="col" role="columnheader">{h}</th>' for h in heads)
-    return (f'<table role="table" class="{kind}"><caption>{html.escape(title)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
-            f'<tbody role="rowgroup">\n' + "\n".join(rows) + "\n</tbody></table>")
+    return (
+        f'<table role="table" class="{kind}"><caption>{html.escape(title)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
+        f'<tbody role="rowgroup">\n' + "\n".join(rows) + "\n</tbody></table>"
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #29ecdada
 _CSS = """:root{color-scheme:light}*{box-sizing:border-box}
@@ -1205,13 +2228,17 @@ def audit_html(
     "The page for a browser, wide or narrow."
     title, made = f"Audit of the paper, profile {e.profile}", audit_sections(table)
     links = "".join(f'<li><a href="#s{k}">{html.escape(name)}</a></li>' for k, (name, *_) in enumerate(made))
-    body = "\n".join(f'<section aria-labelledby="s{k}"><h2 id="s{k}">{html.escape(name)}</h2>'
-                     f'{f"<p>{html.escape(note)}</p>" if note else ""}\n{_html_table(name, t)}</section>'
-                     for k, (name, note, t) in enumerate(made))
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>\n'
-            f'<style>{_CSS}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(_note(e))}</p>\n'
-            f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n{body}\n</main></body></html>\n')
+    body = "\n".join(
+        f'<section aria-labelledby="s{k}"><h2 id="s{k}">{html.escape(name)}</h2>'
+        f"{f'<p>{html.escape(note)}</p>' if note else ''}\n{_html_table(name, t)}</section>"
+        for k, (name, note, t) in enumerate(made)
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>\n'
+        f"<style>{_CSS}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(_note(e))}</p>\n"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n{body}\n</main></body></html>\n'
+    )
 
 # %% ../../nbs/reports/01_audit.ipynb #429adb71
 def save_audit(
@@ -1219,5 +2246,11 @@ def save_audit(
     e: Evidence,  # what it was built from
 ) -> None:
     "Write `audit.csv`, `.md`, `.html` and `.json` into `figures/<profile>`."
-    _save("audit", e.profile, dict(runs=e.runs, inside=e.looks), csv=table.to_csv(index=False, lineterminator="\n").encode(),
-          md=audit_markdown(table, e).encode(), html=audit_html(table, e).encode())
+    _save(
+        "audit",
+        e.profile,
+        dict(runs=e.runs, inside=e.looks),
+        csv=table.to_csv(index=False, lineterminator="\n").encode(),
+        md=audit_markdown(table, e).encode(),
+        html=audit_html(table, e).encode(),
+    )

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vbg
-from ..core.files import home, root
+from ..core.files import RunError, home, root
 from ..runs.notebook import EFFECTIVE
-from ..core.files import RunError
 from ..runs.store import _staging
 from ..runs.version import code_version
 from ..runs.workflow import Job, planned
@@ -31,14 +30,16 @@ __all__ = ['GROUPS', 'MAKE_TARGETS', 'CSS', 'math_html', 'parameter_table', 'rea
 
 # %% ../../nbs/reports/03_book.ipynb #ec83b623
 def math_html(
-    source:str,          # LaTeX without its dollars
-    display:bool=False,  # on a line of its own
-)->str:                  # an `img`, or `code` where matplotlib cannot set it
+    source: str,  # LaTeX without its dollars
+    display: bool = False,  # on a line of its own
+) -> str:  # an `img`, or `code` where matplotlib cannot set it
     "An equation without a script."
     body, _, number = re.sub(r"\\tag\{(.*?)\}", "\0\\1", " ".join(source.split())).partition("\0")
     note = f" <span>({html.escape(number.strip())})</span>" if number else ""
-    try: width, height, depth, svg = _set(re.sub(r"\\(sqrt|hat|bar|tilde) +(\w)", r"\\\1{\2}", body.strip()))
-    except ValueError: made = f"<code>{html.escape(body.strip(), quote=False)}</code>"
+    try:
+        width, height, depth, svg = _set(re.sub(r"\\(sqrt|hat|bar|tilde) +(\w)", r"\\\1{\2}", body.strip()))
+    except ValueError:
+        made = f"<code>{html.escape(body.strip(), quote=False)}</code>"
     else:
         size = f"width:{width / 10:.3f}em;height:{height / 10:.3f}em;vertical-align:{-depth / 10:.3f}em"
         made = f'<img class="math" alt="{html.escape(body.strip())}" style="{size}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
@@ -51,6 +52,7 @@ def _set(body):
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser
+
     font, buffer = FontProperties(size=10, family="DejaVu Serif"), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "vbg", "svg.fonttype": "path"}):
         width, height, depth, *_ = MathTextParser("path").parse(f"${body}$", dpi=72, prop=font)
@@ -60,36 +62,47 @@ def _set(body):
     return width, height, depth, buffer.getvalue()
 
 # %% ../../nbs/reports/03_book.ipynb #ee44f268
-def _inline(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+def _inline(text):
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+
 
 def parameter_table(
-    cells:list,  # of an executed notebook
-)->str:          # HTML; empty where the notebook has no parameters
+    cells: list,  # of an executed notebook
+) -> str:  # HTML; empty where the notebook has no parameters
     "The parameters in force beside the notebook's own defaults."
     import ast
+
     tagged = next((c for c in cells if "parameters" in c.metadata.get("tags", [])), None)
-    last = next((o.data[EFFECTIVE] for c in reversed(cells) for o in c.get("outputs", []) if EFFECTIVE in o.get("data", {})), {})
-    if tagged is None: return ""
+    last = next(
+        (o.data[EFFECTIVE] for c in reversed(cells) for o in c.get("outputs", []) if EFFECTIVE in o.get("data", {})), {}
+    )
+    if tagged is None:
+        return ""
     own = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged.source).body}
     said = dict(re.findall(r"^(\w+) *=.*?# *(.*)$", tagged.source, re.M))
     text = lambda v: f"<code>{html.escape(json.dumps(v, ensure_ascii=False), quote=False)}</code>"
-    rows = "".join(f'<tr><th scope="row">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{_inline(said.get(name, ""))}</td></tr>'
-                   for name, v in own.items())
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th><td>{text(last.get(name, v))}</td><td>{text(v)}</td><td>{_inline(said.get(name, ""))}</td></tr>'
+        for name, v in own.items()
+    )
     return f"<table><caption>Parameters</caption><thead><tr><th>name</th><th>value</th><th>default</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"
 
 # %% ../../nbs/reports/03_book.ipynb #7e16a63f
 def readable(
-    notebook,   # of nbformat, executed
-    title:str,  # of the chapter
-):              # a copy
+    notebook,  # of nbformat, executed
+    title: str,  # of the chapter
+):  # a copy
     "Cells for a page: parameters as a table, no stderr, an alternative text for every image, no path of the machine."
     from nbformat.v4 import new_markdown_cell
+
     cells, said = [], title
     for cell in json_copy(notebook).cells:
-        if cell.cell_type == "markdown": said = _plain_text(cell.source) or said
+        if cell.cell_type == "markdown":
+            said = _plain_text(cell.source) or said
         kind = {"parameters", "injected-parameters", "effective-parameters"} & set(cell.metadata.get("tags", []))
         if kind:
-            if "parameters" in kind: cells.append(new_markdown_cell(parameter_table(notebook.cells), id=cell.id))
+            if "parameters" in kind:
+                cells.append(new_markdown_cell(parameter_table(notebook.cells), id=cell.id))
             continue
         if cell.cell_type == "code":
             told = [o for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})]
@@ -103,7 +116,9 @@ def readable(
 def json_copy(notebook):
     "A deep copy."
     import nbformat
+
     return nbformat.reads(nbformat.writes(notebook), as_version=4)
+
 
 def _plain_text(markdown, most=160):
     "The first sentence of a text, without marks."
@@ -112,20 +127,27 @@ def _plain_text(markdown, most=160):
     text = re.sub(r"[`*_$]|\]\([^)]*\)|\[", "", " ".join(lines))
     return re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0][:most].rstrip(" .:;")
 
+
 def _joined(outputs):
     "Printed lines that follow each other as one output."
     made = []
     for output in outputs:
-        if made and output.output_type == made[-1].output_type == "stream": made[-1].text += output.text
-        else: made.append(output)
+        if made and output.output_type == made[-1].output_type == "stream":
+            made[-1].text += output.text
+        else:
+            made.append(output)
     return made
 
+# %% ../../nbs/reports/03_book.ipynb #add126a1
 def _clean(output, alt):
     for kind in ("image/png", "image/jpeg"):
-        if kind in output.get("data", {}): output.metadata[kind] = {"alt": alt} | output.metadata.get(kind, {})
+        if kind in output.get("data", {}):
+            output.metadata[kind] = {"alt": alt} | output.metadata.get(kind, {})
     for place in {f"{home()}/", f"{root()}/"}:
-        if "text" in output: output.text = output.text.replace(place, "")
-        if "text/plain" in output.get("data", {}): output.data["text/plain"] = output.data["text/plain"].replace(place, "")
+        if "text" in output:
+            output.text = output.text.replace(place, "")
+        if "text/plain" in output.get("data", {}):
+            output.data["text/plain"] = output.data["text/plain"].replace(place, "")
     return output
 
 # %% ../../nbs/reports/03_book.ipynb #ab7a4b09
@@ -136,30 +158,53 @@ def _exporter():
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
-        def block_math(self, body): return math_html(body, display=True)
-        def inline_math(self, body): return math_html(body)
-        def latex_environment(self, name, body): return math_html(body if "&" not in body and "\\\\" not in body else f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
+        def block_math(self, body):
+            return math_html(body, display=True)
+
+        def inline_math(self, body):
+            return math_html(body)
+
+        def latex_environment(self, name, body):
+            return math_html(
+                body if "&" not in body and "\\\\" not in body else f"\\begin{{{name}}}{body}\\end{{{name}}}",
+                display=True,
+            )
 
     class Exporter(HTMLExporter):
         def default_filters(self):
             yield from super().default_filters()
-            yield "markdown2html", lambda text: MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text)
+            yield (
+                "markdown2html",
+                lambda text: MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text),
+            )
+
     return Exporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
 
 # %% ../../nbs/reports/03_book.ipynb #646d168a
 def body_html(
-    notebook,   # of nbformat, executed
-    title:str,  # of the chapter
-)->str:         # HTML between the navigation bars
+    notebook,  # of nbformat, executed
+    title: str,  # of the chapter
+) -> str:  # HTML between the navigation bars
     "The cells of a chapter."
     made, _ = _exporter().from_notebook_node(readable(notebook, title))
-    made = re.sub(r"<style[^>]*>.*?</style>\s*", "", made, flags=re.S).replace(' border="1"', "").replace(' style="text-align: right;"', "")
-    made = re.sub(r"<table", '<div class="scroll" role="region" aria-label="table" tabindex="0"><table', made).replace("</table>", "</table></div>")
+    made = (
+        re.sub(r"<style[^>]*>.*?</style>\s*", "", made, flags=re.S)
+        .replace(' border="1"', "")
+        .replace(' style="text-align: right;"', "")
+    )
+    made = re.sub(r"<table", '<div class="scroll" role="region" aria-label="table" tabindex="0"><table', made).replace(
+        "</table>", "</table></div>"
+    )
     made = re.sub(r"<pre([ >])", r'<pre tabindex="0"\1', made)
     outside = re.search(r"""<(?:script|link|iframe|img|source)[^>]*?(?:src|href)=["'](?!data:)[^"']*""", made)
-    if outside: raise RunError(f"{title}: the page would load {outside[0][-120:]!r}; embed it in the notebook")
+    if outside:
+        raise RunError(f"{title}: the page would load {outside[0][-120:]!r}; embed it in the notebook")
     heading = f"<h1>{html.escape(title)}</h1>"  # tells the data set and the seed too
-    return re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S) if "<h1>" in made else f"{heading}\n{made}"
+    return (
+        re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S)
+        if "<h1>" in made
+        else f"{heading}\n{made}"
+    )
 
 # %% ../../nbs/reports/03_book.ipynb #0507866f
 GROUPS = {  # title, in the order of the book -> how the rules of its notebooks begin; the longest beginning that fits counts
@@ -174,78 +219,112 @@ GROUPS = {  # title, in the order of the book -> how the rules of its notebooks 
     "Run by no target": ("",),
 }
 
+
 def group_of(
-    rule:str,  # of the Snakefile; empty for a notebook that is not in the plan
-)->str:        # a key of `GROUPS`
+    rule: str,  # of the Snakefile; empty for a notebook that is not in the plan
+) -> str:  # a key of `GROUPS`
     "Where a notebook stands in the book."
     return max((len(begin), group) for group, begins in GROUPS.items() for begin in begins if rule.startswith(begin))[1]
 
+
 def study_name(
-    name:str,  # of an executed notebook, such as "train-met-0"
-)->str:        # such as "train"
+    name: str,  # of an executed notebook, such as "train-met-0"
+) -> str:  # such as "train"
     "The study notebook that it is a copy of: the longest name that fits."
     known = [p.stem for p in (root() / "nbs" / "study").glob("*/*.ipynb")]
     return max((k for k in known if name == k or name.startswith(f"{k}-")), key=len, default=name)
 
 # %% ../../nbs/reports/03_book.ipynb #003dc343
-MAKE_TARGETS = {"all": "reproduce", "explain": "explain", "gan": "gan", "loop_choice": "loop-choice", "scarcity": "scarcity", "recipe": "recipe", "supplement": "supplement"}  # rule -> make target
+MAKE_TARGETS = {
+    "all": "reproduce",
+    "explain": "explain",
+    "gan": "gan",
+    "loop_choice": "loop-choice",
+    "scarcity": "scarcity",
+    "recipe": "recipe",
+    "supplement": "supplement",
+}  # rule -> make target
+
 
 def targets_of(
-    profile:str,   # such as "mini"
-    names:list,    # of notebooks, as `Job.name`
+    profile: str,  # such as "mini"
+    names: list,  # of notebooks, as `Job.name`
     plan=planned,  # tells the jobs of a profile and rules
-)->dict:           # name to make target, in the order of the names; a name that no target runs is left out
+) -> dict:  # name to make target, in the order of the names; a name that no target runs is left out
     "The first make target whose plan holds a notebook. Asks for no more plans than it needs."
     found = {}
     for rule, target in MAKE_TARGETS.items():
-        if found.keys() >= {*names}: break
+        if found.keys() >= {*names}:
+            break
         found = {job.name: target for job in plan(profile, [rule])} | found
     return {name: found[name] for name in names if name in found}
 
 # %% ../../nbs/reports/03_book.ipynb #382bfa5f
 def saved_by(
-    job:Job,  # of `vbg.runs.workflow.planned`
-)->tuple:     # of artefacts
+    job: Job,  # of `vbg.runs.workflow.planned`
+) -> tuple:  # of artefacts
     "What a notebook saves in figures/<profile>: names without ending."
     return tuple(dict.fromkeys(Path(file).stem for file in job.files if file.startswith("figures/")))
+
 
 @dataclass(frozen=True)
 class Chapter:
     "One executed notebook."
-    name: str      # file name without ending
-    title: str     # its first heading, and of which data set or seed it is
-    claim: str     # the line under the heading, as HTML
-    made: tuple    # artefacts that it saves
-    rule: str = "" # of the Snakefile
+
+    name: str  # file name without ending
+    title: str  # its first heading, and of which data set or seed it is
+    claim: str  # the line under the heading, as HTML
+    made: tuple  # artefacts that it saves
+    rule: str = ""  # of the Snakefile
     notebook: object = None  # of nbformat
 
     @property
-    def page(self): return f"{self.name}.html"
+    def page(self):
+        return f"{self.name}.html"
 
 # %% ../../nbs/reports/03_book.ipynb #c1da2855
 def read_chapter(
-    path:Path,     # executed notebook
-    job:Job=None,  # that makes it; None where it is not in the plan
-)->Chapter:
+    path: Path,  # executed notebook
+    job: Job = None,  # that makes it; None where it is not in the plan
+) -> Chapter:
     "Title and claim of a chapter, and what the plan knows of it."
     import nbformat
-    try: notebook = nbformat.read(path, as_version=4)
-    except Exception as e: raise RunError(f"{path} cannot be read ({e}): delete it, and `make book` names the target that runs it again") from None
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as e:
+        raise RunError(
+            f"{path} cannot be read ({e}): delete it, and `make book` names the target that runs it again"
+        ) from None
     text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     title, claim = (re.search(pattern, text, re.M) for pattern in (r"^# (.+)$", r"^> (.+)$"))
     which = path.stem.removeprefix(study_name(path.stem)).strip("-").replace("-", ", ")
     heading = (re.sub(r"[*`]", "", title[1]).strip() if title else path.stem) + (f" ({which})" if which else "")
-    return Chapter(path.stem, heading, _inline(claim[1]) if claim else "", saved_by(job) if job else (), job.rule if job else "", notebook)
+    return Chapter(
+        path.stem,
+        heading,
+        _inline(claim[1]) if claim else "",
+        saved_by(job) if job else (),
+        job.rule if job else "",
+        notebook,
+    )
 
+# %% ../../nbs/reports/03_book.ipynb #44025dec
 def chapters_of(
-    profile:str,  # such as "mini"
-    jobs:dict,    # name to `vbg.runs.workflow.Job`
-)->list:          # of `Chapter`, in the order of the book
+    profile: str,  # such as "mini"
+    jobs: dict,  # name to `vbg.runs.workflow.Job`
+) -> list:  # of `Chapter`, in the order of the book
     "The executed notebooks of a profile. Raises RunError where there is none."
     folder, order = home() / "runs" / profile / "notebooks", list(GROUPS)
-    paths = [p for p in sorted(folder.glob("*.ipynb")) if not p.name.startswith(".") and not p.name.endswith(".failed.ipynb")]
-    if not paths: raise RunError(f"{folder} holds no executed notebook: make reproduce PROFILE={profile} makes them")
-    return sorted((read_chapter(path, jobs.get(path.stem)) for path in paths), key=lambda c: (order.index(group_of(c.rule)), c.name))
+    paths = [
+        p for p in sorted(folder.glob("*.ipynb")) if not p.name.startswith(".") and not p.name.endswith(".failed.ipynb")
+    ]
+    if not paths:
+        raise RunError(f"{folder} holds no executed notebook: make reproduce PROFILE={profile} makes them")
+    return sorted(
+        (read_chapter(path, jobs.get(path.stem)) for path in paths),
+        key=lambda c: (order.index(group_of(c.rule)), c.name),
+    )
 
 # %% ../../nbs/reports/03_book.ipynb #d2aa5dd9
 CSS = """:root{color-scheme:light}
@@ -273,36 +352,50 @@ ol.list,ul.list{padding-left:1.3rem}.list li{margin:.35rem 0}.claim{color:#555;f
 
 # %% ../../nbs/reports/03_book.ipynb #e63f71a1
 def page_html(
-    title:str,       # of the page
-    body:str,        # HTML
-    before=None,     # `Chapter` or None
-    after=None,      # `Chapter` or None
-    index:bool=True, # a link to the index
-)->str:              # a whole page
+    title: str,  # of the page
+    body: str,  # HTML
+    before=None,  # `Chapter` or None
+    after=None,  # `Chapter` or None
+    index: bool = True,  # a link to the index
+) -> str:  # a whole page
     "A page around a chapter: language, title, navigation above and below."
-    link = lambda chapter, mark, rel: f'<a href="{chapter.page}" rel="{rel}">{mark.format(html.escape(chapter.title))}</a>' if chapter else "<span></span>"
+    link = lambda chapter, mark, rel: (
+        f'<a href="{chapter.page}" rel="{rel}">{mark.format(html.escape(chapter.title))}</a>'
+        if chapter
+        else "<span></span>"
+    )
     links = link(before, "← {}", "prev") + '<a href="index.html">Index</a>' + link(after, "{} →", "next")
-    above, below = (f'<nav class="chapters" aria-label="chapters, {where}">{links}</nav>' if index else "" for where in ("above", "below"))
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<title>{html.escape(title)}</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="book.css">\n</head>\n<body>\n<a class="skip" href="#main">To the text</a>\n'
-            f'<header>{above}</header>\n<main id="main">\n{body}\n</main>\n<footer>{below}</footer>\n</body>\n</html>\n')
+    above, below = (
+        f'<nav class="chapters" aria-label="chapters, {where}">{links}</nav>' if index else ""
+        for where in ("above", "below")
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{html.escape(title)}</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="book.css">\n</head>\n<body>\n<a class="skip" href="#main">To the text</a>\n'
+        f'<header>{above}</header>\n<main id="main">\n{body}\n</main>\n<footer>{below}</footer>\n</body>\n</html>\n'
+    )
 
 # %% ../../nbs/reports/03_book.ipynb #1ccbc0bf
-def _counted(n, what): return f"{n} {what}{'s' * (n != 1)}"
+def _counted(n, what):
+    return f"{n} {what}{'s' * (n != 1)}"
+
 
 def _line(chapter, stale):
     note = " <strong>(older than the code or the settings)</strong>" if chapter.name in stale else ""
     claim = f'<span class="claim">{chapter.claim}</span>' if chapter.claim else ""
     return f'<li><a href="{chapter.page}">{html.escape(chapter.title)}</a>{note}{claim}</li>'
 
+
 def _contents(chapters, stale):
     "One list a group; training logs in a fold."
     parts = []
     for group in GROUPS:
         there = [c for c in chapters if group_of(c.rule) == group]
-        if not there: continue
+        if not there:
+            continue
         items = '<ul class="list">\n' + "\n".join(_line(c, stale) for c in there) + "\n</ul>"
-        if group == "Training logs": items = f"<details><summary>{_counted(len(there), 'notebook')}</summary>\n{items}</details>"
+        if group == "Training logs":
+            items = f"<details><summary>{_counted(len(there), 'notebook')}</summary>\n{items}</details>"
         parts.append(f"<h2>{group}</h2>\n{items}")
     return "\n".join(parts)
 
@@ -310,6 +403,7 @@ def _contents(chapters, stale):
 def _thumbnail(path, width=360):
     "A PNG as a small data URI."
     from PIL import Image
+
     with Image.open(path) as image:
         small = image.convert("RGB")
         small.thumbnail((width, width))
@@ -317,23 +411,32 @@ def _thumbnail(path, width=360):
     small.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", small.size
 
+
 def maker_of(
-    name:str,       # of an artefact
-    chapters:list,  # of `Chapter`
-):                  # `Chapter` or None
+    name: str,  # of an artefact
+    chapters: list,  # of `Chapter`
+):  # `Chapter` or None
     "The chapter that saves an artefact."
     return next((c for c in chapters if name in c.made), None)
 
 # %% ../../nbs/reports/03_book.ipynb #226bc6e6
 def saved_html(
-    chapter:Chapter,  # whose figures are asked for
-    folder:Path,      # `figures/<profile>`
-)->str:               # HTML; empty where the cells show images themselves
+    chapter: Chapter,  # whose figures are asked for
+    folder: Path,  # `figures/<profile>`
+) -> str:  # HTML; empty where the cells show images themselves
     "The figures that a chapter saves and does not show."
-    shows = any(kind.startswith("image/") for c in chapter.notebook.cells for o in c.get("outputs", []) for kind in o.get("data", {}))
+    shows = any(
+        kind.startswith("image/")
+        for c in chapter.notebook.cells
+        for o in c.get("outputs", [])
+        for kind in o.get("data", {})
+    )
     paths = [] if shows else [p for p in sorted(folder.glob("*.png")) if p.stem in chapter.made]
-    images = (f'<figure><img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}" alt="{html.escape(chapter.title)}">'
-              f"<figcaption><code>figures/{folder.name}/{p.name}</code></figcaption></figure>" for p in paths)
+    images = (
+        f'<figure><img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}" alt="{html.escape(chapter.title)}">'
+        f"<figcaption><code>figures/{folder.name}/{p.name}</code></figcaption></figure>"
+        for p in paths
+    )
     return f"<h2>Saved</h2>\n{''.join(images)}\n" if paths else ""
 
 # %% ../../nbs/reports/03_book.ipynb #36071d3f
@@ -343,44 +446,67 @@ def _figures(folder, chapters):
     for path in sorted(folder.glob("*.png")):
         chapter, (source, (w, h)) = maker_of(path.stem, chapters), _thumbnail(path)
         where = f'<a href="{chapter.page}">{html.escape(chapter.title)}</a>' if chapter else "no chapter of this book"
-        parts.append(f'<figure><img src="{source}" width="{w}" height="{h}" alt="{html.escape(path.stem.replace("_", " "))}, small">'
-                     f"<figcaption><code>{path.stem}</code><br>{where}</figcaption></figure>")
+        parts.append(
+            f'<figure><img src="{source}" width="{w}" height="{h}" alt="{html.escape(path.stem.replace("_", " "))}, small">'
+            f"<figcaption><code>{path.stem}</code><br>{where}</figcaption></figure>"
+        )
     return f'<h2>List of figures</h2>\n<div class="grid">\n{"".join(parts)}\n</div>' if parts else ""
 
+# %% ../../nbs/reports/03_book.ipynb #eddbac76
 def _absent(profile, missing, stray):
     "What is not in the book, and what no chapter made."
-    lines = [f"<li><code>{name}</code>" + (f": <code>make {target} PROFILE={profile}</code></li>" if target else "</li>") for name, target in missing.items()]
-    made = [f"<li><code>{name}</code>" + (f": <code>{maker}</code> saves it</li>" if maker else "</li>") for name, maker in stray.items()]
+    lines = [
+        f"<li><code>{name}</code>" + (f": <code>make {target} PROFILE={profile}</code></li>" if target else "</li>")
+        for name, target in missing.items()
+    ]
+    made = [
+        f"<li><code>{name}</code>" + (f": <code>{maker}</code> saves it</li>" if maker else "</li>")
+        for name, maker in stray.items()
+    ]
     parts = []
-    if lines: parts.append(f'<h2>Not in this book</h2>\n<div class="note"><p>Not run: {_counted(len(lines), "notebook")}. The command beside each runs it.</p>\n'
-                           f'<details{" open" * (len(lines) <= 12)}><summary>Which</summary><ul>{"".join(lines)}</ul></details></div>')
-    if made: parts.append(f'<h2>Made by no chapter</h2>\n<div class="note"><p>Tables and figures in <code>figures/{profile}</code> that no notebook of this book saves: '
-                          f'they came with the repository, or an earlier version left them.</p><ul>{"".join(made)}</ul></div>')
+    if lines:
+        parts.append(
+            f'<h2>Not in this book</h2>\n<div class="note"><p>Not run: {_counted(len(lines), "notebook")}. The command beside each runs it.</p>\n'
+            f"<details{' open' * (len(lines) <= 12)}><summary>Which</summary><ul>{''.join(lines)}</ul></details></div>"
+        )
+    if made:
+        parts.append(
+            f'<h2>Made by no chapter</h2>\n<div class="note"><p>Tables and figures in <code>figures/{profile}</code> that no notebook of this book saves: '
+            f"they came with the repository, or an earlier version left them.</p><ul>{''.join(made)}</ul></div>"
+        )
     return "\n".join(parts)
 
 # %% ../../nbs/reports/03_book.ipynb #58293287
 def index_html(
-    profile:str,    # such as "mini"
-    chapters:list,  # of `Chapter`
-    missing:dict,   # notebooks that were not run, name to make target or None
-    jobs:dict,      # name to `vbg.runs.workflow.Job`
-)->str:             # a whole page
+    profile: str,  # such as "mini"
+    chapters: list,  # of `Chapter`
+    missing: dict,  # notebooks that were not run, name to make target or None
+    jobs: dict,  # name to `vbg.runs.workflow.Job`
+) -> str:  # a whole page
     "The index: what is there, the figures, and what is not there."
     folder, stale = home() / "figures" / profile, {name for name, job in jobs.items() if job.state == "stale"}
     makers = {artefact: name for name, job in jobs.items() for artefact in saved_by(job)}
     stray = {p.stem: makers.get(p.stem) for p in sorted(folder.glob("*.json")) if maker_of(p.stem, chapters) is None}
     title = f"The executed study, profile {profile}"
-    about = (f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('results.publish', 'train.jobs')}</code>. "
-             "The text between the cells was written by hand; results are what these cells printed, drew or saved.</p>")
-    contents = [f"<h1>{title}</h1>", about, _contents(chapters, stale), _figures(folder, chapters), _absent(profile, missing, stray)]
+    about = (
+        f"<p>{_counted(len(chapters), 'notebook')}, each as it ran, vbg {vbg.__version__}, code version <code>{code_version('results.publish', 'train.jobs')}</code>. "
+        "The text between the cells was written by hand; results are what these cells printed, drew or saved.</p>"
+    )
+    contents = [
+        f"<h1>{title}</h1>",
+        about,
+        _contents(chapters, stale),
+        _figures(folder, chapters),
+        _absent(profile, missing, stray),
+    ]
     return page_html(title, "\n".join(contents), index=False)
 
 # %% ../../nbs/reports/03_book.ipynb #78df7e68
 def make_book(
-    profile:str,     # such as "mini"
-    jobs:list,       # of `vbg.runs.workflow.Job`: what should be there
+    profile: str,  # such as "mini"
+    jobs: list,  # of `vbg.runs.workflow.Job`: what should be there
     ask=targets_of,  # tells the make targets of a profile's notebooks
-)->Path:             # the index
+) -> Path:  # the index
     "Write `runs/<profile>/book/`, whole or not at all."
     wanted = {job.name: job for job in jobs if job.notebook.startswith(f"runs/{profile}/notebooks/")}
     chapters = chapters_of(profile, wanted)
@@ -392,26 +518,36 @@ def make_book(
         (part / "index.html").write_text(index_html(profile, chapters, missing, wanted), encoding="utf-8")
         for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None]):
             body = body_html(chapter.notebook, chapter.title) + saved_html(chapter, home() / "figures" / profile)
-            (part / chapter.page).write_text(page_html(f"{chapter.title} – vbg, profile {profile}", body, before, after), encoding="utf-8")
+            (part / chapter.page).write_text(
+                page_html(f"{chapter.title} – vbg, profile {profile}", body, before, after), encoding="utf-8"
+            )
     return place / "index.html"
+
 
 def _highlighting():
     from pygments.formatters import HtmlFormatter
+
     return HtmlFormatter(style="xcode").get_style_defs(".highlight") + "\n.highlight{background:transparent}\n"
 
 # %% ../../nbs/reports/03_book.ipynb #9d8857cd
 def main(
-    arguments:list=None,  # as on the command line; None for `sys.argv`
-)->int:                   # exit code
+    arguments: list = None,  # as on the command line; None for `sys.argv`
+) -> int:  # exit code
     "Write the book and say where it is."
-    parser = argparse.ArgumentParser("python -m vbg.reports.book", description="The executed notebooks of a profile as one HTML book.")
+    parser = argparse.ArgumentParser(
+        "python -m vbg.reports.book", description="The executed notebooks of a profile as one HTML book."
+    )
     parser.add_argument("--profile", default="mini")
     asked = parser.parse_args(arguments)
-    try: index = make_book(asked.profile, planned(asked.profile, ["everything"]))
-    except RunError as e: print(e, file=sys.stderr); return 1
+    try:
+        index = make_book(asked.profile, planned(asked.profile, ["everything"]))
+    except RunError as e:
+        print(e, file=sys.stderr)
+        return 1
     print(index)
     return 0
 
 # %% ../../nbs/reports/03_book.ipynb #1b8880d5
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

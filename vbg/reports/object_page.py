@@ -22,19 +22,29 @@ import torch
 from PIL import Image
 
 import vbg
-from ..stats.comparison import calibration_error
-from ..core.files import home, write_atomic
-from ..core.files import DataError
-from ..explain.decision import ALIKE, WANTED, Calibration, Decision, Desk, Share, decide, first_text, mean_surprise, open_desk, share_right, unread
-from ..explain.restore import batch_of, restore
-from ..results.publish import data_title, provenance
+from ..core.files import DataError, RunError, home, write_atomic
+from vbg.explain.decision import (
+    ALIKE,
+    WANTED,
+    Calibration,
+    Decision,
+    Desk,
+    Share,
+    decide,
+    first_text,
+    open_desk,
+    share_right,
+    unread,
+)
 from ..explain.heatmaps import HeatmapError, check_maps, grad_cam, patch_centres, upsample
-from ..runs.store import Run, assert_complete, load_runs
-from ..core.files import RunError
-from ..runs.version import code_version, environment
-from ..results.study import model_title
-from ..models.batches import withhold
+from ..explain.restore import batch_of, restore
 from ..explain.words import Reading, integrated_gradients, locate_words
+from ..models.batches import withhold
+from ..results.publish import data_title, provenance
+from ..results.study import model_title
+from ..runs.store import Run, assert_complete, load_runs
+from ..runs.version import code_version, environment
+from ..stats.comparison import calibration_error
 
 # %% auto #0
 __all__ = ['COLOURS', 'TEXT_PAIRS', 'MARK_PAIRS', 'LABEL', 'LOOK', 'READ', 'CLEAR', 'STRENGTHS', 'ALIKE_TEXT', 'FIELDS',
@@ -44,12 +54,44 @@ __all__ = ['COLOURS', 'TEXT_PAIRS', 'MARK_PAIRS', 'LABEL', 'LOOK', 'READ', 'CLEA
            'save_reports', 'verdicts_table', 'open_run', 'main']
 
 # %% ../../nbs/reports/02_object_page.ipynb #5a671f25
-COLOURS = dict(ink="#1b1f24", soft="#424a53", paper="#ffffff", panel="#f4f6f8", line="#7d858e", bar="#0072b2", rail="#e6eaee",
-               good="#dff3e6", good_ink="#0b4a24", look="#fff1d6", look_ink="#5c3a00", warn="#fbe6e2", warn_ink="#7a1a0e",
-               for_line="#00507d", for3="#9cc9ee", for2="#c3def5", for1="#e3f0fb", against_line="#8a3b00", against3="#f6b98a", against2="#fad6ba", against1="#fdebdd")
-TEXT_PAIRS = [("ink", ground) for ground in ("paper", "panel", "for1", "for2", "for3", "against1", "against2", "against3")] + [
-    ("soft", "paper"), ("soft", "panel"), ("good_ink", "good"), ("look_ink", "look"), ("warn_ink", "warn")]
-MARK_PAIRS = [("bar", "paper"), ("bar", "rail"), ("line", "paper"), ("line", "panel"), *[(f"{side}_line", f"{side}{k}") for side in ("for", "against") for k in (1, 2, 3)]]
+COLOURS = dict(
+    ink="#1b1f24",
+    soft="#424a53",
+    paper="#ffffff",
+    panel="#f4f6f8",
+    line="#7d858e",
+    bar="#0072b2",
+    rail="#e6eaee",
+    good="#dff3e6",
+    good_ink="#0b4a24",
+    look="#fff1d6",
+    look_ink="#5c3a00",
+    warn="#fbe6e2",
+    warn_ink="#7a1a0e",
+    for_line="#00507d",
+    for3="#9cc9ee",
+    for2="#c3def5",
+    for1="#e3f0fb",
+    against_line="#8a3b00",
+    against3="#f6b98a",
+    against2="#fad6ba",
+    against1="#fdebdd",
+)
+
+# %% ../../nbs/reports/02_object_page.ipynb #25cabd44
+TEXT_PAIRS = [
+    ("ink", ground) for ground in ("paper", "panel", "for1", "for2", "for3", "against1", "against2", "against3")
+] + [("soft", "paper"), ("soft", "panel"), ("good_ink", "good"), ("look_ink", "look"), ("warn_ink", "warn")]
+
+
+MARK_PAIRS = [
+    ("bar", "paper"),
+    ("bar", "rail"),
+    ("line", "paper"),
+    ("line", "panel"),
+    *[(f"{side}_line", f"{side}{k}") for side in ("for", "against") for k in (1, 2, 3)],
+]
+
 
 def contrast(
     one: str,  # such as "#1b1f24"
@@ -66,9 +108,11 @@ def percent(share):
     "A share without decimals; the ends are never rounded to 0 or 100."
     return "over 99\u00a0%" if share > 0.995 else "under 1\u00a0%" if share < 0.005 else f"{100 * share:.0f}\u00a0%"
 
+
 def fine(share):
     "A share with one decimal, cut and not rounded, so that a comparison of two stays true."
     return f"{np.floor(1000 * share + 1e-9) / 10:.1f}\u00a0%"
+
 
 def share_text(
     share: Share,
@@ -77,20 +121,33 @@ def share_text(
     "Count, share and interval."
     return f"{share.right} of {share.n} {what} ({100 * share.right / share.n:.0f}\u00a0%; 95\u00a0% interval {100 * share.low:.0f} to {100 * share.high:.0f}\u00a0%)"
 
-def name_of(decision): return f"object {decision.data.ids[0]}" if decision.data.label[0] >= 0 else f"new object ({decision.data.ids[0]})" if decision.without != "image" else "new object"
 
-def esc(text): return html.escape(str(text), quote=True)
+def name_of(decision):
+    return (
+        f"object {decision.data.ids[0]}"
+        if decision.data.label[0] >= 0
+        else f"new object ({decision.data.ids[0]})"
+        if decision.without != "image"
+        else "new object"
+    )
+
+
+def esc(text):
+    return html.escape(str(text), quote=True)
 
 # %% ../../nbs/reports/02_object_page.ipynb #f415d4f2
 LABEL, LOOK = "Sure enough to label without a second look", "Have a person look"
 READ = {"": "picture and text", "text": "the picture alone", "image": "the text alone"}  # by what is withheld
 
+
 @dataclass(frozen=True)
 class Verdict:
     "What stands at the top of the page."
+
     headline: str  # `LABEL` or `LOOK`
     reasons: list  # sentences
     warning: str  # or ''
+
 
 def bar_text(
     calibration: Calibration,
@@ -98,23 +155,34 @@ def bar_text(
     "Where the bar lies and what it rests on."
     n = len(calibration.labels)
     if not np.isfinite(calibration.bar):
-        return (f"This model labels nothing without a second look: for that, so many of the check objects of which it is surest must be right that a share of {100 * WANTED:.0f}\u00a0% or more is safe to assume "
-                f"(the lower end of the 95\u00a0% interval). With {n} check objects that was not reached.")
+        return (
+            f"This model labels nothing without a second look: for that, so many of the check objects of which it is surest must be right that a share of {100 * WANTED:.0f}\u00a0% or more is safe to assume "
+            f"(the lower end of the 95\u00a0% interval). With {n} check objects that was not reached."
+        )
     above = share_right(calibration.right[calibration.probabilities.max(1) >= calibration.bar])
     return f"To go without a second look it must be at least {fine(calibration.bar)} sure: with that much, {share_text(above)} were right."
 
 # %% ../../nbs/reports/02_object_page.ipynb #b62207be
 CLEAR = "so take it as a warning"
 
+
 def disagreement_text(
     disagree: Share | None,  # validation items with the same verdict where the two disagree
     agree: Share | None,  # those where they agree
 ) -> str:
     "What a disagreement of picture and text is worth; a difference is called clear where the two intervals do not meet."
-    if disagree is None: return "No check object had the same verdict and such a disagreement, so nothing is known of what it means."
+    if disagree is None:
+        return "No check object had the same verdict and such a disagreement, so nothing is known of what it means."
     said = f"Of the check objects with the same verdict and such a disagreement, {share_text(disagree, 'objects')} were labelled rightly"
-    if agree is None: return f"{said}; there was none without."
-    clear = f"clearly more, {CLEAR}" if agree.low > disagree.high else "clearly fewer" if agree.high < disagree.low else "no clear difference, so by itself the disagreement tells little"
+    if agree is None:
+        return f"{said}; there was none without."
+    clear = (
+        f"clearly more, {CLEAR}"
+        if agree.low > disagree.high
+        else "clearly fewer"
+        if agree.high < disagree.low
+        else "no clear difference, so by itself the disagreement tells little"
+    )
     return f"{said}; of those without, {share_text(agree, 'objects')}: {clear}."
 
 # %% ../../nbs/reports/02_object_page.ipynb #a73137b9
@@ -124,14 +192,27 @@ def verdict_of(
 ) -> Verdict:
     "The verdict and its reasons, in plain words."
     names, calibration = desk.class_names, desk.calibrations[decision.without]
-    reasons = [f"From {READ[decision.without]} the model takes this object for {names[decision.chosen]} and is {fine(decision.probabilities.max())} sure.", bar_text(calibration)]
+    reasons = [
+        f"From {READ[decision.without]} the model takes this object for {names[decision.chosen]} and is {fine(decision.probabilities.max())} sure.",
+        bar_text(calibration),
+    ]
     if decision.as_sure:
         edges = f"{100 * decision.as_sure['low_edge']:.0f} to {100 * decision.as_sure['high_edge']:.0f}\u00a0%"
-        reasons.append(f"When it was about this sure ({edges}), it was right on {share_text(decision.as_sure['share'])}.")
-    else: reasons.append("It was never about this sure on the check objects, so nothing is known of how often it is then right.")
-    if decision.agree: return Verdict(LABEL if decision.confident else LOOK, reasons, "")
+        reasons.append(
+            f"When it was about this sure ({edges}), it was right on {share_text(decision.as_sure['share'])}."
+        )
+    else:
+        reasons.append(
+            "It was never about this sure on the check objects, so nothing is known of how often it is then right."
+        )
+    if decision.agree:
+        return Verdict(LABEL if decision.confident else LOOK, reasons, "")
     image, text = (names[int(decision.withheld[m].argmax())] for m in ("text", "image"))
-    return Verdict(LABEL if decision.confident else LOOK, reasons, f"Picture and text disagree: the picture alone points to {image}, the text alone to {text}. {disagreement_text(decision.like, decision.other)}")
+    return Verdict(
+        LABEL if decision.confident else LOOK,
+        reasons,
+        f"Picture and text disagree: the picture alone points to {image}, the text alone to {text}. {disagreement_text(decision.like, decision.other)}",
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #11ad98ec
 def rests_text(
@@ -140,12 +221,15 @@ def rests_text(
 ) -> str:
     "On which modality the decision rests, as a sentence."
     chosen = desk.class_names[decision.chosen]
-    if decision.without: return f"This object came without a {'text' if decision.without == 'text' else 'picture'}. The decision rests on {READ[decision.without]}."
+    if decision.without:
+        return f"This object came without a {'text' if decision.without == 'text' else 'picture'}. The decision rests on {READ[decision.without]}."
     without = {m: desk.class_names[int(decision.withheld[m].argmax())] for m in ("image", "text")}
-    return {"image": f"The decision rests on the picture: without the text the model would still say {chosen}, without the picture it would say {without['image']}.",
-            "text": f"The decision rests on the text: without the picture the model would still say {chosen}, without the text it would say {without['text']}.",
-            "either": f"Picture and text lead to {chosen} each by itself: the decision would stand without either of them.",
-            "both": f"The decision takes picture and text together: neither of them alone leads to {chosen}."}[decision.rests]
+    return {
+        "image": f"The decision rests on the picture: without the text the model would still say {chosen}, without the picture it would say {without['image']}.",
+        "text": f"The decision rests on the text: without the picture the model would still say {chosen}, without the text it would say {without['text']}.",
+        "either": f"Picture and text lead to {chosen} each by itself: the decision would stand without either of them.",
+        "both": f"The decision takes picture and text together: neither of them alone leads to {chosen}.",
+    }[decision.rests]
 
 # %% ../../nbs/reports/02_object_page.ipynb #73ba128b
 def heat_of(
@@ -153,14 +237,19 @@ def heat_of(
     decision: Decision,
 ) -> tuple:  # `(H, W)` 0..1 or None, and why there is none
     "Grad-CAM of the suggested class over the object's picture."
-    if decision.without == "image": return None, "The object came without a picture."
+    if decision.without == "image":
+        return None, "The object came without a picture."
     batch, data = batch_of(decision.data), decision.data
-    if decision.without == "text": batch = withhold(batch, torch.tensor([False]), torch.tensor([True]))
-    try: maps = check_maps(grad_cam(desk.found.model, batch, [decision.chosen]), "grad_cam", data.ids)
-    except HeatmapError as e: return None, f"No heat can be drawn: {e}."
+    if decision.without == "text":
+        batch = withhold(batch, torch.tensor([False]), torch.tensor([True]))
+    try:
+        maps = check_maps(grad_cam(desk.found.model, batch, [decision.chosen]), "grad_cam", data.ids)
+    except HeatmapError as e:
+        return None, f"No heat can be drawn: {e}."
     size = data.pixels.shape[1]
     return upsample(maps, size, patch_centres(desk.found.model.vision, size, maps.shape[-1]))[0], ""
 
+# %% ../../nbs/reports/02_object_page.ipynb #d5782ce4
 def where_hot(
     heat: np.ndarray,  # `(H, W)`
 ) -> str:  # such as "upper left"
@@ -168,7 +257,13 @@ def where_hot(
     rows, columns = (np.array_split(np.arange(n), 3) for n in heat.shape)
     share = np.array([[heat[np.ix_(r, c)].mean() for c in columns] for r in rows])
     row, column = divmod(int(share.argmax()), 3)
-    return "centre" if (row, column) == (1, 1) else f"{('upper', 'middle', 'lower')[row]} {('left', 'middle', 'right')[column]}".replace("middle left", "left").replace("middle right", "right")
+    return (
+        "centre"
+        if (row, column) == (1, 1)
+        else f"{('upper', 'middle', 'lower')[row]} {('left', 'middle', 'right')[column]}".replace(
+            "middle left", "left"
+        ).replace("middle right", "right")
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #0f005892
 def overlay(
@@ -178,8 +273,12 @@ def overlay(
 ) -> np.ndarray:  # `(H, W, 3)` uint8
     "Heat in the colours of 'inferno' over the picture in grey."
     from matplotlib import colormaps
+
     grey = (pixels.astype(float) @ [0.299, 0.587, 0.114])[..., None]
-    return np.round((1 - strength) * grey + strength * 255 * colormaps["inferno"](np.clip(heat, 0, 1))[..., :3]).astype(np.uint8)
+    return np.round((1 - strength) * grey + strength * 255 * colormaps["inferno"](np.clip(heat, 0, 1))[..., :3]).astype(
+        np.uint8
+    )
+
 
 def png_uri(
     pixels: np.ndarray,  # `(H, W, 3)` uint8
@@ -189,20 +288,30 @@ def png_uri(
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
+
 def picture(pixels, alt, css=""):
     "An image element that holds its picture."
-    return f'<img src="{png_uri(pixels)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}" alt="{esc(alt)}"' + (f' class="{css}">' if css else ">")
+    return f'<img src="{png_uri(pixels)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}" alt="{esc(alt)}"' + (
+        f' class="{css}">' if css else ">"
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #e9018411
-STRENGTHS = {3: (2 / 3, "strong"), 2: (1 / 3, "middling"), 1: (0.1, "weak")}  # level -> least share of the strongest pull, and its name
+STRENGTHS = {
+    3: (2 / 3, "strong"),
+    2: (1 / 3, "middling"),
+    1: (0.1, "weak"),
+}  # level -> least share of the strongest pull, and its name
+
 
 @dataclass(frozen=True)
 class Pull:
     "A word of the text and how it moved the score of the suggested class."
+
     start: int  # first character
     stop: int  # character after the last
     score: float  # above 0: for the class
     level: int = 0  # 3 strong to 1 weak; 0 next to nothing
+
 
 def graded(
     pulls: list,  # of `Pull`
@@ -218,13 +327,17 @@ def pulls_of(
     decision: Decision,
 ) -> tuple:  # list of `Pull` in the order of the text, and why there is none
     "Integrated gradients of the suggested class over the words of the object's text."
-    if decision.without == "text": return [], "The object came without a text."
+    if decision.without == "text":
+        return [], "The object came without a text."
     held, found = decision.data, desk.found
-    data = replace(held, texts=[[first_text(held, 0)]], input_ids=held.input_ids[:, :1], attention_mask=held.attention_mask[:, :1])
+    data = replace(
+        held, texts=[[first_text(held, 0)]], input_ids=held.input_ids[:, :1], attention_mask=held.attention_mask[:, :1]
+    )
     numbers, place, read = locate_words(data, found.tokenizer)[0]
     word = np.full((1, data.input_ids.shape[2]), -1)
     word[0, :read] = numbers[:read]
-    if word.max() < 0: return [], "The model knows no word of this text."
+    if word.max() < 0:
+        return [], "The model knows no word of this text."
     relevance, _ = integrated_gradients(found, Reading(data, word, []), np.array([decision.chosen]))
     own = [np.flatnonzero(word[0] == n) for n in range(word.max() + 1)]
     return graded([Pull(int(place[w[0], 0]), int(place[w[-1], 1]), float(relevance[0, w].sum())) for w in own]), ""
@@ -237,71 +350,111 @@ def marked_text(
     "The text with its telling words marked: ground and underline, a dashed one for words against."
     parts, done = [], 0
     for pull in pulls:
-        if not pull.level: continue
+        if not pull.level:
+            continue
         side = "for" if pull.score > 0 else "against"
-        parts += [esc(text[done : pull.start]), f'<mark class="{side}{pull.level}">{esc(text[pull.start : pull.stop])}</mark>']
+        parts += [
+            esc(text[done : pull.start]),
+            f'<mark class="{side}{pull.level}">{esc(text[pull.start : pull.stop])}</mark>',
+        ]
         done = pull.stop
     return "".join([*parts, esc(text[done:])])
+
 
 def _shown(text, pull):
     "A word as it is listed; with what it is a part of, such as a number with a point."
     word = text[pull.start : pull.stop]
-    if not re.search(r"\w", word): return f"the sign “{esc(word)}”"
+    if not re.search(r"\w", word):
+        return f"the sign “{esc(word)}”"
     start, stop = (text.rfind(" ", 0, pull.start) + 1, (text + " ").find(" ", pull.stop))
     around = text[start:stop].strip(".,;:!?()[]\"'/")
     return esc(word) + (f" (in {esc(around)})" if len(around) > len(word) else "")
 
+# %% ../../nbs/reports/02_object_page.ipynb #b1d0d509
 def word_list(text, pulls, sign, chosen, most=8):
     "The words of one side, the strongest first, as a list that can be read aloud."
-    mine = sorted((p for p in pulls if p.level and np.sign(p.score) == sign), key=lambda p: (-abs(p.score), p.start))[:most]
+    mine = sorted((p for p in pulls if p.level and np.sign(p.score) == sign), key=lambda p: (-abs(p.score), p.start))[
+        :most
+    ]
     title = f"Words that spoke {'for' if sign > 0 else 'against'} {chosen}"
-    items = "".join(f"<li>{_shown(text, p)}, <span class=\"soft\">{STRENGTHS[p.level][1]}</span></li>" for p in mine)
+    items = "".join(f'<li>{_shown(text, p)}, <span class="soft">{STRENGTHS[p.level][1]}</span></li>' for p in mine)
     return f"<h3>{esc(title)}</h3>" + (f'<ul class="words">{items}</ul>' if mine else "<p>None.</p>")
 
 # %% ../../nbs/reports/02_object_page.ipynb #0fabff7c
-def _section(key, title, body): return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{esc(title)}</h2>\n{body}\n</section>'
+def _section(key, title, body):
+    return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{esc(title)}</h2>\n{body}\n</section>'
 
-def _paragraphs(sentences): return "".join(f"<p>{esc(s)}</p>" for s in sentences if s)
+
+def _paragraphs(sentences):
+    return "".join(f"<p>{esc(s)}</p>" for s in sentences if s)
+
 
 def _verdict_section(desk, decision):
     "Headline, reasons, warning; and what the record says where it is known."
     said, label = verdict_of(desk, decision), int(decision.data.label[0])
     body = f'<p class="headline {"good" if said.headline == LABEL else "look"}"><strong>{esc(desk.class_names[decision.chosen])}, {percent(decision.probabilities.max())} sure.</strong> {esc(said.headline)}.</p>'
-    body += f'<p class="{"warn" if CLEAR in said.warning else "note"}"><strong>Note.</strong> {esc(said.warning)}</p>' if said.warning else ""
+    body += (
+        f'<p class="{"warn" if CLEAR in said.warning else "note"}"><strong>Note.</strong> {esc(said.warning)}</p>'
+        if said.warning
+        else ""
+    )
     body += _paragraphs(said.reasons)
     if label >= 0:
         right = "the same" if label == decision.chosen else "the suggestion is wrong"
         body += f"<p>The record itself says <strong>{esc(desk.class_names[label])}</strong>: {right}. The model was not shown this.</p>"
     return _section("verdict", "Suggestion", body + _glossary(len(desk.calibrations[decision.without].labels)))
 
+
 def _glossary(n):
-    return (f'<p class="soft"><em>Sure</em> means: of 100 objects about which the model is 80\u00a0% sure, about 80 should be right (a calibrated probability). <em>Check objects</em> are {n} objects of the '
-            "same collection that the model did not learn from and on which its sureness was tested. A <em>95\u00a0% interval</em> is the range in which the true share may well lie, counted from so few objects.</p>")
+    return (
+        f'<p class="soft"><em>Sure</em> means: of 100 objects about which the model is 80\u00a0% sure, about 80 should be right (a calibrated probability). <em>Check objects</em> are {n} objects of the '
+        "same collection that the model did not learn from and on which its sureness was tested. A <em>95\u00a0% interval</em> is the range in which the true share may well lie, counted from so few objects.</p>"
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #316b701f
 def _picture_section(desk, decision):
     "The picture, beside it the same with heat."
     chosen, (heat, why) = desk.class_names[decision.chosen], heat_of(desk, decision)
-    if decision.without == "image": return _section("picture", "The picture", f"<p>{esc(why)}</p>")
+    if decision.without == "image":
+        return _section("picture", "The picture", f"<p>{esc(why)}</p>")
     pixels, name = decision.data.pixels[0], name_of(decision)
     plain = f"<figure>{picture(pixels, f'Picture of {name}, suggested class {chosen}.')}<figcaption>As the model reads it: the middle square, {pixels.shape[1]} by {pixels.shape[0]} points.</figcaption></figure>"
-    if heat is None: return _section("picture", "The picture", f'<div class="pair">{plain}</div><p>{esc(why)}</p>')
+    if heat is None:
+        return _section("picture", "The picture", f'<div class="pair">{plain}</div><p>{esc(why)}</p>')
     where = where_hot(heat)
     alt = f"The same picture of {name} in grey with heat over it. What spoke for {chosen} is strongest in the {where}."
     hot = f'<figure>{picture(overlay(pixels, heat), alt)}<figcaption>Heat: what in the picture spoke for {esc(chosen)}, strongest in the {where}. <span class="scale" aria-hidden="true"></span> dark: little, bright: much.</figcaption></figure>'
     note = '<p class="soft">The heat (Grad-CAM) compares places within this one picture. It shows where the model found support, not whether that support is sound.</p>'
     return _section("picture", "The picture", f'<div class="pair">{plain}{hot}</div>{note}')
 
+# %% ../../nbs/reports/02_object_page.ipynb #2c17617e
 def _text_section(desk, decision):
     "The text with its words marked, and the lists of them."
-    (pulls, why), text, chosen = pulls_of(desk, decision), first_text(decision.data, 0), desk.class_names[decision.chosen]
-    if not pulls: return _section("text", "The text", (f'<p class="text">{esc(text)}</p>' if text else "") + f"<p>{esc(why)}</p>")
+    (pulls, why), text, chosen = (
+        pulls_of(desk, decision),
+        first_text(decision.data, 0),
+        desk.class_names[decision.chosen],
+    )
+    if not pulls:
+        return _section("text", "The text", (f'<p class="text">{esc(text)}</p>' if text else "") + f"<p>{esc(why)}</p>")
     lost = unread(desk.found, text)
-    notes = [f"The text is longer than the model reads: its last {lost['cut']} of {lost['tokens']} pieces of words were not read." if lost["cut"] else "",
-             f"{lost['unknown']} of {lost['tokens']} pieces of words are unknown to the model." if lost["unknown"] else ""]
-    key = ('<p class="soft">Key: <mark class="for3">for</mark> with a solid line, <mark class="against3">against</mark> with a dashed line; the stronger the colour, the stronger the pull '
-           "(integrated gradients: what the suggestion would lose if the word were hidden, shared out over the words).</p>")
-    return _section("text", "The text", f'<p class="text">{marked_text(text, pulls)}</p>{key}<div class="pair">' + "".join(f"<div>{word_list(text, pulls, s, chosen)}</div>" for s in (1, -1)) + f"</div>{_paragraphs(notes)}")
+    notes = [
+        f"The text is longer than the model reads: its last {lost['cut']} of {lost['tokens']} pieces of words were not read."
+        if lost["cut"]
+        else "",
+        f"{lost['unknown']} of {lost['tokens']} pieces of words are unknown to the model." if lost["unknown"] else "",
+    ]
+    key = (
+        '<p class="soft">Key: <mark class="for3">for</mark> with a solid line, <mark class="against3">against</mark> with a dashed line; the stronger the colour, the stronger the pull '
+        "(integrated gradients: what the suggestion would lose if the word were hidden, shared out over the words).</p>"
+    )
+    return _section(
+        "text",
+        "The text",
+        f'<p class="text">{marked_text(text, pulls)}</p>{key}<div class="pair">'
+        + "".join(f"<div>{word_list(text, pulls, s, chosen)}</div>" for s in (1, -1))
+        + f"</div>{_paragraphs(notes)}",
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #d91991e2
 def _class_section(desk, decision):
@@ -312,56 +465,112 @@ def _class_section(desk, decision):
         marks = ", ".join([*["suggested"] * bool(c == decision.chosen), *["record"] * bool(c == label)])
         share = decision.probabilities[c]
         bar = f'<span class="level"><span class="rail" aria-hidden="true"><span class="bar" style="width:{100 * share:.1f}%"></span></span><span class="number">{percent(share)}</span></span>'
-        rows.append(f'<tr><th scope="row">{esc(desk.class_names[c])}{f" ({marks})" if marks else ""}</th><td>{bar}</td><td class="number">{percent(decision.raw[c])}</td></tr>')
+        rows.append(
+            f'<tr><th scope="row">{esc(desk.class_names[c])}{f" ({marks})" if marks else ""}</th><td>{bar}</td><td class="number">{percent(decision.raw[c])}</td></tr>'
+        )
     n, more = len(calibration.labels), "less" if calibration.temperature > 1 else "more"
-    note = (f"Calibrated on {n} check objects: the model's own numbers were made {more} sure until they fitted best (temperature {calibration.temperature:.2f}). "
-            f"The order of the classes does not change. Mean gap between sureness and share right on these objects: {100 * calibration_error(calibration.labels, calibration.raw, 10):.1f} points before, "
-            f"{100 * calibration_error(calibration.labels, calibration.probabilities, 10):.1f} after." + (" The fit ended at its limit: too few check objects to calibrate on." if calibration.at_bound else ""))
+    note = (
+        f"Calibrated on {n} check objects: the model's own numbers were made {more} sure until they fitted best (temperature {calibration.temperature:.2f}). "
+        f"The order of the classes does not change. Mean gap between sureness and share right on these objects: {100 * calibration_error(calibration.labels, calibration.raw, 10):.1f} points before, "
+        f"{100 * calibration_error(calibration.labels, calibration.probabilities, 10):.1f} after."
+        + (" The fit ended at its limit: too few check objects to calibrate on." if calibration.at_bound else "")
+    )
     head = '<thead><tr><th scope="col">class</th><th scope="col">how sure</th><th scope="col">before calibration</th></tr></thead>'
-    return _section("classes", "How sure, class by class", f'<table class="classes"><caption>Probability of each class</caption>{head}<tbody>{"".join(rows)}</tbody></table><p class="soft">{esc(note)}</p>')
+    return _section(
+        "classes",
+        "How sure, class by class",
+        f'<table class="classes"><caption>Probability of each class</caption>{head}<tbody>{"".join(rows)}</tbody></table><p class="soft">{esc(note)}</p>',
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #04f17541
 def _withheld_section(desk, decision):
     "What the model says when it has to do without the picture or the text."
     names, n = desk.class_names, len(desk.calibrations[""].labels)
-    shown = [(decision.without, decision.probabilities)] if decision.without else [("", decision.probabilities), ("text", decision.withheld["text"]), ("image", decision.withheld["image"])]
+    shown = (
+        [(decision.without, decision.probabilities)]
+        if decision.without
+        else [("", decision.probabilities), ("text", decision.withheld["text"]), ("image", decision.withheld["image"])]
+    )
     heads, rows = ("the model reads", "suggests", "how sure", "how often right"), []
     for without, p in shown:
-        title = {"": "picture and text", "text": "picture alone, text withheld", "image": "text alone, picture withheld"}[without]
+        title = {
+            "": "picture and text",
+            "text": "picture alone, text withheld",
+            "image": "text alone, picture withheld",
+        }[without]
         cells = (names[int(p.argmax())], percent(p.max()), share_text(share_right(desk.calibrations[without].right)))
-        rows.append(f'<tr role="row"><th scope="row" role="rowheader">{title}</th>' + "".join(f'<td role="cell" data-label="{h}"><span>{esc(c)}</span></td>' for h, c in zip(heads[1:], cells)) + "</tr>")
+        rows.append(
+            f'<tr role="row"><th scope="row" role="rowheader">{title}</th>'
+            + "".join(f'<td role="cell" data-label="{h}"><span>{esc(c)}</span></td>' for h, c in zip(heads[1:], cells))
+            + "</tr>"
+        )
     head = "".join(f'<th scope="col" role="columnheader">{h}</th>' for h in heads)
-    table = (f'<table class="stack" role="table"><caption>The suggestion with and without picture or text</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-             f'<tbody role="rowgroup">{"".join(rows)}</tbody></table>')
+    table = (
+        f'<table class="stack" role="table"><caption>The suggestion with and without picture or text</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{"".join(rows)}</tbody></table>'
+    )
     dropout = desk.found.settings.train["modality_dropout"]
-    note = "" if dropout else "While it learnt, this model always had both. A grey picture or an empty text is something it never met, so its sureness without one of them was calibrated by itself."
-    return _section("withheld", "With the picture or the text withheld", f"<p>{esc(rests_text(desk, decision))}</p>{table}" + (f'<p class="soft">{note}</p>' if note else ""))
+    note = (
+        ""
+        if dropout
+        else "While it learnt, this model always had both. A grey picture or an empty text is something it never met, so its sureness without one of them was calibrated by itself."
+    )
+    return _section(
+        "withheld",
+        "With the picture or the text withheld",
+        f"<p>{esc(rests_text(desk, decision))}</p>{table}" + (f'<p class="soft">{note}</p>' if note else ""),
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #04b06d11
-ALIKE_TEXT = {"both": "Alike in picture and text", "image": "Alike in the picture", "text": "Alike in the text", "neither": "Not much alike in the picture or in the text by itself, only in the two together"}
+ALIKE_TEXT = {
+    "both": "Alike in picture and text",
+    "image": "Alike in the picture",
+    "text": "Alike in the text",
+    "neither": "Not much alike in the picture or in the text by itself, only in the two together",
+}
+
+
 FIELDS = {"areas": "things that both pictures show"}  # names of attributes that need a word of their own
+
 
 def why_text(
     one,  # `Similar`
     size: int,  # objects of the collection
 ) -> str:
     "Why an object of the collection is held to be similar."
-    ranks = [f"{part} nearer than {'almost all' if rank > 0.995 else percent(rank)} of the collection" for part, rank in (("picture", one.image_rank), ("text", one.text_rank)) if rank is not None]
+    ranks = [
+        f"{part} nearer than {'almost all' if rank > 0.995 else percent(rank)} of the collection"
+        for part, rank in (("picture", one.image_rank), ("text", one.text_rank))
+        if rank is not None
+    ]
     words = ", ".join(f"{word} (in {n} of {size:,} texts)" for word, n in one.words)
     same = "; ".join(f"{FIELDS.get(name, name)}: {value}" for name, value in one.attributes.items())
-    return f"{ALIKE_TEXT[one.alike]}: {' and '.join(ranks)}." + (f" Words in both: {words}." if words else "") + (f" The same in the record: {same}." if same else "")
+    return (
+        f"{ALIKE_TEXT[one.alike]}: {' and '.join(ranks)}."
+        + (f" Words in both: {words}." if words else "")
+        + (f" The same in the record: {same}." if same else "")
+    )
 
+# %% ../../nbs/reports/02_object_page.ipynb #fb0298a1
 def _similar_section(desk, decision):
     "The nearest objects of the collection, with pictures."
     data, items = desk.collection.data, []
     for one in decision.similar:
         label = desk.class_names[data.label[one.item]]
         image = picture(data.pixels[one.item], f"Picture of object {data.ids[one.item]}, {label}.")
-        items.append(f"<li>{image}<div><p><strong>Object {esc(data.ids[one.item])}, {esc(label)}.</strong> {esc(why_text(one, len(data)))}</p><p class=\"soft\">{esc(first_text(data, one.item))}</p></div></li>")
+        items.append(
+            f'<li>{image}<div><p><strong>Object {esc(data.ids[one.item])}, {esc(label)}.</strong> {esc(why_text(one, len(data)))}</p><p class="soft">{esc(first_text(data, one.item))}</p></div></li>'
+        )
     same = sum(data.label[s.item] == decision.chosen for s in decision.similar)
-    lead = (f"Of the {len(data):,} objects of the collection (those the model learnt from), these {len(items)} lie nearest to this one in the model's eyes; {same} of them {'is' if same == 1 else 'are'} of the suggested class. "
-            f"Two objects are called alike in the picture or the text when they are nearer there than {100 * ALIKE:.0f}\u00a0% of the collection; by chance one object in {1 / (1 - ALIKE):.0f} would be.")
-    return _section("similar", "Most similar objects in the collection", f'<p>{esc(lead)}</p><ol class="similar">{"".join(items)}</ol>')
+    lead = (
+        f"Of the {len(data):,} objects of the collection (those the model learnt from), these {len(items)} lie nearest to this one in the model's eyes; {same} of them {'is' if same == 1 else 'are'} of the suggested class. "
+        f"Two objects are called alike in the picture or the text when they are nearer there than {100 * ALIKE:.0f}\u00a0% of the collection; by chance one object in {1 / (1 - ALIKE):.0f} would be."
+    )
+    return _section(
+        "similar",
+        "Most similar objects in the collection",
+        f'<p>{esc(lead)}</p><ol class="similar">{"".join(items)}</ol>',
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #04537199
 def _limits(desk, decision):
@@ -370,22 +579,38 @@ def _limits(desk, decision):
     split = str(data.split[0])
     yield f"The model knows {len(desk.class_names)} classes and gives one of them to every object, also to one that belongs to none."
     yield "Heat and marked words show what moved the model. They are no evidence of age, origin or authenticity."
-    if found.rendered: yield "The model learnt from objects drawn by a program and was checked on such. Nothing on this page says how well it would do on photographs of real objects."
-    if split == "new": yield "This object comes from outside the collection. The sureness was tested on objects photographed and described like those of the collection; for others it may not hold."
-    if split == "train": yield "The model learnt from this very object. That it is sure of it says little."
-    if split == "validation": yield "This object is itself one of the check objects, so the counts above include it."
+    if found.rendered:
+        yield "The model learnt from objects drawn by a program and was checked on such. Nothing on this page says how well it would do on photographs of real objects."
+    if split == "new":
+        yield "This object comes from outside the collection. The sureness was tested on objects photographed and described like those of the collection; for others it may not hold."
+    if split == "train":
+        yield "The model learnt from this very object. That it is sure of it says little."
+    if split == "validation":
+        yield "This object is itself one of the check objects, so the counts above include it."
     yield "The check objects also chose the moment at which learning ended, the calibration and the bar for labelling without a second look. On other objects these may hold less well."
     yield "Two objects that lie near each other for the model need not be alike for an expert."
 
+# %% ../../nbs/reports/02_object_page.ipynb #603c8d21
 def _made_by(desk, decision):
     "Terms and values of the footer."
     run = desk.found.run
     title = data_title(desk.found.dataset, desk.found.settings.data)
-    part = {"new": "not in the data set", "train": "the collection (training split)", "validation": "the check objects (validation split)"}.get(str(decision.data.split[0]))
+    part = {
+        "new": "not in the data set",
+        "train": "the collection (training split)",
+        "validation": "the check objects (validation split)",
+    }.get(str(decision.data.split[0]))
     part = part or ("class-balanced test" if decision.data.name.endswith("balanced") else "test split")
-    return {"object": f"{decision.data.ids[0]}, {part}", "model": f"{model_title(run.model)}, seed {run.seed}, {len(desk.class_names)} classes", "run": run.folder.relative_to(home()).as_posix() if run.folder.is_relative_to(home()) else run.folder.name,
-            "data set": title if desk.found.rendered else f"{title}, not rendered", "collection": f"{len(desk.collection.data):,} objects of the training split",
-            "calibrated on": f"{len(desk.calibrations[''].labels)} objects of the validation split", "code of the run": run.info["inputs"].get("code", "unknown"), "code of this page": f"vbg {vbg.__version__}, {code_version('reports.object_page')}"}
+    return {
+        "object": f"{decision.data.ids[0]}, {part}",
+        "model": f"{model_title(run.model)}, seed {run.seed}, {len(desk.class_names)} classes",
+        "run": run.folder.relative_to(home()).as_posix() if run.folder.is_relative_to(home()) else run.folder.name,
+        "data set": title if desk.found.rendered else f"{title}, not rendered",
+        "collection": f"{len(desk.collection.data):,} objects of the training split",
+        "calibrated on": f"{len(desk.calibrations[''].labels)} objects of the validation split",
+        "code of the run": run.info["inputs"].get("code", "unknown"),
+        "code of this page": f"vbg {vbg.__version__}, {code_version('reports.object_page')}",
+    }
 
 # %% ../../nbs/reports/02_object_page.ipynb #4ecb427c
 _CSS = """:root{color-scheme:light}*{box-sizing:border-box}
@@ -408,7 +633,9 @@ th,td{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;border-bo
 .stack tr{border-bottom:1px solid $line;padding:.4rem 0}.stack tr>*{border:0;padding:.1rem 0}.stack td{display:grid;grid-template-columns:7rem 1fr;gap:.6rem}.stack td::before{content:attr(data-label);color:$soft}.similar img{width:4.5rem}}
 @media print{body{max-width:none;padding:0;font-size:10pt}h2{break-after:avoid}figure,table,.headline,.warn,.note{break-inside:avoid}.headline,.warn,mark,.bar,.rail,.scale{print-color-adjust:exact;-webkit-print-color-adjust:exact}figure img{max-width:7cm}}"""
 
-def page_css(): return re.sub(r"\$(\w+)", lambda m: COLOURS[m[1]], _CSS)
+
+def page_css():
+    return re.sub(r"\$(\w+)", lambda m: COLOURS[m[1]], _CSS)
 
 # %% ../../nbs/reports/02_object_page.ipynb #bdb7e061
 def report_html(
@@ -418,13 +645,35 @@ def report_html(
     "The page of one object."
     title = f"Decision report: {name_of(decision)}"
     made = "".join(f"<dt>{esc(term)}</dt><dd>{esc(value)}</dd>" for term, value in _made_by(desk, decision).items())
-    rendered = "<p>The objects of this data set were drawn by a program; they are no museum objects.</p>" if desk.found.rendered else ""
-    parts = [part(desk, decision) for part in (_verdict_section, _picture_section, _text_section, _class_section, _withheld_section, _similar_section)]
-    parts.append(_section("limits", "What this page cannot tell", "<ul>" + "".join(f"<li>{esc(s)}</li>" for s in _limits(desk, decision)) + "</ul>"))
+    rendered = (
+        "<p>The objects of this data set were drawn by a program; they are no museum objects.</p>"
+        if desk.found.rendered
+        else ""
+    )
+    parts = [
+        part(desk, decision)
+        for part in (
+            _verdict_section,
+            _picture_section,
+            _text_section,
+            _class_section,
+            _withheld_section,
+            _similar_section,
+        )
+    ]
+    parts.append(
+        _section(
+            "limits",
+            "What this page cannot tell",
+            "<ul>" + "".join(f"<li>{esc(s)}</li>" for s in _limits(desk, decision)) + "</ul>",
+        )
+    )
     body = "\n".join(parts)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1"><title>{esc(title)}</title>\n'
-            f'<link rel="icon" href="data:,"><style>{page_css()}</style></head>\n<body>\n<main>\n<h1>{esc(title)}</h1>\n{rendered}\n{body}\n</main>\n'
-            f'<footer aria-labelledby="made"><h2 id="made">How this page was made</h2><dl>{made}</dl></footer>\n</body></html>\n')
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1"><title>{esc(title)}</title>\n'
+        f'<link rel="icon" href="data:,"><style>{page_css()}</style></head>\n<body>\n<main>\n<h1>{esc(title)}</h1>\n{rendered}\n{body}\n</main>\n'
+        f'<footer aria-labelledby="made"><h2 id="made">How this page was made</h2><dl>{made}</dl></footer>\n</body></html>\n'
+    )
 
 # %% ../../nbs/reports/02_object_page.ipynb #4ad1e70b
 def choose_items(
@@ -432,10 +681,13 @@ def choose_items(
     item: str = "",  # id of an item; '': by the rule
 ) -> dict:  # 'right', 'wrong', or the id -> id
     "The first right and the first wrong item of the class-balanced test, or of the natural one. What does not exist is left out."
-    if item: return {item: item}
+    if item:
+        return {item: item}
     ids, labels, table = run.select("balanced" if "balanced" in run.metrics else "test")
     right = table.argmax(1) == labels
-    return {name: str(ids[np.flatnonzero(those)[0]]) for name, those in (("right", right), ("wrong", ~right)) if those.any()}
+    return {
+        name: str(ids[np.flatnonzero(those)[0]]) for name, those in (("right", right), ("wrong", ~right)) if those.any()
+    }
 
 # %% ../../nbs/reports/02_object_page.ipynb #c9160a7c
 def save_reports(
@@ -450,8 +702,18 @@ def save_reports(
         content = report_html(desk, decision).encode()
         write_atomic(folder / f"{name}_{which}.html", content)
         made[f"{name}_{which}.html"] = hashlib.sha256(content).hexdigest()
-    about = dict(name=name, profile=profile, made_from=provenance(desk.found.run), items=items, code=code_version("reports.object_page"), environment={k: v for k, v in environment().items() if k != "hardware"}, files=made)
-    write_atomic(folder / f"{name}.json", json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+    about = dict(
+        name=name,
+        profile=profile,
+        made_from=provenance(desk.found.run),
+        items=items,
+        code=code_version("reports.object_page"),
+        environment={k: v for k, v in environment().items() if k != "hardware"},
+        files=made,
+    )
+    write_atomic(
+        folder / f"{name}.json", json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+    )
     return decisions
 
 # %% ../../nbs/reports/02_object_page.ipynb #a066a1c5
@@ -463,8 +725,21 @@ def verdicts_table(
     names, rows = desk.class_names, []
     for which, d in decisions.items():
         said, label = verdict_of(desk, d), int(d.data.label[0])
-        rows.append({"page": which, "object": str(d.data.ids[0]), "record": names[label] if label >= 0 else "–", "suggestion": names[d.chosen], "sure": fine(d.probabilities.max()), "verdict": said.headline,
-                     "rests on": d.rests, "picture and text alone agree": "yes" if d.agree else "no", "nearest five of the suggested class": sum(int(desk.collection.data.label[s.item] == d.chosen) for s in d.similar)})
+        rows.append(
+            {
+                "page": which,
+                "object": str(d.data.ids[0]),
+                "record": names[label] if label >= 0 else "–",
+                "suggestion": names[d.chosen],
+                "sure": fine(d.probabilities.max()),
+                "verdict": said.headline,
+                "rests on": d.rests,
+                "picture and text alone agree": "yes" if d.agree else "no",
+                "nearest five of the suggested class": sum(
+                    int(desk.collection.data.label[s.item] == d.chosen) for s in d.similar
+                ),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/reports/02_object_page.ipynb #015c92a8
@@ -484,15 +759,30 @@ def main(
     arguments: list = None,  # as on the command line; None for `sys.argv`
 ) -> int:  # exit code
     "Write the page of one object and say where it is."
-    parser = argparse.ArgumentParser("python -m vbg.reports.object_page", description="A page on one object: of the data set by --item, or a new one by --image and --text.")
-    for name, default in (("profile", "mini"), ("dataset", "met"), ("model", "vbg"), ("item", ""), ("image", None), ("text", None), ("out", None)): parser.add_argument(f"--{name}", default=default)
+    parser = argparse.ArgumentParser(
+        "python -m vbg.reports.object_page",
+        description="A page on one object: of the data set by --item, or a new one by --image and --text.",
+    )
+    for name, default in (
+        ("profile", "mini"),
+        ("dataset", "met"),
+        ("model", "vbg"),
+        ("item", ""),
+        ("image", None),
+        ("text", None),
+        ("out", None),
+    ):
+        parser.add_argument(f"--{name}", default=default)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
-    if not (asked.item or asked.image or asked.text): parser.error("name an object: --item ID, or --image FILE and --text '...' of a new one")
+    if not (asked.item or asked.image or asked.text):
+        parser.error("name an object: --item ID, or --image FILE and --text '...' of a new one")
     try:
         desk = open_run(asked.profile, asked.dataset, asked.model, asked.seed)
         decision = decide(desk, asked.item, image=asked.image, text=asked.text)
-    except (DataError, RunError, ValueError) as e: print(e, file=sys.stderr); return 1
+    except (DataError, RunError, ValueError) as e:
+        print(e, file=sys.stderr)
+        return 1
     name = re.sub(r"[^\w.-]+", "-", Path(str(decision.data.ids[0])).stem)
     out = Path(asked.out or f"decision_report_{asked.dataset}_{name}.html")
     print(write_atomic(out, report_html(desk, decision)))
@@ -500,4 +790,5 @@ def main(
 
 # %% ../../nbs/reports/02_object_page.ipynb #448a699a
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

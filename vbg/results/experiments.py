@@ -11,14 +11,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from ..core.files import home
+from ..core.files import RunError, home
+from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
 from .publish import DATASETS, PAPER_MODELS, PERCENT, data_title
-from ..stats.intervals import interval_text
-from ..stats.intervals import paired_difference, same_items, summarise_runs
-from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from ..core.files import RunError
 from ..runs.store import load_runs
+from ..stats.intervals import interval_text, paired_difference, same_items, summarise_runs
 
 # %% auto #0
 __all__ = ['COMPARED', 'experiment_runs', 'difference_verdict', 'experiment_table', 'parameter_spread', 'fusion_parameters',
@@ -26,25 +24,41 @@ __all__ = ['COMPARED', 'experiment_runs', 'difference_verdict', 'experiment_tabl
 
 # %% ../../nbs/results/02_experiments.ipynb #0705f900
 _OF_GAN = ("settings.gan.",)
+
+
 COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # parts of a run's inputs
 
+
 def experiment_runs(
-    profile:str,     # 'smoke', 'mini' or 'paper'
-    experiment:str,  # a key of `EXPERIMENTS`
-    datasets:list=None,  # names; None for those of the experiment
-)->dict:             # row to its `Runs`; the first row is the reference
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    experiment: str,  # a key of `EXPERIMENTS`
+    datasets: list = None,  # names; None for those of the experiment
+) -> dict:  # row to its `Runs`; the first row is the reference
     "The runs of every row. Raises RunError with the command when runs or predictions are missing or rows differ in more than their change."
-    if experiment not in EXPERIMENTS: raise ValueError(f"no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
     asked, settings = EXPERIMENTS[experiment], read_profile(profile)
-    wanted = dict(datasets=[d for d in datasets or asked.datasets or settings.data if d in settings.data],
-                  models=list(asked.models), seeds=list(asked.seeds or settings.seeds))
+    wanted = dict(
+        datasets=[d for d in datasets or asked.datasets or settings.data if d in settings.data],
+        models=list(asked.models),
+        seeds=list(asked.seeds or settings.seeds),
+    )
     runs = {row: load_runs(experiment_store(profile, experiment, row), **wanted) for row in asked.changes}
     problems = _gaps(runs, wanted, asked.splits) or _strangers(runs, profile, experiment)
-    if problems: raise RunError("\n  ".join([f"experiment {experiment!r} cannot be read; `{_command(profile, experiment)}` makes it:", *problems]))
+    if problems:
+        raise RunError(
+            "\n  ".join(
+                [f"experiment {experiment!r} cannot be read; `{_command(profile, experiment)}` makes it:", *problems]
+            )
+        )
     return runs
 
+# %% ../../nbs/results/02_experiments.ipynb #495444ed
 def _command(profile, experiment=""):
-    return f"make {dict(recipe='recipe', balance='gan', loop_choice='loop-choice', scarcity='scarcity').get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
+    return (
+        f"make {dict(recipe='recipe', balance='gan', loop_choice='loop-choice', scarcity='scarcity').get(experiment, 'supplement')}"
+        + f" PROFILE={profile}" * (profile != "mini")
+    )
 
 # %% ../../nbs/results/02_experiments.ipynb #d93fb43f
 def _gaps(runs, wanted, splits):
@@ -54,15 +68,23 @@ def _gaps(runs, wanted, splits):
         there = {(r.dataset, r.model, r.seed) for r in made}
         for dataset, model in product(wanted["datasets"], wanted["models"]):
             absent = [s for s in wanted["seeds"] if (dataset, model, s) not in there]
-            if absent: lines.append(f"{row}: no run of {dataset}, {model}, seeds {absent}")
-        lines += [f"{row}: {_named(r)} does not predict {', '.join(absent)}" for r in made if (absent := _unpredicted(r, splits))]
+            if absent:
+                lines.append(f"{row}: no run of {dataset}, {model}, seeds {absent}")
+        lines += [
+            f"{row}: {_named(r)} does not predict {', '.join(absent)}"
+            for r in made
+            if (absent := _unpredicted(r, splits))
+        ]
     return lines
+
 
 def _unpredicted(run, splits):
     none_balanced = "balanced" not in run.info["inputs"].get("data", {})
     return [s for s in splits if s not in run.metrics and not (none_balanced and s.startswith("balanced"))]
 
-def _named(run): return f"{run.dataset}, {run.model}, seed {run.seed}"
+
+def _named(run):
+    return f"{run.dataset}, {run.model}, seed {run.seed}"
 
 # %% ../../nbs/results/02_experiments.ipynb #8dc77c3f
 def _strangers(runs, profile, experiment):
@@ -74,20 +96,29 @@ def _strangers(runs, profile, experiment):
         if found:
             run, key, have, want = found[0]
             more = len({_named(f[0]) for f in found}) - 1
-            lines.append(f"{row}: {_named(run)} was made with {key} {have}, expected {want}" + f" (and {more} more runs)" * bool(more))
+            lines.append(
+                f"{row}: {_named(run)} was made with {key} {have}, expected {want}"
+                + f" (and {more} more runs)" * bool(more)
+            )
     return lines
 
+# %% ../../nbs/results/02_experiments.ipynb #35c2a6e5
 def _unlike(run, reference, asked, loop):
     "What a run was made with and should not have been: key, value, expected value."
     same_data = next(r for r in reference if r.dataset == run.dataset)
     data = {k: v for k, v in _facts(same_data).items() if k.startswith("data.")}
     expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith("data.")} | data | asked
-    expected = {k: v for k, v in expected.items() if not k.startswith(_OF_GAN)}  # checked against the GAN's own inputs when a run opens it
-    if "loop" in run.info["inputs"]["settings"]: expected |= {f"settings.loop.{k}": v for k, v in _leaves(loop)} | asked
-    else: expected = {k: v for k, v in expected.items() if not k.startswith("settings.loop.")}
+    expected = {
+        k: v for k, v in expected.items() if not k.startswith(_OF_GAN)
+    }  # checked against the GAN's own inputs when a run opens it
+    if "loop" in run.info["inputs"]["settings"]:
+        expected |= {f"settings.loop.{k}": v for k, v in _leaves(loop)} | asked
+    else:
+        expected = {k: v for k, v in expected.items() if not k.startswith("settings.loop.")}
     have, free = _facts(run), {f"checkpoints.{k.split('.')[1]}" for k in asked if k.endswith(".checkpoint")}
     for key in sorted({*have, *expected}):
-        if key.startswith((*_OF_GAN, *(() if "settings.balance.scarce_items" not in asked else ("data.scarce",)))): continue
+        if key.startswith((*_OF_GAN, *(() if "settings.balance.scarce_items" not in asked else ("data.scarce",)))):
+            continue
         if ".".join(key.split(".")[:2]) not in free and have.get(key, "absent") != expected.get(key, "absent"):
             yield key, have.get(key, "absent"), expected.get(key, "absent")
 
@@ -96,46 +127,66 @@ def _facts(run):
     "The compared inputs of a run, flat."
     return dict(_leaves({name: run.info["inputs"][name] for name in COMPARED if name in run.info["inputs"]}))
 
+
 def _leaves(tree, path=""):
     "Dotted path and value of everything in a nested dict; values as JSON gives them back."
     for key, value in tree.items():
-        if isinstance(value, dict): yield from _leaves(value, f"{path}{key}.")
-        else: yield f"{path}{key}", json.loads(json.dumps(value))
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", json.loads(json.dumps(value))
 
 # %% ../../nbs/results/02_experiments.ipynb #034b4af5
 def difference_verdict(
-    low:float,   # interval of the difference
-    high:float,  # interval of the difference
-)->str:          # "better", "worse" or "smaller than the noise"
+    low: float,  # interval of the difference
+    high: float,  # interval of the difference
+) -> str:  # "better", "worse" or "smaller than the noise"
     "What the interval of a difference to the reference allows to say."
-    if np.isnan(low) or np.isnan(high): return "–"
+    if np.isnan(low) or np.isnan(high):
+        return "–"
     return "better" if low > 0 else "worse" if high < 0 else "smaller than the noise"
 
 # %% ../../nbs/results/02_experiments.ipynb #a79ab635
 def experiment_table(
-    runs:dict,  # row to its runs, from `experiment_runs`; the first row is the reference
-    splits:tuple=("test", "balanced"),  # those that no run predicts are left out
-    metrics:tuple=("accuracy", "f1"),   # shown with their intervals
-    resamples:int=2000,  # of the bootstrap
-    seed:int=42,         # of the bootstrap
-)->pd.DataFrame:         # text, for print; percent and points
+    runs: dict,  # row to its runs, from `experiment_runs`; the first row is the reference
+    splits: tuple = ("test", "balanced"),  # those that no run predicts are left out
+    metrics: tuple = ("accuracy", "f1"),  # shown with their intervals
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # text, for print; percent and points
     "Every row beside the reference, with the 95 % interval of the difference in accuracy and a verdict."
     reference, rows = next(iter(runs)), []
     known = [*DATASETS, *sorted({r.dataset for r in runs[reference]} - {*DATASETS})]
-    models = list(dict.fromkeys(r.model for r in sorted(runs[reference], key=lambda r: list(PAPER_MODELS).index(r.model))))
+    models = list(
+        dict.fromkeys(r.model for r in sorted(runs[reference], key=lambda r: list(PAPER_MODELS).index(r.model)))
+    )
     for dataset, split, model in product(known, splits, models):
         groups = {row: [r for r in made if (r.dataset, r.model) == (dataset, model)] for row, made in runs.items()}
-        if not any(split in r.metrics for made in groups.values() for r in made): continue
-        head = {"data set": _title(groups[reference][0]), "test": _TESTS.get(split, split), "model": PAPER_MODELS[model]}
-        rows += [head | {"change": row} | _scores(made, split, metrics, resamples, seed)
-                 | _difference(made, None if row == reference else groups[reference], split, resamples, seed) | _size(made, split)
-                 for row, made in groups.items()]
-    if not rows: raise ValueError(f"no run predicts {' or '.join(splits)}")
+        if not any(split in r.metrics for made in groups.values() for r in made):
+            continue
+        head = {
+            "data set": _title(groups[reference][0]),
+            "test": _TESTS.get(split, split),
+            "model": PAPER_MODELS[model],
+        }
+        rows += [
+            head
+            | {"change": row}
+            | _scores(made, split, metrics, resamples, seed)
+            | _difference(made, None if row == reference else groups[reference], split, resamples, seed)
+            | _size(made, split)
+            for row, made in groups.items()
+        ]
+    if not rows:
+        raise ValueError(f"no run predicts {' or '.join(splits)}")
     return pd.DataFrame(rows) if len(models) > 1 else pd.DataFrame(rows).drop(columns="model")
 
+# %% ../../nbs/results/02_experiments.ipynb #51e8a6ea
 _TESTS = {"test": "natural", "balanced": "class-balanced"}
 
-def _title(run): return data_title(run.dataset, run.info.get("config", {}).get("data"))
+
+def _title(run):
+    return data_title(run.dataset, run.info.get("config", {}).get("data"))
 
 # %% ../../nbs/results/02_experiments.ipynb #e7550f54
 def _scores(made, split, metrics, resamples, seed):
@@ -143,39 +194,59 @@ def _scores(made, split, metrics, resamples, seed):
     table = summarise_runs(made, split, metrics, resamples, seed)
     return {PERCENT[r.metric]: interval_text(r.mean, r.low, r.high) for r in table.itertuples()}
 
+
 def _difference(made, base, split, resamples, seed):
     "Accuracy over the reference (None: this is the reference), and what may be said of it."
-    if base is None: return {"difference, points": "–", "verdict": "–"}
+    if base is None:
+        return {"difference, points": "–", "verdict": "–"}
     labels, tables = same_items([*made, *base], split)
-    d = paired_difference(labels, tables[:len(made)], tables[len(made):], ("accuracy",), resamples, seed).loc["accuracy"]
-    return {"difference, points": interval_text(d.difference, d.low, d.high), "verdict": difference_verdict(d.low, d.high)}
+    d = paired_difference(labels, tables[: len(made)], tables[len(made) :], ("accuracy",), resamples, seed).loc[
+        "accuracy"
+    ]
+    return {
+        "difference, points": interval_text(d.difference, d.low, d.high),
+        "verdict": difference_verdict(d.low, d.high),
+    }
+
 
 def _size(made, split):
     "Epochs, parameters, and what n is. Times are measured by `vbg.train.cost`: these runs shared a machine."
-    return {"epochs": len(made[0].history), "parameters": f"{made[0].info['parameters']:,}", "seeds": len(made), "items": made[0].metrics[split]["items"]}
+    return {
+        "epochs": len(made[0].history),
+        "parameters": f"{made[0].info['parameters']:,}",
+        "seeds": len(made),
+        "items": made[0].metrics[split]["items"],
+    }
 
 # %% ../../nbs/results/02_experiments.ipynb #b5a642eb
 def parameter_spread(
-    runs:dict,  # row to its runs, from `experiment_runs`
-)->float:       # 0 where all rows are of one size; 0.02 for 2 %
+    runs: dict,  # row to its runs, from `experiment_runs`
+) -> float:  # 0 where all rows are of one size; 0.02 for 2 %
     "By how much the largest row has more parameters than the smallest, of one data set and model; the worst case."
     sizes = {}
     for made in runs.values():
-        for r in made: sizes.setdefault((r.dataset, r.model), []).append(r.info["parameters"])
+        for r in made:
+            sizes.setdefault((r.dataset, r.model), []).append(r.info["parameters"])
     return max(max(several) / min(several) - 1 for several in sizes.values())
 
 # %% ../../nbs/results/02_experiments.ipynb #ad9432ec
 def fusion_parameters(
-    runs:dict,     # row to its runs, from `experiment_runs`
-)->pd.DataFrame:  # one row a data set and change: fusion layer, head
+    runs: dict,  # row to its runs, from `experiment_runs`
+) -> pd.DataFrame:  # one row a data set and change: fusion layer, head
     "Parameters of each row's fusion layer and of the head that follows it. Raises RunError where the runs do not tell the layer's width."
     rows = []
     for change, made in runs.items():
         for r in {r.dataset: r for r in made}.values():
             layer, width = _fusion_of(r)
             classes, sides = r.predictions.columns.str.startswith("p_").sum(), layer.output_size // width
-            rows.append({"data set": _title(r), "change": change, "fusion layer": sum(p.numel() for p in layer.parameters()),
-                         "head": sides * (width + 1) * classes})
+            rows.append(
+                {
+                    "data set": _title(r),
+                    "change": change,
+                    "fusion layer": sum(p.numel() for p in layer.parameters()),
+                    "head": sides * (width + 1) * classes,
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/02_experiments.ipynb #f16ad05c
@@ -184,58 +255,82 @@ def _fusion_of(run):
     import torch  # not at the top: the plan of the study imports this module
 
     from vbg.models.fusion_zoo import build_fusion
+
     settings = run.info["inputs"]["settings"]
     own, *encoders = (settings[part].get("hidden_size") for part in ("fusion", "vision", "text"))
     widths = [own] if own else encoders
-    if None in widths: raise RunError(f"{_named(run)}: its settings do not tell the width of fusion, a checkpoint does")
-    with torch.device("meta"): return build_fusion(**settings["fusion"] | {"hidden_size": min(widths)}), min(widths)
+    if None in widths:
+        raise RunError(f"{_named(run)}: its settings do not tell the width of fusion, a checkpoint does")
+    with torch.device("meta"):
+        return build_fusion(**settings["fusion"] | {"hidden_size": min(widths)}), min(widths)
 
 # %% ../../nbs/results/02_experiments.ipynb #e1a0fe2e
 def adaptation_reports(
-    profile:str,         # 'smoke', 'mini' or 'paper'
-    datasets:list=None,  # names; None for all of the profile
-    seeds:list=None,     # seeds; None for those of the profile
-)->list:                 # dicts: dataset, seed, and what adaptation.json says, without its epochs
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    datasets: list = None,  # names; None for all of the profile
+    seeds: list = None,  # seeds; None for those of the profile
+) -> list:  # dicts: dataset, seed, and what adaptation.json says, without its epochs
     "Reports of the adapted text encoders. Raises RunError with the command when one is missing, damaged or made from other settings or code."
     settings, top = read_profile(profile), home() / "runs" / profile / "checkpoints"
     wanted = list(product(datasets or settings.data, seeds or settings.seeds))
     missing = [f"{d}, seed {s}" for d, s in wanted if not (top / f"{d}-seed{s}" / "adaptation.json").exists()]
-    if missing: raise RunError(f"no adapted text encoder of {'; '.join(missing)}: {_command(profile)} makes them")
+    if missing:
+        raise RunError(f"no adapted text encoder of {'; '.join(missing)}: {_command(profile)} makes them")
     reports = [dict(dataset=d, seed=s) | _report(top / f"{d}-seed{s}" / "adaptation.json", profile) for d, s in wanted]
     facts = [(_made_with(r), f"{r['dataset']}, seed {r['seed']}") for r in reports]
     other = [name for fact, name in facts if fact != facts[0][0]]
-    if other: raise RunError(f"adapted text encoders of {'; '.join(other)} were made from other settings or code than that of {facts[0][1]}: {_command(profile)} makes them again")
+    if other:
+        raise RunError(
+            f"adapted text encoders of {'; '.join(other)} were made from other settings or code than that of {facts[0][1]}: {_command(profile)} makes them again"
+        )
     return reports
 
+# %% ../../nbs/results/02_experiments.ipynb #3c8e7b70
 def _report(path, profile):
     "One report, without the rows of its epochs."
-    try: report = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError: raise RunError(f"{path} is damaged: delete its folder, {_command(profile)} makes it again") from None
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise RunError(f"{path} is damaged: delete its folder, {_command(profile)} makes it again") from None
     return {k: v for k, v in report.items() if k != "history"}
+
 
 def _made_with(report):
     inputs = report["inputs"]
-    return [inputs.get(name) for name in ("text", "settings", "versions", "device")] + [inputs.get("more", {}).get("code")]
+    return [inputs.get(name) for name in ("text", "settings", "versions", "device")] + [
+        inputs.get("more", {}).get("code")
+    ]
 
 # %% ../../nbs/results/02_experiments.ipynb #d166344a
 def perplexity_table(
-    reports:list,      # from `adaptation_reports`
-    profile:str=None,  # whose sets they are; tells which were rendered
-)->pd.DataFrame:       # text, for print; mean and lowest to highest seed
+    reports: list,  # from `adaptation_reports`
+    profile: str = None,  # whose sets they are; tells which were rendered
+) -> pd.DataFrame:  # text, for print; mean and lowest to highest seed
     "Perplexity of masked words (Eq. 14) before and after adaptation, and accuracy on next sentences, validation split."
     settings, rows = read_profile(profile).data if profile else {}, []
     for dataset in dict.fromkeys(r["dataset"] for r in reports):
         part = [r for r in reports if r["dataset"] == dataset]
-        held = {name: [r[name] for r in part] for name in ("perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds")}
-        rows.append({"data set": data_title(dataset, settings),
-                     "perplexity before (lowest–highest seed)": _spread(held["perplexity_before"]),
-                     "perplexity after (lowest–highest seed)": _spread(held["perplexity_after"]),
-                     "next sentence, % (lowest–highest seed)": _spread(held["next_sentence_accuracy"], 100),
-                     "training texts": f"{part[0]['texts']:,}", "vocabulary": f"{part[0]['words']:,}",
-                     "seconds a seed": f"{np.mean(held['seconds']):.0f}", "seeds": len(part)})
+        held = {
+            name: [r[name] for r in part]
+            for name in ("perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds")
+        }
+        rows.append(
+            {
+                "data set": data_title(dataset, settings),
+                "perplexity before (lowest–highest seed)": _spread(held["perplexity_before"]),
+                "perplexity after (lowest–highest seed)": _spread(held["perplexity_after"]),
+                "next sentence, % (lowest–highest seed)": _spread(held["next_sentence_accuracy"], 100),
+                "training texts": f"{part[0]['texts']:,}",
+                "vocabulary": f"{part[0]['words']:,}",
+                "seconds a seed": f"{np.mean(held['seconds']):.0f}",
+                "seeds": len(part),
+            }
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/02_experiments.ipynb #0425da64
 def _spread(values, scale=1):
     "Mean (lowest–highest); a dash where a seed has no value."
-    if any(v is None for v in values): return "–"
+    if any(v is None for v in values):
+        return "–"
     return "{:.1f} ({:.1f}–{:.1f})".format(*(scale * f(values) for f in (np.mean, np.min, np.max)))

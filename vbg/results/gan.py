@@ -13,16 +13,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..stats.comparison import holm
-from ..core.profiles import PROFILES, profile as read_profile
-from ..core.files import home
+from ..core.files import RunError, home
+from ..core.profiles import PROFILES
+from ..core.profiles import profile as read_profile
+from ..gan.quality import require_chance
 from .experiments import difference_verdict
 from .publish import DATASETS, PALETTE, WIDTH, data_title, paper_table, save_figure, style
-from ..stats.intervals import interval_text
-from ..gan.quality import require_chance
-from ..stats.intervals import bootstrap, interval, paired_difference, paired_draws, same_items, seed_bootstrap
+from ..stats.comparison import holm
+from vbg.stats.intervals import (
+    bootstrap,
+    interval,
+    interval_text,
+    paired_difference,
+    paired_draws,
+    same_items,
+    seed_bootstrap,
+)
 from ..stats.metrics import measure
-from ..core.files import RunError
 
 # %% auto #0
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
@@ -39,19 +46,33 @@ def gan_folders(
     "The folders that hold quality and samples. Raises RunError with the command where a data set has none."
     found = []
     for dataset in datasets or read_profile(profile).data:
-        own = [path for kind in ("attributes", "class") for path in sorted((home() / "runs" / profile / "gan" / dataset / kind).glob("gan*/quality.json"))]
+        own = [
+            path
+            for kind in ("attributes", "class")
+            for path in sorted((home() / "runs" / profile / "gan" / dataset / kind).glob("gan*/quality.json"))
+        ]
         if not own:
-            raise RunError(f"no GAN of {dataset} was measured: `make gan{'' if profile == 'mini' else f' PROFILE={profile}'}` does it")
+            raise RunError(
+                f"no GAN of {dataset} was measured: `make gan{'' if profile == 'mini' else f' PROFILE={profile}'}` does it"
+            )
         found += [path.parent for path in own]
     return found
 
+# %% ../../nbs/results/05_gan.ipynb #42eca480
 def read_quality(
     folder: Path,  # of a GAN
 ) -> dict:  # what quality.json holds, with dataset, conditioning, gan, history, status
     "The quality of one GAN."
     about = json.loads((folder / "gan.json").read_text(encoding="utf-8"))
-    made = dict(dataset=folder.parents[1].name, conditioning=folder.parent.name, gan=folder.name, folder=folder, history=about["history"])
+    made = dict(
+        dataset=folder.parents[1].name,
+        conditioning=folder.parent.name,
+        gan=folder.name,
+        folder=folder,
+        history=about["history"],
+    )
     return made | json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+
 
 def require_formats(
     found: list,  # from `read_quality`
@@ -59,6 +80,7 @@ def require_formats(
     "Raise `DataError` where the pairs of a GAN can be told from real ones by their format. A GAN of fewer than 10 epochs, as in the profile smoke, writes texts of any length: it is not held to it."
     for q in (q for q in found if len(q["history"]) >= 10):
         require_chance(q["format"], f"{q['dataset']}, {q['conditioning']}, {q['gan']}")
+
 
 def gan_files(
     folders: list,  # from `gan_folders`
@@ -72,8 +94,11 @@ def most_telling(
     count: int = 3,  # how many
 ) -> str:  # such as "share_0 0.65, smallest 0.34"
     "The columns by which real and generated are told apart most easily."
-    return ", ".join(f"{name} {value:.2f}" for name, value in sorted(features.items(), key=lambda f: -abs(f[1] - 0.5))[:count])
+    return ", ".join(
+        f"{name} {value:.2f}" for name, value in sorted(features.items(), key=lambda f: -abs(f[1] - 0.5))[:count]
+    )
 
+# %% ../../nbs/results/05_gan.ipynb #3fc07f37
 def quality_table(
     found: list,  # from `read_quality`
     profile: str,  # whose sets they are
@@ -82,17 +107,33 @@ def quality_table(
     rows, settings = [], read_profile(profile).data
     for q in found:
         near, real, same = q["neighbours"]["pixels"], q["agreement_real"], q["agreement"]
-        rows.append({
-            "data set": data_title(q["dataset"], settings), "asked for": q["conditioning"], "GAN": q["gan"].removeprefix("gan"), "epochs": len(q["history"]), "status": q["status"],
-            "class agreement, classes alike, %": f"{interval_text(same['share'], same['low'], same['high'])}, n {same['n']}",
-            "at least 60 %": "yes" if same["low"] >= 0.6 else "no" if same["high"] < 0.6 else "within the noise",
-            "class agreement, natural shares, % (held-out real)": f"{100 * q['agreement_natural']['share']:.1f}, n {q['agreement_natural']['n']} ({100 * real['share']:.1f}, n {real['n']})",
-            "FID (training split)": f"{q['distances']['fid']:.2f} ({q['distances_real']['fid']:.2f})",
-            "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
-            "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})", "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
-            "distance to the nearest training image (held-out real)": f"{near['generated']:.3f} ({near['held_out']:.3f})", "nearer than 99 % of held-out real, %": f"{100 * near['share']:.1f}",
-            "diversity": f"{q['diversity']:.2f}", **{f"{kind} AUC": interval_text(q[kind]["auc"], q[kind]["low"], q[kind]["high"], scale=1, digits=2) + (f", p {q[kind]['p_value']:.2f}" if q[kind].get("p_value") is not None else "") for kind in ("format", "texture")}, "most telling (AUC alone)": most_telling(q["format"]["features"] | q["texture"]["features"]),
-            "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}", "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}"})
+        rows.append(
+            {
+                "data set": data_title(q["dataset"], settings),
+                "asked for": q["conditioning"],
+                "GAN": q["gan"].removeprefix("gan"),
+                "epochs": len(q["history"]),
+                "status": q["status"],
+                "class agreement, classes alike, %": f"{interval_text(same['share'], same['low'], same['high'])}, n {same['n']}",
+                "at least 60 %": "yes" if same["low"] >= 0.6 else "no" if same["high"] < 0.6 else "within the noise",
+                "class agreement, natural shares, % (held-out real)": f"{100 * q['agreement_natural']['share']:.1f}, n {q['agreement_natural']['n']} ({100 * real['share']:.1f}, n {real['n']})",
+                "FID (training split)": f"{q['distances']['fid']:.2f} ({q['distances_real']['fid']:.2f})",
+                "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
+                "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})",
+                "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
+                "distance to the nearest training image (held-out real)": f"{near['generated']:.3f} ({near['held_out']:.3f})",
+                "nearer than 99 % of held-out real, %": f"{100 * near['share']:.1f}",
+                "diversity": f"{q['diversity']:.2f}",
+                **{
+                    f"{kind} AUC": interval_text(q[kind]["auc"], q[kind]["low"], q[kind]["high"], scale=1, digits=2)
+                    + (f", p {q[kind]['p_value']:.2f}" if q[kind].get("p_value") is not None else "")
+                    for kind in ("format", "texture")
+                },
+                "most telling (AUC alone)": most_telling(q["format"]["features"] | q["texture"]["features"]),
+                "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}",
+                "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}",
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/05_gan.ipynb #9b5efb6a
@@ -107,7 +148,9 @@ def class_agreement_table(
             names = samples["class_names"].tolist()
         column = f"{DATASETS.get(q['dataset'], q['dataset'])}, {q['conditioning']}, {q['gan']}"
         title = DATASETS.get(q["dataset"], q["dataset"])
-        read = lambda found: {f"{title}: {names[int(c)]}": f"{100 * share:.0f}" for c, share in found["per_class"].items()}
+        read = lambda found: {
+            f"{title}: {names[int(c)]}": f"{100 * share:.0f}" for c, share in found["per_class"].items()
+        }
         columns |= {f"{title}, held-out real": read(q["agreement_real"])} | {column: read(q["agreement"])}
     return pd.DataFrame(columns).fillna("–").rename_axis("class")
 
@@ -127,10 +170,15 @@ def sample_figure(
 ):  # matplotlib figure: one row a class, three real images at the left
     "Generated images of each class beside those of the data set, which are called rendered where they are."
     import matplotlib.pyplot as plt
+
     style()
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
         real, made, names = samples["real"][:, :3], samples["generated"][:, :columns], samples["class_names"]
-    figure, axes = plt.subplots(len(names), real.shape[1] + made.shape[1], figsize=(WIDTH, WIDTH * len(names) / (real.shape[1] + made.shape[1]) * 1.02))
+    figure, axes = plt.subplots(
+        len(names),
+        real.shape[1] + made.shape[1],
+        figsize=(WIDTH, WIDTH * len(names) / (real.shape[1] + made.shape[1]) * 1.02),
+    )
     for row, (line, name) in enumerate(zip(axes, names)):
         for axis, image in zip(line, [*real[row], *made[row]]):
             axis.imshow(image, interpolation="nearest")
@@ -150,17 +198,29 @@ def neighbour_figure(
 ):  # matplotlib figure
     "Triples: a real image, a generated one, and the training image nearest to it, with the generated text."
     import matplotlib.pyplot as plt
+
     style()
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
-        parts, texts, names = [samples[k] for k in ("real", "generated", "nearest")], samples["texts"], samples["class_names"]
-    figure, axes = plt.subplots(len(names), 4 * per_class, figsize=(WIDTH, WIDTH * len(names) / (4 * per_class) * 0.82), width_ratios=[1, 1, 1, 2.4] * per_class)
+        parts, texts, names = (
+            [samples[k] for k in ("real", "generated", "nearest")],
+            samples["texts"],
+            samples["class_names"],
+        )
+    figure, axes = plt.subplots(
+        len(names),
+        4 * per_class,
+        figsize=(WIDTH, WIDTH * len(names) / (4 * per_class) * 0.82),
+        width_ratios=[1, 1, 1, 2.4] * per_class,
+    )
     for row, name in enumerate(names):
         for k in range(per_class):
             cells = axes[row, 4 * k : 4 * k + 4]
             for axis, part, title in zip(cells, parts, (images_word(folder), "generated", "nearest")):
                 axis.imshow(part[row, k], interpolation="nearest")
                 axis.set_title(title if row == 0 else "", fontsize=6)
-            cells[3].text(0, 0.5, textwrap.fill(str(texts[row, k]), 24, max_lines=6), fontsize=4.2, va="center", wrap=False)
+            cells[3].text(
+                0, 0.5, textwrap.fill(str(texts[row, k]), 24, max_lines=6), fontsize=4.2, va="center", wrap=False
+            )
             for axis in cells:
                 axis.set_axis_off()
         axes[row, 0].text(-0.08, 0.5, name, transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=6)
@@ -175,10 +235,21 @@ def save_sheets(
     "Save `gan_samples_<dataset>` and `gan_neighbours_<dataset>`."
     shown = [folder for folder in folders if folder.name == "gan0" and folder.parent.name == conditioning]
     for folder in shown:
-        save_figure(sample_figure(folder), f"gan_samples_{folder.parents[1].name}", profile=profile, made_from=gan_files([folder]))
-        save_figure(neighbour_figure(folder), f"gan_neighbours_{folder.parents[1].name}", profile=profile, made_from=gan_files([folder]))
+        save_figure(
+            sample_figure(folder),
+            f"gan_samples_{folder.parents[1].name}",
+            profile=profile,
+            made_from=gan_files([folder]),
+        )
+        save_figure(
+            neighbour_figure(folder),
+            f"gan_neighbours_{folder.parents[1].name}",
+            profile=profile,
+            made_from=gan_files([folder]),
+        )
     return shown
 
+# %% ../../nbs/results/05_gan.ipynb #d60a6459
 def save_round_sheets(
     runs: list,  # runs of the closed loop
     profile: str,  # folder below figures/
@@ -195,6 +266,7 @@ def scarce_classes(
     counts = np.array([split["train"] for split in card["classes"].values()])
     return np.flatnonzero(counts < counts.mean() / 2).tolist()
 
+
 def scores_of(
     runs: list,  # runs of one row and one data set
     split: str,  # of the predictions
@@ -205,6 +277,7 @@ def scores_of(
     few = np.isin(labels, scarce)
     return (labels, tables), (labels[few], [t[few] for t in tables])
 
+# %% ../../nbs/results/05_gan.ipynb #5140d4a2
 def paired(
     labels: np.ndarray,  # `(N,)`
     first: list,  # `(N, C)` a seed
@@ -214,7 +287,9 @@ def paired(
     seed: int = 42,  # of the bootstrap
 ) -> dict:  # difference, low, high, p
     "First minus second, its interval and two-sided bootstrap p; seeds are paired where both have as many."
-    gap = paired_draws(*([bootstrap(labels, t, (metric,), resamples, seed)[metric] for t in side] for side in (first, second)), seed)
+    gap = paired_draws(
+        *([bootstrap(labels, t, (metric,), resamples, seed)[metric] for t in side] for side in (first, second)), seed
+    )
     means = [np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in side]) for side in (first, second)]
     p = 2 * min((1 + (gap <= 0).sum()) / (1 + len(gap)), (1 + (gap >= 0).sum()) / (1 + len(gap)))
     return dict(zip(("difference", "low", "high", "p"), (float(means[0] - means[1]), *interval(gap), float(min(1, p)))))
@@ -222,25 +297,40 @@ def paired(
 # %% ../../nbs/results/05_gan.ipynb #de47c448
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
 
+
 def judged_split(
     runs: dict,  # row to its runs
     dataset: str,  # name of the data set
 ) -> str:  # 'balanced', or 'test' for a set without a class-balanced test
     "The split on which ways are judged."
-    return "balanced" if all("balanced" in r.metrics for made in runs.values() for r in made if r.dataset == dataset) else "test"
+    return (
+        "balanced"
+        if all("balanced" in r.metrics for made in runs.values() for r in made if r.dataset == dataset)
+        else "test"
+    )
 
+# %% ../../nbs/results/05_gan.ipynb #7a76a404
 def generated_items(
     runs: list,  # runs of one row and one data set
     scarce: list,  # class indices
 ) -> str:  # such as "151 of 204": added and wanted in scarce classes, mean of the runs; '–' where nothing is generated
     "How many generated items of scarce classes joined the training items."
-    notes = [[dict(added=r["kept"], wanted=r["quotas"]) for r in run.info["loop"]] if "loop" in run.info else [run.info["generated"]]
-             for run in runs if {"loop", "generated"} & run.info.keys()]
+    notes = [
+        [dict(added=r["kept"], wanted=r["quotas"]) for r in run.info["loop"]]
+        if "loop" in run.info
+        else [run.info["generated"]]
+        for run in runs
+        if {"loop", "generated"} & run.info.keys()
+    ]
     if not notes:
         return "–"
-    added, wanted = (np.mean([sum(np.array(part[key])[scarce].sum() for part in parts) for parts in notes]) for key in ("added", "wanted"))
+    added, wanted = (
+        np.mean([sum(np.array(part[key])[scarce].sum() for part in parts) for parts in notes])
+        for key in ("added", "wanted")
+    )
     return f"{added:.0f} of {wanted:.0f}"
 
+# %% ../../nbs/results/05_gan.ipynb #d86c9aae
 def scarce_names(
     cards: dict,  # data set to its data card
     dataset: str,  # name of the data set
@@ -248,7 +338,10 @@ def scarce_names(
     "The scarce classes of a data set."
     classes = cards[dataset]["classes"]
     names = list(classes)
-    return ", ".join(f"{names[c]} ({classes[names[c]]['train']}{' training items' if k == 0 else ''})" for k, c in enumerate(scarce_classes(cards[dataset])))
+    return ", ".join(
+        f"{names[c]} ({classes[names[c]]['train']}{' training items' if k == 0 else ''})"
+        for k, c in enumerate(scarce_classes(cards[dataset]))
+    )
 
 # %% ../../nbs/results/05_gan.ipynb #afe9ce3c
 def balance_scores(
@@ -260,19 +353,39 @@ def balance_scores(
 ) -> pd.DataFrame:  # one row a data set, way and merit: mean, low, high, values of the seeds, differences to the first row with p and Holm's p, generated items
     "Every way to balance, as numbers."
     from statsmodels.stats.multitest import multipletests
+
     rows, first = [], next(iter(runs))
     for dataset, merit in product({r.dataset: 0 for r in runs[first]}, MERITS):
         metric, part = MERITS[merit]
         used, scarce = split or judged_split(runs, dataset), scarce_classes(cards[dataset])
-        scored = {way: scores_of([r for r in made if r.dataset == dataset], used, scarce)[part] for way, made in runs.items()}
+        scored = {
+            way: scores_of([r for r in made if r.dataset == dataset], used, scarce)[part] for way, made in runs.items()
+        }
         block = []
         for way, (labels, tables) in scored.items():
             values = [measure(labels, t, metrics=(metric,))[metric][0] for t in tables]
             low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
-            gap = paired(labels, tables, scored[first][1], metric, resamples, seed) if way != first else dict.fromkeys(("difference", "low", "high", "p"), np.nan)
-            block.append(dict(dataset=dataset, merit=merit, way=way, mean=float(np.mean(values)), low=low, high=high, seeds=len(tables), items=len(labels), values=values, split=used,
-                              generated=generated_items([r for r in runs[way] if r.dataset == dataset], scarce))
-                         | {f"gap_{k}": v for k, v in gap.items()})
+            gap = (
+                paired(labels, tables, scored[first][1], metric, resamples, seed)
+                if way != first
+                else dict.fromkeys(("difference", "low", "high", "p"), np.nan)
+            )
+            block.append(
+                dict(
+                    dataset=dataset,
+                    merit=merit,
+                    way=way,
+                    mean=float(np.mean(values)),
+                    low=low,
+                    high=high,
+                    seeds=len(tables),
+                    items=len(labels),
+                    values=values,
+                    split=used,
+                    generated=generated_items([r for r in runs[way] if r.dataset == dataset], scarce),
+                )
+                | {f"gap_{k}": v for k, v in gap.items()}
+            )
         holm = multipletests([b["gap_p"] for b in block[1:]], method="holm")[1] if len(block) > 1 else []
         rows += [b | dict(holm=float(h)) for b, h in zip(block, [np.nan, *holm])]
     return pd.DataFrame(rows)
@@ -289,13 +402,27 @@ def balance_table(
         for s in part.itertuples():
             short = s.merit.removesuffix(", %")
             row[s.merit] = interval_text(s.mean, s.low, s.high)
-            row[f"{short}: over the first row, points"] = "–" if np.isnan(s.gap_difference) else interval_text(s.gap_difference, s.gap_low, s.gap_high)
+            row[f"{short}: over the first row, points"] = (
+                "–" if np.isnan(s.gap_difference) else interval_text(s.gap_difference, s.gap_low, s.gap_high)
+            )
             row[f"{short}: p (Holm)"] = "–" if np.isnan(s.holm) else f"{s.gap_p:.3f} ({s.holm:.3f})"
-            row[f"{short}: verdict"] = corrected_verdict(s.gap_low, s.gap_high, s.holm) if not np.isnan(s.gap_low) else "–"
+            row[f"{short}: verdict"] = (
+                corrected_verdict(s.gap_low, s.gap_high, s.holm) if not np.isnan(s.gap_low) else "–"
+            )
         row["generated items of scarce classes, a run"] = part.generated.iloc[0]
-        rows.append(row | {"seeds": int(part.seeds.iloc[0]), "judged on": {"balanced": "class-balanced test", "test": "natural test"}.get(part.split.iloc[0], part.split.iloc[0]), "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})"})
+        rows.append(
+            row
+            | {
+                "seeds": int(part.seeds.iloc[0]),
+                "judged on": {"balanced": "class-balanced test", "test": "natural test"}.get(
+                    part.split.iloc[0], part.split.iloc[0]
+                ),
+                "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})",
+            }
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/05_gan.ipynb #cf50f11c
 def corrected_verdict(
     low: float,  # interval of the difference
     high: float,  # interval of the difference
@@ -304,7 +431,18 @@ def corrected_verdict(
     "A difference counts where its interval leaves zero out and its corrected p is under 0.05."
     return difference_verdict(low, high) if p < 0.05 else "smaller than the noise"
 
-GENERATED_WAYS = ("GAN images", "GAN texts", "GAN pairs", "GAN pairs, class only", "GAN pairs, oversampling", "closed loop", "closed loop, oversampling, crops")
+
+GENERATED_WAYS = (
+    "GAN images",
+    "GAN texts",
+    "GAN pairs",
+    "GAN pairs, class only",
+    "GAN pairs, oversampling",
+    "closed loop",
+    "closed loop, oversampling, crops",
+)
+
+
 _LOOPS = GENERATED_WAYS[-2:]
 
 # %% ../../nbs/results/05_gan.ipynb #5f663e56
@@ -321,18 +459,49 @@ def direct_comparisons(
     rows, settings = [], read_profile(profile).data
     for (dataset, merit), part in scores.groupby(["dataset", "merit"], sort=False):
         metric, which = MERITS[merit]
-        table = {way: scores_of([r for r in made if r.dataset == dataset], split or judged_split(runs, dataset), scarce_classes(cards[dataset]))[which] for way, made in runs.items()}
+        table = {
+            way: scores_of(
+                [r for r in made if r.dataset == dataset],
+                split or judged_split(runs, dataset),
+                scarce_classes(cards[dataset]),
+            )[which]
+            for way, made in runs.items()
+        }
         controls = part[~part.way.isin(GENERATED_WAYS)]
         best = controls.loc[controls["mean"].idxmax(), "way"]
-        pairs = dict.fromkeys([(way, other) for way in _LOOPS for other in ("nothing", best)] + [
-            ("closed loop, oversampling, crops", "oversampling, crops"), ("closed loop", "GAN pairs"), ("GAN pairs", "nothing"), ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")])
+        pairs = dict.fromkeys(
+            [(way, other) for way in _LOOPS for other in ("nothing", best)]
+            + [
+                ("closed loop, oversampling, crops", "oversampling, crops"),
+                ("closed loop", "GAN pairs"),
+                ("GAN pairs", "nothing"),
+                ("GAN pairs", best),
+                ("GAN pairs", "GAN pairs, class only"),
+            ]
+        )
         for way, other in (pair for pair in pairs if set(pair) <= table.keys()):
             gap = paired(table[way][0], table[way][1], table[other][1], metric, resamples, seed)
-            rows.append(gap | {"data set": data_title(dataset, settings), "merit": merit.removesuffix(", %"), "training items": way, "over": other, "points": interval_text(gap["difference"], gap["low"], gap["high"]),
-                               "seeds": len(table[way][1]), "items": len(table[way][0])})
+            rows.append(
+                gap
+                | {
+                    "data set": data_title(dataset, settings),
+                    "merit": merit.removesuffix(", %"),
+                    "training items": way,
+                    "over": other,
+                    "points": interval_text(gap["difference"], gap["low"], gap["high"]),
+                    "seeds": len(table[way][1]),
+                    "items": len(table[way][0]),
+                }
+            )
     corrected = holm([row["p"] for row in rows])
-    return pd.DataFrame([{k: v for k, v in row.items() if k not in ("difference", "low", "high", "p", "seeds", "items")} | {"p (Holm)": f"{row['p']:.3f} ({p:.3f})", "verdict": corrected_verdict(row["low"], row["high"], p)}
-                         | {k: row[k] for k in ("seeds", "items")} for row, p in zip(rows, corrected)])
+    return pd.DataFrame(
+        [
+            {k: v for k, v in row.items() if k not in ("difference", "low", "high", "p", "seeds", "items")}
+            | {"p (Holm)": f"{row['p']:.3f} ({p:.3f})", "verdict": corrected_verdict(row["low"], row["high"], p)}
+            | {k: row[k] for k in ("seeds", "items")}
+            for row, p in zip(rows, corrected)
+        ]
+    )
 
 # %% ../../nbs/results/05_gan.ipynb #4f055873
 def claim_table(
@@ -345,23 +514,45 @@ def claim_table(
     rows, table, settings = [], paper_table("table4"), read_profile(profile).data
     for dataset in {r.dataset: 0 for r in runs["nothing"]}:
         own = {way: same_items([r for r in made if r.dataset == dataset], "test") for way, made in runs.items()}
-        accuracy = {way: np.mean([measure(labels, t, metrics=("accuracy",))["accuracy"][0] for t in tables]) for way, (labels, tables) in own.items()}
+        accuracy = {
+            way: np.mean([measure(labels, t, metrics=("accuracy",))["accuracy"][0] for t in tables])
+            for way, (labels, tables) in own.items()
+        }
         best = max((way for way in own if way not in GENERATED_WAYS), key=accuracy.get)
         printed = table[table.dataset == dataset].set_index("model").accuracy
         for loop in (way for way in _LOOPS if way in own):
-            gaps = {other: paired(own[loop][0], own[loop][1], own[other][1], "accuracy", resamples, seed) for other in ("nothing", best)}
+            gaps = {
+                other: paired(own[loop][0], own[loop][1], own[other][1], "accuracy", resamples, seed)
+                for other in ("nothing", best)
+            }
             asked = 100 * (printed.vbg - printed.without_gan)
-            rows.append({"data set": data_title(dataset, settings), "training items": loop, "paper: points of accuracy by the GAN": f"{asked:.0f}",
-                         "here, over nothing": interval_text(*(gaps["nothing"][k] for k in ("difference", "low", "high"))),
-                         "here, over the best way without a GAN": f"{interval_text(*(gaps[best][k] for k in ('difference', 'low', 'high')))} ({best})",
-                         "the claim": _claim(asked / 100, gaps["nothing"], gaps[best]), "seeds": len(own[loop][1]), "items": len(own[loop][0])})
+            rows.append(
+                {
+                    "data set": data_title(dataset, settings),
+                    "training items": loop,
+                    "paper: points of accuracy by the GAN": f"{asked:.0f}",
+                    "here, over nothing": interval_text(*(gaps["nothing"][k] for k in ("difference", "low", "high"))),
+                    "here, over the best way without a GAN": f"{interval_text(*(gaps[best][k] for k in ('difference', 'low', 'high')))} ({best})",
+                    "the claim": _claim(asked / 100, gaps["nothing"], gaps[best]),
+                    "seeds": len(own[loop][1]),
+                    "items": len(own[loop][0]),
+                }
+            )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/05_gan.ipynb #91b23a81
 def _claim(asked, over_nothing, over_best):
     "What two differences say of a difference that was promised."
     if over_nothing["high"] < asked:
         found = difference_verdict(over_nothing["low"], over_nothing["high"])
-        return "does not hold: " + {"better": "the gain is smaller", "worse": "the loop is worse than nothing", "smaller than the noise": "no gain beyond the noise"}[found]
+        return (
+            "does not hold: "
+            + {
+                "better": "the gain is smaller",
+                "worse": "the loop is worse than nothing",
+                "smaller than the noise": "no gain beyond the noise",
+            }[found]
+        )
     if over_nothing["low"] <= 0:
         return "is neither shown nor refuted"
     return "holds" if over_best["low"] > 0 else "does not hold: a way without a GAN gives as much"
@@ -378,11 +569,25 @@ def rounds_table(
         for r in run.info["loop"]:
             rare = np.argsort(r["feedback"]["count"], kind="stable")[:2]
             most = np.argsort(-np.array(r["quotas"]), kind="stable")[:3]
-            rows.append({"data set": data_title(run.dataset, settings), "seed": run.seed, "round": r["round"], "validation macro-F1 before": f"{r['validation_f1']:.3f}",
-                         "largest quotas": ", ".join(f"{names[c]} {r['quotas'][c]}" for c in most), "kept of the two scarcest classes": ", ".join(f"{names[c]} {r['kept'][c]} of {r['quotas'][c]}" for c in rare),
-                         "made": r["made"], "kept": sum(r["kept"]), "of": sum(r["quotas"]),
-                         **{f"refused: {reason}": n for reason, n in r["refused"].items()}, "GAN epochs": r["gan_epochs"], "GAN": f"{run.info['gan']} {r['gan_status']}",
-                         "ended": run.info["loop_stopped"] or "all rounds"})
+            rows.append(
+                {
+                    "data set": data_title(run.dataset, settings),
+                    "seed": run.seed,
+                    "round": r["round"],
+                    "validation macro-F1 before": f"{r['validation_f1']:.3f}",
+                    "largest quotas": ", ".join(f"{names[c]} {r['quotas'][c]}" for c in most),
+                    "kept of the two scarcest classes": ", ".join(
+                        f"{names[c]} {r['kept'][c]} of {r['quotas'][c]}" for c in rare
+                    ),
+                    "made": r["made"],
+                    "kept": sum(r["kept"]),
+                    "of": sum(r["quotas"]),
+                    **{f"refused: {reason}": n for reason, n in r["refused"].items()},
+                    "GAN epochs": r["gan_epochs"],
+                    "GAN": f"{run.info['gan']} {r['gan_status']}",
+                    "ended": run.info["loop_stopped"] or "all rounds",
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/05_gan.ipynb #f234963d
@@ -392,9 +597,14 @@ def round_figure(
 ):  # matplotlib figure: one row a class, rounds side by side
     "The first kept images of every round."
     import matplotlib.pyplot as plt
+
     style()
     with np.load(run.folder / "loop.npz", allow_pickle=False) as held:
-        rounds = {int(k.split("_")[0].removeprefix("round")): (held[k], held[k.replace("pixels", "label")]) for k in held.files if k.endswith("pixels")}
+        rounds = {
+            int(k.split("_")[0].removeprefix("round")): (held[k], held[k.replace("pixels", "label")])
+            for k in held.files
+            if k.endswith("pixels")
+        }
     names = run.info["class_names"]
     if not rounds:
         figure, axis = plt.subplots(figsize=(WIDTH, 1))
@@ -402,14 +612,20 @@ def round_figure(
         axis.set_axis_off()
         return figure
     side = next(iter(rounds.values()))[0].shape[1]
-    figure, axes = plt.subplots(1, len(rounds), figsize=(WIDTH, WIDTH * len(names) / (columns * len(rounds)) * 1.05), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(rounds), figsize=(WIDTH, WIDTH * len(names) / (columns * len(rounds)) * 1.05), squeeze=False
+    )
     for axis, (number, (pixels, label)) in zip(axes[0], sorted(rounds.items())):
         sheet = np.full((len(names) * side, columns * side, 3), 255, np.uint8)
         for c in range(len(names)):
             for k, image in enumerate(pixels[label == c][:columns]):
                 sheet[c * side : (c + 1) * side, k * side : (k + 1) * side] = image
         axis.imshow(sheet, interpolation="nearest")
-        axis.set(title=f"round {number}", xticks=[], yticks=(np.arange(len(names)) + 0.5) * side if number == min(rounds) else [])
+        axis.set(
+            title=f"round {number}",
+            xticks=[],
+            yticks=(np.arange(len(names)) + 0.5) * side if number == min(rounds) else [],
+        )
         axis.set_yticklabels(names if number == min(rounds) else [])
         axis.grid(False)
     return figure
@@ -426,11 +642,28 @@ def scarcity_scores(
     for name, made in runs.items():
         way, count = name.rsplit(", ", 1)
         for dataset, (merit, (metric, part)) in product(_sets(made), MERITS.items()):
-            labels, tables = scores_of([r for r in made if r.dataset == dataset], judged_split({name: made}, dataset), scarce_classes(cards[dataset]))[part]
+            labels, tables = scores_of(
+                [r for r in made if r.dataset == dataset],
+                judged_split({name: made}, dataset),
+                scarce_classes(cards[dataset]),
+            )[part]
             low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
-            rows.append(dict(dataset=dataset, way=way, count=int(count), merit=merit, mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])), low=low, high=high, seeds=len(tables), items=len(labels)))
+            rows.append(
+                dict(
+                    dataset=dataset,
+                    way=way,
+                    count=int(count),
+                    merit=merit,
+                    mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])),
+                    low=low,
+                    high=high,
+                    seeds=len(tables),
+                    items=len(labels),
+                )
+            )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/05_gan.ipynb #2037cc05
 def _sets(runs):
     "Data sets of runs, those of the paper first and in its order."
     found = {r.dataset for r in runs}
@@ -446,12 +679,23 @@ def scarcity_table(
 ) -> pd.DataFrame:  # text, for print; percent and points
     "The curve in figures, and what GAN pairs are worth over each other way at the same number of real items."
     scores, rows, settings = scarcity_scores(runs, cards, resamples, seed), [], read_profile(profile).data
-    for (dataset, count, way), part in scores.groupby([scores.dataset.map({d: i for i, d in enumerate(_sets(r for made in runs.values() for r in made))}), "count", "way"], sort=False):
+    for (dataset, count, way), part in scores.groupby(
+        [
+            scores.dataset.map({d: i for i, d in enumerate(_sets(r for made in runs.values() for r in made))}),
+            "count",
+            "way",
+        ],
+        sort=False,
+    ):
         name = part.dataset.iloc[0]
         row = {"order": (dataset, count), "data set": data_title(name, settings), "real items": count, "way": way}
         for merit, one in part.set_index("merit").iterrows():
-            row |= {merit: interval_text(one["mean"], one.low, one.high)} | _pairs_over(runs, name, way, count, merit, cards, resamples, seed)
-        rows.append(row | {"seeds": part.seeds.iloc[0], "items": " / ".join(dict.fromkeys(str(n) for n in part["items"]))})
+            row |= {merit: interval_text(one["mean"], one.low, one.high)} | _pairs_over(
+                runs, name, way, count, merit, cards, resamples, seed
+            )
+        rows.append(
+            row | {"seeds": part.seeds.iloc[0], "items": " / ".join(dict.fromkeys(str(n) for n in part["items"]))}
+        )
     return pd.DataFrame(sorted(rows, key=lambda row: row["order"])).drop(columns="order")
 
 # %% ../../nbs/results/05_gan.ipynb #ab55401a
@@ -459,10 +703,27 @@ def _pairs_over(runs, dataset, way, count, merit, cards, resamples, seed):
     "GAN pairs against a way, same real items, in points."
     (metric, part), name = MERITS[merit], merit.removesuffix(", %")
     heads = (f"{name}: GAN pairs over it, points", f"{name}: p", f"{name}: verdict")
-    if way == "GAN pairs" or f"GAN pairs, {count}" not in runs: return dict.fromkeys(heads, "–")
-    both = [scores_of([r for r in runs[f"{w}, {count}"] if r.dataset == dataset], judged_split(runs, dataset), scarce_classes(cards[dataset]))[part] for w in ("GAN pairs", way)]
+    if way == "GAN pairs" or f"GAN pairs, {count}" not in runs:
+        return dict.fromkeys(heads, "–")
+    both = [
+        scores_of(
+            [r for r in runs[f"{w}, {count}"] if r.dataset == dataset],
+            judged_split(runs, dataset),
+            scarce_classes(cards[dataset]),
+        )[part]
+        for w in ("GAN pairs", way)
+    ]
     gap = paired(both[0][0], both[0][1], both[1][1], metric, resamples, seed)
-    return dict(zip(heads, (interval_text(gap["difference"], gap["low"], gap["high"]), f"{gap['p']:.3f}", difference_verdict(gap["low"], gap["high"]))))
+    return dict(
+        zip(
+            heads,
+            (
+                interval_text(gap["difference"], gap["low"], gap["high"]),
+                f"{gap['p']:.3f}",
+                difference_verdict(gap["low"], gap["high"]),
+            ),
+        )
+    )
 
 # %% ../../nbs/results/05_gan.ipynb #d3eff4be
 def scarcity_figure(
@@ -471,15 +732,32 @@ def scarcity_figure(
 ):  # matplotlib figure: one column a data set, one row a merit
     "Merits over the number of real items of each scarce class, with 95 % intervals."
     import matplotlib.pyplot as plt
+
     style()
     sets, merits, settings = list(dict.fromkeys(scores.dataset)), list(MERITS), read_profile(profile).data
     figure, axes = plt.subplots(len(merits), len(sets), figsize=(WIDTH, 4.6), sharex=True, squeeze=False)
     for (row, merit), (column, dataset) in product(enumerate(merits), enumerate(sets)):
         axis = axes[row, column]
-        for k, (way, part) in enumerate(scores[(scores.dataset == dataset) & (scores.merit == merit)].groupby("way", sort=False)):
+        for k, (way, part) in enumerate(
+            scores[(scores.dataset == dataset) & (scores.merit == merit)].groupby("way", sort=False)
+        ):
             x = part["count"] * 1.04 ** (k - 1)
-            axis.errorbar(x, 100 * part["mean"], yerr=100 * np.stack([part["mean"] - part.low, part.high - part["mean"]]), color=PALETTE[k], marker="os^"[k % 3], ms=4, capsize=2, label=way)
-        axis.set(xscale="log", title=data_title(dataset, settings) if row == 0 else "", ylabel=merit if column == 0 else "", xlabel="real items of each scarce class" if row == len(merits) - 1 else "")
+            axis.errorbar(
+                x,
+                100 * part["mean"],
+                yerr=100 * np.stack([part["mean"] - part.low, part.high - part["mean"]]),
+                color=PALETTE[k],
+                marker="os^"[k % 3],
+                ms=4,
+                capsize=2,
+                label=way,
+            )
+        axis.set(
+            xscale="log",
+            title=data_title(dataset, settings) if row == 0 else "",
+            ylabel=merit if column == 0 else "",
+            xlabel="real items of each scarce class" if row == len(merits) - 1 else "",
+        )
         axis.set_xticks(sorted(set(scores["count"])), [str(n) for n in sorted(set(scores["count"]))])
         axis.minorticks_off()
     axes[0, -1].legend(loc="lower right", title=f"{scores.seeds.min()} seeds")

@@ -10,14 +10,14 @@ import pandas as pd
 
 from .experiments import difference_verdict
 from .publish import DATASETS, PALETTE, WIDTH, data_title, style
-from ..stats.intervals import interval_text
-from ..stats.intervals import interval, resample_weights, same_items
+from ..stats.intervals import interval, interval_text, resample_weights, same_items
 
 # %% auto #0
 __all__ = ['SHARES', 'right_when_withheld', 'withheld_draws', 'missing_curve', 'missing_table', 'missing_figure']
 
 # %% ../../nbs/results/04_missing.ipynb #559b8a6f
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
 
 def right_when_withheld(
     runs: list,  # seeds of one row on one data set
@@ -27,7 +27,9 @@ def right_when_withheld(
     "Which items each seed gets right. Raises ValueError where the two predictions are of different items."
     (labels, both), (others, less) = (same_items(runs, name) for name in (split, f"{split}_without_{modality}"))
     if not np.array_equal(labels, others):
-        raise ValueError(f"{runs[0].dataset}: {split} was predicted with both modalities and without {modality} on different items")
+        raise ValueError(
+            f"{runs[0].dataset}: {split} was predicted with both modalities and without {modality} on different items"
+        )
     return np.array([[p.argmax(1) == labels for p in side] for side in (both, less)], float)
 
 # %% ../../nbs/results/04_missing.ipynb #14ac6220
@@ -40,7 +42,12 @@ def withheld_draws(
     "The bootstrap of one point of the curve."
     expected = (1 - share) * right[0] + share * right[1]  # `(S, N)`
     items = resample_weights(right.shape[2], resamples, np.random.default_rng(seed)) / right.shape[2]
-    seeds = np.random.default_rng([seed, 0]).multinomial(right.shape[1], np.full(right.shape[1], 1 / right.shape[1]), resamples) / right.shape[1]
+    seeds = (
+        np.random.default_rng([seed, 0]).multinomial(
+            right.shape[1], np.full(right.shape[1], 1 / right.shape[1]), resamples
+        )
+        / right.shape[1]
+    )
     return ((items @ expected.T) * seeds).sum(1)
 
 # %% ../../nbs/results/04_missing.ipynb #f8f3c720
@@ -56,9 +63,15 @@ def missing_curve(
         for modality in ("image", "text"):
             for training, made in runs.items():
                 right = right_when_withheld([r for r in made if r.dataset == dataset], split, modality)
-                about = dict(dataset=dataset, title=data_title(dataset, first[0].info.get("config", {}).get("data")), withheld=modality, training=training)
+                about = dict(
+                    dataset=dataset,
+                    title=data_title(dataset, first[0].info.get("config", {}).get("data")),
+                    withheld=modality,
+                    training=training,
+                )
                 rows += [about | _point(right, share, resamples, seed) for share in SHARES]
     return pd.DataFrame(rows)
+
 
 def _point(right, share, resamples, seed):
     "One point with its interval."
@@ -77,19 +90,28 @@ def missing_table(
     curve, rows = missing_curve(runs, split, resamples, seed), []
     for (dataset, withheld, training), part in curve.groupby(["dataset", "withheld", "training"], sort=False):
         row = {"data set": part.title.iloc[0], "withheld": withheld, "training": training}
-        row |= {f"{share:.0%} withheld": interval_text(*values) for share, values in zip(part.share, part[["mean", "low", "high"]].to_numpy())}
+        row |= {
+            f"{share:.0%} withheld": interval_text(*values)
+            for share, values in zip(part.share, part[["mean", "low", "high"]].to_numpy())
+        }
         for name, share in (("none", 0.0), ("all", 1.0)):
             row |= _change(runs, dataset, withheld, training, split, share, name, resamples, seed)
         rows.append(row | {"seeds": part.seeds.iloc[0], "items": part["items"].iloc[0]})
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/04_missing.ipynb #f4f4d994
 def _change(runs, dataset, modality, training, split, share, name, resamples, seed):
     "A row against the first row, at one share."
     reference, heads = next(iter(runs)), (f"difference, {name} withheld", f"verdict, {name} withheld")
     if training == reference:
         return dict.fromkeys(heads, "–")
-    mine, base = (right_when_withheld([r for r in runs[row] if r.dataset == dataset], split, modality) for row in (training, reference))
-    draws = withheld_draws(mine, share, resamples, seed) - withheld_draws(base, share, resamples, seed)  # seeds are paired
+    mine, base = (
+        right_when_withheld([r for r in runs[row] if r.dataset == dataset], split, modality)
+        for row in (training, reference)
+    )
+    draws = withheld_draws(mine, share, resamples, seed) - withheld_draws(
+        base, share, resamples, seed
+    )  # seeds are paired
     low, high = interval(draws)
     mean = float((1 - share) * (mine[0].mean() - base[0].mean()) + share * (mine[1].mean() - base[1].mean()))
     return dict(zip(heads, (interval_text(mean, low, high), difference_verdict(low, high))))
@@ -100,18 +122,25 @@ def missing_figure(
 ):  # matplotlib figure: a row for each data set, a column for each modality
     "Accuracy by share withheld, one line a way of training."
     import matplotlib.pyplot as plt
+
     style()
     sets = list(dict.fromkeys(curve.dataset))
-    figure, axes = plt.subplots(len(sets), 2, figsize=(WIDTH, 0.6 + 2.1 * len(sets)), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        len(sets), 2, figsize=(WIDTH, 0.6 + 2.1 * len(sets)), sharex=True, sharey=True, squeeze=False
+    )
     for row, dataset in zip(axes, sets):
         for axis, modality in zip(row, ("image", "text")):
             part = curve[(curve.dataset == dataset) & (curve.withheld == modality)]
             for colour, (training, line) in zip(PALETTE, part.groupby("training", sort=False)):
                 axis.plot(100 * line.share, 100 * line["mean"], color=colour, marker="o", markersize=3, label=training)
-                axis.fill_between(100 * line.share, 100 * line.low, 100 * line.high, color=colour, alpha=0.15, linewidth=0)
+                axis.fill_between(
+                    100 * line.share, 100 * line.low, 100 * line.high, color=colour, alpha=0.15, linewidth=0
+                )
             axis.set_title(f"{part.title.iloc[0]}: {modality} withheld")
         row[0].set_ylabel(f"accuracy, %\n({part.seeds.iloc[0]} seeds, {part['items'].iloc[0]} items)")
-    for axis in axes[-1]: axis.set_xlabel("items that lose it, %")
-    axes[0, 0].set_ylim(0, 100); axes[0, 0].legend(loc="lower left")
+    for axis in axes[-1]:
+        axis.set_xlabel("items that lose it, %")
+    axes[0, 0].set_ylim(0, 100)
+    axes[0, 0].legend(loc="lower left")
     plt.close(figure)
     return figure

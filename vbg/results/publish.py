@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import home, root, write_atomic
-from ..core.profiles import STUDY_MODELS, VARIANTS, profile as read_profile
+from ..core.profiles import STUDY_MODELS, VARIANTS
+from ..core.profiles import profile as read_profile
 from ..runs.store import Run
 from ..runs.version import code_version, environment, notebook_version
 from ..stats.intervals import interval_text, paired_difference, same_items, summarise_runs
@@ -32,10 +33,20 @@ __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'PALETTE', 'WIDTH'
 
 # %% ../../nbs/results/01_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
-PAPER_MODELS = {"resnet": "ResNet", "densenet": "DenseNet", "squeezenet": "SqueezeNet", "textcnn": "TextCNN", "inception": "Inception-V3",
-                "vgg": "VGG-16", "xgboost": "XGBoost", "swin": "SWIM-ViT"} | {name: variant.row for name, variant in VARIANTS.items()}
-MODALITY = {name: "both" if VARIANTS[name].image and VARIANTS[name].text else "image" if VARIANTS[name].image else "text"
-            for name in STUDY_MODELS}  # what a model reads
+PAPER_MODELS = {
+    "resnet": "ResNet",
+    "densenet": "DenseNet",
+    "squeezenet": "SqueezeNet",
+    "textcnn": "TextCNN",
+    "inception": "Inception-V3",
+    "vgg": "VGG-16",
+    "xgboost": "XGBoost",
+    "swin": "SWIM-ViT",
+} | {name: variant.row for name, variant in VARIANTS.items()}
+MODALITY = {
+    name: "both" if VARIANTS[name].image and VARIANTS[name].text else "image" if VARIANTS[name].image else "text"
+    for name in STUDY_MODELS
+}  # what a model reads
 
 # %% ../../nbs/results/01_publish.ipynb #39870e3f
 _TABLE3 = """met resnet 85 .75 78 77 .88 15
@@ -75,172 +86,243 @@ coco without_vit_gan 83 .76 78 79 .86 9"""
 
 # %% ../../nbs/results/01_publish.ipynb #fef8066f
 _TABLE1 = [("met", "100,000+", "several", "descriptions"), ("coco", "330,000+", "80", "5")]
-_TABLE2 = [("ViT", "image size", "224", "vision.image_size"), ("ViT", "patch size", "16", "vision.patch_size"),
-           ("ViT", "hidden size", "768", "vision.hidden_size"), ("ViT", "layers", "12", "vision.num_layers"),
-           ("ViT", "heads", "12", "vision.num_heads"),
-           ("BERT", "tokens at most", "128", "text.max_length"), ("BERT", "hidden size", "768", "text.hidden_size"),
-           ("BERT", "layers", "12", "text.num_layers"), ("BERT", "batch size", "32", "train.batch_size"),
-           ("GAN", "latent size", "100", "gan.latent_size"), ("GAN", "learning rate, generator", "0.0001", "gan.generator_learning_rate"),
-           ("GAN", "learning rate, discriminator", "0.0001", "gan.discriminator_learning_rate"), ("GAN", "batch size", "64", "gan.batch_size")]
+_TABLE2 = [
+    ("ViT", "image size", "224", "vision.image_size"),
+    ("ViT", "patch size", "16", "vision.patch_size"),
+    ("ViT", "hidden size", "768", "vision.hidden_size"),
+    ("ViT", "layers", "12", "vision.num_layers"),
+    ("ViT", "heads", "12", "vision.num_heads"),
+    ("BERT", "tokens at most", "128", "text.max_length"),
+    ("BERT", "hidden size", "768", "text.hidden_size"),
+    ("BERT", "layers", "12", "text.num_layers"),
+    ("BERT", "batch size", "32", "train.batch_size"),
+    ("GAN", "latent size", "100", "gan.latent_size"),
+    ("GAN", "learning rate, generator", "0.0001", "gan.generator_learning_rate"),
+    ("GAN", "learning rate, discriminator", "0.0001", "gan.discriminator_learning_rate"),
+    ("GAN", "batch size", "64", "gan.batch_size"),
+]
 _IN_THE_TEXT = {"model.head_dropout": "0.5", "model.head_l2": "0.001"}  # given outside Table 2
 
 # %% ../../nbs/results/01_publish.ipynb #91d9b9c6
 def paper_table(
-    name:str,       # "table1", "table2", "table3" or "table4"
-)->pd.DataFrame:    # tables 3, 4: dataset, model, accuracy, map, f1, recall, auc (all 0..1), hours
+    name: str,  # "table1", "table2", "table3" or "table4"
+) -> pd.DataFrame:  # tables 3, 4: dataset, model, accuracy, map, f1, recall, auc (all 0..1), hours
     "The numbers of a table of the paper. Raises KeyError on another name."
-    heads = {"table1": (["dataset", "images", "classes", "texts"], _TABLE1),
-             "table2": (["module", "setting", "paper", "path"], _TABLE2)}
-    if name in heads: return pd.DataFrame(heads[name][1], columns=heads[name][0])
+    heads = {
+        "table1": (["dataset", "images", "classes", "texts"], _TABLE1),
+        "table2": (["module", "setting", "paper", "path"], _TABLE2),
+    }
+    if name in heads:
+        return pd.DataFrame(heads[name][1], columns=heads[name][0])
     columns = ["dataset", "model", "accuracy", "map", "f1", "recall", "auc", "hours"]
     table = pd.read_csv(io.StringIO({"table3": _TABLE3, "table4": _TABLE4}[name]), sep=" ", names=columns)
     percent = ["accuracy", "f1", "recall"]
     return table.assign(**table[percent] / 100)
 
 # %% ../../nbs/results/01_publish.ipynb #362c7b67
-PERCENT = {"accuracy": "accuracy, %", "f1": "macro-F1, %", "map": "mAP, %", "recall": "recall, %", "auc": "AUC, %"}  # order of columns
+PERCENT = {
+    "accuracy": "accuracy, %",
+    "f1": "macro-F1, %",
+    "map": "mAP, %",
+    "recall": "recall, %",
+    "auc": "AUC, %",
+}  # order of columns
 
 # %% ../../nbs/results/01_publish.ipynb #fb3e2a38
 def data_title(
-    dataset:str,          # such as "met"
-    settings:dict=None,   # `data` section of a profile
-)->str:                   # such as "MET, rendered"
+    dataset: str,  # such as "met"
+    settings: dict = None,  # `data` section of a profile
+) -> str:  # such as "MET, rendered"
     "How a data set is called in print; a rendered one is said to be rendered."
     rendered = (settings or {}).get(dataset, {}).get("render")
     return DATASETS.get(dataset, dataset) + (", rendered" if rendered else "")
+
 
 def _in_order(runs):
     "Runs in the order of the paper's tables, others after them."
     place = lambda name, known: (list(known).index(name) if name in known else len(known), name)
     return sorted(runs, key=lambda r: (place(r.dataset, DATASETS), place(r.model, [*MODALITY, *PAPER_MODELS]), r.seed))
 
-def _run_title(run): return data_title(run.dataset, run.info.get("config", {}).get("data"))
+
+def _run_title(run):
+    return data_title(run.dataset, run.info.get("config", {}).get("data"))
 
 # %% ../../nbs/results/01_publish.ipynb #77cb980d
 def beside_paper(
-    table:pd.DataFrame,  # from `summarise_runs`
-    paper:pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
-)->pd.DataFrame:         # one row a data set and model of either; for each metric ours with interval, the paper's, percent
+    table: pd.DataFrame,  # from `summarise_runs`
+    paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
+) -> pd.DataFrame:  # one row a data set and model of either; for each metric ours with interval, the paper's, percent
     "Our numbers beside the printed ones."
     ours = table.assign(text=[interval_text(*v) for v in table[["mean", "low", "high"]].to_numpy()])
     ours = ours.pivot(index=["dataset", "model"], columns="metric", values="text")
     printed = paper.set_index(["dataset", "model"])
     rows = [*printed.index, *(i for i in ours.index if i not in printed.index)]
     seeds = table.groupby(["dataset", "model"]).n.first().reindex(rows).fillna(0).astype(int)
-    made = {"data set": [data_title(d) for d, _ in rows], "model": [PAPER_MODELS.get(m, m) for _, m in rows], "seeds": seeds.tolist()}
+    made = {
+        "data set": [data_title(d) for d, _ in rows],
+        "model": [PAPER_MODELS.get(m, m) for _, m in rows],
+        "seeds": seeds.tolist(),
+    }
     for m, head in PERCENT.items():
         made[head] = ours[m].reindex(rows).fillna("–").tolist() if m in ours else "–"
-        made[f"{head}, paper"] = (printed[m] * 100).round().reindex(rows).map("{:.0f}".format).replace("nan", "–").tolist()
+        made[f"{head}, paper"] = (
+            (printed[m] * 100).round().reindex(rows).map("{:.0f}".format).replace("nan", "–").tolist()
+        )
     return pd.DataFrame(made)
 
 # %% ../../nbs/results/01_publish.ipynb #c7e76629
 def summary_table(
-    runs:list,             # of `vbg.runs.store.Run`
-    ceilings:dict=None,    # data set to ceilings.json: "natural" and "balanced" to image, text, both (0..1)
-    splits:tuple=("test", "balanced"),  # those that no run predicts are left out
-    resamples:int=2000,    # of the bootstrap
-    seed:int=42,           # of the bootstrap
-)->pd.DataFrame:           # text, for print; means and intervals in percent
+    runs: list,  # of `vbg.runs.store.Run`
+    ceilings: dict = None,  # data set to ceilings.json: "natural" and "balanced" to image, text, both (0..1)
+    splits: tuple = ("test", "balanced"),  # those that no run predicts are left out
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # text, for print; means and intervals in percent
     "Accuracy, macro-F1, mAP, recall and AUC with 95 % intervals over seeds and items."
     rows = []
     for split in [s for s in splits if any(s in r.metrics for r in runs)]:
-        table = summarise_runs([r for r in _in_order(runs) if split in r.metrics], split, resamples=resamples, seed=seed)
+        table = summarise_runs(
+            [r for r in _in_order(runs) if split in r.metrics], split, resamples=resamples, seed=seed
+        )
         for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
             title = next(_run_title(r) for r in runs if r.dataset == dataset)
-            best = (ceilings or {}).get(dataset, {}).get("balanced" if split == "balanced" else "natural", {}).get(MODALITY.get(model), np.nan)
+            best = (
+                (ceilings or {})
+                .get(dataset, {})
+                .get("balanced" if split == "balanced" else "natural", {})
+                .get(MODALITY.get(model), np.nan)
+            )
             text = {PERCENT[r.metric]: interval_text(r.mean, r.low, r.high) for r in part.itertuples()}
-            rows.append({"data set": title, "test": _TESTS.get(split, split), "model": PAPER_MODELS.get(model, model),
-                         "best possible": interval_text(best, best, best).split(" ")[0]} | {h: text[h] for h in PERCENT.values()}
-                        | {"seeds": part.n.iloc[0], "items": part["items"].iloc[0]})
+            rows.append(
+                {
+                    "data set": title,
+                    "test": _TESTS.get(split, split),
+                    "model": PAPER_MODELS.get(model, model),
+                    "best possible": interval_text(best, best, best).split(" ")[0],
+                }
+                | {h: text[h] for h in PERCENT.values()}
+                | {"seeds": part.n.iloc[0], "items": part["items"].iloc[0]}
+            )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/01_publish.ipynb #a920afd3
 _TESTS = {"test": "natural", "balanced": "class-balanced"}
 
 # %% ../../nbs/results/01_publish.ipynb #3443979c
 def fusion_gain_table(
-    runs:list,           # runs of `MODALITY`'s three models
-    splits:tuple=("test", "balanced"),  # those that no run predicts are left out
-    metric:str="accuracy",  # one of `METRICS`
-    resamples:int=2000,  # of the bootstrap
-    seed:int=42,         # of the bootstrap
-)->pd.DataFrame:         # text, for print; percent and points
+    runs: list,  # runs of `MODALITY`'s three models
+    splits: tuple = ("test", "balanced"),  # those that no run predicts are left out
+    metric: str = "accuracy",  # one of `METRICS`
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # text, for print; percent and points
     "Both modalities against the one that does better on this very test, so that the gain is the smaller of the two; with its 95 % interval."
     rows = []
     for dataset, split in product(dict.fromkeys(r.dataset for r in _in_order(runs)), splits):
-        groups = {what: [r for r in runs if (r.dataset, r.model) == (dataset, model)] for model, what in MODALITY.items()}
-        if not all(g and all(split in r.metrics for r in g) for g in groups.values()): continue  # not all three were tested on it
+        groups = {
+            what: [r for r in runs if (r.dataset, r.model) == (dataset, model)] for model, what in MODALITY.items()
+        }
+        if not all(g and all(split in r.metrics for r in g) for g in groups.values()):
+            continue  # not all three were tested on it
         scores = {what: float(np.mean([r.metrics[split][metric] for r in g])) for what, g in groups.items()}
         better, n = max(("image", "text"), key=scores.get), len(groups["both"])
         labels, tables = same_items(groups["both"] + groups[better], split)
         gain = paired_difference(labels, tables[:n], tables[n:], (metric,), resamples, seed).loc[metric]
-        rows.append({"data set": _run_title(groups["both"][0]), "test": _TESTS.get(split, split)}
-                    | {f"{what}, %": f"{100 * score:.1f}" for what, score in scores.items()}
-                    | {"better": better, "gain, points": interval_text(gain.difference, gain.low, gain.high), "seeds": n})
+        rows.append(
+            {"data set": _run_title(groups["both"][0]), "test": _TESTS.get(split, split)}
+            | {f"{what}, %": f"{100 * score:.1f}" for what, score in scores.items()}
+            | {"better": better, "gain, points": interval_text(gain.difference, gain.low, gain.high), "seeds": n}
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/01_publish.ipynb #7b3a2ac6
 def dataset_table(
-    cards:dict,        # data set to its data card (`vbg.data.card.data_card`)
-    profile:str=None,  # whose sets they are; tells which were rendered
-)->pd.DataFrame:       # text, for print; the paper's row above ours
+    cards: dict,  # data set to its data card (`vbg.data.card.data_card`)
+    profile: str = None,  # whose sets they are; tells which were rendered
+) -> pd.DataFrame:  # text, for print; the paper's row above ours
     "Table 1: the paper's numbers and what was read."
     settings, paper = read_profile(profile).data if profile else {}, paper_table("table1").set_index("dataset")
     rows = []
     for name in [*paper.index, *(c for c in cards if c not in paper.index)]:
-        if name in paper.index: rows.append({"data set": DATASETS[name], "source": "paper"} | paper.loc[name].to_dict())
-        if name in cards: rows.append({"data set": data_title(name, settings), "source": "here"} | _card_row(cards[name]))
+        if name in paper.index:
+            rows.append({"data set": DATASETS[name], "source": "paper"} | paper.loc[name].to_dict())
+        if name in cards:
+            rows.append({"data set": data_title(name, settings), "source": "here"} | _card_row(cards[name]))
     return pd.DataFrame(rows).fillna("–")
+
 
 def _card_row(card):
     splits = pd.DataFrame(card["classes"]).T
     texts = "–".join(sorted({min(card["texts_per_item"], key=int), max(card["texts_per_item"], key=int)}, key=int))
-    return ({"images": f"{card['items']:,}", "classes": str(len(splits)), "texts": texts}
-            | {s: f"{int(splits[s].sum()):,}" for s in splits} | {"smallest class, train": f"{int(splits['train'].min()):,}",
-               "words, median": f"{card['text']['words']['median']:.0f}", "skipped": str(card["skipped"]["count"])})
+    return (
+        {"images": f"{card['items']:,}", "classes": str(len(splits)), "texts": texts}
+        | {s: f"{int(splits[s].sum()):,}" for s in splits}
+        | {
+            "smallest class, train": f"{int(splits['train'].min()):,}",
+            "words, median": f"{card['text']['words']['median']:.0f}",
+            "skipped": str(card["skipped"]["count"]),
+        }
+    )
 
 # %% ../../nbs/results/01_publish.ipynb #265f90b5
 def hyperparameter_table(
-    profiles:dict,  # name to `vbg.core.profiles.Profile`
-)->pd.DataFrame:    # text, for print: module, setting, printed, one column a profile
+    profiles: dict,  # name to `vbg.core.profiles.Profile`
+) -> pd.DataFrame:  # text, for print: module, setting, printed, one column a profile
     "Table 2 beside the profiles, and what the table leaves out."
     flat = {name: _leaves(p) for name, p in profiles.items()}
     rows, printed = [], paper_table("table2")
-    for r in printed.itertuples(): rows.append([r.module, r.setting, r.paper] + [f.get(r.path, "–") for f in flat.values()])
+    for r in printed.itertuples():
+        rows.append([r.module, r.setting, r.paper] + [f.get(r.path, "–") for f in flat.values()])
     rest = [path for path in dict.fromkeys(p for f in flat.values() for p in f) if path not in set(printed.path)]
     for path in rest:
         module, setting = path.split(".", 1)
-        rows.append([module, setting.replace("_", " "), _IN_THE_TEXT.get(path, "not given")] + [f.get(path, "–") for f in flat.values()])
+        rows.append(
+            [module, setting.replace("_", " "), _IN_THE_TEXT.get(path, "not given")]
+            + [f.get(path, "–") for f in flat.values()]
+        )
     return pd.DataFrame(rows, columns=["module", "setting", "printed", *(f"profile {name}" for name in profiles)])
 
+# %% ../../nbs/results/01_publish.ipynb #21bc3bd5
 def _leaves(settings, sections=("vision", "text", "fusion", "gan", "loop", "model", "train", "balance")):
     held = {s: getattr(settings, s, None) or {} for s in sections}
     flat = {f"{s}.{k}": v for s in sections for k, v in held[s].items()}
-    flat |= {f"{k}.{inner}": v for k, several in flat.items() if isinstance(several, dict) for inner, v in several.items()}
-    return {k: f"{v:g}" if isinstance(v, float) else "none" if v is None else str(v) for k, v in flat.items() if not isinstance(v, dict)}
+    flat |= {
+        f"{k}.{inner}": v for k, several in flat.items() if isinstance(several, dict) for inner, v in several.items()
+    }
+    return {
+        k: f"{v:g}" if isinstance(v, float) else "none" if v is None else str(v)
+        for k, v in flat.items()
+        if not isinstance(v, dict)
+    }
 
 # %% ../../nbs/results/01_publish.ipynb #47c3be84
 def save_table(
-    table:pd.DataFrame,  # index is saved when it has a name
-    name:str,            # file name without ending
-    profile:str,         # folder below `home()/figures`
-    made_from,           # runs, data cards or settings
-    digits:int=3,        # of numbers in md and tex; csv keeps all
-)->None:
+    table: pd.DataFrame,  # index is saved when it has a name
+    name: str,  # file name without ending
+    profile: str,  # folder below `home()/figures`
+    made_from,  # runs, data cards or settings
+    digits: int = 3,  # of numbers in md and tex; csv keeps all
+) -> None:
     "Write `<name>.csv`, `.md`, `.tex` and `.json`."
     flat = table.reset_index() if table.index.name or table.index.nlevels > 1 else table
     text = flat.map(lambda v: ("–" if np.isnan(v) else f"{v:.{digits}f}") if isinstance(v, float) else str(v))
-    _save(name, profile, made_from, csv=flat.to_csv(index=False, lineterminator="\n").encode(),
-          md=(text.to_markdown(index=False, disable_numparse=True) + "\n").encode(),
-          tex=text.to_latex(index=False, escape=True, column_format="l" * len(text.columns)).encode())
+    _save(
+        name,
+        profile,
+        made_from,
+        csv=flat.to_csv(index=False, lineterminator="\n").encode(),
+        md=(text.to_markdown(index=False, disable_numparse=True) + "\n").encode(),
+        tex=text.to_latex(index=False, escape=True, column_format="l" * len(text.columns)).encode(),
+    )
 
 # %% ../../nbs/results/01_publish.ipynb #5f91695d
 def save_figure(
-    figure,       # matplotlib figure
-    name:str,     # file name without ending
-    profile:str,  # folder below `home()/figures`
-    made_from,    # runs, data cards or settings
-    dpi:int=220,  # of the png
-)->None:
+    figure,  # matplotlib figure
+    name: str,  # file name without ending
+    profile: str,  # folder below `home()/figures`
+    made_from,  # runs, data cards or settings
+    dpi: int = 220,  # of the png
+) -> None:
     "Write `<name>.png`, `.pdf` and `.json`; no date in any."
     files = {}
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
@@ -252,69 +334,131 @@ def save_figure(
 # %% ../../nbs/results/01_publish.ipynb #c26f22ff
 def _save(name, profile, made_from, **files):
     folder = home() / "figures" / profile
-    for kind, content in files.items(): write_atomic(folder / f"{name}.{kind}", content)
+    for kind, content in files.items():
+        write_atomic(folder / f"{name}.{kind}", content)
     here = environment()
-    about = {"name": name, "profile": profile, "made_from": provenance(made_from), **_drawn_by(),
-             "environment": {k: here[k] for k in ("python", "system", "packages")},
-             "files": {f"{name}.{kind}": hashlib.sha256(content).hexdigest() for kind, content in files.items()}}
-    write_atomic(folder / f"{name}.json", json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+    about = {
+        "name": name,
+        "profile": profile,
+        "made_from": provenance(made_from),
+        **_drawn_by(),
+        "environment": {k: here[k] for k in ("python", "system", "packages")},
+        "files": {f"{name}.{kind}": hashlib.sha256(content).hexdigest() for kind, content in files.items()},
+    }
+    write_atomic(
+        folder / f"{name}.json", json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+    )
 
+# %% ../../nbs/results/01_publish.ipynb #bcc2c04e
 def _drawn_by():
     "The code behind a file: version of the vbg modules whose names the notebook holds, and of the notebook."
     held = {getattr(value, "__module__", None) or "" for value in vars(sys.modules["__main__"]).values()}
     modules = sorted({m.removeprefix("vbg.") for m in held if m.startswith("vbg.")} | {"results.publish"})
     notebook = root() / "nbs" / "study" / f"{os.environ.get('VBG_NOTEBOOK') or '-'}.ipynb"  # named by the Snakefile
-    return {"modules": modules, "code": code_version(*modules), "notebook": notebook_version(notebook) if notebook.exists() else None}
+    return {
+        "modules": modules,
+        "code": code_version(*modules),
+        "notebook": notebook_version(notebook) if notebook.exists() else None,
+    }
 
 # %% ../../nbs/results/01_publish.ipynb #d0f9d971
 def provenance(
     made_from,  # a run, path, card, settings, or a list or dict of these
-):              # the same, ready for JSON
+):  # the same, ready for JSON
     "What a table or figure was made from. A path is told by its checksum, from `home()` on."
     if isinstance(made_from, Run):
         i = made_from.info
-        return {"run": made_from.folder.relative_to(home()).as_posix(), "inputs": i["inputs"],
-                "files": {n: i["files"][n] for n in ("metrics.json", "model.safetensors", "predictions.parquet")} | {"history.csv without clock": _without_clock(made_from)}}
+        return {
+            "run": made_from.folder.relative_to(home()).as_posix(),
+            "inputs": i["inputs"],
+            "files": {n: i["files"][n] for n in ("metrics.json", "model.safetensors", "predictions.parquet")}
+            | {"history.csv without clock": _without_clock(made_from)},
+        }
     if isinstance(made_from, Path):
         near = made_from.relative_to(home()) if made_from.is_relative_to(home()) else Path(made_from.name)
         return {"file": near.as_posix(), "sha256": hashlib.sha256(made_from.read_bytes()).hexdigest()}
-    if is_dataclass(made_from) and not isinstance(made_from, type): return provenance(asdict(made_from))
-    if isinstance(made_from, dict): return {str(k): provenance(v) for k, v in made_from.items()}
+    if is_dataclass(made_from) and not isinstance(made_from, type):
+        return provenance(asdict(made_from))
+    if isinstance(made_from, dict):
+        return {str(k): provenance(v) for k, v in made_from.items()}
     return [provenance(v) for v in made_from] if isinstance(made_from, (list, tuple)) else made_from
+
 
 def _without_clock(run):
     "Checksum of a history without what a clock wrote: a run made again has the same."
-    return hashlib.sha256(run.history.drop(columns=["seconds", "items_per_second"], errors="ignore").to_csv(index=False).encode()).hexdigest()
+    return hashlib.sha256(
+        run.history.drop(columns=["seconds", "items_per_second"], errors="ignore").to_csv(index=False).encode()
+    ).hexdigest()
 
 # %% ../../nbs/results/01_publish.ipynb #0abe8ce3
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # tell apart under any colour blindness
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # tell apart under any colour blindness
+
+
 WIDTH = 7.0  # inches, two columns
 
-def style()->None:
+# %% ../../nbs/results/01_publish.ipynb #3e0a7c60
+def style() -> None:
     "Set the look of all figures: seaborn ticks, Okabe-Ito colours, 8 points, fonts embedded as text."
     import seaborn as sns
-    sns.set_theme("paper", "ticks", PALETTE, rc={
-        "font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 9, "legend.fontsize": 8,
-        "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": .5,
-        "lines.linewidth": 1.5, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.axisbelow": True,
-        "pdf.fonttype": 42, "figure.dpi": 110, "savefig.dpi": 220, "figure.constrained_layout.use": True})
+
+    sns.set_theme(
+        "paper",
+        "ticks",
+        PALETTE,
+        rc={
+            "font.family": "DejaVu Sans",
+            "font.size": 8,
+            "axes.labelsize": 8,
+            "axes.titlesize": 9,
+            "legend.fontsize": 8,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "axes.grid": True,
+            "grid.color": "#DDDDDD",
+            "grid.linewidth": 0.5,
+            "lines.linewidth": 1.5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "axes.axisbelow": True,
+            "pdf.fonttype": 42,
+            "figure.dpi": 110,
+            "savefig.dpi": 220,
+            "figure.constrained_layout.use": True,
+        },
+    )
 
 # %% ../../nbs/results/01_publish.ipynb #382d48e1
 def loss_curves(
-    runs:list,        # runs of one model, one or more data sets and seeds
-    height:float=4.2, # inches
-):                    # matplotlib figure: one column a data set; above the loss, below the validation accuracy
+    runs: list,  # runs of one model, one or more data sets and seeds
+    height: float = 4.2,  # inches
+):  # matplotlib figure: one column a data set; above the loss, below the validation accuracy
     "Fig. 5: mean over seeds, the band from the lowest to the highest seed. Raises ValueError on no runs or several models."
     import matplotlib.pyplot as plt
+
     models, datasets = {r.model for r in runs}, dict.fromkeys(r.dataset for r in _in_order(runs))
-    if len(models) != 1: raise ValueError(f"loss_curves takes runs of one model, got {sorted(models)}")
+    if len(models) != 1:
+        raise ValueError(f"loss_curves takes runs of one model, got {sorted(models)}")
     style()
-    width = WIDTH if len(datasets) > 1 else WIDTH * .6
-    figure, axes = plt.subplots(2, len(datasets), figsize=(width, height), sharex="col", sharey="row", squeeze=False, height_ratios=(3, 2))
+    width = WIDTH if len(datasets) > 1 else WIDTH * 0.6
+    figure, axes = plt.subplots(
+        2, len(datasets), figsize=(width, height), sharex="col", sharey="row", squeeze=False, height_ratios=(3, 2)
+    )
     for column, dataset in zip(axes.T, datasets):
         _loss_column(column, [r for r in runs if r.dataset == dataset])
-    axes[0, 0].set_ylim(bottom=0); axes[0, 0].set_ylabel("loss, nats"); axes[1, 0].set_ylabel("accuracy, %")
-    axes[0, 0].legend(loc="upper right"); axes[1, 0].legend(loc="lower right")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("loss, nats")
+    axes[1, 0].set_ylabel("accuracy, %")
+    axes[0, 0].legend(loc="upper right")
+    axes[1, 0].legend(loc="lower right")
     plt.close(figure)
     return figure
 
@@ -322,27 +466,37 @@ def loss_curves(
 def _loss_column(axes, runs):
     "Loss and accuracy of one data set over the epochs."
     from matplotlib.ticker import MaxNLocator
+
     history = pd.concat([r.history for r in runs])
     seeds = len({r.seed for r in runs})
     axes[0].set_title(f"{_run_title(runs[0])} ({seeds} seed{'s' * (seeds > 1)})")
     _band(axes[0], history, "train_loss", "training", PALETTE[0], "-")
     _band(axes[0], history, "validation_loss", "validation", PALETTE[1], "--")
-    _band(axes[1], history.assign(validation_accuracy=100 * history.validation_accuracy), "validation_accuracy", "validation", PALETTE[1], "--")
+    _band(
+        axes[1],
+        history.assign(validation_accuracy=100 * history.validation_accuracy),
+        "validation_accuracy",
+        "validation",
+        PALETTE[1],
+        "--",
+    )
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+
 
 def _band(axis, history, column, label, colour, stroke):
     over = history.groupby("epoch")[column].agg(["mean", "min", "max"])
     axis.plot(over.index, over["mean"], stroke, color=colour, label=label)
-    axis.fill_between(over.index, over["min"], over["max"], color=colour, alpha=.2, linewidth=0)
+    axis.fill_between(over.index, over["min"], over["max"], color=colour, alpha=0.2, linewidth=0)
 
 # %% ../../nbs/results/01_publish.ipynb #12243b27
 def recipe_table(
-    runs:dict,  # recipe to its runs; the first is what the others are compared with
-)->pd.DataFrame:  # text, for print; one row a recipe
+    runs: dict,  # recipe to its runs; the first is what the others are compared with
+) -> pd.DataFrame:  # text, for print; one row a recipe
     "Validation accuracy of recipes that differ in a setting, one column a data set. Raises ValueError when a recipe has no run."
     empty = [name for name, made in runs.items() if not made]
-    if empty: raise ValueError(f"no run of {', '.join(empty)}: make recipe makes them")
+    if empty:
+        raise ValueError(f"no run of {', '.join(empty)}: make recipe makes them")
     base, rows = next(iter(runs.values()))[0].info.get("config", {}), []
     for name, made in runs.items():
         other = made[0].info.get("config", {})
@@ -351,78 +505,108 @@ def recipe_table(
             part = [r for r in made if r.dataset == dataset]
             mean = {m: 100 * float(np.mean([r.metrics["validation"][m] for r in part])) for m in ("accuracy", "f1")}
             row |= {f"{_run_title(part[0])}: {PERCENT[m]}": f"{value:.1f}" for m, value in mean.items()}
-        rows.append(row | {"seeds": len({r.seed for r in made}), "seconds a run": f"{np.mean([r.info['seconds'] for r in made]):.0f}"})
+        rows.append(
+            row
+            | {
+                "seeds": len({r.seed for r in made}),
+                "seconds a run": f"{np.mean([r.info['seconds'] for r in made]):.0f}",
+            }
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/01_publish.ipynb #3a2f5a94
 def _changed(base, other, path=""):
     "Leaves of `other` that are not as in `base`; names of profiles and seeds do not count."
     for key in sorted({*base, *other} - ({"name", "seeds"} if not path else set())):
         a, b = base.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict): yield from _changed(a, b, f"{path}{key}.")
-        elif a != b: yield f"{path}{key}", b
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _changed(a, b, f"{path}{key}.")
+        elif a != b:
+            yield f"{path}{key}", b
 
 # %% ../../nbs/results/01_publish.ipynb #838bc4e5
 def show_table(
-    table:pd.DataFrame,  # any table
-):                       # Markdown for a notebook
+    table: pd.DataFrame,  # any table
+):  # Markdown for a notebook
     "A table as it will stand on the page."
     from IPython.display import Markdown
+
     return Markdown(table.to_markdown(index=bool(table.index.name), disable_numparse=True))
 
 # %% ../../nbs/results/01_publish.ipynb #5736328d
 def readme_text(
-    notebook:Path,  # nbs/index.ipynb
-)->str:             # Markdown
+    notebook: Path,  # nbs/index.ipynb
+) -> str:  # Markdown
     "The README: prose as it is, code in fences with what it printed; cells marked `#| hide` are left out, and of those marked `#| echo: false` only the output stays. Links start at the repository root."
     cells, parts = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"], []
     for cell in cells:
         source = "".join(cell["source"]).strip()
-        if not source or re.match(r"#\s*\|\s*(hide|exporti?|default_exp)\b", source): continue
+        if not source or re.match(r"#\s*\|\s*(hide|exporti?|default_exp)\b", source):
+            continue
         silent = re.match(r"#\s*\|\s*echo:\s*false", source)
-        if not silent: parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        if not silent:
+            parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for output in cell.get("outputs", []):
             said = output.get("data", {})
-            text = "".join(said.get("text/markdown", "")) or _fenced("".join(output.get("text", said.get("text/plain", ""))))
-            if text: parts.append(text.strip())
+            text = "".join(said.get("text/markdown", "")) or _fenced(
+                "".join(output.get("text", said.get("text/plain", "")))
+            )
+            if text:
+                parts.append(text.strip())
     text = "\n\n".join(parts) + "\n"
     return re.sub(r"(\]\(|src=\")\.\./", r"\1", text)
 
-def _fenced(text): return f"```\n{text.rstrip()}\n```" if text.strip() else ""
+
+def _fenced(text):
+    return f"```\n{text.rstrip()}\n```" if text.strip() else ""
 
 # %% ../../nbs/results/01_publish.ipynb #b54b945d
 def show(
-    profile:str,  # folder below `home()/figures`
-)->str:           # for a terminal
+    profile: str,  # folder below `home()/figures`
+) -> str:  # for a terminal
     "What a study left behind: the summary tables and the list of files. Raises FileNotFoundError where there is none."
     folder = home() / "figures" / profile
-    if not folder.is_dir(): raise FileNotFoundError(f"no figures/{profile}: make reproduce PROFILE={profile}")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no figures/{profile}: make reproduce PROFILE={profile}")
     parts = [_tall(pd.read_csv(folder / "summary.csv", dtype=str))] if (folder / "summary.csv").exists() else []
     parts += [p.read_text(encoding="utf-8") for p in sorted(folder.glob("summary_*.md"))]
     return "\n".join([*parts, f"figures/{profile}/: {', '.join(sorted(p.stem for p in folder.glob('*.json')))}"])
+
 
 def _tall(summary):
     "One block a data set and test, one column a model: fits 80 columns."
     blocks = []
     for (title, test), part in summary.groupby(["data set", "test"], sort=False):
-        rows = part.set_index("model")[[*PERCENT.values(), "best possible"]].T.rename(index={"best possible": "ceiling, %"})
-        blocks.append(f"{title}, {test} test: {part['items'].iloc[0]} items, {part['seeds'].iloc[0]} seeds, 95 % intervals\n"
-                      + rows.to_markdown(tablefmt="simple", disable_numparse=True) + "\n")
+        rows = part.set_index("model")[[*PERCENT.values(), "best possible"]].T.rename(
+            index={"best possible": "ceiling, %"}
+        )
+        blocks.append(
+            f"{title}, {test} test: {part['items'].iloc[0]} items, {part['seeds'].iloc[0]} seeds, 95 % intervals\n"
+            + rows.to_markdown(tablefmt="simple", disable_numparse=True)
+            + "\n"
+        )
     return "\n".join(blocks)
 
 # %% ../../nbs/results/01_publish.ipynb #34bbfb9c
 def main(
-    arguments:list=None,  # as on the command line; None for `sys.argv`
-)->int:                   # exit code
+    arguments: list = None,  # as on the command line; None for `sys.argv`
+) -> int:  # exit code
     "`show --profile NAME` prints the summary; `readme` writes README.md from nbs/index.ipynb."
     parser = argparse.ArgumentParser("python -m vbg.results.publish")
     parser.add_argument("what", choices=["show", "readme"])
     parser.add_argument("--profile", default="mini")
     asked = parser.parse_args(arguments)
-    if asked.what == "readme": write_atomic(root() / "README.md", readme_text(root() / "nbs" / "index.ipynb")); return 0
-    try: print(show(asked.profile))
-    except FileNotFoundError as e: print(e, file=sys.stderr); return 1
+    if asked.what == "readme":
+        write_atomic(root() / "README.md", readme_text(root() / "nbs" / "index.ipynb"))
+        return 0
+    try:
+        print(show(asked.profile))
+    except FileNotFoundError as e:
+        print(e, file=sys.stderr)
+        return 1
     return 0
 
 # %% ../../nbs/results/01_publish.ipynb #a721f6c7
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

@@ -17,15 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import home, root, write_atomic
+from ..core.files import RunError, home, root, write_atomic
 from ..core.profiles import profile as read_profile
 from .experiments import difference_verdict
 from .publish import PERCENT
-from ..stats.intervals import interval_text
-from ..stats.intervals import paired_difference, same_items, summarise_runs
-from ..core.files import RunError
-from ..runs.version import code_version, environment
 from ..runs.store import load_runs, why_stale
+from ..runs.version import code_version, environment
+from ..stats.intervals import interval_text, paired_difference, same_items, summarise_runs
 
 # %% auto #0
 __all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
@@ -35,8 +33,12 @@ __all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'S
 # %% ../../nbs/results/06_small_collection.ipynb #0bb694a8
 METHODS = {  # store -> what its runs are
     "collection-frozen": dict(profile="pretrained", models=["without_gan", "logistic_regression"], overrides={}),
-    "collection-no-experts": dict(profile="pretrained", models=["without_gan"], overrides={"model": dict(expert_l2=None, auxiliary_weight=0.5)}),
-    "collection-scratch": dict(profile="mini", models=["without_gan"], overrides={"train": dict(epochs=60, select="last")}),
+    "collection-no-experts": dict(
+        profile="pretrained", models=["without_gan"], overrides={"model": dict(expert_l2=None, auxiliary_weight=0.5)}
+    ),
+    "collection-scratch": dict(
+        profile="mini", models=["without_gan"], overrides={"train": dict(epochs=60, select="last")}
+    ),
     "collection-live": dict(profile="pretrained", models=["without_gan"], overrides={"train": dict(encoders="frozen")}),
 }
 ROWS = {  # row -> store, model
@@ -52,50 +54,69 @@ COMMAND = "make collection FOLDER=<your folder>"
 
 # %% ../../nbs/results/06_small_collection.ipynb #475b4dc8
 def collection_data(
-    folder:str,    # folder or csv of the collection, see `read_collection`
-    deal:int,      # of `DEALS`
-    fold:int,      # 0 to 4
-    columns:dict,  # arguments of `read_collection`, such as {"label": "category"}
-)->dict:           # `data` of `vbg.train.jobs.train_runs`
+    folder: str,  # folder or csv of the collection, see `read_collection`
+    deal: int,  # of `DEALS`
+    fold: int,  # 0 to 4
+    columns: dict,  # arguments of `read_collection`, such as {"label": "category"}
+) -> dict:  # `data` of `vbg.train.jobs.train_runs`
     "The description of one fold of one deal."
-    return dict(reader="collection", folder=str(folder), options={**columns, "lenient": True}, minimum=FOLDS, folds=FOLDS, fold=fold, deal=100 + deal)
+    return dict(
+        reader="collection",
+        folder=str(folder),
+        options={**columns, "lenient": True},
+        minimum=FOLDS,
+        folds=FOLDS,
+        fold=fold,
+        deal=100 + deal,
+    )
 
-def collection_jobs()->list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
+
+def collection_jobs() -> list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
     "Every training job, in the order of the stores. The check of the frozen mode is one fold; all else is every fold of every deal."
     cells = [(deal, fold) for deal in DEALS for fold in range(FOLDS)]
-    return [dict(store=store, dataset=f"deal{deal}-fold{fold}", **method, seeds=[deal], deal=deal, fold=fold)
-            for store, method in METHODS.items() for deal, fold in (cells[:1] if store == ROWS[LIVE][0] else cells)]
+    return [
+        dict(store=store, dataset=f"deal{deal}-fold{fold}", **method, seeds=[deal], deal=deal, fold=fold)
+        for store, method in METHODS.items()
+        for deal, fold in (cells[:1] if store == ROWS[LIVE][0] else cells)
+    ]
 
 # %% ../../nbs/results/06_small_collection.ipynb #316bf063
-def collection_folder()->Path:  # absolute
+def collection_folder() -> Path:  # absolute
     "The folder or csv that `VBG_FOLDER` names; a relative one lies under the repository. Raises RunError when there is none."
     said = os.environ.get("VBG_FOLDER", "").strip()
-    if not said: raise RunError(f"which folder? {COMMAND} COLUMNS='{{\"label\": \"category\"}}'")
+    if not said:
+        raise RunError(f'which folder? {COMMAND} COLUMNS=\'{{"label": "category"}}\'')
     return (root() / Path(said).expanduser()).resolve()
 
+
 def collection_name(
-    folder:Path,  # of the collection, or its csv
-)->str:           # such as "collection-my-museum"
+    folder: Path,  # of the collection, or its csv
+) -> str:  # such as "collection-my-museum"
     "Name of the folder below figures/ that gets the tables of a collection."
     folder = Path(folder)
     word = (folder.parent if folder.suffix else folder).name
     return "collection-" + (re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "unnamed")
 
+
 def collection_columns(
-    text:str,  # JSON object of arguments of `read_collection`
-)->dict:       # the same
+    text: str,  # JSON object of arguments of `read_collection`
+) -> dict:  # the same
     "Which column is what. Raises RunError when the text is no JSON object."
-    try: columns = json.loads(text or "{}")
-    except json.JSONDecodeError as error: raise RunError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
-    if not isinstance(columns, dict): raise RunError(f"COLUMNS is a JSON object such as {{\"label\": \"category\"}}, not {text}")
+    try:
+        columns = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise RunError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
+    if not isinstance(columns, dict):
+        raise RunError(f'COLUMNS is a JSON object such as {{"label": "category"}}, not {text}')
     return columns
 
 # %% ../../nbs/results/06_small_collection.ipynb #00fcdc24
-def main()->int:  # exit code
+def main() -> int:  # exit code
     "Read the collection that the environment names, once, and say what is in it or what is wrong."
-    from vbg.data.collection import read_collection
     from vbg.core.files import DataError
+    from vbg.data.collection import read_collection
     from vbg.data.splits import assign_folds
+
     try:
         folder, columns = collection_folder(), collection_columns(os.environ.get("VBG_COLUMNS", ""))
         described = collection_data(folder, 0, 0, columns)
@@ -103,11 +124,13 @@ def main()->int:  # exit code
     except (RunError, DataError, TypeError, ValueError, OSError) as error:
         print(f"make collection: {error}", file=sys.stderr)
         return 2
-    print(f"{folder}: {len(examples.table)} items of {examples.table.label.nunique()} classes; tables go to figures/{collection_name(folder)}/")
+    print(
+        f"{folder}: {len(examples.table)} items of {examples.table.label.nunique()} classes; tables go to figures/{collection_name(folder)}/"
+    )
     return 0
 
 # %% ../../nbs/results/06_small_collection.ipynb #e87f0ca7
-def collection_runs()->dict:  # row of `ROWS` to its runs, by deal and fold
+def collection_runs() -> dict:  # row of `ROWS` to its runs, by deal and fold
     "All runs of the comparison. Raises RunError with the command when some are missing, or were not made as their store says."
     there = {store: {(r.dataset, r.model): r for r in load_runs(store)} for store in METHODS}
     found, lines = {}, []
@@ -115,10 +138,16 @@ def collection_runs()->dict:  # row of `ROWS` to its runs, by deal and fold
         wanted = [job["dataset"] for job in collection_jobs() if job["store"] == store]
         found[row] = [there[store][d, model] for d in wanted if (d, model) in there[store]]
         absent = [d for d in wanted if (d, model) not in there[store]]
-        if absent: lines.append(f"{row}: no run of {model} in runs/{store} for {', '.join(absent)}")
+        if absent:
+            lines.append(f"{row}: no run of {model} in runs/{store} for {', '.join(absent)}")
     lines = lines or _strangers(found)
     more = [f"and {len(lines) - 5} more"] if len(lines) > 5 else []
-    if lines: raise RunError("\n  ".join([f"the small collection cannot be compared; `{COMMAND}` makes what is missing:", *lines[:5], *more]))
+    if lines:
+        raise RunError(
+            "\n  ".join(
+                [f"the small collection cannot be compared; `{COMMAND}` makes what is missing:", *lines[:5], *more]
+            )
+        )
     return found
 
 # %% ../../nbs/results/06_small_collection.ipynb #98ee35f0
@@ -133,66 +162,99 @@ def _strangers(found):
             items = same.setdefault((run.dataset, made.vision["image_size"]), run).info["inputs"]["data"]
             asked = shared | dict(settings=settings, data=items, seed=job["deal"], splits=SPLITS)
             why = why_stale(run.folder, run.info["inputs"] | asked) or _other_fold(run, job)
-            if why: lines.append(f"{row}, {run.dataset}: {why}")
+            if why:
+                lines.append(f"{row}, {run.dataset}: {why}")
     return lines
 
-def _described(run): return run.info["config"]["data"][run.dataset]
+
+def _described(run):
+    return run.info["config"]["data"][run.dataset]
+
 
 def _other_fold(run, job):
     "What differs between the fold that a run read and the one that it should have read. Where the items lay does not count: they are compared by themselves."
     have, want = _described(run), collection_data("", job["deal"], job["fold"], {})
-    wrong = [f"{k} {have.get(k)}, not {want[k]}" for k in sorted(want) if k not in ("folder", "options") and have.get(k) != want[k]]
+    wrong = [
+        f"{k} {have.get(k)}, not {want[k]}"
+        for k in sorted(want)
+        if k not in ("folder", "options") and have.get(k) != want[k]
+    ]
     return f"read with {'; '.join(wrong)}" if wrong else None
 
 # %% ../../nbs/results/06_small_collection.ipynb #580337f9
 @dataclass(frozen=True)
 class Pooled:
     "The test predictions of all folds of a deal, in the form of a run."
-    dataset: str               # 'collection'
-    model: str                 # such as "without_gan"
-    seed: int                  # the deal
-    ids: np.ndarray            # `(N,)` str, sorted
-    labels: np.ndarray         # `(N,)` int
+
+    dataset: str  # 'collection'
+    model: str  # such as "without_gan"
+    seed: int  # the deal
+    ids: np.ndarray  # `(N,)` str, sorted
+    labels: np.ndarray  # `(N,)` int
     probabilities: np.ndarray  # `(N, C)` float32
 
-    def select(self, split="test"): return self.ids, self.labels, self.probabilities
+    def select(self, split="test"):
+        return self.ids, self.labels, self.probabilities
 
 # %% ../../nbs/results/06_small_collection.ipynb #cfb3b088
 def pooled_predictions(
-    runs:list,  # of one row of `collection_runs`
-    deal:int,   # of `DEALS`
-)->Pooled:      # each item once
+    runs: list,  # of one row of `collection_runs`
+    deal: int,  # of `DEALS`
+) -> Pooled:  # each item once
     "The test predictions of the folds of a deal, put together and sorted by id. Raises RunError when folds overlap, are missing or name other classes."
     folds = [r for r in runs if r.seed == deal]
-    if len(folds) != FOLDS: raise RunError(f"deal {deal} has {len(folds)} of {FOLDS} folds: `{COMMAND}` makes them")
+    if len(folds) != FOLDS:
+        raise RunError(f"deal {deal} has {len(folds)} of {FOLDS} folds: `{COMMAND}` makes them")
     if any(r.info["class_names"] != folds[0].info["class_names"] for r in folds):
         raise RunError(f"deal {deal}: the folds name different classes: `{COMMAND}` makes them again")
     ids, labels, probabilities = (np.concatenate(parts) for parts in zip(*(r.select("test") for r in folds)))
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
-    if (ids[1:] == ids[:-1]).any(): raise RunError(f"deal {deal}: item {ids[:-1][ids[1:] == ids[:-1]][0]} is tested twice: `{COMMAND}` makes the folds again")
+    if (ids[1:] == ids[:-1]).any():
+        raise RunError(
+            f"deal {deal}: item {ids[:-1][ids[1:] == ids[:-1]][0]} is tested twice: `{COMMAND}` makes the folds again"
+        )
     return Pooled("collection", folds[0].model, deal, ids, labels[order], probabilities[order])
 
 # %% ../../nbs/results/06_small_collection.ipynb #c8c21500
 def small_collection_table(
-    runs:dict,           # from `collection_runs`
-    resamples:int=2000,  # of the bootstrap
-    seed:int=42,         # of the bootstrap
-)->pd.DataFrame:         # text, for print; percent and points
+    runs: dict,  # from `collection_runs`
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # text, for print; percent and points
     "Accuracy and macro-F1 of each row on all items, with the 95 % interval of the difference to the logistic regression. Raises ValueError when rows were tested on different items."
     base, rows = [pooled_predictions(runs[BASELINE], deal) for deal in DEALS], []
     for row in [r for r in ROWS if r != LIVE]:
         made = [pooled_predictions(runs[row], deal) for deal in DEALS]
         labels, tables = same_items([*made, *base], "test")
-        scores = summarise_runs(made, metrics=_COMPARED, resamples=resamples, seed=seed).set_index("metric").loc[list(_COMPARED)]
+        scores = (
+            summarise_runs(made, metrics=_COMPARED, resamples=resamples, seed=seed)
+            .set_index("metric")
+            .loc[list(_COMPARED)]
+        )
         text = {PERCENT[m]: interval_text(s["mean"], s.low, s.high) for m, s in scores.iterrows()}
-        gain = {} if row == BASELINE else _over(labels, tables[:len(made)], tables[len(made):], resamples, seed)
-        rows.append({"model": row} | text | {"accuracy, each deal": " / ".join(f"{100 * (p.argmax(1) == labels).mean():.1f}" for p in tables[:len(made)])}
-                    | gain | {"items": len(labels), "classes": tables[0].shape[1], "deals": len(made), "seconds a fold": f"{np.mean([r.info['seconds'] for r in runs[row]]):.1f}",
-                              "fusion and regularisation": _recipe(runs[row][0])})
+        gain = {} if row == BASELINE else _over(labels, tables[: len(made)], tables[len(made) :], resamples, seed)
+        rows.append(
+            {"model": row}
+            | text
+            | {
+                "accuracy, each deal": " / ".join(
+                    f"{100 * (p.argmax(1) == labels).mean():.1f}" for p in tables[: len(made)]
+                )
+            }
+            | gain
+            | {
+                "items": len(labels),
+                "classes": tables[0].shape[1],
+                "deals": len(made),
+                "seconds a fold": f"{np.mean([r.info['seconds'] for r in runs[row]]):.1f}",
+                "fusion and regularisation": _recipe(runs[row][0]),
+            }
+        )
     heads = list(rows[0])
     return pd.DataFrame(rows).fillna("–")[heads]
 
+# %% ../../nbs/results/06_small_collection.ipynb #8609ed02
 _COMPARED = ("accuracy", "f1")
 
 # %% ../../nbs/results/06_small_collection.ipynb #b07c1fb4
@@ -201,49 +263,70 @@ def _over(labels, ours, theirs, resamples, seed):
     difference, cells = paired_difference(labels, ours, theirs, _COMPARED, resamples, seed), {}
     for metric, d in difference.iterrows():
         name = PERCENT[metric].removesuffix(", %")
-        cells |= {f"{name} over the regression, points": interval_text(d.difference, d.low, d.high), f"{name}, verdict": difference_verdict(d.low, d.high)}
+        cells |= {
+            f"{name} over the regression, points": interval_text(d.difference, d.low, d.high),
+            f"{name}, verdict": difference_verdict(d.low, d.high),
+        }
     return cells
 
+# %% ../../nbs/results/06_small_collection.ipynb #f38d58a9
 def _recipe(run):
     "Fusion and regularisation of a run, from its settings."
-    if run.model == "logistic_regression": return "concatenation; L2, its weight and the scaling by cross-validation inside the training folds"
+    if run.model == "logistic_regression":
+        return "concatenation; L2, its weight and the scaling by cross-validation inside the training folds"
     s = run.info["inputs"]["settings"]
     m, t = s["model"], s["train"]
-    words = [s["fusion"]["kind"], f"width {s['fusion']['hidden_size'] or s['vision']['hidden_size']}", f"dropout {m['head_dropout']:g} before the head",
-             f"head L2 {m['head_l2']:g}", f"experts, L2 {m['expert_l2']:g}" if m["expert_l2"] is not None else "no experts",
-             f"unimodal heads {m['auxiliary_weight']:g}", f"weight decay {t['weight_decay']:g}", f"{t['epochs']} epochs"]
+    words = [
+        s["fusion"]["kind"],
+        f"width {s['fusion']['hidden_size'] or s['vision']['hidden_size']}",
+        f"dropout {m['head_dropout']:g} before the head",
+        f"head L2 {m['head_l2']:g}",
+        f"experts, L2 {m['expert_l2']:g}" if m["expert_l2"] is not None else "no experts",
+        f"unimodal heads {m['auxiliary_weight']:g}",
+        f"weight decay {t['weight_decay']:g}",
+        f"{t['epochs']} epochs",
+    ]
     augmented = [f"{name.replace('_', ' ')} {t[name]:g}" for name in ("flip", "shift", "token_masking") if t[name]]
     return "; ".join(words + augmented)
 
 # %% ../../nbs/results/06_small_collection.ipynb #92c05069
 def encoding_run(
-    runs:dict,       # from `collection_runs`
-    data:dict=None,  # `collection_data` of deal 0, fold 0; None: as the run says
-)->Path:             # runs/collection-frozen/encoding.json
+    runs: dict,  # from `collection_runs`
+    data: dict = None,  # `collection_data` of deal 0, fold 0; None: as the run says
+) -> Path:  # runs/collection-frozen/encoding.json
     "Time the encoding of all items of a fold, or keep what was measured with the same inputs."
-    import torch  # before `environment`, which then knows of a GPU
+
     run, here = runs[CACHED][0], environment()
     file = home() / "runs" / ROWS[CACHED][0] / "encoding.json"
     inputs = {k: run.info["inputs"][k] for k in ("data", "checkpoints")}
-    inputs |= dict(code=code_version("train.jobs"), threads=run.info["inputs"]["settings"]["train"]["threads"], hardware=here["hardware"],
-                   versions={name: here["packages"][name] for name in ("torch", "transformers", "numpy")})
-    if file.exists() and _known(file).get("inputs") == inputs: return file
+    inputs |= dict(
+        code=code_version("train.jobs"),
+        threads=run.info["inputs"]["settings"]["train"]["threads"],
+        hardware=here["hardware"],
+        versions={name: here["packages"][name] for name in ("torch", "transformers", "numpy")},
+    )
+    if file.exists() and _known(file).get("inputs") == inputs:
+        return file
     load = os.getloadavg()[0]
     about = dict(inputs=inputs, load=load, **_encode_once(run, data or _described(run)))
     return write_atomic(file, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
+
 def _known(file):
-    try: return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError: return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return {}
 
 # %% ../../nbs/results/06_small_collection.ipynb #e548719b
 def _encode_once(run, data):
     "Items, and seconds that their encoding takes, model and data loaded. Raises RunError when the collection is not the one of the run."
     from vbg.core.chance import seed_everything
-    from vbg.models.frozen import encode_features
-    from vbg.models.vbg import build_model
-    from vbg.models.text import tokenise, tokenizer_for
     from vbg.data.sets import study_data, study_settings
+    from vbg.models.frozen import encode_features
+    from vbg.models.text import tokenise, tokenizer_for
+    from vbg.models.vbg import build_model
+
     described = (METHODS[ROWS[CACHED][0]]["profile"], run.dataset, data)
     settings, natural = study_settings(*described), study_data(*described)["natural"]
     if natural.fingerprint != run.info["inputs"]["data"]["natural"]:
@@ -259,9 +342,9 @@ def _encode_once(run, data):
 
 # %% ../../nbs/results/06_small_collection.ipynb #638c4b75
 def frozen_table(
-    runs:dict,      # from `collection_runs`
-    encoding:Path,  # from `encoding_run`
-)->pd.DataFrame:    # text, for print; two rows
+    runs: dict,  # from `collection_runs`
+    encoding: Path,  # from `encoding_run`
+) -> pd.DataFrame:  # text, for print; two rows
     "Time of training with stored tokens and with frozen encoders run live, and how far apart the predictions are. Raises ValueError when the items differ."
     cached, live = runs[CACHED][0], runs[LIVE][0]
     pairs = [same_items([cached, live], split)[1] for split in SPLITS]
@@ -269,13 +352,20 @@ def frozen_table(
     apart, other = np.abs(first - second).max(), int((first.argmax(1) != second.argmax(1)).sum())
     once, rows = _known(Path(encoding)), []
     for name, run in (("cached", cached), ("live", live)):
-        rows.append({"encoders": name, "seconds an epoch, median": f"{run.history.seconds.median():.2f}", "epochs": len(run.history),
-                     "seconds, whole training": f"{run.info['seconds']:.1f}",
-                     "seconds, encoding once": f"{once['seconds']:.1f} ({once['items']} items)" if name == "cached" else "–",
-                     "largest difference of a probability": "–" if name == "cached" else f"{apart:.1e}",
-                     "items with another class": "–" if name == "cached" else f"{other} of {len(first)}"})
+        rows.append(
+            {
+                "encoders": name,
+                "seconds an epoch, median": f"{run.history.seconds.median():.2f}",
+                "epochs": len(run.history),
+                "seconds, whole training": f"{run.info['seconds']:.1f}",
+                "seconds, encoding once": f"{once['seconds']:.1f} ({once['items']} items)" if name == "cached" else "–",
+                "largest difference of a probability": "–" if name == "cached" else f"{apart:.1e}",
+                "items with another class": "–" if name == "cached" else f"{other} of {len(first)}",
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/06_small_collection.ipynb #000564c5
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

@@ -14,15 +14,25 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from ..stats.comparison import holm, mcnemar, reliability
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, LATE_AVERAGE, VARIANTS
 from .experiments import difference_verdict
 from .publish import DATASETS, PALETTE, PAPER_MODELS, PERCENT, WIDTH, data_title, style
-from ..stats.verdicts import VERDICTS, Verdict, verdict_level, verdict_order, verdict_sign
-from ..stats.intervals import interval_text
-from ..stats.metrics import METRICS, area_under_curve, average_precision, count, evaluate, f1, measure, precision, recall, truth_and_choice
-from ..stats.intervals import interval, over_seeds, paired_draws, resample_weights, same_items
 from ..runs.store import Run
+from ..stats.comparison import holm, mcnemar, reliability
+from ..stats.intervals import interval, interval_text, over_seeds, paired_draws, resample_weights, same_items
+from vbg.stats.metrics import (
+    METRICS,
+    area_under_curve,
+    average_precision,
+    count,
+    evaluate,
+    f1,
+    measure,
+    precision,
+    recall,
+    truth_and_choice,
+)
+from ..stats.verdicts import VERDICTS, Verdict, verdict_level, verdict_order, verdict_sign
 
 # %% auto #0
 __all__ = ['TITLES', 'ORDER', 'TESTS', 'BINS', 'DISAGREE', 'FEW', 'RARE', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS',
@@ -35,80 +45,108 @@ __all__ = ['TITLES', 'ORDER', 'TESTS', 'BINS', 'DISAGREE', 'FEW', 'RARE', 'FIG6_
            'calibration_table', 'reliability_figure']
 
 # %% ../../nbs/results/03_study.ipynb #7c1d1738
-TITLES = (PAPER_MODELS | {name: baseline.title for name, baseline in BASELINE_MODELS.items()}
-          | {name: row for name, (row, _) in FUSION_ABLATIONS.items()} | {LATE_AVERAGE: "late average"})
+TITLES = (
+    PAPER_MODELS
+    | {name: baseline.title for name, baseline in BASELINE_MODELS.items()}
+    | {name: row for name, (row, _) in FUSION_ABLATIONS.items()}
+    | {LATE_AVERAGE: "late average"}
+)
 ORDER = (*BASELINE_MODELS, *VARIANTS, *FUSION_ABLATIONS, LATE_AVERAGE)  # of rows
 TESTS = {"test": "natural", "balanced": "class-balanced"}
 BINS = 10  # of confidence
 DISAGREE = "interval and test disagree"
 FEW = 10  # predictions in a bin, under which the reliability curve has no point
 
+
 def model_title(
-    model:str,  # such as "swin"
-)->str:         # such as "Swin-T (paper: SWIM-ViT)"
+    model: str,  # such as "swin"
+) -> str:  # such as "Swin-T (paper: SWIM-ViT)"
     "Our name of a model, and the paper's where that is another."
     title, printed = TITLES.get(model, model), PAPER_MODELS.get(model)
     return title if printed in (None, title) else f"{title} (paper: {printed})"
 
 # %% ../../nbs/results/03_study.ipynb #ed69a861
 def reads(
-    model:str,  # such as "without_vit"
-)->str:         # "both", "image", "text" or "neither"
+    model: str,  # such as "without_vit"
+) -> str:  # "both", "image", "text" or "neither"
     "Which modality's encoder a model has."
     known = BASELINE_MODELS.get(model) or VARIANTS.get(model)
-    if known is None: return "both"
+    if known is None:
+        return "both"
     return "both" if known.image and known.text else "image" if known.image else "text" if known.text else "neither"
 
+
 def fed(
-    model:str,  # such as "without_vit_bert"
-)->str:         # as `reads`, or "both, no encoder"
+    model: str,  # such as "without_vit_bert"
+) -> str:  # as `reads`, or "both, no encoder"
     "What a model is given. Without ViT and BERT the discriminator of the GAN reads pixels and words, its weights drawn anew."
     return "both, no encoder" if model in VARIANTS and reads(model) == "neither" else reads(model)
 
+
 def of_models(
-    runs:list,    # of `Run` or `Averaged`
-    models:list,  # names
-)->list:          # in the order of `runs`
+    runs: list,  # of `Run` or `Averaged`
+    models: list,  # names
+) -> list:  # in the order of `runs`
     "The runs of some models."
     return [r for r in runs if r.model in models]
 
-def _place(model): return (ORDER.index(model) if model in ORDER else len(ORDER), model)
+
+def _place(model):
+    return (ORDER.index(model) if model in ORDER else len(ORDER), model)
 
 # %% ../../nbs/results/03_study.ipynb #62917dc8
 def _groups(runs, first=None):
     "Runs by data set and model, in the order of the tables; `first` before the other models."
     made = {}
-    where = lambda r: ((list(DATASETS).index(r.dataset) if r.dataset in DATASETS else len(DATASETS), r.dataset), r.model != first, _place(r.model), r.seed)
-    for run in sorted(runs, key=where): made.setdefault((run.dataset, run.model), []).append(run)
+    where = lambda r: (
+        (list(DATASETS).index(r.dataset) if r.dataset in DATASETS else len(DATASETS), r.dataset),
+        r.model != first,
+        _place(r.model),
+        r.seed,
+    )
+    for run in sorted(runs, key=where):
+        made.setdefault((run.dataset, run.model), []).append(run)
     return made
 
-def _title(run): return data_title(run.dataset, run.info.get("config", {}).get("data"))
 
-def _seeds(n): return f"{n} seed" + "s" * int(n > 1)
+def _title(run):
+    return data_title(run.dataset, run.info.get("config", {}).get("data"))
 
-def _fitted(model): return model in BASELINE_MODELS and not BASELINE_MODELS[model].network
 
-def _rendered(run): return bool(run.info.get("config", {}).get("data", {}).get(run.dataset, {}).get("render"))
+def _seeds(n):
+    return f"{n} seed" + "s" * int(n > 1)
+
+
+def _fitted(model):
+    return model in BASELINE_MODELS and not BASELINE_MODELS[model].network
+
+
+def _rendered(run):
+    return bool(run.info.get("config", {}).get("data", {}).get(run.dataset, {}).get("render"))
 
 # %% ../../nbs/results/03_study.ipynb #6beb699c
 @dataclass(frozen=True)
 class Averaged:
     "Two runs of one seed, their probabilities averaged; stands where a run stands."
+
     image: Run  # reads the image alone
     text: Run  # reads the text alone
 
     model, history = LATE_AVERAGE, None
-    dataset, seed, profile = (property(lambda self, k=k: getattr(self.image, k)) for k in ("dataset", "seed", "profile"))
+    dataset, seed, profile = (
+        property(lambda self, k=k: getattr(self.image, k)) for k in ("dataset", "seed", "profile")
+    )
 
-    def select(self, split)->tuple: # ids, labels, probabilities
+    def select(self, split) -> tuple:  # ids, labels, probabilities
         labels, tables = same_items([self.image, self.text], split)
         return self.image.select(split)[0], labels, np.mean(tables, axis=0)
 
     @cached_property
-    def metrics(self)->dict: return {s: evaluate(*self.select(s)[1:]) for s in self.image.metrics if s in self.text.metrics}
+    def metrics(self) -> dict:
+        return {s: evaluate(*self.select(s)[1:]) for s in self.image.metrics if s in self.text.metrics}
 
     @cached_property
-    def info(self)->dict: # costs are sums of both, where both are known; what is fitted at once counts no parameters
+    def info(self) -> dict:  # costs are sums of both, where both are known; what is fitted at once counts no parameters
         known = [r.info | {"parameters": None} if _fitted(r.model) else r.info for r in (self.image, self.text)]
         sums = {k: [info.get(k) for info in known] for k in ("parameters", "multiply_adds", "seconds")}
         shared = {k: self.image.info[k] for k in ("config", "class_names") if k in self.image.info}
@@ -116,9 +154,9 @@ class Averaged:
 
 # %% ../../nbs/results/03_study.ipynb #48bf110f
 def late_average(
-    runs:list,  # runs of `vbg.runs.store.Run`; those of models with one encoder are candidates
-    choose_on:str="validation",  # the split that chooses
-)->tuple[list, pd.DataFrame]:    # `Averaged`, one a data set and seed; what was chosen, for print
+    runs: list,  # runs of `vbg.runs.store.Run`; those of models with one encoder are candidates
+    choose_on: str = "validation",  # the split that chooses
+) -> tuple[list, pd.DataFrame]:  # `Averaged`, one a data set and seed; what was chosen, for print
     "Average the best image-only and the best text-only model. Raises ValueError where a data set lacks one, or their seeds differ."
     made, rows = [], []
     for dataset in dict.fromkeys(d for d, _ in _groups(runs)):
@@ -126,35 +164,46 @@ def late_average(
         for side in ("image", "text"):
             name = best_model([r for r in runs if r.dataset == dataset and reads(r.model) == side], choose_on)
             pair[side] = {r.seed: r for r in runs if (r.dataset, r.model) == (dataset, name)}
-            row |= {f"{side} alone": model_title(name), f"{side}: {choose_on} accuracy, %": f"{100 * _mean_accuracy(pair[side].values(), choose_on):.1f}"}
-        if {*pair["image"]} != {*pair["text"]}: raise ValueError(f"{dataset}: {row['image alone']} and {row['text alone']} were trained with different seeds")
+            row |= {
+                f"{side} alone": model_title(name),
+                f"{side}: {choose_on} accuracy, %": f"{100 * _mean_accuracy(pair[side].values(), choose_on):.1f}",
+            }
+        if {*pair["image"]} != {*pair["text"]}:
+            raise ValueError(
+                f"{dataset}: {row['image alone']} and {row['text alone']} were trained with different seeds"
+            )
         made += [Averaged(pair["image"][s], pair["text"][s]) for s in sorted(pair["image"])]
         rows.append({"data set": _title(made[-1])} | row | {"seeds": len(pair["image"])})
     return made, pd.DataFrame(rows)
 
+# %% ../../nbs/results/03_study.ipynb #da5a41bd
 def best_model(
-    runs:list,  # runs of one data set, several models and seeds
-    choose_on:str="validation",  # the split that chooses
-)->str:         # name of a model
+    runs: list,  # runs of one data set, several models and seeds
+    choose_on: str = "validation",  # the split that chooses
+) -> str:  # name of a model
     "The model with the highest mean accuracy; of equals the first of `ORDER`. Raises ValueError on no runs."
-    if not runs: raise ValueError("no run of a model to choose from: make reproduce makes them")
+    if not runs:
+        raise ValueError("no run of a model to choose from: make reproduce makes them")
     return max(_groups(runs).items(), key=lambda group: _mean_accuracy(group[1], choose_on))[0][1]
 
-def _mean_accuracy(members, split): return float(np.mean([r.metrics[split]["accuracy"] for r in members]))
+
+def _mean_accuracy(members, split):
+    return float(np.mean([r.metrics[split]["accuracy"] for r in members]))
 
 # %% ../../nbs/results/03_study.ipynb #f315fbe2
 def draw_scores(
-    labels:np.ndarray,   # `(N,)` int
-    tables:list,         # one `(N, C)` a seed, of the same items
-    score,               # labels, table, weights `(r, N)` -> name to `(r,)` or `(r, C)`
-    resamples:int=2000,  # `R`
-    seed:int=42,         # of the draws
-)->list:                 # one a seed: name to `(R,)` or `(R, C)`
+    labels: np.ndarray,  # `(N,)` int
+    tables: list,  # one `(N, C)` a seed, of the same items
+    score,  # labels, table, weights `(r, N)` -> name to `(r,)` or `(r, C)`
+    resamples: int = 2000,  # `R`
+    seed: int = 42,  # of the draws
+) -> list:  # one a seed: name to `(R,)` or `(R, C)`
     "Scores in resamples of the items, the same items for every seed. Works in pieces of about 4 million weights."
     rng, step, parts = np.random.default_rng(seed), max(1, 4_000_000 // len(labels)), [[] for _ in tables]
     for done in range(0, resamples, step):
         weights = resample_weights(len(labels), min(step, resamples - done), rng)
-        for part, table in zip(parts, tables): part.append(score(labels, table, weights))
+        for part, table in zip(parts, tables):
+            part.append(score(labels, table, weights))
     return [{name: np.concatenate([piece[name] for piece in part]) for name in part[0]} for part in parts]
 
 # %% ../../nbs/results/03_study.ipynb #45702f99
@@ -171,60 +220,80 @@ def item_draws(
 
 # %% ../../nbs/results/03_study.ipynb #1744b112
 def ece(
-    labels:np.ndarray,         # `(N,)` int
-    probabilities:np.ndarray,  # `(N, C)`
-    weights:np.ndarray,        # `(R, N)` copies of each item
-    bins:int=BINS,             # of equal width in 0..1
-)->np.ndarray:                 # `(R,)`
+    labels: np.ndarray,  # `(N,)` int
+    probabilities: np.ndarray,  # `(N, C)`
+    weights: np.ndarray,  # `(R, N)` copies of each item
+    bins: int = BINS,  # of equal width in 0..1
+) -> np.ndarray:  # `(R,)`
     "Expected calibration error of every resample at once."
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return np.abs(weights @ (_one_of(place, bins) * (right - confidence)[:, None])).sum(1) / weights.sum(1)
 
-def _one_of(place, bins): return (place[:, None] == np.arange(bins)).astype(float)
 
-def _all_scores(labels, table, weights): return measure(labels, table, weights) | {"ece": ece(labels, table, weights)}
+def _one_of(place, bins):
+    return (place[:, None] == np.arange(bins)).astype(float)
+
+
+def _all_scores(labels, table, weights):
+    return measure(labels, table, weights) | {"ece": ece(labels, table, weights)}
 
 # %% ../../nbs/results/03_study.ipynb #4a8a597c
 def learning_rates(
-    runs:list,    # of `Run` or `Averaged`
-    dataset:str,  # such as "met"
-    model:str,    # such as "vbg"
-)->str:           # of its seeds, as "0.003"; empty where the runs name none
+    runs: list,  # of `Run` or `Averaged`
+    dataset: str,  # such as "met"
+    model: str,  # such as "vbg"
+) -> str:  # of its seeds, as "0.003"; empty where the runs name none
     "The rate that a model learnt at, after the search."
     trains = [r.info.get("config", {}).get("train", {}) for r in runs if (r.dataset, r.model) == (dataset, model)]
     found = {round(t["learning_rate_factor"] * t["learning_rate"], 12) for t in trains if "learning_rate" in t}
     return "/".join(f"{rate:g}" for rate in sorted(found))
 
+
 def rates_apart(
-    runs:list,    # of `Run` or `Averaged`
-    dataset:str,  # such as "met"
-    first:str,    # such as "without_bert"
-    second:str,   # such as "vbg"
-)->str:           # such as "0.001 and 0.003"; empty where they are the same
+    runs: list,  # of `Run` or `Averaged`
+    dataset: str,  # such as "met"
+    first: str,  # such as "without_bert"
+    second: str,  # such as "vbg"
+) -> str:  # such as "0.001 and 0.003"; empty where they are the same
     "The rates of two models that learnt at different ones: they differ in more than a part."
     rates = [learning_rates(runs, dataset, model) for model in (first, second)]
     return " and ".join(rates) if rates[0] != rates[1] else ""
 
 # %% ../../nbs/results/03_study.ipynb #c5436621
 def comparison_table(
-    runs:list,            # of `Run` or `Averaged`
-    splits:tuple=tuple(TESTS),  # those that a data set does not have are left out
-    reference:str="vbg",  # the model that the others are compared with
-    resamples:int=2000,   # of the bootstrap
-    seed:int=42,          # of the bootstrap
-)->pd.DataFrame:          # numbers, 0..1; one row a data set, split and model
+    runs: list,  # of `Run` or `Averaged`
+    splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
+    reference: str = "vbg",  # the model that the others are compared with
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # numbers, 0..1; one row a data set, split and model
     "Scores with intervals, difference to the reference, McNemar and Holm, verdict. Raises ValueError where a data set lacks the reference."
     groups, rows = _groups(runs), []
     for dataset, split in product(dict.fromkeys(d for d, _ in groups), splits):
         mine = {m: made for (d, m), made in groups.items() if d == dataset and all(split in r.metrics for r in made)}
-        if not mine: continue
-        if reference not in mine: raise ValueError(f"{dataset}: no run of {reference!r} predicts {split!r}, so nothing can be compared with it: make reproduce makes it")
+        if not mine:
+            continue
+        if reference not in mine:
+            raise ValueError(
+                f"{dataset}: no run of {reference!r} predicts {split!r}, so nothing can be compared with it: make reproduce makes it"
+            )
         labels, held = same_items([r for made in mine.values() for r in made], split)
         tables = {m: [held.pop(0) for _ in made] for m, made in mine.items()}
         drawn = {m: draw_scores(labels, t, _all_scores, resamples, seed) for m, t in tables.items()}
-        part = [{"dataset": dataset, "title": _title(mine[m][0]), "rendered": _rendered(mine[m][0]), "split": split, "model": m, "rates": rates_apart(runs, dataset, m, reference) if m in (*VARIANTS, *FUSION_ABLATIONS) else ""} | _scores(labels, tables[m], drawn[m], seed)
-                | ({} if m == reference else _against(labels, tables, drawn, m, reference, seed)) for m in mine]
+        part = [
+            {
+                "dataset": dataset,
+                "title": _title(mine[m][0]),
+                "rendered": _rendered(mine[m][0]),
+                "split": split,
+                "model": m,
+                "rates": rates_apart(runs, dataset, m, reference) if m in (*VARIANTS, *FUSION_ABLATIONS) else "",
+            }
+            | _scores(labels, tables[m], drawn[m], seed)
+            | ({} if m == reference else _against(labels, tables, drawn, m, reference, seed))
+            for m in mine
+        ]
         corrected = holm([row.get("p", np.nan) for row in part])
         rows += [row | {"holm": h, "verdict": combined_verdict(row, h)} for row, h in zip(part, corrected)]
     return pd.DataFrame(rows)
@@ -234,8 +303,13 @@ def _scores(labels, tables, drawn, seed):
     "Mean and interval of the five metrics and the calibration error; seeds and items."
     full = [_all_scores(labels, t, np.ones((1, len(labels)))) for t in tables]
     made = {}
-    for m in (*METRICS, "ece"): made[m], (made[f"{m}_low"], made[f"{m}_high"]) = float(np.mean([f[m][0] for f in full])), interval(over_seeds([d[m] for d in drawn], seed))
+    for m in (*METRICS, "ece"):
+        made[m], (made[f"{m}_low"], made[f"{m}_high"]) = (
+            float(np.mean([f[m][0] for f in full])),
+            interval(over_seeds([d[m] for d in drawn], seed)),
+        )
     return made | {"n": len(tables), "items": len(labels)}
+
 
 def _against(labels, tables, drawn, model, reference, seed):
     "Accuracy over the reference with interval; McNemar on the items."
@@ -243,142 +317,225 @@ def _against(labels, tables, drawn, model, reference, seed):
     mean = {m: np.mean([(t.argmax(1) == labels).mean() for t in tables[m]]) for m in (model, reference)}
     low, high = interval(gap)
     test = mcnemar(labels, tables[model], tables[reference])
-    return dict(difference=float(mean[model] - mean[reference]), low=low, high=high, model_only=test["first_only"], reference_only=test["second_only"], p=test["p"])
+    return dict(
+        difference=float(mean[model] - mean[reference]),
+        low=low,
+        high=high,
+        model_only=test["first_only"],
+        reference_only=test["second_only"],
+        p=test["p"],
+    )
 
 # %% ../../nbs/results/03_study.ipynb #dfa117e5
 def combined_verdict(
-    row:dict,     # low, high, model_only, reference_only; empty for the reference
-    holm:float,   # corrected p
-    level:float=.05,  # of the corrected p
-)->str:           # "better", "worse", `DISAGREE`, "smaller than the noise" or a dash
+    row: dict,  # low, high, model_only, reference_only; empty for the reference
+    holm: float,  # corrected p
+    level: float = 0.05,  # of the corrected p
+) -> str:  # "better", "worse", `DISAGREE`, "smaller than the noise" or a dash
     "What interval and McNemar's test allow to say together."
-    if "p" not in row: return "–"
+    if "p" not in row:
+        return "–"
     word = difference_verdict(row["low"], row["high"])
     told = word in ("better", "worse"), holm < level
-    if all(told) and np.sign(row["model_only"] - row["reference_only"]) == np.sign(row["low"]): return word
+    if all(told) and np.sign(row["model_only"] - row["reference_only"]) == np.sign(row["low"]):
+        return word
     return DISAGREE if any(told) else "smaller than the noise"
 
 # %% ../../nbs/results/03_study.ipynb #50869f68
 def scores_table(
-    compared:pd.DataFrame,  # from `comparison_table`
-    paper:pd.DataFrame,     # from `paper_table("table3")` or `("table4")`
-)->pd.DataFrame:            # text, for print
+    compared: pd.DataFrame,  # from `comparison_table`
+    paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
+) -> pd.DataFrame:  # text, for print
     "Five metrics with 95 % intervals; the paper's number in round brackets."
     printed, rows = paper.set_index(["dataset", "model"]), []
     for r in compared.to_dict("records"):
-        known = printed.loc[(r["dataset"], r["model"])] if r["split"] == "test" and (r["dataset"], r["model"]) in printed.index else None
-        cells = {f"{head} (paper)": interval_text(r[m], r[f"{m}_low"], r[f"{m}_high"]) + (f" ({100 * known[m]:.0f})" if known is not None else "") for m, head in PERCENT.items()}
+        known = (
+            printed.loc[(r["dataset"], r["model"])]
+            if r["split"] == "test" and (r["dataset"], r["model"]) in printed.index
+            else None
+        )
+        cells = {
+            f"{head} (paper)": interval_text(r[m], r[f"{m}_low"], r[f"{m}_high"])
+            + (f" ({100 * known[m]:.0f})" if known is not None else "")
+            for m, head in PERCENT.items()
+        }
         rows.append(_head(r) | {"row in the paper": PAPER_MODELS.get(r["model"], "–")} | cells | _n(r))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/03_study.ipynb #8eb4792c
 def tests_table(
-    compared:pd.DataFrame,  # from `comparison_table`
-)->pd.DataFrame:            # text, for print
+    compared: pd.DataFrame,  # from `comparison_table`
+) -> pd.DataFrame:  # text, for print
     "Difference in accuracy to VBG, McNemar's test, Holm's correction, verdict; calibration error."
     rows = []
     for r in compared.to_dict("records"):
         there = np.isfinite(r["p"])
-        rows.append(_head(r) | {
-            "difference, points": interval_text(r["difference"], r["low"], r["high"]),
-            "right: only it / only VBG": f"{r['model_only']:.0f} / {r['reference_only']:.0f}" if there else "–",
-            "McNemar p": p_text(r["p"]), "Holm p": p_text(r["holm"]), "verdict": r["verdict"],
-            "ECE, %": interval_text(r["ece"], r["ece_low"], r["ece_high"])} | _n(r))
+        rows.append(
+            _head(r)
+            | {
+                "difference, points": interval_text(r["difference"], r["low"], r["high"]),
+                "right: only it / only VBG": f"{r['model_only']:.0f} / {r['reference_only']:.0f}" if there else "–",
+                "McNemar p": p_text(r["p"]),
+                "Holm p": p_text(r["holm"]),
+                "verdict": r["verdict"],
+                "ECE, %": interval_text(r["ece"], r["ece_low"], r["ece_high"]),
+            }
+            | _n(r)
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/03_study.ipynb #f6a8119a
 def p_text(
-    p:float,  # nan where there is no test
-)->str:
+    p: float,  # nan where there is no test
+) -> str:
     "A p-value for print: two significant digits, never rounded up to 0.05."
-    return "–" if not np.isfinite(p) else "< 0.001" if p < .001 else f"{np.floor(p * 1000) / 1000 if p < .05 else p:.3f}"
+    return (
+        "–" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{np.floor(p * 1000) / 1000 if p < 0.05 else p:.3f}"
+    )
 
-def _head(r): return {"data set": r["title"], "test": TESTS.get(r["split"], r["split"]), "model": TITLES.get(r["model"], r["model"])}
 
-def _n(r): return {"seeds": r["n"], "items": r["items"]}
+def _head(r):
+    return {
+        "data set": r["title"],
+        "test": TESTS.get(r["split"], r["split"]),
+        "model": TITLES.get(r["model"], r["model"]),
+    }
+
+
+def _n(r):
+    return {"seeds": r["n"], "items": r["items"]}
 
 # %% ../../nbs/results/03_study.ipynb #787fc18c
 def run_cost_table(
-    runs:list,           # of `Run` or `Averaged`
-    paper:pd.DataFrame,  # from `paper_table`
-)->pd.DataFrame:         # text, for print; one row a data set and model
+    runs: list,  # of `Run` or `Averaged`
+    paper: pd.DataFrame,  # from `paper_table`
+) -> pd.DataFrame:  # text, for print; one row a data set and model
     "What training took: means over the seeds. A dash where a model has no epochs, or a run does not tell."
     printed, rows = paper.set_index(["dataset", "model"]).hours, []
     for (dataset, model), made in _groups(runs).items():
         epochs = [r.history for r in made if r.history is not None] if not _fitted(model) else []
-        known = {k: [r.info.get(k) for r in made if r.info.get(k) is not None] for k in ("parameters", "multiply_adds", "step_memory", "seconds", "best_epoch")}
-        rows.append({"data set": _title(made[0]), "model": TITLES.get(model, model), "reads": fed(model),
-                     "parameters": _whole([] if _fitted(model) else known["parameters"]), "multiply-adds an item": _whole(known["multiply_adds"]),
-                     "seconds an epoch": f"{np.mean([h.seconds.mean() for h in epochs]):.2f}" if epochs else "–",
-                     "seconds to fit": f"{np.mean(known['seconds']):.1f}" if _fitted(model) and known["seconds"] else "–",
-                     "epochs": _whole([len(h) for h in epochs]), "best epoch (lowest–highest)": _best(known["best_epoch"]) if epochs else "–",
-                     "seconds of the run": _whole(known["seconds"]), "memory of a step, counted, MiB": _whole(np.array(known["step_memory"]) / 2**20), "chosen on validation": _chosen(made),
-                     "hours in the paper": f"{printed[(dataset, model)]:.0f}" if (dataset, model) in printed.index else "–", "seeds": len(made)})
+        known = {
+            k: [r.info.get(k) for r in made if r.info.get(k) is not None]
+            for k in ("parameters", "multiply_adds", "step_memory", "seconds", "best_epoch")
+        }
+        rows.append(
+            {
+                "data set": _title(made[0]),
+                "model": TITLES.get(model, model),
+                "reads": fed(model),
+                "parameters": _whole([] if _fitted(model) else known["parameters"]),
+                "multiply-adds an item": _whole(known["multiply_adds"]),
+                "seconds an epoch": f"{np.mean([h.seconds.mean() for h in epochs]):.2f}" if epochs else "–",
+                "seconds to fit": f"{np.mean(known['seconds']):.1f}" if _fitted(model) and known["seconds"] else "–",
+                "epochs": _whole([len(h) for h in epochs]),
+                "best epoch (lowest–highest)": _best(known["best_epoch"]) if epochs else "–",
+                "seconds of the run": _whole(known["seconds"]),
+                "memory of a step, counted, MiB": _whole(np.array(known["step_memory"]) / 2**20),
+                "chosen on validation": _chosen(made),
+                "hours in the paper": f"{printed[(dataset, model)]:.0f}" if (dataset, model) in printed.index else "–",
+                "seeds": len(made),
+            }
+        )
     return pd.DataFrame(rows)
 
-def _whole(values): return f"{np.mean(values):,.0f}" if len(values) else "–"
+# %% ../../nbs/results/03_study.ipynb #91d3a114
+def _whole(values):
+    return f"{np.mean(values):,.0f}" if len(values) else "–"
 
-def _best(values): return f"{np.mean(values):.1f} ({min(values)}–{max(values)})" if values else "–"
+
+def _best(values):
+    return f"{np.mean(values):.1f} ({min(values)}–{max(values)})" if values else "–"
 
 # %% ../../nbs/results/03_study.ipynb #bc16f049
 _SEARCHED = {"xgboost": "learning rate", "tfidf": "C"}
+
 
 def _chosen(made):
     "The learning rate of a network, or what a fitted model searched; several where seeds differ."
     said = []
     for r in made:
         chosen, train = r.info.get("fitted", {}).get("chosen"), r.info.get("config", {}).get("train", {})
-        if chosen is not None: said.append(f"{_SEARCHED[r.model]} {chosen:g}")
-        elif r.info.get("search"): said.append(f"learning rate {train['learning_rate_factor'] * train['learning_rate']:.2g}")
+        if chosen is not None:
+            said.append(f"{_SEARCHED[r.model]} {chosen:g}")
+        elif r.info.get("search"):
+            said.append(f"learning rate {train['learning_rate_factor'] * train['learning_rate']:.2g}")
     return "; ".join(dict.fromkeys(said)) or "–"
 
 # %% ../../nbs/results/03_study.ipynb #cf7a2808
 def verdicts_table(
-    compared:pd.DataFrame,  # from `comparison_table`
-    paper:pd.DataFrame,     # from `paper_table("table3")` or `("table4")`
-    reference:str="vbg",    # the model that the others are compared with
-)->pd.DataFrame:            # text, for print; the natural test, rows that the paper prints
+    compared: pd.DataFrame,  # from `comparison_table`
+    paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
+    reference: str = "vbg",  # the model that the others are compared with
+) -> pd.DataFrame:  # text, for print; the natural test, rows that the paper prints
     "Level of accuracy and difference to VBG beside the printed ones, with a verdict each."
     printed, rows = paper.set_index(["dataset", "model"]).accuracy, []
     for r in compared[compared.split == "test"].to_dict("records"):
-        if (r["dataset"], r["model"]) not in printed.index: continue
+        if (r["dataset"], r["model"]) not in printed.index:
+            continue
         level = printed[(r["dataset"], r["model"])]
         theirs = level - printed[(r["dataset"], reference)]
         judged = verdict_level(r["accuracy_low"], r["accuracy_high"], level, r["rendered"])
         sign = sign_verdict(r, theirs) if r["model"] != reference else Verdict("–", "–")
-        rows.append({"data set": r["title"], "model": TITLES[r["model"]], "row in the paper": PAPER_MODELS[r["model"]],
-                     "accuracy, %": interval_text(r["accuracy"], r["accuracy_low"], r["accuracy_high"]), "paper, %": f"{100 * level:.0f}", "level": judged.verdict,
-                     "difference, points": interval_text(r["difference"], r["low"], r["high"]), "paper, points": f"{100 * theirs:+.0f}" if r["model"] != reference else "–",
-                     "difference in sign": sign.verdict, "why": sign.reason})
+        rows.append(
+            {
+                "data set": r["title"],
+                "model": TITLES[r["model"]],
+                "row in the paper": PAPER_MODELS[r["model"]],
+                "accuracy, %": interval_text(r["accuracy"], r["accuracy_low"], r["accuracy_high"]),
+                "paper, %": f"{100 * level:.0f}",
+                "level": judged.verdict,
+                "difference, points": interval_text(r["difference"], r["low"], r["high"]),
+                "paper, points": f"{100 * theirs:+.0f}" if r["model"] != reference else "–",
+                "difference in sign": sign.verdict,
+                "why": sign.reason,
+            }
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/03_study.ipynb #6b2613e6
 def sign_verdict(
-    row:dict,       # of `comparison_table`
-    printed:float,  # the paper's difference, 0..1
-)->Verdict:
+    row: dict,  # of `comparison_table`
+    printed: float,  # the paper's difference, 0..1
+) -> Verdict:
     "Is our difference on the printed side of zero, by interval and McNemar together? No verdict on a row that lacks more than a part."
-    if row["rates"]: return Verdict("needs the real data", f"learning rates differ: {row['rates']}, so the row lacks more than a part")
-    if row["verdict"] not in ("better", "worse"): return Verdict("not reproduced", f"{row['verdict']}; the paper has {100 * printed:+.0f} points")
+    if row["rates"]:
+        return Verdict(
+            "needs the real data", f"learning rates differ: {row['rates']}, so the row lacks more than a part"
+        )
+    if row["verdict"] not in ("better", "worse"):
+        return Verdict("not reproduced", f"{row['verdict']}; the paper has {100 * printed:+.0f} points")
     return verdict_sign(100 * row["low"], 100 * row["high"], 100 * printed)
 
 # %% ../../nbs/results/03_study.ipynb #8444b753
 def comparison_text(
-    compared:pd.DataFrame,  # from `comparison_table`
-    paper:pd.DataFrame,     # from `paper_table("table3")` or `("table4")`
-    reference:str="vbg",    # the model that the others are compared with
-):                          # Markdown for a notebook
+    compared: pd.DataFrame,  # from `comparison_table`
+    paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
+    reference: str = "vbg",  # the model that the others are compared with
+):  # Markdown for a notebook
     "The table in words: who is better, worse, or not told apart; is VBG first, and do the rows stand in the printed order?"
     from IPython.display import Markdown
+
     lines = []
     for (dataset, split), part in compared.groupby(["dataset", "split"], sort=False):
         top = part.iloc[0]
-        lines.append(f"- **{top['title']}**, {TESTS.get(split, split)} test ({top['items']} items, {top['n']} seeds). {_told(part)}")
-        lines += [f"  - {line}" for line in _paper_lines(part, paper[paper.dataset == dataset].set_index("model"), reference)]
+        lines.append(
+            f"- **{top['title']}**, {TESTS.get(split, split)} test ({top['items']} items, {top['n']} seeds). {_told(part)}"
+        )
+        lines += [
+            f"  - {line}" for line in _paper_lines(part, paper[paper.dataset == dataset].set_index("model"), reference)
+        ]
     return Markdown("\n".join(lines))
 
+# %% ../../nbs/results/03_study.ipynb #43052a68
 def _told(part):
     "Models by verdict, in words."
     said = []
-    for word, text in (("better", "Better than VBG"), ("worse", "worse"), (DISAGREE, DISAGREE), ("smaller than the noise", "not told from VBG")):
+    for word, text in (
+        ("better", "Better than VBG"),
+        ("worse", "worse"),
+        (DISAGREE, DISAGREE),
+        ("smaller than the noise", "not told from VBG"),
+    ):
         names = [TITLES.get(m, m) for m in part[part.verdict == word].model]
         said.append(f"{text}: {', '.join(names) or 'none'}")
     return "; ".join(said) + "."
@@ -390,8 +547,10 @@ def _paper_lines(part, printed, reference):
     others = rows.drop(index=reference)
     firsts = [m for m in METRICS if (rows.loc[reference, m] > others[m]).all()]
     sure = len(others) > 0 and len(firsts) == len(METRICS) and (others.verdict == "worse").all()
-    yield (f"The paper has VBG first in all five metrics. Among its rows VBG has the highest mean in {len(firsts)} of 5 here, and {(others.verdict == 'worse').sum()} of {len(others)} "
-           f"rows are worse by both tests: **{VERDICTS[not sure]}**.")
+    yield (
+        f"The paper has VBG first in all five metrics. Among its rows VBG has the highest mean in {len(firsts)} of 5 here, and {(others.verdict == 'worse').sum()} of {len(others)} "
+        f"rows are worse by both tests: **{VERDICTS[not sure]}**."
+    )
     order = verdict_order(rows.accuracy, printed.accuracy.loc[[m for m in printed.index if m in rows.index]])
     counted, _, wrong = order.reason.partition("; ")
     reason = counted + (", here " + " over ".join(TITLES.get(m, m) for m in wrong.split(" over ")) if wrong else "")
@@ -399,11 +558,14 @@ def _paper_lines(part, printed, reference):
 
 # %% ../../nbs/results/03_study.ipynb #4dea0ad6
 def confusion(
-    runs:list,           # runs of one model and data set, one a seed
-    split:str="test",    # which items
-)->pd.DataFrame:         # counts; rows are true classes, columns predicted
+    runs: list,  # runs of one model and data set, one a seed
+    split: str = "test",  # which items
+) -> pd.DataFrame:  # counts; rows are true classes, columns predicted
     "Counts summed over the seeds. Raises ValueError on several models or data sets."
-    if len({(r.dataset, r.model) for r in runs}) != 1: raise ValueError(f"confusion takes runs of one model and data set, got {sorted({(r.dataset, r.model) for r in runs})}")
+    if len({(r.dataset, r.model) for r in runs}) != 1:
+        raise ValueError(
+            f"confusion takes runs of one model and data set, got {sorted({(r.dataset, r.model) for r in runs})}"
+        )
     labels, tables = same_items(list(runs), split)
     size = tables[0].shape[1]
     counts = sum(np.bincount(size * labels + t.argmax(1), minlength=size**2) for t in tables).reshape(size, size)
@@ -412,121 +574,218 @@ def confusion(
 
 # %% ../../nbs/results/03_study.ipynb #5feb37bc
 def confusion_figure(
-    runs:list,                  # runs of one model on one or more data sets
-    splits:tuple=tuple(TESTS),  # those that a data set does not have are left out
-    height:float=3.4,           # inches a row
-):                              # matplotlib figure, one column a data set, one row a test
+    runs: list,  # runs of one model on one or more data sets
+    splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
+    height: float = 3.4,  # inches a row
+):  # matplotlib figure, one column a data set, one row a test
     "Fig. 6: share of the true class in colour, counts over the seeds in the cells; an empty cell is 0."
     import matplotlib.pyplot as plt
+
     style()
     groups, splits = list(_groups(runs).values()), [s for s in splits if any(s in r.metrics for r in runs)]
-    figure, axes = plt.subplots(len(splits), len(groups), figsize=(WIDTH if len(groups) > 1 else WIDTH * .6, height * len(splits) + .5), squeeze=False)
+    figure, axes = plt.subplots(
+        len(splits),
+        len(groups),
+        figsize=(WIDTH if len(groups) > 1 else WIDTH * 0.6, height * len(splits) + 0.5),
+        squeeze=False,
+    )
     for (row, split), (column, made) in product(enumerate(splits), enumerate(groups)):
-        if all(split in r.metrics for r in made): _confusion_panel(axes[row, column], made, split)
-        else: axes[row, column].set_axis_off()
-    bar = figure.colorbar(plt.cm.ScalarMappable(plt.Normalize(0, 100), "Blues"), ax=axes, location="bottom", shrink=.4, aspect=30, pad=.02)
-    bar.set_label("share of the true class, %"); bar.outline.set_visible(False)
+        if all(split in r.metrics for r in made):
+            _confusion_panel(axes[row, column], made, split)
+        else:
+            axes[row, column].set_axis_off()
+    bar = figure.colorbar(
+        plt.cm.ScalarMappable(plt.Normalize(0, 100), "Blues"),
+        ax=axes,
+        location="bottom",
+        shrink=0.4,
+        aspect=30,
+        pad=0.02,
+    )
+    bar.set_label("share of the true class, %")
+    bar.outline.set_visible(False)
     plt.close(figure)
     return figure
 
+# %% ../../nbs/results/03_study.ipynb #155c5a57
 def _confusion_panel(axis, made, split):
     import seaborn as sns
+
     counts = confusion(made, split)
-    sns.heatmap(counts.div(counts.sum(axis=1).clip(lower=1), axis=0) * 100, vmin=0, vmax=100, cmap="Blues", square=True, cbar=False, ax=axis, linewidths=.4, linecolor="#DDDDDD",
-                annot=counts.astype(str).where(counts > 0, ""), fmt="", annot_kws={"size": 6}, xticklabels=True, yticklabels=True)
-    axis.set_title(f"{_title(made[0])}, {TESTS.get(split, split)} test\n{made[0].metrics[split]['items']} items × {_seeds(len(made))}")
-    axis.tick_params(length=0); axis.tick_params(axis="x", rotation=90); axis.grid(False)
+    sns.heatmap(
+        counts.div(counts.sum(axis=1).clip(lower=1), axis=0) * 100,
+        vmin=0,
+        vmax=100,
+        cmap="Blues",
+        square=True,
+        cbar=False,
+        ax=axis,
+        linewidths=0.4,
+        linecolor="#DDDDDD",
+        annot=counts.astype(str).where(counts > 0, ""),
+        fmt="",
+        annot_kws={"size": 6},
+        xticklabels=True,
+        yticklabels=True,
+    )
+    axis.set_title(
+        f"{_title(made[0])}, {TESTS.get(split, split)} test\n{made[0].metrics[split]['items']} items × {_seeds(len(made))}"
+    )
+    axis.tick_params(length=0)
+    axis.tick_params(axis="x", rotation=90)
+    axis.grid(False)
 
 # %% ../../nbs/results/03_study.ipynb #4582c2b1
 def largest_confusions(
-    runs:list,                   # runs of one model on one or more data sets
-    splits:tuple=tuple(TESTS),   # those that a data set does not have are left out
-    most:int=5,                  # rows a data set and test
-)->pd.DataFrame:                 # text, for print
+    runs: list,  # runs of one model on one or more data sets
+    splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
+    most: int = 5,  # rows a data set and test
+) -> pd.DataFrame:  # text, for print
     "The errors that are the largest share of their class."
     rows = []
     for made, split in product(_groups(runs).values(), splits):
-        if not all(split in r.metrics for r in made): continue
+        if not all(split in r.metrics for r in made):
+            continue
         each = [confusion([r], split) for r in made]
         share = sum(each).div(sum(each).sum(axis=1), axis=0).fillna(0).to_numpy() * (1 - np.eye(len(each[0])))
         for k in np.argsort(-share, axis=None, kind="stable")[:most]:
             true, taken = np.unravel_index(k, share.shape)
-            if not share[true, taken]: break
+            if not share[true, taken]:
+                break
             seeds, items = [e.iat[true, taken] for e in each], each[0].iloc[true].sum()
-            rows.append({"data set": _title(made[0]), "test": TESTS.get(split, split), "true class": each[0].index[true], "taken for": each[0].index[taken],
-                         "share of the class, % (lowest–highest seed)": f"{100 * share[true, taken]:.1f} ({100 * min(seeds) / items:.1f}–{100 * max(seeds) / items:.1f})",
-                         "items of the class": items, "seeds": len(made)})
+            rows.append(
+                {
+                    "data set": _title(made[0]),
+                    "test": TESTS.get(split, split),
+                    "true class": each[0].index[true],
+                    "taken for": each[0].index[taken],
+                    "share of the class, % (lowest–highest seed)": f"{100 * share[true, taken]:.1f} ({100 * min(seeds) / items:.1f}–{100 * max(seeds) / items:.1f})",
+                    "items of the class": items,
+                    "seeds": len(made),
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/03_study.ipynb #9b726e14
 RARE = 0.05  # share of errors up to which they are called rare
-FIG6_CLAIMS = [("met", "Painting", 0), ("met", "Sculpture", 0), ("met", "Crafts", "Other"), ("met", "Animals", "Crafts"), ("met", "Buildings", "Crafts"),
-               ("coco", "person", RARE), ("coco", "animal", RARE), ("coco", "furniture", RARE)]  # data set, true class, class it leaks to or share of errors allowed
 
+
+FIG6_CLAIMS = [
+    ("met", "Painting", 0),
+    ("met", "Sculpture", 0),
+    ("met", "Crafts", "Other"),
+    ("met", "Animals", "Crafts"),
+    ("met", "Buildings", "Crafts"),
+    ("coco", "person", RARE),
+    ("coco", "animal", RARE),
+    ("coco", "furniture", RARE),
+]  # data set, true class, class it leaks to or share of errors allowed
+
+# %% ../../nbs/results/03_study.ipynb #22706e40
 def confusion_claims(
-    runs:list,         # runs of one model on one or more data sets
-    split:str="test",  # which items
-)->pd.DataFrame:       # text, for print
+    runs: list,  # runs of one model on one or more data sets
+    split: str = "test",  # which items
+) -> pd.DataFrame:  # text, for print
     "The paper's claims about Fig. 6 with a verdict each."
     made, rows = {d: members for (d, _), members in _groups(runs).items()}, []
     for dataset, true, taken in FIG6_CLAIMS:
-        if dataset not in made: continue
-        said = f"{true} leaks to {taken}" if isinstance(taken, str) else f"{'hardly any' if taken else 'no'} {true} is taken for another class"
+        if dataset not in made:
+            continue
+        said = (
+            f"{true} leaks to {taken}"
+            if isinstance(taken, str)
+            else f"{'hardly any' if taken else 'no'} {true} is taken for another class"
+        )
         judged = _claim(made[dataset], split, true, taken)
-        rows.append({"data set": _title(made[dataset][0]), "claim": said, "verdict": judged.verdict, "why": judged.reason})
+        rows.append(
+            {"data set": _title(made[dataset][0]), "claim": said, "verdict": judged.verdict, "why": judged.reason}
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/03_study.ipynb #302b3909
 def _claim(members, split, true, taken):
     counts, other = confusion(members, split), taken if isinstance(taken, str) else None
-    if _rendered(members[0]): return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
-    if not {true, other or true} <= {*counts.index}: return Verdict("needs the real data", f"no class {true}{f' or no class {other}' if other else ''} here: make reproduce PROFILE=paper")
+    if _rendered(members[0]):
+        return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
+    if not {true, other or true} <= {*counts.index}:
+        return Verdict(
+            "needs the real data",
+            f"no class {true}{f' or no class {other}' if other else ''} here: make reproduce PROFILE=paper",
+        )
     errors = counts.loc[true].drop(true)
     n, wrong = counts.loc[true].sum(), errors.sum()
-    if other is None: return Verdict(VERDICTS[bool(wrong > taken * n)], f"{wrong} of {n} predictions are wrong" + f"; rare is read as {100 * taken:g} % at most" * bool(taken))
-    return Verdict(VERDICTS[not (errors[taken] > 0 and errors[taken] == errors.max())], f"{errors[taken]} of {wrong} errors, {n} predictions")
+    if other is None:
+        return Verdict(
+            VERDICTS[bool(wrong > taken * n)],
+            f"{wrong} of {n} predictions are wrong" + f"; rare is read as {100 * taken:g} % at most" * bool(taken),
+        )
+    return Verdict(
+        VERDICTS[not (errors[taken] > 0 and errors[taken] == errors.max())],
+        f"{errors[taken]} of {wrong} errors, {n} predictions",
+    )
 
 # %% ../../nbs/results/03_study.ipynb #37b7bf32
 def stable_from(
-    loss:np.ndarray,   # training loss, one an epoch
-    share:float=.05,   # of the whole fall
-)->int:                # epoch, from 1
+    loss: np.ndarray,  # training loss, one an epoch
+    share: float = 0.05,  # of the whole fall
+) -> int:  # epoch, from 1
     "The first epoch from which the loss stays near its last value."
     loss = np.asarray(loss, float)
     far = np.abs(loss - loss[-1]) > share * abs(loss[0] - loss[-1])
     return int(np.flatnonzero(far).max() + 2) if far.any() else 1
 
+
 def stability(
-    history:pd.DataFrame,  # of a run, one row an epoch
-    after:int=15,          # epoch after which accuracy is said to move little
-)->dict:                   # variation_all, variation_late (0..1), stable, movement (0..1), rise (share of the lowest), after, epochs
+    history: pd.DataFrame,  # of a run, one row an epoch
+    after: int = 15,  # epoch after which accuracy is said to move little
+) -> dict:  # variation_all, variation_late (0..1), stable, movement (0..1), rise (share of the lowest), after, epochs
     "How steady one training was."
     accuracy, epochs = history.validation_accuracy.to_numpy(), len(history)
-    late, after = accuracy[-max(1, epochs // 3):], after if after < epochs - 1 else 2 * epochs // 3
+    late, after = accuracy[-max(1, epochs // 3) :], after if after < epochs - 1 else 2 * epochs // 3
     loss = history.validation_loss.to_numpy()
-    return dict(variation_all=float(accuracy.std() / accuracy.mean()), variation_late=float(late.std() / late.mean()), stable=stable_from(history.train_loss),
-                movement=float(np.ptp(accuracy[after:])), rise=float(loss[-1] / loss.min() - 1), after=after, epochs=epochs)
+    return dict(
+        variation_all=float(accuracy.std() / accuracy.mean()),
+        variation_late=float(late.std() / late.mean()),
+        stable=stable_from(history.train_loss),
+        movement=float(np.ptp(accuracy[after:])),
+        rise=float(loss[-1] / loss.min() - 1),
+        after=after,
+        epochs=epochs,
+    )
 
 # %% ../../nbs/results/03_study.ipynb #91a0fda6
 def stability_table(
-    runs:list,       # runs of networks, any models and data sets
-    after:int=15,    # see `stability`
-)->pd.DataFrame:     # text, for print; mean (lowest–highest seed)
+    runs: list,  # runs of networks, any models and data sets
+    after: int = 15,  # see `stability`
+) -> pd.DataFrame:  # text, for print; mean (lowest–highest seed)
     "Fig. 5 in numbers."
     rows = []
     for (_, model), made in _groups(runs).items():
         seen = [stability(r.history, after) for r in made]
         text = lambda key, scale, digits: _seed_range([scale * s[key] for s in seen], digits)
-        rows.append({"data set": _title(made[0]), "model": TITLES.get(model, model), "variation, all epochs, %": text("variation_all", 100, 1),
-                     "variation, last third, %": text("variation_late", 100, 1), "loss stable from epoch": text("stable", 1, 1),
-                     "movement, points": text("movement", 100, 1), "after epoch": seen[0]["after"], "epochs": seen[0]["epochs"], "seeds": len(made)})
+        rows.append(
+            {
+                "data set": _title(made[0]),
+                "model": TITLES.get(model, model),
+                "variation, all epochs, %": text("variation_all", 100, 1),
+                "variation, last third, %": text("variation_late", 100, 1),
+                "loss stable from epoch": text("stable", 1, 1),
+                "movement, points": text("movement", 100, 1),
+                "after epoch": seen[0]["after"],
+                "epochs": seen[0]["epochs"],
+                "seeds": len(made),
+            }
+        )
     return pd.DataFrame(rows)
 
-def _seed_range(values, digits): return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+def _seed_range(values, digits):
+    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 # %% ../../nbs/results/03_study.ipynb #a0d63131
 class Fig5Claim(NamedTuple):
     "What the paper says of a training, as bounds."
+
     says: str
     scale: float  # of what `stability` gives
     low: float
@@ -534,96 +793,151 @@ class Fig5Claim(NamedTuple):
     epochs: int  # that a schedule must have before the claim can be judged
     printed: bool = True  # a number for the paper's items
 
-FIG5_CLAIMS = {"stable": Fig5Claim("the training loss is stable from an epoch between 5 and 10", 1, 5, 10, 11),
-               "variation_all": Fig5Claim("variation of the validation accuracy is at most 3.2 %, all epochs", 100, 0, 3.2, 16),
-               "variation_late": Fig5Claim("variation of the validation accuracy is at most 3.2 %, last third", 100, 0, 3.2, 16),
-               "movement": Fig5Claim("accuracy moves by at most 2 points after epoch 15", 100, 0, 2, 18),
-               "rise": Fig5Claim("no severe overfitting: the validation loss ends at most 10 % above its lowest", 100, 0, 10, 16, False)}
 
+FIG5_CLAIMS = {
+    "stable": Fig5Claim("the training loss is stable from an epoch between 5 and 10", 1, 5, 10, 11),
+    "variation_all": Fig5Claim("variation of the validation accuracy is at most 3.2 %, all epochs", 100, 0, 3.2, 16),
+    "variation_late": Fig5Claim("variation of the validation accuracy is at most 3.2 %, last third", 100, 0, 3.2, 16),
+    "movement": Fig5Claim("accuracy moves by at most 2 points after epoch 15", 100, 0, 2, 18),
+    "rise": Fig5Claim(
+        "no severe overfitting: the validation loss ends at most 10 % above its lowest", 100, 0, 10, 16, False
+    ),
+}
+
+# %% ../../nbs/results/03_study.ipynb #4fcc6a4e
 def short_schedule(
-    epochs:int,  # of the runs
-    needed:int,  # that a claim speaks of
-)->str:          # why it cannot be judged; empty where it can
+    epochs: int,  # of the runs
+    needed: int,  # that a claim speaks of
+) -> str:  # why it cannot be judged; empty where it can
     "Whether a schedule is too short for a claim."
-    return f"the schedule of this profile has only {epochs} epochs and the claim needs {needed}, so it cannot be judged by it" if epochs < needed else ""
+    return (
+        f"the schedule of this profile has only {epochs} epochs and the claim needs {needed}, so it cannot be judged by it"
+        if epochs < needed
+        else ""
+    )
 
 # %% ../../nbs/results/03_study.ipynb #e7f45c79
 def fig5_verdict(
-    runs:list,  # of one model on one data set
-    key:str,    # of `FIG5_CLAIMS`
-    rendered:bool=None,  # are the items? None: as the run says
-)->tuple:       # values (one a seed), "yes", "no" or "–" for whether they lie within the bounds, Verdict
+    runs: list,  # of one model on one data set
+    key: str,  # of `FIG5_CLAIMS`
+    rendered: bool = None,  # are the items? None: as the run says
+) -> tuple:  # values (one a seed), "yes", "no" or "–" for whether they lie within the bounds, Verdict
     "One claim on Fig. 5. All seeds must lie within its bounds."
     claim, seen = FIG5_CLAIMS[key], [stability(r.history) for r in runs]
     values = [claim.scale * s[key] for s in seen]
     short = short_schedule(min(s["epochs"] for s in seen), claim.epochs)
-    if short: return values, "–", Verdict("needs the real data", short)
+    if short:
+        return values, "–", Verdict("needs the real data", short)
     held = claim.low <= min(values) and max(values) <= claim.high
     said = f"{'every' if held else 'not every'} seed lies within {claim.low:g} to {claim.high:g}"
-    if claim.printed and (_rendered(runs[0]) if rendered is None else rendered): return values, "yes" if held else "no", Verdict("needs the real data", f"a number for other items; here {said}")
+    if claim.printed and (_rendered(runs[0]) if rendered is None else rendered):
+        return values, "yes" if held else "no", Verdict("needs the real data", f"a number for other items; here {said}")
     return values, "yes" if held else "no", Verdict(VERDICTS[not held], said)
 
 # %% ../../nbs/results/03_study.ipynb #0e60ae80
 def stability_claims(
-    runs:list,    # runs of one model, one or more data sets
-)->pd.DataFrame:  # text, for print
+    runs: list,  # runs of one model, one or more data sets
+) -> pd.DataFrame:  # text, for print
     "The paper's words on Fig. 5, by `fig5_verdict`."
     rows = []
     for made in _groups(runs).values():
         for key, claim in FIG5_CLAIMS.items():
             (values, held, found), after = fig5_verdict(made, key), stability(made[0].history)["after"]
             real = found.verdict == "needs the real data"
-            rows.append({"data set": _title(made[0]), "claim": claim.says, "here (lowest–highest seed)": _seed_range(values, 1) + _moved(key, after), "holds here": held,
-                         "verdict": found.verdict, "reason": found.reason, "decided by": "make reproduce PROFILE=paper" if real else "these runs", "seeds": len(made)})
+            rows.append(
+                {
+                    "data set": _title(made[0]),
+                    "claim": claim.says,
+                    "here (lowest–highest seed)": _seed_range(values, 1) + _moved(key, after),
+                    "holds here": held,
+                    "verdict": found.verdict,
+                    "reason": found.reason,
+                    "decided by": "make reproduce PROFILE=paper" if real else "these runs",
+                    "seeds": len(made),
+                }
+            )
     return pd.DataFrame(rows)
 
-def _moved(key, after): return f", after epoch {after}" if key == "movement" and after != 15 else ""
+
+def _moved(key, after):
+    return f", after epoch {after}" if key == "movement" and after != 15 else ""
 
 # %% ../../nbs/results/03_study.ipynb #b30bde3a
 def model_curves(
-    runs:list,         # runs of several networks, one or more data sets
-    height:float=4.4,  # inches
-):                     # matplotlib figure: one column a data set; above the validation loss, below the validation accuracy
+    runs: list,  # runs of several networks, one or more data sets
+    height: float = 4.4,  # inches
+):  # matplotlib figure: one column a data set; above the validation loss, below the validation accuracy
     "Fig. 5 for several models: mean over seeds, band from the lowest to the highest seed."
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
+
     style()
     groups = _groups(runs, "vbg")
     datasets, models = (list(dict.fromkeys(key[i] for key in groups)) for i in (0, 1))
-    figure, axes = plt.subplots(2, len(datasets), figsize=(WIDTH if len(datasets) > 1 else WIDTH * .6, height), sharex="col", sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        2,
+        len(datasets),
+        figsize=(WIDTH if len(datasets) > 1 else WIDTH * 0.6, height),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+    )
     for (dataset, model), made in groups.items():
         column, k, history = axes[:, datasets.index(dataset)], models.index(model), pd.concat([r.history for r in made])
         for axis, name, scale in zip(column, ("validation_loss", "validation_accuracy"), (1, 100)):
             over = scale * history.groupby("epoch")[name].agg(["mean", "min", "max"])
-            axis.plot(over.index, over["mean"], ("-", "--", "-.", ":")[k % 4], color=PALETTE[k % len(PALETTE)], label=TITLES.get(model, model))
-            axis.fill_between(over.index, over["min"], over["max"], color=PALETTE[k % len(PALETTE)], alpha=.15, linewidth=0)
+            axis.plot(
+                over.index,
+                over["mean"],
+                ("-", "--", "-.", ":")[k % 4],
+                color=PALETTE[k % len(PALETTE)],
+                label=TITLES.get(model, model),
+            )
+            axis.fill_between(
+                over.index, over["min"], over["max"], color=PALETTE[k % len(PALETTE)], alpha=0.15, linewidth=0
+            )
         column[0].set_title(f"{_title(made[0])} ({_seeds(len(made))})")
-        column[1].set_xlabel("epoch"); column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].set(ylabel="validation loss, nats", ylim=(0, None)); axes[1, 0].set_ylabel("validation accuracy, %")
+        column[1].set_xlabel("epoch")
+        column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set(ylabel="validation loss, nats", ylim=(0, None))
+    axes[1, 0].set_ylabel("validation accuracy, %")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(models)))
     plt.close(figure)
     return figure
 
 # %% ../../nbs/results/03_study.ipynb #f50503d4
-PER_CLASS = {"recall": "recall, %", "precision": "precision, %", "f1": "F1, %", "ap": "average precision, %", "auc": "AUC, %"}
+PER_CLASS = {
+    "recall": "recall, %",
+    "precision": "precision, %",
+    "f1": "F1, %",
+    "ap": "average precision, %",
+    "auc": "AUC, %",
+}
+
 
 def class_scores(
-    labels:np.ndarray,   # `(N,)` int
-    table:np.ndarray,    # `(N, C)` probabilities
-    weights:np.ndarray,  # `(R, N)` copies of each item
-)->dict:                 # names of `PER_CLASS` to `(R, C)`
+    labels: np.ndarray,  # `(N,)` int
+    table: np.ndarray,  # `(N, C)` probabilities
+    weights: np.ndarray,  # `(R, N)` copies of each item
+) -> dict:  # names of `PER_CLASS` to `(R, C)`
     "Eq. 21-25 of each class, of every resample at once."
     truth, choice = truth_and_choice(labels, table)
     counts = count(truth, choice, weights)
-    return {"recall": recall(counts), "precision": precision(counts), "f1": f1(counts),
-            "ap": average_precision(truth, table, weights), "auc": area_under_curve(truth, table, weights)}
+    return {
+        "recall": recall(counts),
+        "precision": precision(counts),
+        "f1": f1(counts),
+        "ap": average_precision(truth, table, weights),
+        "auc": area_under_curve(truth, table, weights),
+    }
 
+# %% ../../nbs/results/03_study.ipynb #a06272e8
 def beside_control(
-    runs:list,            # runs of VBG and of the models that may be the control
-    model:str="vbg",      # shown first
-    controls:list=None,   # names of models; None for all others
-    also:tuple=(),        # models shown in any case
-)->list:                  # the runs of the model, its best control and the others, of each data set
+    runs: list,  # runs of VBG and of the models that may be the control
+    model: str = "vbg",  # shown first
+    controls: list = None,  # names of models; None for all others
+    also: tuple = (),  # models shown in any case
+) -> list:  # the runs of the model, its best control and the others, of each data set
     "The runs to show: the control of a data set is its best model on validation."
     kept = []
     for dataset in dict.fromkeys(d for d, _ in _groups(runs)):
@@ -634,56 +948,95 @@ def beside_control(
 
 # %% ../../nbs/results/03_study.ipynb #6ee013ca
 def class_table(
-    runs:list,                  # runs of a few models, one or more data sets
-    splits:tuple=tuple(TESTS),  # those that a data set does not have are left out
-    resamples:int=2000,         # of the bootstrap
-    seed:int=42,                # of the bootstrap
-)->pd.DataFrame:                # numbers, 0..1; one row a data set, split, model and class
+    runs: list,  # runs of a few models, one or more data sets
+    splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # numbers, 0..1; one row a data set, split, model and class
     "Scores of each class with 95 % intervals over seeds and items."
     rows = []
     for ((dataset, model), made), split in product(_groups(runs, "vbg").items(), splits):
-        if not all(split in r.metrics for r in made): continue
+        if not all(split in r.metrics for r in made):
+            continue
         labels, tables = same_items(made, split)
         drawn = draw_scores(labels, tables, class_scores, resamples, seed)
         full = [class_scores(labels, t, np.ones((1, len(labels)))) for t in tables]
         mixed = {m: over_seeds([d[m] for d in drawn], seed) for m in PER_CLASS}
         for c in range(tables[0].shape[1]):
-            row = {"dataset": dataset, "title": _title(made[0]), "split": split, "model": model, "class": (made[0].info.get("class_names") or [*map(str, range(99))])[c],
-                   "items": int((labels == c).sum()), "n": len(made)}
-            for m in PER_CLASS: row[m], (row[f"{m}_low"], row[f"{m}_high"]) = float(np.mean([f[m][0, c] for f in full])), interval(mixed[m][:, c])
+            row = {
+                "dataset": dataset,
+                "title": _title(made[0]),
+                "split": split,
+                "model": model,
+                "class": (made[0].info.get("class_names") or [*map(str, range(99))])[c],
+                "items": int((labels == c).sum()),
+                "n": len(made),
+            }
+            for m in PER_CLASS:
+                row[m], (row[f"{m}_low"], row[f"{m}_high"]) = (
+                    float(np.mean([f[m][0, c] for f in full])),
+                    interval(mixed[m][:, c]),
+                )
             rows.append(row)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/03_study.ipynb #49d8c164
 def print_classes(
-    table:pd.DataFrame,  # from `class_table`
-)->pd.DataFrame:         # text, for print
+    table: pd.DataFrame,  # from `class_table`
+) -> pd.DataFrame:  # text, for print
     "The same for print: one row a class and model, models of a class one below the other."
     where = {name: k for k, name in enumerate(dict.fromkeys(table["class"]))}
-    rows = table.assign(k=table["class"].map(where), d=table.dataset.map({d: k for k, d in enumerate(dict.fromkeys(table.dataset))}),
-                        s=table.split.map(list(TESTS).index)).sort_values(["d", "s", "k"], kind="stable")
-    return pd.DataFrame([{"data set": r["title"], "test": TESTS[r["split"]], "class": r["class"], "items": r["items"], "model": TITLES.get(r["model"], r["model"])}
-                         | {head: interval_text(r[m], r[f"{m}_low"], r[f"{m}_high"]) for m, head in PER_CLASS.items()} | {"seeds": r["n"]} for r in rows.to_dict("records")])
+    rows = table.assign(
+        k=table["class"].map(where),
+        d=table.dataset.map({d: k for k, d in enumerate(dict.fromkeys(table.dataset))}),
+        s=table.split.map(list(TESTS).index),
+    ).sort_values(["d", "s", "k"], kind="stable")
+    return pd.DataFrame(
+        [
+            {
+                "data set": r["title"],
+                "test": TESTS[r["split"]],
+                "class": r["class"],
+                "items": r["items"],
+                "model": TITLES.get(r["model"], r["model"]),
+            }
+            | {head: interval_text(r[m], r[f"{m}_low"], r[f"{m}_high"]) for m, head in PER_CLASS.items()}
+            | {"seeds": r["n"]}
+            for r in rows.to_dict("records")
+        ]
+    )
 
 # %% ../../nbs/results/03_study.ipynb #a48baa13
 def class_figure(
-    table:pd.DataFrame,   # from `class_table`
-    metric:str="recall",  # a key of `PER_CLASS`
-):                        # matplotlib figure: one column a data set, one row a test
+    table: pd.DataFrame,  # from `class_table`
+    metric: str = "recall",  # a key of `PER_CLASS`
+):  # matplotlib figure: one column a data set, one row a test
     "One metric class by class, models side by side, bars are 95 % intervals."
     import matplotlib.pyplot as plt
+
     style()
     datasets, splits = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.split))
     deepest, models = table.groupby(["dataset", "split"])["class"].nunique().max(), list(dict.fromkeys(table.model))
-    figure, axes = plt.subplots(len(splits), len(datasets), figsize=(WIDTH if len(datasets) > 1 else WIDTH * .6, len(splits) * (.9 + .2 * deepest)), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(
+        len(splits),
+        len(datasets),
+        figsize=(WIDTH if len(datasets) > 1 else WIDTH * 0.6, len(splits) * (0.9 + 0.2 * deepest)),
+        sharex=True,
+        squeeze=False,
+    )
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         axis, part = axes[row, column], table[(table.dataset == dataset) & (table.split == split)]
-        if part.empty: axis.set_axis_off(); continue
+        if part.empty:
+            axis.set_axis_off()
+            continue
         _class_panel(axis, part, metric, models)
-        axis.set_title(f"{part['title'].iloc[0]}, {TESTS.get(split, split)} test\n{part['items'].sum() // part.model.nunique()} items × {_seeds(part.n.iloc[0])}", fontsize=8)
+        axis.set_title(
+            f"{part['title'].iloc[0]}, {TESTS.get(split, split)} test\n{part['items'].sum() // part.model.nunique()} items × {_seeds(part.n.iloc[0])}",
+            fontsize=8,
+        )
         if split == [s for s in splits if s in {*table[table.dataset == dataset].split}][-1]:
             axis.set_xlabel(PER_CLASS[metric])
-            axis.legend(loc="upper center", bbox_to_anchor=(.4, -.2), ncols=2, handletextpad=.2, columnspacing=1)
+            axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2, handletextpad=0.2, columnspacing=1)
     plt.close(figure)
     return figure
 
@@ -694,29 +1047,41 @@ def _class_panel(axis, part, metric, models):
     for model in shown:
         mine, k = part[part.model == model], models.index(model)
         mean, low, high = (100 * mine[metric + end].to_numpy() for end in ("", "_low", "_high"))
-        place = np.arange(len(mine)) + .34 * (shown.index(model) - (len(shown) - 1) / 2)
-        axis.errorbar(mean, place, xerr=np.nan_to_num([np.maximum(mean - low, 0), np.maximum(high - mean, 0)]), fmt="os^D"[k % 4], color=PALETTE[k % len(PALETTE)], ms=3.5, lw=1, capsize=1.5,
-                      label=TITLES.get(model, model), linestyle="none")
+        place = np.arange(len(mine)) + 0.34 * (shown.index(model) - (len(shown) - 1) / 2)
+        axis.errorbar(
+            mean,
+            place,
+            xerr=np.nan_to_num([np.maximum(mean - low, 0), np.maximum(high - mean, 0)]),
+            fmt="os^D"[k % 4],
+            color=PALETTE[k % len(PALETTE)],
+            ms=3.5,
+            lw=1,
+            capsize=1.5,
+            label=TITLES.get(model, model),
+            linestyle="none",
+        )
     axis.set_yticks(np.arange(len(mine)), [f"{c} ({n})" for c, n in zip(mine["class"], mine["items"])])
-    axis.invert_yaxis(); axis.set_xlim(-2, 102)
+    axis.invert_yaxis()
+    axis.set_xlim(-2, 102)
 
 # %% ../../nbs/results/03_study.ipynb #c89c1325
 def pooled_reliability(
-    labels:np.ndarray,  # `(N,)` int
-    tables:list,        # one `(N, C)` a seed
-    bins:int=BINS,      # of equal width in 0..1
-)->pd.DataFrame:        # one row a bin, as `reliability`; bars for items, not for predictions
+    labels: np.ndarray,  # `(N,)` int
+    tables: list,  # one `(N, C)` a seed
+    bins: int = BINS,  # of equal width in 0..1
+) -> pd.DataFrame:  # one row a bin, as `reliability`; bars for items, not for predictions
     "Accuracy by confidence over the predictions of all seeds."
     table, seeds = reliability(np.tile(labels, len(tables)), np.concatenate(tables), bins), len(tables)
     low, high = proportion_confint(table.accuracy * table.n / seeds, table.n / seeds, method="wilson")
     return table.assign(low=low, high=high)
 
+
 def calibrated_ece(
-    table:np.ndarray,   # `(N, C)` probabilities
-    draws:int=200,      # of the labels
-    seed:int=42,        # of the draws
-    bins:int=BINS,      # of equal width in 0..1
-)->float:
+    table: np.ndarray,  # `(N, C)` probabilities
+    draws: int = 200,  # of the labels
+    seed: int = 42,  # of the draws
+    bins: int = BINS,  # of equal width in 0..1
+) -> float:
     "The error that a model with these confidences has on as many items when it is calibrated."
     confidence = table.max(1).astype(float)
     right = np.random.default_rng(seed).random((draws, len(table))) < confidence
@@ -725,56 +1090,87 @@ def calibrated_ece(
 
 # %% ../../nbs/results/03_study.ipynb #56c38a5a
 def calibration_table(
-    runs:list,                  # runs of a few models, one or more data sets
-    splits:tuple=tuple(TESTS),  # those that a data set does not have are left out
-    resamples:int=2000,         # of the bootstrap
-    seed:int=42,                # of the bootstrap
-)->pd.DataFrame:                # text, for print
+    runs: list,  # runs of a few models, one or more data sets
+    splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
+    resamples: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+) -> pd.DataFrame:  # text, for print
     "Mean confidence, accuracy, calibration error with 95 % interval, and what binning alone makes of it."
     rows, groups, score = [], _groups(runs, "vbg"), lambda labels, table, weights: {"ece": ece(labels, table, weights)}
     for dataset, split, ((owner, model), made) in product(dict.fromkeys(d for d, _ in groups), splits, groups.items()):
-        if owner != dataset or not all(split in r.metrics for r in made): continue
+        if owner != dataset or not all(split in r.metrics for r in made):
+            continue
         labels, tables = same_items(made, split)
         low, high = interval(over_seeds([d["ece"] for d in draw_scores(labels, tables, score, resamples, seed)], seed))
         mean = lambda values: 100 * float(np.mean(list(values)))
         sure, right = mean(t.max(1).mean() for t in tables), mean((t.argmax(1) == labels).mean() for t in tables)
-        rows.append({"data set": _title(made[0]), "test": TESTS.get(split, split), "model": TITLES.get(model, model), "mean confidence, %": f"{sure:.1f}", "accuracy, %": f"{right:.1f}",
-                     "confidence minus accuracy, points": f"{sure - right:+.1f}", "ECE, %": interval_text(mean(ece(labels, t, np.ones((1, len(labels))))[0] for t in tables) / 100, low, high),
-                     "ECE if calibrated, %": f"{mean(calibrated_ece(t, seed=seed) for t in tables):.1f}", "seeds": len(made), "items": len(labels)})
+        rows.append(
+            {
+                "data set": _title(made[0]),
+                "test": TESTS.get(split, split),
+                "model": TITLES.get(model, model),
+                "mean confidence, %": f"{sure:.1f}",
+                "accuracy, %": f"{right:.1f}",
+                "confidence minus accuracy, points": f"{sure - right:+.1f}",
+                "ECE, %": interval_text(
+                    mean(ece(labels, t, np.ones((1, len(labels))))[0] for t in tables) / 100, low, high
+                ),
+                "ECE if calibrated, %": f"{mean(calibrated_ece(t, seed=seed) for t in tables):.1f}",
+                "seeds": len(made),
+                "items": len(labels),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/03_study.ipynb #ca4be783
 def reliability_figure(
-    runs:list,                  # runs of a few models, one or more data sets
-    splits:tuple=tuple(TESTS),  # those that no data set has are left out
-    height:float=3.9,           # inches a test
-):                              # matplotlib figure: one column a data set; of each test the accuracy by confidence and, below, the share of predictions
+    runs: list,  # runs of a few models, one or more data sets
+    splits: tuple = tuple(TESTS),  # those that no data set has are left out
+    height: float = 3.9,  # inches a test
+):  # matplotlib figure: one column a data set; of each test the accuracy by confidence and, below, the share of predictions
     "Reliability curves with Wilson bars; bins of fewer than `FEW` predictions have no point. The dashed line is calibration."
     import matplotlib.pyplot as plt
+
     style()
     groups, splits = _groups(runs, "vbg"), [s for s in splits if any(s in r.metrics for r in runs)]
     datasets = list(dict.fromkeys(d for d, _ in groups))
-    figure, axes = plt.subplots(2 * len(splits), len(datasets), figsize=(WIDTH if len(datasets) > 1 else WIDTH * .6, height * len(splits)), sharex=True, squeeze=False,
-                                height_ratios=(3, 1) * len(splits))
+    figure, axes = plt.subplots(
+        2 * len(splits),
+        len(datasets),
+        figsize=(WIDTH if len(datasets) > 1 else WIDTH * 0.6, height * len(splits)),
+        sharex=True,
+        squeeze=False,
+        height_ratios=(3, 1) * len(splits),
+    )
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         mine = [made for (d, _), made in groups.items() if d == dataset and all(split in r.metrics for r in made)]
         pair = axes[2 * row : 2 * row + 2, column]
-        if mine: _reliability_panel(pair, mine, split)
-        else: [axis.set_axis_off() for axis in pair]
-        if column == 0: pair[0].set_ylabel("accuracy, %"); pair[1].set_ylabel("predictions, %")
-    for axis in axes[-1]: axis.set_xlabel("confidence, %")
+        if mine:
+            _reliability_panel(pair, mine, split)
+        else:
+            [axis.set_axis_off() for axis in pair]
+        if column == 0:
+            pair[0].set_ylabel("accuracy, %")
+            pair[1].set_ylabel("predictions, %")
+    for axis in axes[-1]:
+        axis.set_xlabel("confidence, %")
     plt.close(figure)
     return figure
 
 # %% ../../nbs/results/03_study.ipynb #652bca6b
 def _reliability_panel(pair, mine, split):
     "Curves of one data set and test above, bars below."
-    for k, made in enumerate(mine): _reliability_lines(pair, made, split, k, len(mine))
+    for k, made in enumerate(mine):
+        _reliability_lines(pair, made, split, k, len(mine))
     pair[0].plot([0, 100], [0, 100], "--", color="#777777", lw=1, zorder=1)
-    pair[0].set_title(f"{_title(mine[0][0])}, {TESTS.get(split, split)} test\n{mine[0][0].metrics[split]['items']} items × {_seeds(len(mine[0]))}")
+    pair[0].set_title(
+        f"{_title(mine[0][0])}, {TESTS.get(split, split)} test\n{mine[0][0].metrics[split]['items']} items × {_seeds(len(mine[0]))}"
+    )
     pair[0].legend(loc="lower right", fontsize=7)
-    pair[0].set(ylim=(-2, 102), xlim=(0, 101)); pair[1].set_ylim(bottom=0)
+    pair[0].set(ylim=(-2, 102), xlim=(0, 101))
+    pair[1].set_ylim(bottom=0)
 
+# %% ../../nbs/results/03_study.ipynb #33563d37
 def _reliability_lines(column, made, split, k, of):
     "The curve of one model and, below, where its predictions lie; models stand side by side in a bin."
     labels, tables = same_items(made, split)
@@ -782,7 +1178,22 @@ def _reliability_lines(column, made, split, k, of):
     table = whole[whole.n >= FEW]
     y, low, high = (100 * table[c].to_numpy() for c in ("accuracy", "low", "high"))
     place = 100 * table.confidence + 1.2 * (k - (of - 1) / 2)
-    column[0].errorbar(place, y, yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="os^D"[k % 4] + ("-", "--", "-.", ":")[k % 4], color=colour, ms=3.5, lw=1, elinewidth=.8, capsize=1.5,
-                       label=TITLES.get(made[0].model, made[0].model))
+    column[0].errorbar(
+        place,
+        y,
+        yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)],
+        fmt="os^D"[k % 4] + ("-", "--", "-.", ":")[k % 4],
+        color=colour,
+        ms=3.5,
+        lw=1,
+        elinewidth=0.8,
+        capsize=1.5,
+        label=TITLES.get(made[0].model, made[0].model),
+    )
     width = 80 / BINS / of
-    column[1].bar(50 * (whole.low_edge + whole.high_edge) + width * (k - (of - 1) / 2), 100 * whole.n / whole.n.sum(), width, color=colour)
+    column[1].bar(
+        50 * (whole.low_edge + whole.high_edge) + width * (k - (of - 1) / 2),
+        100 * whole.n / whole.n.sum(),
+        width,
+        color=colour,
+    )

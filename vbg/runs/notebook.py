@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.files import root, RunError, write_atomic
+from ..core.files import RunError, root, write_atomic
 from .store import _lives, _plain
 
 # %% auto #0
@@ -23,58 +23,78 @@ __all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'run_not
 
 # %% ../../nbs/runs/03_notebook.ipynb #c0dee010
 def study_notebook(
-    name:str,  # such as "table3_comparison"
-)->Path:       # `nbs/study/<group>/<name>.ipynb`
+    name: str,  # such as "table3_comparison"
+) -> Path:  # `nbs/study/<group>/<name>.ipynb`
     "The study notebook of a name. Raises RunError, which lists the names, on another."
     known = {path.stem: path for path in sorted((root() / "nbs" / "study").glob("*/*.ipynb"))}
-    if name not in known: raise RunError(f"no study notebook is called {name!r}; there are {', '.join(known)}")
+    if name not in known:
+        raise RunError(f"no study notebook is called {name!r}; there are {', '.join(known)}")
     return known[name]
 
 # %% ../../nbs/runs/03_notebook.ipynb #e250a604
 def notebook_parameters(
-    notebook:Path,  # a notebook file
-)->dict:            # name to default
+    notebook: Path,  # a notebook file
+) -> dict:  # name to default
     "The names and defaults of the cell tagged `parameters`. Raises RunError unless there is exactly one, holding literals only, and no other cell sets such a name."
     import nbformat
+
     cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    if len(tagged) != 1: raise RunError(f"{notebook}: {len(tagged)} cells are tagged `parameters`, exactly one is needed")
+    if len(tagged) != 1:
+        raise RunError(f"{notebook}: {len(tagged)} cells are tagged `parameters`, exactly one is needed")
     known = {}
     for node in ast.parse(tagged[0].source).body:
-        try: known |= {node.targets[0].id: ast.literal_eval(node.value)}
+        try:
+            known |= {node.targets[0].id: ast.literal_eval(node.value)}
         except (AttributeError, ValueError):
-            raise RunError(f"{notebook}: the parameters cell holds `{ast.unparse(node)}`; only `name = literal` is allowed") from None
+            raise RunError(
+                f"{notebook}: the parameters cell holds `{ast.unparse(node)}`; only `name = literal` is allowed"
+            ) from None
     for cell in cells:
         again = known.keys() & _names_set(cell.source) if cell is not tagged[0] else ()
-        if again: raise RunError(f"{notebook}: {sorted(again)} is set outside the parameters cell; use another name there")
+        if again:
+            raise RunError(f"{notebook}: {sorted(again)} is set outside the parameters cell; use another name there")
     return known
 
 # %% ../../nbs/runs/03_notebook.ipynb #20c44822
 def _names_set(source):
     "Names that a cell sets at its top level, magics left out."
     lines = [l if not l.lstrip().startswith(("%", "!")) else "pass" for l in source.splitlines()]
-    if lines and lines[0].lstrip().startswith("%%"): return set()
+    if lines and lines[0].lstrip().startswith("%%"):
+        return set()
     tree = ast.parse("\n".join(lines))
-    inner = [n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
-             for n in ast.walk(f)]
+    inner = [
+        n
+        for f in ast.walk(tree)
+        if isinstance(
+            f, (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+        )
+        for n in ast.walk(f)
+    ]
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n not in inner}
 
 # %% ../../nbs/runs/03_notebook.ipynb #787746f8
 def check_parameters(
-    notebook:Path,    # a notebook file
-    parameters:dict,  # name to value; text is read as the default's type
-)->dict:              # name to value
+    notebook: Path,  # a notebook file
+    parameters: dict,  # name to value; text is read as the default's type
+) -> dict:  # name to value
     "Parameters as the notebook knows them. Raises RunError on an unknown name (listing the known) or another type than the default's."
     known = notebook_parameters(notebook)
     strange = sorted(parameters.keys() - known.keys())
-    if strange: raise RunError(f"{notebook} has no parameter {', '.join(strange)}; it has {', '.join(known)}")
+    if strange:
+        raise RunError(f"{notebook} has no parameter {', '.join(strange)}; it has {', '.join(known)}")
     return {name: _as_type(name, value, known[name]) for name, value in parameters.items()}
+
 
 def _as_type(name, value, default):
     if isinstance(value, str) and not isinstance(default, str):
-        try: value = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+        try:
+            value = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
         except json.JSONDecodeError:
-            if default is not None: raise RunError(f"parameter {name}: {value!r} is not of the kind of {default!r}; lists and dicts are JSON") from None
+            if default is not None:
+                raise RunError(
+                    f"parameter {name}: {value!r} is not of the kind of {default!r}; lists and dicts are JSON"
+                ) from None
     value = list(value) if isinstance(value, tuple) else value
     kinds = (int, float) if type(default) is float else list if isinstance(default, (list, tuple)) else type(default)
     if default is not None and not (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)):
@@ -83,11 +103,11 @@ def _as_type(name, value, default):
 
 # %% ../../nbs/runs/03_notebook.ipynb #c2d0326f
 def run_notebook(
-    notebook:Path,         # what to run
-    output:Path,           # where the executed copy goes; `<stem>.log` beside it holds what it printed
-    parameters:dict=None,  # name to value
-    timeout:int=None,      # seconds a cell may take; None for no limit
-)->Path:                   # `output`
+    notebook: Path,  # what to run
+    output: Path,  # where the executed copy goes; `<stem>.log` beside it holds what it printed
+    parameters: dict = None,  # name to value
+    timeout: int = None,  # seconds a cell may take; None for no limit
+) -> Path:  # `output`
     "Execute a notebook with papermill. `output` appears only when all cells ran; a failed copy stays as `<stem>.failed.ipynb` and RunError names cell and error."
     notebook, output = Path(notebook), Path(output).resolve()
     asked = check_parameters(notebook, parameters or {})
@@ -95,9 +115,11 @@ def run_notebook(
     part, failed = _part(output), output.with_name(f"{output.stem}.failed.ipynb")
     with _Log(output.with_suffix(".log")) as log, _written() as written:
         log.say(f"{notebook.name} {json.dumps(asked)}")
-        try: _execute(notebook, part, asked, timeout, log)
+        try:
+            _execute(notebook, part, asked, timeout, log)
         except (Exception, KeyboardInterrupt) as e:
-            if part.exists(): os.replace(part, failed)
+            if part.exists():
+                os.replace(part, failed)
             _attach(failed, written())
             log.say(f"failed: {str(e) or _short(e)}".rstrip())
             raise RunError(f"{notebook} failed, see {failed}\n{_short(e)}") from e
@@ -110,33 +132,60 @@ def run_notebook(
 # %% ../../nbs/runs/03_notebook.ipynb #0bec4e8d
 EFFECTIVE = "application/vnd.vbg.parameters+json"
 
+# %% ../../nbs/runs/03_notebook.ipynb #5c63e864
 def _execute(notebook, part, asked, timeout, log):
     "Run with a last cell that shows the parameters in force, and compare them with those asked for."
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever else is installed
     import nbformat
     import papermill
+
     nb, known = nbformat.read(notebook, as_version=4), notebook_parameters(notebook)
     show = f"from IPython.display import display\ndisplay({{{EFFECTIVE!r}: {{n: globals()[n] for n in {sorted(known)}}}}}, raw=True)"
     nb.cells.append(nbformat.v4.new_code_cell(show, metadata={"tags": ["effective-parameters"]}))
-    done = papermill.execute_notebook(nb, str(part), parameters=asked, cwd=str(root()), progress_bar=False, execution_timeout=timeout,
-                                      stdout_file=log, stderr_file=log, extra_arguments=["--IPKernelApp.log_level=40"])
+    done = papermill.execute_notebook(
+        nb,
+        str(part),
+        parameters=asked,
+        cwd=str(root()),
+        progress_bar=False,
+        execution_timeout=timeout,
+        stdout_file=log,
+        stderr_file=log,
+        extra_arguments=["--IPKernelApp.log_level=40"],
+    )
     effective = done.cells[-1].outputs[0]["data"][EFFECTIVE]
     wrong = {n: effective[n] for n, v in (known | asked).items() if effective[n] != _plain(v)}
-    if wrong: raise RunError(f"these parameters were in force in place of those asked for: {wrong}")
+    if wrong:
+        raise RunError(f"these parameters were in force in place of those asked for: {wrong}")
     done.metadata["papermill"] = {"parameters": asked, "duration": done.metadata["papermill"]["duration"]}  # no paths
     nbformat.write(done, part)
 
 # %% ../../nbs/runs/03_notebook.ipynb #35ae5b8c
 class _Log:
     "Writes to a file and to the terminal; keeps kernel noise out of both."
-    def __init__(self, path): self.path = path
-    def __enter__(self): self.file = open(self.path, "w", encoding="utf-8"); return self
-    def __exit__(self, *_): self.file.close()
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        self.file = open(self.path, "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
     def write(self, text):
-        if "[IPKernelApp]" in text: return
-        for stream in (self.file, sys.stdout): stream.write(text); stream.flush()
-    def flush(self): pass
-    def say(self, text): self.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        if "[IPKernelApp]" in text:
+            return
+        for stream in (self.file, sys.stdout):
+            stream.write(text)
+            stream.flush()
+
+    def flush(self):
+        pass
+
+    def say(self, text):
+        self.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 # %% ../../nbs/runs/03_notebook.ipynb #1035e4a5
 @contextmanager
@@ -145,42 +194,71 @@ def _written():
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "runs"
         os.environ["VBG_RUNS_WRITTEN"] = str(note)
-        try: yield lambda: [Path(l) for l in note.read_text().splitlines()] if note.exists() else []
-        finally: del os.environ["VBG_RUNS_WRITTEN"]
+        try:
+            yield lambda: [Path(l) for l in note.read_text().splitlines()] if note.exists() else []
+        finally:
+            del os.environ["VBG_RUNS_WRITTEN"]
+
 
 def _part(output):
     "A hidden name beside `output`; those of dead runners are removed."
     for left in output.parent.glob(f".{output.stem}.*.ipynb"):
         number = left.name.split(".")[-2]
-        if number.isdigit() and not _lives(int(number), left): left.unlink(missing_ok=True)
+        if number.isdigit() and not _lives(int(number), left):
+            left.unlink(missing_ok=True)
     return output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
+
 
 def _attach(executed, folders):
     "Put the executed notebook into each run that it made."
     for folder in folders:
-        if folder.exists() and executed.exists(): write_atomic(folder / "train.ipynb", executed.read_bytes())
+        if folder.exists() and executed.exists():
+            write_atomic(folder / "train.ipynb", executed.read_bytes())
 
+# %% ../../nbs/runs/03_notebook.ipynb #f2f05441
 def _short(error):
     "Cell and message of a papermill error, without its traceback."
-    return f"cell {error.exec_count}: {error.ename}: {error.evalue}" if hasattr(error, "ename") else str(error) or type(error).__name__
+    return (
+        f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+        if hasattr(error, "ename")
+        else str(error) or type(error).__name__
+    )
 
 # %% ../../nbs/runs/03_notebook.ipynb #968f4819
 def main(
-    arguments:list=None,  # as on the command line; None for `sys.argv`
-)->int:                   # exit code
+    arguments: list = None,  # as on the command line; None for `sys.argv`
+) -> int:  # exit code
     "Command line of `run_notebook`."
-    parser = argparse.ArgumentParser("python -m vbg.runs.notebook", description="Run a notebook with parameters; write the executed copy when it is done.")
+    parser = argparse.ArgumentParser(
+        "python -m vbg.runs.notebook",
+        description="Run a notebook with parameters; write the executed copy when it is done.",
+    )
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="lists as JSON: '[0, 1]'")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="lists as JSON: '[0, 1]'",
+    )
     parser.add_argument("--timeout", type=int, help="seconds a cell may take")
     asked = parser.parse_args(arguments)
-    try: check_parameters(asked.notebook, dict(asked.parameter))
-    except (RunError, FileNotFoundError) as e: print(e, file=sys.stderr); return 2
-    try: run_notebook(asked.notebook, asked.output, dict(asked.parameter), asked.timeout)
-    except RunError as e: print(e, file=sys.stderr); return 1
+    try:
+        check_parameters(asked.notebook, dict(asked.parameter))
+    except (RunError, FileNotFoundError) as e:
+        print(e, file=sys.stderr)
+        return 2
+    try:
+        run_notebook(asked.notebook, asked.output, dict(asked.parameter), asked.timeout)
+    except RunError as e:
+        print(e, file=sys.stderr)
+        return 1
     return 0
 
 # %% ../../nbs/runs/03_notebook.ipynb #562c1f60
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

@@ -11,8 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ..core.files import home
-from ..core.files import RunError
+from ..core.files import RunError, home
 from .store import train_command
 from .workflow import TRAINS, at_least_one, broken_notes, planned, read_note
 
@@ -20,94 +19,157 @@ from .workflow import TRAINS, at_least_one, broken_notes, planned, read_note
 __all__ = ['KEEPS', 'made_by', 'measured', 'costs', 'may_keep', 'time_left', 'duration_text', 'damaged', 'status_text', 'main']
 
 # %% ../../nbs/runs/05_status.ipynb #23f27f01
-def _noted(notebook): return ((read_note(home() / notebook) or {}).get("metadata") or {}).get("papermill") or {}
+def _noted(notebook):
+    return ((read_note(home() / notebook) or {}).get("metadata") or {}).get("papermill") or {}
 
+# %% ../../nbs/runs/05_status.ipynb #2c2819ff
 def made_by(
-    parameters:dict,  # of a notebook, as papermill notes them
-)->list:              # of folders, whether they are there or not
+    parameters: dict,  # of a notebook, as papermill notes them
+) -> list:  # of folders, whether they are there or not
     "The runs, GANs or language models that a notebook leaves; none where it trains nothing."
-    asked = {"profile": "mini", "dataset": "", "model": [], "seeds": [], "gans": [], "conditioning": "attributes"} | parameters
-    runs, dataset, many = home() / "runs", asked["dataset"], lambda value: value if isinstance(value, (list, tuple)) else [value]
+    asked = {
+        "profile": "mini",
+        "dataset": "",
+        "model": [],
+        "seeds": [],
+        "gans": [],
+        "conditioning": "attributes",
+    } | parameters
+    runs, dataset, many = (
+        home() / "runs",
+        asked["dataset"],
+        lambda value: value if isinstance(value, (list, tuple)) else [value],
+    )
     if asked["gans"]:
-        kind = asked["conditioning"] + (f"-scarce{asked['scarce_items']}" if int(asked.get("scarce_items") or 0) else "")
+        kind = asked["conditioning"] + (
+            f"-scarce{asked['scarce_items']}" if int(asked.get("scarce_items") or 0) else ""
+        )
         return [runs / asked["profile"] / "gan" / dataset / kind / f"gan{k}" for k in many(asked["gans"])]
-    if asked["model"]: return [runs / (asked.get("store") or asked["profile"]) / dataset / model / f"seed{seed}" for model in many(asked["model"]) for seed in many(asked["seeds"])]
+    if asked["model"]:
+        return [
+            runs / (asked.get("store") or asked["profile"]) / dataset / model / f"seed{seed}"
+            for model in many(asked["model"])
+            for seed in many(asked["seeds"])
+        ]
     return [runs / asked["profile"] / "checkpoints" / f"{dataset}-seed{seed}" for seed in many(asked["seeds"])]
 
 # %% ../../nbs/runs/05_status.ipynb #93dbbffd
 def measured(
-    notebook:str,  # executed copy, from `home()` on
-)->float|None:     # seconds; None where it never ran, or its copy is damaged
+    notebook: str,  # executed copy, from `home()` on
+) -> float | None:  # seconds; None where it never ran, or its copy is damaged
     "What a notebook took when it last ran; what it kept counts."
     noted = _noted(notebook)
-    return max(noted["duration"], sum(map(_seconds, made_by(noted["parameters"])))) if {"duration", "parameters"} <= noted.keys() else None
+    return (
+        max(noted["duration"], sum(map(_seconds, made_by(noted["parameters"]))))
+        if {"duration", "parameters"} <= noted.keys()
+        else None
+    )
+
 
 def _seconds(folder):
     "What a run, a GAN or a language model notes of its training; 0 where the note is damaged, or the run was trained by the search and counts there."
     notes = [read_note(folder / name) or {} for name in ("run.json", "gan.json", "adaptation.json")]
-    return sum((note.get("seconds") or 0) + sum(row.get("seconds", 0) for row in note.get("history", [])) for note in notes if "trained_in" not in note)
+    return sum(
+        (note.get("seconds") or 0) + sum(row.get("seconds", 0) for row in note.get("history", []))
+        for note in notes
+        if "trained_in" not in note
+    )
 
 # %% ../../nbs/runs/05_status.ipynb #282ea86e
 def costs(
-    jobs:list,  # of `vbg.runs.workflow.Job`
-)->dict:        # notebook to (seconds or None, "own", "rule" or "unknown")
+    jobs: list,  # of `vbg.runs.workflow.Job`
+) -> dict:  # notebook to (seconds or None, "own", "rule" or "unknown")
     "What each job would cost, and where that is known from."
     own = {job.notebook: measured(job.notebook) for job in jobs}
     by_rule = {}
     for job in jobs:
-        if own[job.notebook] is not None: by_rule.setdefault(job.rule, []).append(own[job.notebook])
+        if own[job.notebook] is not None:
+            by_rule.setdefault(job.rule, []).append(own[job.notebook])
     mean = {rule: sum(seconds) / len(seconds) for rule, seconds in by_rule.items()}
-    return {job.notebook: (own[job.notebook], "own") if own[job.notebook] is not None
-            else (mean[job.rule], "rule") if job.rule in mean else (None, "unknown") for job in jobs}
+    return {
+        job.notebook: (own[job.notebook], "own")
+        if own[job.notebook] is not None
+        else (mean[job.rule], "rule")
+        if job.rule in mean
+        else (None, "unknown")
+        for job in jobs
+    }
 
 # %% ../../nbs/runs/05_status.ipynb #806339a6
-KEEPS = tuple(rule for rule in TRAINS if rule != "gan_cost")  # rules whose notebooks keep what was made from the same inputs
+KEEPS = tuple(
+    rule for rule in TRAINS if rule != "gan_cost"
+)  # rules whose notebooks keep what was made from the same inputs
+
 
 def may_keep(
-    job,     # `vbg.runs.workflow.Job`
-)->bool:
+    job,  # `vbg.runs.workflow.Job`
+) -> bool:
     "Is a job's cost an upper bound?"
-    if job.rule not in KEEPS or job.state == "done": return False
-    return job.state == "stale" or any(folder.exists() for folder in made_by(_noted(job.notebook).get("parameters") or {}))
+    if job.rule not in KEEPS or job.state == "done":
+        return False
+    return job.state == "stale" or any(
+        folder.exists() for folder in made_by(_noted(job.notebook).get("parameters") or {})
+    )
 
 # %% ../../nbs/runs/05_status.ipynb #bba67a6b
 def time_left(
-    jobs:list,   # of `vbg.runs.workflow.Job`
-    cores:int,   # jobs at once
-    gpus:int=0,  # GPUs of the machine
-)->tuple:        # seconds on these cores, seconds of work, those of it in jobs that may keep what they find, jobs of unknown cost
+    jobs: list,  # of `vbg.runs.workflow.Job`
+    cores: int,  # jobs at once
+    gpus: int = 0,  # GPUs of the machine
+) -> (
+    tuple
+):  # seconds on these cores, seconds of work, those of it in jobs that may keep what they find, jobs of unknown cost
     "An estimate from measured costs. Raises ValueError on fewer than one core."
-    if cores < 1: raise ValueError(f"cores must be 1 or more, not {cores}")
+    if cores < 1:
+        raise ValueError(f"cores must be 1 or more, not {cores}")
     known, todo = costs(jobs), [job for job in jobs if job.state != "done"]
     seconds = {job: known[job.notebook][0] or 0 for job in todo}
-    work, kept, trained = (sum(s for job, s in seconds.items() if asked(job)) for asked in (lambda job: True, may_keep, lambda job: job.rule in TRAINS))
+    work, kept, trained = (
+        sum(s for job, s in seconds.items() if asked(job))
+        for asked in (lambda job: True, may_keep, lambda job: job.rule in TRAINS)
+    )
     unknown = sum(known[job.notebook][0] is None for job in todo)
     return max(work / cores, max(seconds.values(), default=0), trained if gpus else 0), work, kept, unknown
 
 # %% ../../nbs/runs/05_status.ipynb #787711ad
 def duration_text(
-    seconds:float,  # 0 or more; None where unknown
-)->str:             # such as "4 min"
+    seconds: float,  # 0 or more; None where unknown
+) -> str:  # such as "4 min"
     "A duration in two or three characters and a unit."
-    if seconds is None: return "unknown"
-    if seconds < 99.5: return f"{seconds:.0f} s"
+    if seconds is None:
+        return "unknown"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 # %% ../../nbs/runs/05_status.ipynb #e3d5658e
 def damaged(
-    jobs:list,  # of `vbg.runs.workflow.Job`
-)->dict:        # what to delete, from `home()` on, to what makes it again
+    jobs: list,  # of `vbg.runs.workflow.Job`
+) -> dict:  # what to delete, from `home()` on, to what makes it again
     "Executed notebooks that cannot be read, and folders of runs, GANs and language models with a file that is cut off, changed or gone."
-    found = {job.notebook: "the same target" for job in jobs if (home() / job.notebook).exists() and read_note(home() / job.notebook) is None}
-    for folder in dict.fromkeys(folder for job in jobs for folder in made_by(_noted(job.notebook).get("parameters") or {})):
-        if _is_damaged(folder): found[folder.relative_to(home()).as_posix()] = _maker(folder)
-        if (note := folder / "quality.json").exists() and broken_notes(note): found[note.relative_to(home()).as_posix()] = f"make gan PROFILE={folder.parts[-5]}"
+    found = {
+        job.notebook: "the same target"
+        for job in jobs
+        if (home() / job.notebook).exists() and read_note(home() / job.notebook) is None
+    }
+    for folder in dict.fromkeys(
+        folder for job in jobs for folder in made_by(_noted(job.notebook).get("parameters") or {})
+    ):
+        if _is_damaged(folder):
+            found[folder.relative_to(home()).as_posix()] = _maker(folder)
+        if (note := folder / "quality.json").exists() and broken_notes(note):
+            found[note.relative_to(home()).as_posix()] = f"make gan PROFILE={folder.parts[-5]}"
     return found
+
 
 def _is_damaged(folder):
     "Is there a note that is broken? One that is not yet there is none."
-    return any(note.exists() for note in broken_notes(folder / "adaptation.json" if folder.parent.name == "checkpoints" else folder))
+    return any(
+        note.exists()
+        for note in broken_notes(folder / "adaptation.json" if folder.parent.name == "checkpoints" else folder)
+    )
 
+# %% ../../nbs/runs/05_status.ipynb #4f19a75f
 def _maker(folder):
     "The make target of a run; of a GAN or a language model there may be several."
     store, dataset, model, seed = folder.parts[-4:]
@@ -116,25 +178,29 @@ def _maker(folder):
 
 # %% ../../nbs/runs/05_status.ipynb #07a893e8
 def status_text(
-    jobs:list,    # of `vbg.runs.workflow.Job`
-    title:str,    # first line
-    cores:int,    # jobs at once
-    gpus:int=0,   # GPUs of the machine
-)->str:
+    jobs: list,  # of `vbg.runs.workflow.Job`
+    title: str,  # first line
+    cores: int,  # jobs at once
+    gpus: int = 0,  # GPUs of the machine
+) -> str:
     "The status as text, 80 columns at most."
     known = costs(jobs)
     lines = [title, "", f"{'rule':<38}{'done':>6}{'stale':>7}{'missing':>9}{'work left':>16}"]
     for rule in dict.fromkeys(job.rule for job in jobs):
         part = [job for job in jobs if job.rule == rule]
         count, todo = Counter(job.state for job in part), [job for job in part if job.state != "done"]
-        lines.append(f"{rule[:37]:<38}{count['done']:>6}{count['stale']:>7}{count['missing']:>9}{_work(todo, known):>16}")
+        lines.append(
+            f"{rule[:37]:<38}{count['done']:>6}{count['stale']:>7}{count['missing']:>9}{_work(todo, known):>16}"
+        )
     lines += _deleted(damaged(jobs)) + _named(jobs) + _largest(jobs, known) + _left(jobs, cores, gpus)
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
 
 def _work(todo, known):
     "What is left of a rule."
     seconds = [known[job.notebook][0] for job in todo]
-    if not todo or None in seconds: return "unknown" if todo else ""
+    if not todo or None in seconds:
+        return "unknown" if todo else ""
     return "at most " * any(map(may_keep, todo)) + duration_text(sum(seconds))
 
 # %% ../../nbs/runs/05_status.ipynb #89006016
@@ -146,24 +212,39 @@ def _deleted(found):
         lines += ["", f"damaged: delete, then {maker} again ({len(paths)})"] + [f"  {path}" for path in paths]
     return lines
 
+
 def _named(jobs, width=80, most=12):
     "Missing jobs, and stale ones with the reason."
     lines = []
     for state, why in dict.fromkeys((job.state, job.why) for job in jobs if job.state != "done"):
         names = [job.name for job in jobs if (job.state, job.why) == (state, why)]
         more = f"and {len(names) - most} more" if len(names) > most else ""
-        lines += ["", (f"{state}: {why}" if why else state) + f" ({len(names)})"] + [f"  {name[:width - 2]}" for name in names[:most]] + [f"  {more}"] * bool(more)
+        lines += (
+            ["", (f"{state}: {why}" if why else state) + f" ({len(names)})"]
+            + [f"  {name[: width - 2]}" for name in names[:most]]
+            + [f"  {more}"] * bool(more)
+        )
     return lines
 
+# %% ../../nbs/runs/05_status.ipynb #ed11499d
 def _largest(jobs, known, most=5):
     "What costs most, of the jobs that were measured, whether done or not."
-    rows = sorted(((known[job.notebook][0], job) for job in jobs if known[job.notebook][1] == "own"), key=lambda row: (-row[0], row[1].name))[:most]
-    return ["", "largest costs"] + [f"  {job.name[:50]:<50}{duration_text(seconds):>10}  {job.state}" for seconds, job in rows] if rows else []
+    rows = sorted(
+        ((known[job.notebook][0], job) for job in jobs if known[job.notebook][1] == "own"),
+        key=lambda row: (-row[0], row[1].name),
+    )[:most]
+    return (
+        ["", "largest costs"]
+        + [f"  {job.name[:50]:<50}{duration_text(seconds):>10}  {job.state}" for seconds, job in rows]
+        if rows
+        else []
+    )
 
 # %% ../../nbs/runs/05_status.ipynb #29e9489f
 def _left(jobs, cores, gpus):
     "The last lines."
-    if all(job.state == "done" for job in jobs): return ["", "nothing is left to do"]
+    if all(job.state == "done" for job in jobs):
+        return ["", "nothing is left to do"]
     seconds, work, kept, unknown = time_left(jobs, cores, gpus)
     about = "at most" if kept else "about"
     known = f"time left: {about} {duration_text(seconds)} on {cores} core{'s' * (cores > 1)}{' and a GPU' * bool(gpus)} ({duration_text(work)} of work)"
@@ -173,20 +254,34 @@ def _left(jobs, cores, gpus):
 
 # %% ../../nbs/runs/05_status.ipynb #5bf41db3
 def main(
-    arguments:list=None,  # as on the command line; None for `sys.argv`
-)->int:                   # exit code
+    arguments: list = None,  # as on the command line; None for `sys.argv`
+) -> int:  # exit code
     "Print the status of targets."
-    parser = argparse.ArgumentParser("python -m vbg.runs.status", description="What is there, what is damaged, missing or stale, and how long the rest takes. Changes nothing.")
-    parser.add_argument("targets", nargs="*", default=["all"], help="rules or files of the Snakefile; `everything` for all of them")
+    parser = argparse.ArgumentParser(
+        "python -m vbg.runs.status",
+        description="What is there, what is damaged, missing or stale, and how long the rest takes. Changes nothing.",
+    )
+    parser.add_argument(
+        "targets", nargs="*", default=["all"], help="rules or files of the Snakefile; `everything` for all of them"
+    )
     parser.add_argument("--profile", default="mini")
     parser.add_argument("--cores", type=at_least_one, default=os.cpu_count(), help="jobs at once")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the machine")
     asked = parser.parse_args(arguments)
-    try: jobs = planned(asked.profile, asked.targets)
-    except RunError as e: print(e, file=sys.stderr); return 1
-    print(status_text(jobs, f"profile {asked.profile}, {' '.join(asked.targets)}: {len(jobs)} jobs", asked.cores, asked.gpus), end="")
+    try:
+        jobs = planned(asked.profile, asked.targets)
+    except RunError as e:
+        print(e, file=sys.stderr)
+        return 1
+    print(
+        status_text(
+            jobs, f"profile {asked.profile}, {' '.join(asked.targets)}: {len(jobs)} jobs", asked.cores, asked.gpus
+        ),
+        end="",
+    )
     return 0
 
 # %% ../../nbs/runs/05_status.ipynb #efdfef98
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

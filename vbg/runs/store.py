@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import home, RunError
+from ..core.files import RunError, home
 from ..core.profiles import PROFILES
 from .version import environment
 
@@ -31,15 +31,25 @@ __all__ = ['HISTORY', 'FILES', 'TARGETS', 'predictions_table', 'select_predictio
            'Runs', 'load_runs', 'why_stale', 'is_current', 'assert_complete', 'train_command']
 
 # %% ../../nbs/runs/02_store.ipynb #ebfee28c
-HISTORY = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "validation_f1", "lr", "seconds", "items_per_second"]
+HISTORY = [
+    "epoch",
+    "train_loss",
+    "validation_loss",
+    "train_accuracy",
+    "validation_accuracy",
+    "validation_f1",
+    "lr",
+    "seconds",
+    "items_per_second",
+]
 
 # %% ../../nbs/runs/02_store.ipynb #978410fc
 def predictions_table(
-    ids:list,                  # `N` ids
-    split:list,                # `N` names of splits, or one for all
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:np.ndarray,  # `(N, C)` float
-)->pd.DataFrame:               # columns id, split, label, p_0 ... p_{C-1} (float32)
+    ids: list,  # `N` ids
+    split: list,  # `N` names of splits, or one for all
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: np.ndarray,  # `(N, C)` float
+) -> pd.DataFrame:  # columns id, split, label, p_0 ... p_{C-1} (float32)
     "What a run keeps of its predictions. Concatenate the tables of several splits before `write_run`."
     p, labels = np.asarray(probabilities, np.float32), np.asarray(labels)
     if len(ids) != len(p) or len(labels) != len(p):
@@ -50,9 +60,9 @@ def predictions_table(
 
 # %% ../../nbs/runs/02_store.ipynb #c4a8c707
 def select_predictions(
-    table:pd.DataFrame,  # as `predictions_table` makes it
-    split:str,           # name of a split
-)->tuple[np.ndarray, np.ndarray, np.ndarray]: # ids `(N,)`, labels `(N,)` or `(N, C)`, probabilities `(N, C)` float32
+    table: pd.DataFrame,  # as `predictions_table` makes it
+    split: str,  # name of a split
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # ids `(N,)`, labels `(N,)` or `(N, C)`, probabilities `(N, C)` float32
     "One split of a table of predictions."
     rows = table[table["split"] == split]
     columns = [c for c in table.columns if c.startswith("p_")]
@@ -63,41 +73,57 @@ def select_predictions(
 # %% ../../nbs/runs/02_store.ipynb #13fe9069
 FILES = ("history.csv", "predictions.parquet", "metrics.json", "model.safetensors")
 
+
 def run_folder(
-    profile:str,  # such as "mini"; an experiment has a name of its own
-    dataset:str,  # such as "met"
-    model:str,    # such as "without_gan"
-    seed:int,     # seed of the training
-)->Path:          # below `home()/runs`
+    profile: str,  # such as "mini"; an experiment has a name of its own
+    dataset: str,  # such as "met"
+    model: str,  # such as "without_gan"
+    seed: int,  # seed of the training
+) -> Path:  # below `home()/runs`
     "Where a run lies."
     for part in (profile, dataset, model):
-        if not part or part != Path(part).name or part.startswith("."): raise ValueError(f"{part!r} is no name for a folder")
+        if not part or part != Path(part).name or part.startswith("."):
+            raise ValueError(f"{part!r} is no name for a folder")
     return home() / "runs" / profile / dataset / model / f"seed{int(seed)}"
 
 # %% ../../nbs/runs/02_store.ipynb #7650e053
-def write_run(*,
-    profile:str,               # with the next three: the place of the run
-    dataset:str,               # such as "met"
-    model:str,                 # such as "without_gan"
-    seed:int,                  # seed of the training
-    inputs:dict,               # what the result depends on; `is_current` compares it
-    history:pd.DataFrame,      # columns `HISTORY`, one row an epoch
-    predictions:pd.DataFrame,  # as `predictions_table` makes it
-    metrics:dict,              # split to what `evaluate` gives; no times
-    weights:dict=None,         # state dict of tensors, or arrays
-    files:dict=None,           # more files of the folder, name to bytes
-    **more,                    # anything else for run.json: config, class_names, seconds
-)->Path:                       # the folder
+def write_run(
+    *,
+    profile: str,  # with the next three: the place of the run
+    dataset: str,  # such as "met"
+    model: str,  # such as "without_gan"
+    seed: int,  # seed of the training
+    inputs: dict,  # what the result depends on; `is_current` compares it
+    history: pd.DataFrame,  # columns `HISTORY`, one row an epoch
+    predictions: pd.DataFrame,  # as `predictions_table` makes it
+    metrics: dict,  # split to what `evaluate` gives; no times
+    weights: dict = None,  # state dict of tensors, or arrays
+    files: dict = None,  # more files of the folder, name to bytes
+    **more,  # anything else for run.json: config, class_names, seconds
+) -> Path:  # the folder
     "Write a run, whole or not at all. Raises ValueError on wrong columns of `history` or `predictions`."
-    if list(history.columns) != HISTORY: raise ValueError(f"history has columns {list(history.columns)}, not {HISTORY}")
-    if list(predictions.columns[:4]) != ["id", "split", "label", "p_0"]: raise ValueError("make predictions with predictions_table")
+    if list(history.columns) != HISTORY:
+        raise ValueError(f"history has columns {list(history.columns)}, not {HISTORY}")
+    if list(predictions.columns[:4]) != ["id", "split", "label", "p_0"]:
+        raise ValueError("make predictions with predictions_table")
     place = run_folder(profile, dataset, model, seed)
     with _staging(place) as part:
         _write_files(part, history, predictions, metrics, weights or {})
-        for name, content in (files or {}).items(): (part / name).write_bytes(content)
-        about = dict(profile=profile, dataset=dataset, model=model, seed=int(seed), inputs=inputs, environment=environment(), **more)
+        for name, content in (files or {}).items():
+            (part / name).write_bytes(content)
+        about = dict(
+            profile=profile,
+            dataset=dataset,
+            model=model,
+            seed=int(seed),
+            inputs=inputs,
+            environment=environment(),
+            **more,
+        )
         sums = {n: _sum(part / n) for n in FILES}
-        (part / "run.json").write_text(_json(about | {"written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": sums}), encoding="utf-8")
+        (part / "run.json").write_text(
+            _json(about | {"written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": sums}), encoding="utf-8"
+        )
     note_run(place)
     return place
 
@@ -108,54 +134,81 @@ def _write_files(part, history, predictions, metrics, weights):
     (part / "metrics.json").write_text(_json(metrics), encoding="utf-8")
     _save_weights(weights, part / "model.safetensors")
 
+
 def _save_weights(weights, path):
-    if all(isinstance(v, np.ndarray) for v in weights.values()): from safetensors.numpy import save_file
+    if all(isinstance(v, np.ndarray) for v in weights.values()):
+        from safetensors.numpy import save_file
     else:
         from safetensors.torch import save_file
+
         weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     save_file(weights, path)
 
+
 def _sum(path):
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
-def _json(value): return json.dumps(_plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
+def _json(value):
+    return json.dumps(_plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+# %% ../../nbs/runs/02_store.ipynb #e6bfffab
 def _plain(value):
     "What JSON can hold: numpy numbers as numbers, tuples as lists, nan as null, paths as text."
-    if isinstance(value, dict): return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray): return _plain(value.tolist())
-    if isinstance(value, np.generic): return _plain(value.item())
-    if isinstance(value, Path): return value.as_posix()
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Path):
+        return value.as_posix()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 # %% ../../nbs/runs/02_store.ipynb #15132540
 class _staging:
     "A hidden folder that becomes `place` when the block ends well and vanishes when it does not."
-    def __init__(self, place): self.place = place
+
+    def __init__(self, place):
+        self.place = place
+
     def __enter__(self):
         self.place.parent.mkdir(parents=True, exist_ok=True)
         _sweep(self.place.parent)
         self.part = _hidden(self.place, "part")
-        shutil.rmtree(self.part, ignore_errors=True); self.part.mkdir()
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir()
         return self.part
+
     def __exit__(self, kind, *_):
         try:
-            if kind is None: _swap(self.part, self.place)
-        finally: shutil.rmtree(self.part, ignore_errors=True)
+            if kind is None:
+                _swap(self.part, self.place)
+        finally:
+            shutil.rmtree(self.part, ignore_errors=True)
 
-def _hidden(place, role): return place.with_name(f".{place.name}.{role}-{socket.gethostname()}-{os.getpid()}")
 
+def _hidden(place, role):
+    return place.with_name(f".{place.name}.{role}-{socket.gethostname()}-{os.getpid()}")
+
+# %% ../../nbs/runs/02_store.ipynb #6004d47c
 def _swap(part, place):
     "Put `part` in the place of `place`. Killed between the two renames, `_sweep` puts the old one back."
     old = _hidden(place, "old")
     while part.exists():
         shutil.rmtree(old, ignore_errors=True)
-        try: os.rename(place, old)
-        except FileNotFoundError: pass  # nothing there, or another writer has just moved it
-        try: os.rename(part, place)
-        except OSError as e:            # another writer was faster: theirs is replaced in the next round
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST): raise
+        try:
+            os.rename(place, old)
+        except FileNotFoundError:
+            pass  # nothing there, or another writer has just moved it
+        try:
+            os.rename(part, place)
+        except OSError as e:  # another writer was faster: theirs is replaced in the next round
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/runs/02_store.ipynb #5a990284
@@ -163,26 +216,34 @@ def _sweep(folder):
     "Remove what dead writers of this machine left in `folder`; put back a run whose replacement never came."
     for left in sorted(folder.glob(".*")):
         parts = re.fullmatch(r"\.(.+)\.(part|old)-(.+)-(\d+)", left.name)
-        if not parts or parts[3] != socket.gethostname() or _lives(int(parts[4]), left): continue
-        if parts[2] == "old" and not (folder / parts[1]).exists(): os.rename(left, folder / parts[1])
-        else: shutil.rmtree(left, ignore_errors=True)
+        if not parts or parts[3] != socket.gethostname() or _lives(int(parts[4]), left):
+            continue
+        if parts[2] == "old" and not (folder / parts[1]).exists():
+            os.rename(left, folder / parts[1])
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
 
 def _lives(number, left):
     "Is the process that made this folder still there? A later process may carry the same number."
     import psutil
+
     try:
         process = psutil.Process(number)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= left.stat().st_ctime + 1
-    except FileNotFoundError: return True  # it has become a run just now, and its name may be the living writer's next
-    except (psutil.NoSuchProcess, psutil.AccessDenied): return False
+    except FileNotFoundError:
+        return True  # it has become a run just now, and its name may be the living writer's next
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 # %% ../../nbs/runs/02_store.ipynb #1bcc4295
 def note_run(
-    place:Path,  # a run's folder
-)->None:
+    place: Path,  # a run's folder
+) -> None:
     "Tell the runner, if there is one, that its notebook made or kept this run; the runner puts the executed notebook there."
     if os.environ.get("VBG_RUNS_WRITTEN"):
-        with open(os.environ["VBG_RUNS_WRITTEN"], "a", encoding="utf-8") as f: f.write(f"{place}\n")
+        with open(os.environ["VBG_RUNS_WRITTEN"], "a", encoding="utf-8") as f:
+            f.write(f"{place}\n")
 
 # %% ../../nbs/runs/02_store.ipynb #55904ec8
 def _missing(folder):
@@ -193,73 +254,106 @@ def _missing(folder):
 @dataclass(frozen=True)
 class Run:
     "A finished run. Reads lazily; raises RunError when a file is missing or was changed after it was written."
+
     folder: Path  # `runs/<profile>/<dataset>/<model>/seed<k>`
 
     @cached_property
-    def info(self)->dict: # run.json
-        try: return json.loads(self._read("run.json"))
-        except json.JSONDecodeError: raise RunError(f"{self.folder}/run.json is damaged: delete the folder and make the run again") from None
-    @cached_property
-    def metrics(self)->dict: return json.loads(self._read("metrics.json"))     # split to metrics
-    @cached_property
-    def history(self)->pd.DataFrame: return pd.read_csv(io.BytesIO(self._read("history.csv")))
-    @cached_property
-    def predictions(self)->pd.DataFrame: return pd.read_parquet(io.BytesIO(self._read("predictions.parquet")))
-    profile, dataset, model, seed = (property(lambda self, k=k: self.info[k]) for k in ("profile", "dataset", "model", "seed"))
+    def info(self) -> dict:  # run.json
+        try:
+            return json.loads(self._read("run.json"))
+        except json.JSONDecodeError:
+            raise RunError(f"{self.folder}/run.json is damaged: delete the folder and make the run again") from None
 
-    def select(self, split): return select_predictions(self.predictions, split)  # ids, labels, probabilities
+    @cached_property
+    def metrics(self) -> dict:
+        return json.loads(self._read("metrics.json"))  # split to metrics
 
-    def weights(self)->dict:  # state dict of tensors
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return pd.read_csv(io.BytesIO(self._read("history.csv")))
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        return pd.read_parquet(io.BytesIO(self._read("predictions.parquet")))
+
+    profile, dataset, model, seed = (
+        property(lambda self, k=k: self.info[k]) for k in ("profile", "dataset", "model", "seed")
+    )
+
+    def select(self, split):
+        return select_predictions(self.predictions, split)  # ids, labels, probabilities
+
+    def weights(self) -> dict:  # state dict of tensors
         from safetensors.torch import load
+
         return load(self._read("model.safetensors"))
 
     def _read(self, name):
-        try: content = (self.folder / name).read_bytes()
-        except FileNotFoundError: raise RunError(f"{self.folder} has no {name}: delete the folder and make the run again") from None
+        try:
+            content = (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} has no {name}: delete the folder and make the run again") from None
         if name in FILES and hashlib.sha256(content).hexdigest() != self.info["files"][name]:
-            raise RunError(f"{self.folder / name} was changed after the run was written: delete the folder and make the run again")
+            raise RunError(
+                f"{self.folder / name} was changed after the run was written: delete the folder and make the run again"
+            )
         return content
 
 # %% ../../nbs/runs/02_store.ipynb #a8515f5e
 class Runs(list):
     "A list of `Run` that remembers what was asked for."
-    def __init__(self, runs=(), **asked): super().__init__(runs); self.asked = asked
+
+    def __init__(self, runs=(), **asked):
+        super().__init__(runs)
+        self.asked = asked
+
 
 def load_runs(
-    profile:str,         # such as "mini"
-    datasets:list=None,  # names; None for all
-    models:list=None,    # names; None for all
-    seeds:list=None,     # seeds; None for all
-)->Runs:                 # sorted by dataset, model, seed
+    profile: str,  # such as "mini"
+    datasets: list = None,  # names; None for all
+    models: list = None,  # names; None for all
+    seeds: list = None,  # seeds; None for all
+) -> Runs:  # sorted by dataset, model, seed
     "The finished runs of a profile. What is not there is not reported here but by `assert_complete`."
     top = home() / "runs" / profile
-    for folder in top.glob("*/*"): _sweep(folder)
+    for folder in top.glob("*/*"):
+        _sweep(folder)
     runs = [Run(f) for f in top.glob("*/*/seed*") if not _missing(f)]
     wanted = {"dataset": _listed(datasets), "model": _listed(models), "seed": _listed(seeds)}
     runs = [r for r in runs if all(v is None or getattr(r, k) in v for k, v in wanted.items())]
     return Runs(sorted(runs, key=lambda r: (r.dataset, r.model, r.seed)), profile=profile, **wanted)
 
-def _listed(value): return [value] if isinstance(value, (str, int)) else None if value is None else list(value)
+
+def _listed(value):
+    return [value] if isinstance(value, (str, int)) else None if value is None else list(value)
 
 # %% ../../nbs/runs/02_store.ipynb #b57463bc
 def why_stale(
-    folder:Path,  # a run's folder
-    inputs:dict,  # what the result would depend on now
-)->str|None:      # None when current; else the reason: "absent", or the first inputs that changed
+    folder: Path,  # a run's folder
+    inputs: dict,  # what the result would depend on now
+) -> str | None:  # None when current; else the reason: "absent", or the first inputs that changed
     "Why a run must be made (again)."
     _sweep(Path(folder).parent)
-    if _missing(Path(folder)): return "absent"
+    if _missing(Path(folder)):
+        return "absent"
     run = Run(Path(folder))
-    try: run.metrics, run._read("history.csv"), run._read("predictions.parquet")
-    except RunError: return "a file was changed after the run was written"
+    try:
+        run.metrics, run._read("history.csv"), run._read("predictions.parquet")
+    except RunError:
+        return "a file was changed after the run was written"
     old, new = run.info["inputs"], _plain(inputs)
     changed = [f"{k}: {a} -> {b}" for k, a, b in _differences(old, new)]
-    return None if not changed else "changed: " + "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return (
+        None
+        if not changed
+        else "changed: " + "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    )
 
+# %% ../../nbs/runs/02_store.ipynb #e9573624
 def is_current(
-    folder:Path,  # a run's folder
-    inputs:dict,  # what the result would depend on now
-)->bool:
+    folder: Path,  # a run's folder
+    inputs: dict,  # what the result would depend on now
+) -> bool:
     "Is there a whole run, made from these inputs?"
     return why_stale(folder, inputs) is None
 
@@ -269,26 +363,30 @@ def _differences(old, new, path=""):
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key, "absent"), new.get(key, "absent"), f"{path}.{key}" if path else key)
-    elif old != new: yield path, old, new
+    elif old != new:
+        yield path, old, new
 
 # %% ../../nbs/runs/02_store.ipynb #a62be856
 def assert_complete(
-    runs:Runs,           # from `load_runs`
-    datasets:list=None,  # names; None for those asked of `load_runs`, else those found
-    models:list=None,    # names; likewise
-    seeds:list=None,     # seeds; likewise
-    profile:str=None,    # likewise
-)->None:
+    runs: Runs,  # from `load_runs`
+    datasets: list = None,  # names; None for those asked of `load_runs`, else those found
+    models: list = None,  # names; likewise
+    seeds: list = None,  # seeds; likewise
+    profile: str = None,  # likewise
+) -> None:
     "Raises RunError that names each missing run with the command that makes it, or the runs of one model that were made from different inputs."
     profile, asked = profile or runs.asked["profile"], dict(dataset=datasets, model=models, seed=seeds)
     wanted = {k: _listed(v) or runs.asked.get(k) or sorted({getattr(r, k) for r in runs}) for k, v in asked.items()}
     for key, values in wanted.items():
-        if not values: raise RunError(f"no runs in runs/{profile} and no {key}s named: make reproduce makes them")
+        if not values:
+            raise RunError(f"no runs in runs/{profile} and no {key}s named: make reproduce makes them")
     there, lines = {(r.dataset, r.model, r.seed) for r in runs}, []
     for dataset, model in product(wanted["dataset"], wanted["model"]):
         gaps = [s for s in wanted["seed"] if (dataset, model, s) not in there]
-        if gaps: lines.append(f"  {dataset}, {model}, seeds {gaps}:\n    {train_command(profile, dataset, model, gaps)}")
-    if lines: raise RunError("runs are missing; `make reproduce` makes all of them, or one by one:\n" + "\n".join(lines))
+        if gaps:
+            lines.append(f"  {dataset}, {model}, seeds {gaps}:\n    {train_command(profile, dataset, model, gaps)}")
+    if lines:
+        raise RunError("runs are missing; `make reproduce` makes all of them, or one by one:\n" + "\n".join(lines))
     _assert_alike(runs)
 
 # %% ../../nbs/runs/02_store.ipynb #fc849891
@@ -298,29 +396,63 @@ def _assert_alike(runs):
     for r in runs:
         mates = first.setdefault((r.dataset, r.model), r), first.setdefault(r.dataset, r)
         one, other = mates[0], _other(mates[0], r, ("seed", "checkpoints", "pairs"))
-        if not other: one, other = mates[1], _other(mates[1], r, ("seed", "checkpoints", "pairs", "model", *OF_A_ROW))
-        if other: raise RunError(f"{one.model} seed {one.seed} and {r.model} seed {r.seed} of {r.dataset} were made from different inputs "
-                                 f"({'; '.join(other[:3])}): make reproduce makes the older one again")
+        if not other:
+            one, other = mates[1], _other(mates[1], r, ("seed", "checkpoints", "pairs", "model", *OF_A_ROW))
+        if other:
+            raise RunError(
+                f"{one.model} seed {one.seed} and {r.model} seed {r.seed} of {r.dataset} were made from different inputs "
+                f"({'; '.join(other[:3])}): make reproduce makes the older one again"
+            )
 
-OF_A_ROW = tuple(f"settings.{name}" for name in ("fusion.kind", "balance.kind", "train.items_per_epoch", "train.learning_rate_factor", "gan", "loop", "baselines"))
 
+OF_A_ROW = tuple(
+    f"settings.{name}"
+    for name in (
+        "fusion.kind",
+        "balance.kind",
+        "train.items_per_epoch",
+        "train.learning_rate_factor",
+        "gan",
+        "loop",
+        "baselines",
+    )
+)
+
+# %% ../../nbs/runs/02_store.ipynb #7be70d53
 def _other(one, r, free):
     "Inputs in which two runs differ and should not."
-    return [f"{k}: {a} -> {b}" for k, a, b in _differences(one.info["inputs"], r.info["inputs"]) if not any(k == f or k.startswith(f + ".") for f in free)]
+    return [
+        f"{k}: {a} -> {b}"
+        for k, a, b in _differences(one.info["inputs"], r.info["inputs"])
+        if not any(k == f or k.startswith(f + ".") for f in free)
+    ]
 
 # %% ../../nbs/runs/02_store.ipynb #abaf08cf
 def train_command(
-    profile:str,   # such as "mini"
-    dataset:str,   # such as "met"
-    model:str,     # such as "without_gan"
-    seeds:list,    # seeds to make
-)->str:
+    profile: str,  # such as "mini"
+    dataset: str,  # such as "met"
+    model: str,  # such as "without_gan"
+    seeds: list,  # seeds to make
+) -> str:
     "The command that makes runs, from the repository root. The runs of the study and of its experiments are made by make targets."
     name, _, experiment = profile.partition("-")
     if name in PROFILES:
-        target = next((t for word, t in TARGETS.items() if experiment.startswith(word)), "supplement") if experiment else "reproduce"
+        target = (
+            next((t for word, t in TARGETS.items() if experiment.startswith(word)), "supplement")
+            if experiment
+            else "reproduce"
+        )
         return f"make {target} PROFILE={name}"
-    return (f"python -m vbg.runs.notebook nbs/study/train/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile mini"
-            f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}' -p store {profile}")
+    return (
+        f"python -m vbg.runs.notebook nbs/study/train/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile mini"
+        f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}' -p store {profile}"
+    )
 
-TARGETS = {"recipe": "recipe", "balance": "gan", "loop": "loop-choice", "scarcity": "scarcity", "rate": "reproduce"}  # start of an experiment's name -> make target
+# %% ../../nbs/runs/02_store.ipynb #f4c4ba8a
+TARGETS = {
+    "recipe": "recipe",
+    "balance": "gan",
+    "loop": "loop-choice",
+    "scarcity": "scarcity",
+    "rate": "reproduce",
+}  # start of an experiment's name -> make target

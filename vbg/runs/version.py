@@ -22,16 +22,17 @@ __all__ = ['PACKAGES', 'code_version', 'imports_of', 'imported_modules', 'notebo
 
 # %% ../../nbs/runs/01_version.ipynb #d582e452
 def code_version(
-    *modules:str,      # names of vbg modules, dotted, such as "train.jobs"
-    folder:Path=None,  # package folder; None for the installed one
-    without:tuple=(),  # modules left out, such as one whose values are listed elsewhere
-)->str:                # 16 hexadecimal digits
+    *modules: str,  # names of vbg modules, dotted, such as "train.jobs"
+    folder: Path = None,  # package folder; None for the installed one
+    without: tuple = (),  # modules left out, such as one whose values are listed elsewhere
+) -> str:  # 16 hexadecimal digits
     "Hash of what the modules and all vbg modules they import say to the computer. Raises FileNotFoundError on a module that does not exist, wherever it is imported."
     folder = Path(folder or Path(vbg.__file__).parent)
     todo, trees = sorted(modules), dict.fromkeys(without, "")
     while todo:
         name = todo.pop()
-        if name in trees: continue
+        if name in trees:
+            continue
         path = _module_file(name, folder)
         trees[name], imports = _module(path.read_text(encoding="utf-8"))
         todo += _found(imports, name if path.name == "__init__.py" else name.rpartition(".")[0], folder)
@@ -45,19 +46,22 @@ def _module(text):
     tree = _Bare().visit(ast.parse(text))
     return ast.unparse(tree), tuple(imports_of(tree))
 
+
 class _Bare(ast.NodeTransformer):
     "Drops bare strings (docstrings among them) and `__all__`."
+
     def visit_Expr(self, node):
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if text else self.generic_visit(node)
+
     def visit_Assign(self, node):
         names = [t.id for t in node.targets if isinstance(t, ast.Name)]
         return None if names == ["__all__"] else self.generic_visit(node)
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee001
 def imports_of(
-    tree:ast.AST,  # of a module or of the code of a notebook
-)->list:           # (level, dotted name below vbg, names asked of it or None), one an import of vbg
+    tree: ast.AST,  # of a module or of the code of a notebook
+) -> list:  # (level, dotted name below vbg, names asked of it or None), one an import of vbg
     "The imports of vbg in a syntax tree, in any of the ways to write one."
     found = []
     for node in ast.walk(tree):
@@ -65,14 +69,17 @@ def imports_of(
             found += [(0, a.name.removeprefix("vbg."), None) for a in node.names if a.name.startswith("vbg.")]
         elif isinstance(node, ast.ImportFrom):
             path, names = node.module or "", tuple(a.name for a in node.names)
-            if node.level: found.append((node.level, path, names))
-            elif path.split(".")[0] == "vbg": found.append((0, path[4:], names))
+            if node.level:
+                found.append((node.level, path, names))
+            elif path.split(".")[0] == "vbg":
+                found.append((0, path[4:], names))
     return found
 
+
 def imported_modules(
-    tree:ast.AST,      # of the code of a notebook
-    folder:Path=None,  # package folder; None for the installed one
-)->list:               # dotted names of modules, sorted
+    tree: ast.AST,  # of the code of a notebook
+    folder: Path = None,  # package folder; None for the installed one
+) -> list:  # dotted names of modules, sorted
     "The vbg modules that code outside the package imports. Raises FileNotFoundError on one that does not exist."
     return sorted({*_found(imports_of(tree), "", Path(folder or Path(vbg.__file__).parent))})
 
@@ -81,59 +88,97 @@ def _module_file(name, folder):
     "The file of a module, or the `__init__.py` of a package."
     path = folder.joinpath(*name.split(".")) if name else folder
     file = path / "__init__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
-    if not file.exists(): raise FileNotFoundError(f"vbg has no module {name!r}: {file} is missing")
+    if not file.exists():
+        raise FileNotFoundError(f"vbg has no module {name!r}: {file} is missing")
     return file
+
 
 def _found(imports, package, folder):
     "The modules that the imports of a module in `package` name."
     for level, path, names in imports:
         parts = package.split(".") if level and package else []
-        name = ".".join([*parts[:len(parts) - level + 1], *filter(None, [path])])
+        name = ".".join([*parts[: len(parts) - level + 1], *filter(None, [path])])
         file = _module_file(name, folder)
-        if names is not None and file.name == "__init__.py": yield from _of_package(name, names, file.read_text(encoding="utf-8"), folder)
-        elif name: yield name
+        if names is not None and file.name == "__init__.py":
+            yield from _of_package(name, names, file.read_text(encoding="utf-8"), folder)
+        elif name:
+            yield name
+
 
 def _of_package(name, names, text, folder):
     "Modules behind the names asked of a package, and the package itself where its `__init__.py` sets the name."
     own = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     for asked in names:
         inner = f"{name}.{asked}".lstrip(".")
-        if asked not in own: _module_file(inner, folder)
+        if asked not in own:
+            _module_file(inner, folder)
         yield name if asked in own else inner
 
 # %% ../../nbs/runs/01_version.ipynb #35b3d46c
 def notebook_version(
-    notebook:Path,  # a notebook file
-)->str:             # 16 hexadecimal digits
+    notebook: Path,  # a notebook file
+) -> str:  # 16 hexadecimal digits
     "The same for a notebook: what its code cells say to the computer, and their tags. Prose and outputs are left out."
     cells = [c for c in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     said = [[_said("".join(c["source"])), c["metadata"].get("tags", [])] for c in cells]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
+
 def _said(source):
-    try: return ast.unparse(_Bare().visit(ast.parse(source)))
-    except SyntaxError: return source  # a cell with magics
+    try:
+        return ast.unparse(_Bare().visit(ast.parse(source)))
+    except SyntaxError:
+        return source  # a cell with magics
 
 # %% ../../nbs/runs/01_version.ipynb #0c47ed10
-PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "datasets", "accelerate", "safetensors", "numpy", "pandas",
-            "pyarrow", "pillow", "scipy", "scikit-learn", "seaborn", "matplotlib", "papermill")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "scipy",
+    "scikit-learn",
+    "seaborn",
+    "matplotlib",
+    "papermill",
+)
 
-def environment()->dict:  # python, system, packages, hardware
+# %% ../../nbs/runs/01_version.ipynb #678f2f5d
+def environment() -> dict:  # python, system, packages, hardware
     "Versions of Python and packages, and the hardware."
-    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-            "packages": {p: _version(p) for p in PACKAGES}, "hardware": _hardware()}
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {p: _version(p) for p in PACKAGES},
+        "hardware": _hardware(),
+    }
+
 
 @cache
 def _version(package):
     "The installed version, or None."
-    try: return metadata.version(package)
-    except metadata.PackageNotFoundError: return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 # %% ../../nbs/runs/01_version.ipynb #a18d0718
 def _hardware():
     torch = sys.modules.get("torch")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch and torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch and torch.cuda.is_available()
+        else []
+    )
     return {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpus": gpus}
+
 
 def _cpu_name():
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []

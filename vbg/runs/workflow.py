@@ -16,9 +16,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.files import home, root
+from ..core.files import RunError, home, root
 from .store import FILES, _sum
-from ..core.files import RunError
 
 # %% auto #0
 __all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'planned', 'read_note', 'broken_notes',
@@ -26,32 +25,56 @@ __all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_s
 
 # %% ../../nbs/runs/04_workflow.ipynb #f2fdc56f
 def snakemake_command(
-    profile:str,      # such as "mini"
-    targets:list,     # rules or files of the Snakefile
-    cores:int=1,      # jobs at once
-    gpus:int=0,       # GPUs of the machine; with none, as many trainings at once as cores
-    options:tuple=(), # more of Snakemake's own
-    look:str="",      # "quiet": nothing may change; "tell": and the notebooks whose runs are lost are named
-)->list:              # words of a command
+    profile: str,  # such as "mini"
+    targets: list,  # rules or files of the Snakefile
+    cores: int = 1,  # jobs at once
+    gpus: int = 0,  # GPUs of the machine; with none, as many trainings at once as cores
+    options: tuple = (),  # more of Snakemake's own
+    look: str = "",  # "quiet": nothing may change; "tell": and the notebooks whose runs are lost are named
+) -> list:  # words of a command
     "The one way in which the study calls Snakemake."
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(home()), "--config", f"profile={profile}",
-            *([f"look={look}"] if look else []), "--resources", f"gpu={1 if gpus else cores}", "--rerun-incomplete",
-            "--rerun-triggers", "input", "params", "mtime", *options, "--cores", str(cores), *targets]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root() / "Snakefile"),
+        "--directory",
+        str(home()),
+        "--config",
+        f"profile={profile}",
+        *([f"look={look}"] if look else []),
+        "--resources",
+        f"gpu={1 if gpus else cores}",
+        "--rerun-incomplete",
+        "--rerun-triggers",
+        "input",
+        "params",
+        "mtime",
+        *options,
+        "--cores",
+        str(cores),
+        *targets,
+    ]
 
 # %% ../../nbs/runs/04_workflow.ipynb #d9a0300e
 def hold(
-    folder:Path,  # `home()`
-)->int:           # open file; the lock ends when it is closed
+    folder: Path,  # `home()`
+) -> int:  # open file; the lock ends when it is closed
     "Take a folder for this process. Raises RunError that names the process which has it."
     import fcntl  # not on Windows
+
     note = Path(folder) / ".snakemake" / "study.pid"
     note.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(note, os.O_RDWR | os.O_CREAT, 0o644)
-    try: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         number = os.pread(handle, 20, 0).decode().strip() or "unknown"
         os.close(handle)
-        raise RunError(f"a study runs in {folder} already (process {number}): wait for its end, or end it with `kill {number}`") from None
+        raise RunError(
+            f"a study runs in {folder} already (process {number}): wait for its end, or end it with `kill {number}`"
+        ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     os.set_inheritable(handle, True)
@@ -61,88 +84,135 @@ def hold(
 def _working(folder):
     "Processes that run Snakemake or a notebook from this folder."
     import psutil
+
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        ours = any(Path(word).name == "snakemake" or word == "vbg.runs.store" for word in words[:4]) and not {"--dry-run", "--summary"} & set(words)
-        if ours and process.info["cwd"] == str(folder) and process.pid != os.getpid(): found.append(process.pid)
+        ours = any(Path(word).name == "snakemake" or word == "vbg.runs.store" for word in words[:4]) and not {
+            "--dry-run",
+            "--summary",
+        } & set(words)
+        if ours and process.info["cwd"] == str(folder) and process.pid != os.getpid():
+            found.append(process.pid)
     return sorted(found)
 
 # %% ../../nbs/runs/04_workflow.ipynb #76f63353
 def clear_killed(
-    folder:Path,  # `home()`, held by this process
-)->list:          # files removed
+    folder: Path,  # `home()`, held by this process
+) -> list:  # files removed
     "Remove the notes and half-written files of a killed run. Raises RunError while a process of it, or a Snakemake of another kind, still works there."
     import psutil
+
     folder = Path(folder)
     notes = sorted(folder.glob(".snakemake/locks/*"))
-    if not notes: return []
+    if not notes:
+        return []
     alive = _working(folder)
     if alive:
         numbers = " ".join(map(str, alive))
-        raise RunError(f"{folder} is in use by {len(alive)} process(es) of another run: wait for their end, or end them with `kill {numbers}`")
-    parts = [p for top in ("data", "runs", "figures") for p in (folder / top).rglob(".*.part") if re.search(r"\.\d+\.part$", p.name)]
+        raise RunError(
+            f"{folder} is in use by {len(alive)} process(es) of another run: wait for their end, or end them with `kill {numbers}`"
+        )
+    parts = [
+        p
+        for top in ("data", "runs", "figures")
+        for p in (folder / top).rglob(".*.part")
+        if re.search(r"\.\d+\.part$", p.name)
+    ]
     dead = [p for p in parts if not psutil.pid_exists(int(p.name.split(".")[-2]))]
-    for path in notes + dead: shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in notes + dead:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return notes + dead
 
 # %% ../../nbs/runs/04_workflow.ipynb #73b8cba4
 @dataclass(frozen=True)
 class Job:
     "One executed notebook of the plan."
+
     notebook: str  # from `home()` on
-    rule: str      # of the Snakefile
-    files: tuple   # what else it saves, from `home()` on
-    state: str     # "done", "stale" or "missing"
-    why: str       # of a stale one, in Snakemake's words; of a missing one, if it is there and its runs are not
+    rule: str  # of the Snakefile
+    files: tuple  # what else it saves, from `home()` on
+    state: str  # "done", "stale" or "missing"
+    why: str  # of a stale one, in Snakemake's words; of a missing one, if it is there and its runs are not
 
     @property
-    def name(self): return Path(self.notebook).stem if "/notebooks/" in self.notebook else self.notebook.removeprefix("runs/").removesuffix(".ipynb")
+    def name(self):
+        return (
+            Path(self.notebook).stem
+            if "/notebooks/" in self.notebook
+            else self.notebook.removeprefix("runs/").removesuffix(".ipynb")
+        )
 
 # %% ../../nbs/runs/04_workflow.ipynb #a085d855
 def read_summary(
-    text:str,  # of `snakemake --summary`
-    lost=(),   # notebooks whose runs are not all there
-)->list:       # of `Job`
+    text: str,  # of `snakemake --summary`
+    lost=(),  # notebooks whose runs are not all there
+) -> list:  # of `Job`
     "The jobs behind a summary. Raises RunError on another format."
     head, *lines = text.strip().splitlines() or [""]
     columns = head.split("\t")
-    if not {"output_file", "rule", "status", "plan"} <= set(columns): raise RunError(f"Snakemake's summary has another format: {head[:200]!r}")
+    if not {"output_file", "rule", "status", "plan"} <= set(columns):
+        raise RunError(f"Snakemake's summary has another format: {head[:200]!r}")
     jobs, rows = [], []
     for line in lines:
         rows.append(dict(zip(columns, line.split("\t"))))
-        if not rows[-1]["output_file"].endswith(".ipynb"): continue
-        if len({row["rule"] for row in rows}) > 1: raise RunError(f"Snakemake's summary mixes rules before {rows[-1]['output_file']}")
+        if not rows[-1]["output_file"].endswith(".ipynb"):
+            continue
+        if len({row["rule"] for row in rows}) > 1:
+            raise RunError(f"Snakemake's summary mixes rules before {rows[-1]['output_file']}")
         *files, notebook = (row["output_file"] for row in rows)
-        state = "missing" if any(row["status"] == "missing" for row in rows) else "done" if rows[-1]["plan"] == "no update" else "stale"
-        why = next((row["status"] for row in rows if row["status"] != "ok"), "its inputs are made again") if state == "stale" else ""
-        if notebook in lost and state != "missing": state, why = "missing", "its runs are lost"
+        state = (
+            "missing"
+            if any(row["status"] == "missing" for row in rows)
+            else "done"
+            if rows[-1]["plan"] == "no update"
+            else "stale"
+        )
+        why = (
+            next((row["status"] for row in rows if row["status"] != "ok"), "its inputs are made again")
+            if state == "stale"
+            else ""
+        )
+        if notebook in lost and state != "missing":
+            state, why = "missing", "its runs are lost"
         jobs.append(Job(notebook, rows[-1]["rule"], tuple(files), state, why))
         rows = []
     return jobs
 
 # %% ../../nbs/runs/04_workflow.ipynb #4290f783
 def planned(
-    profile:str,   # such as "mini"
-    targets:list,  # rules or files of the Snakefile
-)->list:           # of `Job`, in the order of the Snakefile
+    profile: str,  # such as "mini"
+    targets: list,  # rules or files of the Snakefile
+) -> list:  # of `Job`, in the order of the Snakefile
     "All jobs of the targets with what is to be said of each; changes nothing and waits for nobody. Raises RunError with Snakemake's message."
-    done = subprocess.run(snakemake_command(profile, targets, options=("--summary", "--nolock"), look="tell"), cwd=root(), capture_output=True, text=True)
-    if done.returncode: raise RunError(f"Snakemake cannot say what is to be done: {done.stderr.strip()[-1500:]}")
+    done = subprocess.run(
+        snakemake_command(profile, targets, options=("--summary", "--nolock"), look="tell"),
+        cwd=root(),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RunError(f"Snakemake cannot say what is to be done: {done.stderr.strip()[-1500:]}")
     return read_summary(done.stdout, set(re.findall(r"^lost\t(.+)$", done.stderr, re.M)))
 
 # %% ../../nbs/runs/04_workflow.ipynb #a81916f7
 def read_note(
-    path:Path,  # of a JSON file
-)->dict|None:   # None where it is absent, cut off or no object
+    path: Path,  # of a JSON file
+) -> dict | None:  # None where it is absent, cut off or no object
     "A note, read without complaint."
-    try: found = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError): return None
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return None
     return found if isinstance(found, dict) else None
 
+
 def _same(path, checksum):
-    try: return _sum(path) == checksum
-    except OSError: return False
+    try:
+        return _sum(path) == checksum
+    except OSError:
+        return False
+
 
 def _whole_tensors(path):
     "Is a safetensors file as long as its header says?"
@@ -152,20 +222,27 @@ def _whole_tensors(path):
             head = json.loads(f.read(min(length, 10**8)))  # no header is longer
         ends = [about["data_offsets"][1] for name, about in head.items() if name != "__metadata__"]
         return path.stat().st_size == 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError): return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 # %% ../../nbs/runs/04_workflow.ipynb #2aea68d4
 def _broken_run(folder):
     sums = (read_note(folder / "run.json") or {}).get("files") or {}
-    whole = {*FILES} <= {*sums} and all(_whole_tensors(folder / n) if n.endswith(".safetensors") else _same(folder / n, s) for n, s in sums.items())
+    whole = {*FILES} <= {*sums} and all(
+        _whole_tensors(folder / n) if n.endswith(".safetensors") else _same(folder / n, s) for n, s in sums.items()
+    )
     return [] if whole else [folder / "run.json"]
+
 
 def _broken_gan(folder):
     about, text, broken = read_note(folder / "gan.json") or {}, folder / "text", set()
-    if read_note(folder / "inputs.json") is None: broken |= {"inputs.json", "gan.json"}
-    if not _whole_tensors(folder / about.get("tensors", "absent")): broken |= {"gan.json"}
+    if read_note(folder / "inputs.json") is None:
+        broken |= {"inputs.json", "gan.json"}
+    if not _whole_tensors(folder / about.get("tensors", "absent")):
+        broken |= {"gan.json"}
     said = all(read_note(text / f"{name}.json") for name in ("made_from", "text_generator"))
-    if not said or not _whole_tensors(text / "text_generator.safetensors"): broken |= {"text/made_from.json"}
+    if not said or not _whole_tensors(text / "text_generator.safetensors"):
+        broken |= {"text/made_from.json"}
     return [folder / name for name in sorted(broken)]
 
 # %% ../../nbs/runs/04_workflow.ipynb #bb13cb81
@@ -174,62 +251,92 @@ def _broken_note(note):
     whole = read_note(note) is not None and (note.name != "quality.json" or zipfile.is_zipfile(samples))
     return [] if whole else [note]
 
+
 def broken_notes(
-    path:Path,  # folder of a run (`seed<k>`) or of a GAN (`gan<k>`), or another note (`quality.json` of a GAN, `adaptation.json` of a language model)
-)->list:        # of paths; empty where all is whole
+    path: Path,  # folder of a run (`seed<k>`) or of a GAN (`gan<k>`), or another note (`quality.json` of a GAN, `adaptation.json` of a language model)
+) -> list:  # of paths; empty where all is whole
     "Notes that are absent or cut off, or that vouch for a file which is absent, cut off or changed. Changes nothing."
     path = Path(path)
-    return _broken_note(path) if path.suffix == ".json" else _broken_gan(path) if path.name.startswith("gan") else _broken_run(path)
+    return (
+        _broken_note(path)
+        if path.suffix == ".json"
+        else _broken_gan(path)
+        if path.name.startswith("gan")
+        else _broken_run(path)
+    )
+
 
 def whole_run(
-    folder:Path,  # `runs/<profile>/<dataset>/<model>/seed<k>`
-)->bool:
+    folder: Path,  # `runs/<profile>/<dataset>/<model>/seed<k>`
+) -> bool:
     "Is the run there, with every file as it was written?"
     return not _broken_run(Path(folder))
 
+# %% ../../nbs/runs/04_workflow.ipynb #035622a5
 def whole_gan(
-    folder:Path,  # `runs/<profile>/gan/<dataset>/<kind>/gan<k>`
-)->bool:
+    folder: Path,  # `runs/<profile>/gan/<dataset>/<kind>/gan<k>`
+) -> bool:
     "Is the GAN there, trained and uncut?"
     return not _broken_gan(Path(folder))
 
 # %% ../../nbs/runs/04_workflow.ipynb #9627a613
-TRAINS = ("data", "train", "gans", "gans_measured", "gan_choice", "gan_cost", "loop", "experiment", "language_model", "step_cost", "collection_run")  # rules that train or measure
+TRAINS = (
+    "data",
+    "train",
+    "gans",
+    "gans_measured",
+    "gan_choice",
+    "gan_cost",
+    "loop",
+    "experiment",
+    "language_model",
+    "step_cost",
+    "collection_run",
+)  # rules that train or measure
+
 
 def drawing(
-    jobs:list,  # from `planned`
-)->list:        # rules
+    jobs: list,  # from `planned`
+) -> list:  # rules
     "The rules that draw. Raises RunError that names the runs they lack."
     rules = sorted({job.rule for job in jobs} - set(TRAINS))
     lost = [job.name for job in jobs if job.rule in TRAINS and job.state == "missing"]
-    if lost: raise RunError(f"{len(lost)} notebook(s) that train were not run: {', '.join(lost)}\n"
-                           "The make target of these tables runs them, as `make reproduce` does for the study.")
+    if lost:
+        raise RunError(
+            f"{len(lost)} notebook(s) that train were not run: {', '.join(lost)}\n"
+            "The make target of these tables runs them, as `make reproduce` does for the study."
+        )
     return rules
 
 # %% ../../nbs/runs/04_workflow.ipynb #9045e932
 def at_least_one(
-    text:str,  # as on the command line
-)->int:
+    text: str,  # as on the command line
+) -> int:
     "A whole number of 1 or more. Raises ArgumentTypeError, which argparse tells with the option's name."
-    if not text.isdecimal() or int(text) < 1: raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
     return int(text)
 
 # %% ../../nbs/runs/04_workflow.ipynb #a66d724f
 def _asked(arguments):
-    parser = argparse.ArgumentParser("python -m vbg.runs.workflow", description="Run targets of the Snakefile, one study a folder at a time.")
+    parser = argparse.ArgumentParser(
+        "python -m vbg.runs.workflow", description="Run targets of the Snakefile, one study a folder at a time."
+    )
     parser.add_argument("targets", nargs="*", default=["all"], help="rules or files of the Snakefile")
     parser.add_argument("--profile", default="mini")
     parser.add_argument("--cores", type=at_least_one, default=os.cpu_count(), help="jobs at once")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the machine")
     parser.add_argument("--look", action="store_true", help="show what would be done and change nothing")
-    parser.add_argument("--draw", action="store_true", help="draw tables and figures again from the runs that are there; train nothing")
+    parser.add_argument(
+        "--draw", action="store_true", help="draw tables and figures again from the runs that are there; train nothing"
+    )
     parser.add_argument("--unlock", action="store_true", help="only clear what a killed run left")
     return parser.parse_args(arguments)
 
 # %% ../../nbs/runs/04_workflow.ipynb #4930d7f3
 def main(
-    arguments:list=None,  # as on the command line; None for `sys.argv`
-)->int:                   # exit code, where Snakemake does not take over
+    arguments: list = None,  # as on the command line; None for `sys.argv`
+) -> int:  # exit code, where Snakemake does not take over
     "Hold the folder, clear what a killed run left, and become Snakemake."
     asked = _asked(arguments)
     options = ["--quiet", "rules", "progress", "host", "reason"] + ["--dry-run"] * asked.look
@@ -240,14 +347,21 @@ def main(
         if not asked.look:
             hold(home())
             cleared = clear_killed(home())
-            if cleared: print(f"the last run was cut off: {len(cleared)} of its leftovers removed", file=sys.stderr)
-    except RunError as e: print(e, file=sys.stderr); return 1
-    if asked.unlock: return 0
-    command = snakemake_command(asked.profile, asked.targets, asked.cores, asked.gpus, options, look="quiet" if asked.look or asked.draw else "")
+            if cleared:
+                print(f"the last run was cut off: {len(cleared)} of its leftovers removed", file=sys.stderr)
+    except RunError as e:
+        print(e, file=sys.stderr)
+        return 1
+    if asked.unlock:
+        return 0
+    command = snakemake_command(
+        asked.profile, asked.targets, asked.cores, asked.gpus, options, look="quiet" if asked.look or asked.draw else ""
+    )
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     sys.stdout.flush()
     os.execv(command[0], command)
 
 # %% ../../nbs/runs/04_workflow.ipynb #e146e9f0
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())

@@ -25,7 +25,9 @@ def mean_probabilities(
     "Mean over the seeds. Raises ValueError on tables of different shapes."
     shapes = {np.shape(p) for p in probabilities}
     if len(shapes) != 1:
-        raise ValueError(f"the seeds predict tables of shapes {sorted(shapes)}: they must be of the same items and classes")
+        raise ValueError(
+            f"the seeds predict tables of shapes {sorted(shapes)}: they must be of the same items and classes"
+        )
     return np.mean(probabilities, axis=0)
 
 # %% ../../nbs/stats/03_comparison.ipynb #0086f92c
@@ -37,7 +39,9 @@ def mcnemar(
     "Exact McNemar test of two classifiers on the same items."
     right = [mean_probabilities(side).argmax(1) == np.asarray(labels) for side in (first, second)]
     table = [[int((a & b).sum()) for b in (right[1], ~right[1])] for a in (right[0], ~right[0])]
-    return dict(first_only=table[0][1], second_only=table[1][0], p=float(_mcnemar(table, exact=True).pvalue), n=len(labels))
+    return dict(
+        first_only=table[0][1], second_only=table[1][0], p=float(_mcnemar(table, exact=True).pvalue), n=len(labels)
+    )
 
 # %% ../../nbs/stats/03_comparison.ipynb #2f41ebc4
 def holm(
@@ -63,10 +67,20 @@ def reliability(
     for k in np.unique(place):
         mine = place == k
         low, high = proportion_confint(right[mine].sum(), mine.sum(), method="wilson")
-        rows.append(dict(low_edge=k / bins, high_edge=(k + 1) / bins, n=int(mine.sum()), confidence=float(confidence[mine].mean()), accuracy=float(right[mine].mean()),
-                         low=float(low), high=float(high)))
+        rows.append(
+            dict(
+                low_edge=k / bins,
+                high_edge=(k + 1) / bins,
+                n=int(mine.sum()),
+                confidence=float(confidence[mine].mean()),
+                accuracy=float(right[mine].mean()),
+                low=float(low),
+                high=float(high),
+            )
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/stats/03_comparison.ipynb #3b4e59c5
 def calibration_error(
     labels: np.ndarray,  # `(N,)` int
     probabilities: np.ndarray,  # `(N, C)`
@@ -82,6 +96,7 @@ def _draws(items, seeds, resamples, seed):
     "How often each item `(R, N)` and each seed `(R, S)` is drawn."
     weights = resample_weights(items, resamples, np.random.default_rng(seed))
     return weights, np.random.default_rng([seed, 0]).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+
 
 def ratio_draws(
     top: np.ndarray,  # `(S, N)`

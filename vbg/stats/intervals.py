@@ -16,22 +16,22 @@ __all__ = ['resample_weights', 'bootstrap', 'interval', 'bootstrap_interval', 'o
 
 # %% ../../nbs/stats/02_intervals.ipynb #825762cb
 def resample_weights(
-    n:int,                        # items
-    resamples:int,                # `R`
-    rng:np.random.Generator,      # source of the draws
-)->np.ndarray:                    # `(R, n)` float, whole numbers, each row sums to `n`
+    n: int,  # items
+    resamples: int,  # `R`
+    rng: np.random.Generator,  # source of the draws
+) -> np.ndarray:  # `(R, n)` float, whole numbers, each row sums to `n`
     "How often each item is drawn in each resample."
     draws = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float, order="F")
 
 # %% ../../nbs/stats/02_intervals.ipynb #5aa6a39e
 def bootstrap(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:np.ndarray,  # `(N, C)` float
-    metrics:tuple=METRICS,     # which of `METRICS`
-    resamples:int=2000,        # `R`
-    seed=42,                   # int or list of ints; the same seed draws the same items
-)->dict[str, np.ndarray]:      # metric to `(R,)`
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: np.ndarray,  # `(N, C)` float
+    metrics: tuple = METRICS,  # which of `METRICS`
+    resamples: int = 2000,  # `R`
+    seed=42,  # int or list of ints; the same seed draws the same items
+) -> dict[str, np.ndarray]:  # metric to `(R,)`
     "Each metric in `resamples` resamples of the items. Works in pieces of about 4 million weights, whatever `N`."
     rng, step = np.random.default_rng(seed), max(1, 4_000_000 // len(labels))
     sizes = [min(step, resamples - done) for done in range(0, resamples, step)]
@@ -40,121 +40,134 @@ def bootstrap(
 
 # %% ../../nbs/stats/02_intervals.ipynb #7c9862ab
 def interval(
-    draws:np.ndarray,   # `(R,)` values of resamples
-    level:float=.95,    # share of the draws inside
-)->tuple[float, float]: # low, high
+    draws: np.ndarray,  # `(R,)` values of resamples
+    level: float = 0.95,  # share of the draws inside
+) -> tuple[float, float]:  # low, high
     "The middle `level` of the draws, nan draws left out (percentile interval)."
     tail = (1 - level) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail]) if np.isfinite(draws).any() else (np.nan, np.nan)
     return float(low), float(high)
 
+
 def bootstrap_interval(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:np.ndarray,  # `(N, C)` float
-    metrics:tuple=METRICS,     # which of `METRICS`
-    resamples:int=2000,        # `R`
-    seed=42,                   # int or list of ints
-    level:float=.95,           # share of the draws inside
-)->dict[str, tuple[float, float]]: # metric to low, high
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: np.ndarray,  # `(N, C)` float
+    metrics: tuple = METRICS,  # which of `METRICS`
+    resamples: int = 2000,  # `R`
+    seed=42,  # int or list of ints
+    level: float = 0.95,  # share of the draws inside
+) -> dict[str, tuple[float, float]]:  # metric to low, high
     "Interval of each metric over items."
     return {name: interval(d, level) for name, d in bootstrap(labels, probabilities, metrics, resamples, seed).items()}
 
 # %% ../../nbs/stats/02_intervals.ipynb #d02b7b89
 def over_seeds(
-    each:list,     # `(R,)` or `(R, C)` a seed
-    seed:int=42,   # of the draws
-    stream:int=0,  # another stream draws other seeds for the same items
-)->np.ndarray:     # `(R,)` or `(R, C)`
+    each: list,  # `(R,)` or `(R, C)` a seed
+    seed: int = 42,  # of the draws
+    stream: int = 0,  # another stream draws other seeds for the same items
+) -> np.ndarray:  # `(R,)` or `(R, C)`
     "Mean over seeds drawn anew in each resample."
     size = len(each[0]), len(each)
     picks = np.random.default_rng([seed, stream]).integers(len(each), size=size)
     return np.stack(each)[picks, np.arange(size[0])[:, None]].mean(1)
 
+
 def seed_bootstrap(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:list,        # one `(N, C)` a seed, of the same items
-    metrics:tuple=METRICS,     # which of `METRICS`
-    resamples:int=2000,        # `R`
-    seed:int=42,               # of the draws
-)->dict[str, np.ndarray]:      # metric to `(R,)`, mean over the drawn seeds
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: list,  # one `(N, C)` a seed, of the same items
+    metrics: tuple = METRICS,  # which of `METRICS`
+    resamples: int = 2000,  # `R`
+    seed: int = 42,  # of the draws
+) -> dict[str, np.ndarray]:  # metric to `(R,)`, mean over the drawn seeds
     "Each metric in resamples of items and seeds, crossed."
     each = [bootstrap(labels, p, metrics, resamples, seed) for p in probabilities]
     return {m: over_seeds([e[m] for e in each], seed) for m in metrics}
 
 # %% ../../nbs/stats/02_intervals.ipynb #f684922e
 def same_items(
-    runs:list,  # runs of one data set
-    split:str,  # which items
-)->tuple[np.ndarray, list]: # labels `(N,)` or `(N, C)`, and one `(N, C)` of probabilities a run
+    runs: list,  # runs of one data set
+    split: str,  # which items
+) -> tuple[np.ndarray, list]:  # labels `(N,)` or `(N, C)`, and one `(N, C)` of probabilities a run
     "Predictions of several runs side by side. Raises ValueError when a run has no such items, or other items or labels than the first."
     ids, labels, first = runs[0].select(split)
     tables = [first]
-    if not len(ids): raise ValueError(f"{runs[0].dataset}, {runs[0].model}, seed {runs[0].seed}: no item of split {split!r}")
+    if not len(ids):
+        raise ValueError(f"{runs[0].dataset}, {runs[0].model}, seed {runs[0].seed}: no item of split {split!r}")
     for run in runs[1:]:
         other, its_labels, table = run.select(split)
         if not (np.array_equal(ids, other) and np.array_equal(labels, its_labels)):
-            raise ValueError(f"{run.dataset}: {runs[0].model} seed {runs[0].seed} and {run.model} seed {run.seed} were tested on different items")
+            raise ValueError(
+                f"{run.dataset}: {runs[0].model} seed {runs[0].seed} and {run.model} seed {run.seed} were tested on different items"
+            )
         tables.append(table)
     return labels, tables
 
 # %% ../../nbs/stats/02_intervals.ipynb #5fdaa626
 def summarise_runs(
-    runs:list,              # runs (`vbg.runs.store.Run`): attributes dataset, model, seed and `select(split)`
-    split:str="test",       # which items
-    metrics:tuple=METRICS,  # which of `METRICS`
-    resamples:int=2000,     # `R`
-    seed:int=42,            # of the draws
-    level:float=.95,        # share of the draws inside
-)->pd.DataFrame:            # one row a dataset, model and metric: mean, low, high, n (seeds), items
+    runs: list,  # runs (`vbg.runs.store.Run`): attributes dataset, model, seed and `select(split)`
+    split: str = "test",  # which items
+    metrics: tuple = METRICS,  # which of `METRICS`
+    resamples: int = 2000,  # `R`
+    seed: int = 42,  # of the draws
+    level: float = 0.95,  # share of the draws inside
+) -> pd.DataFrame:  # one row a dataset, model and metric: mean, low, high, n (seeds), items
     "Mean over seeds with its interval over seeds and items. Raises ValueError when seeds of a model were tested on different items or a seed comes twice."
     rows, groups = [], {}
-    for run in runs: groups.setdefault((run.dataset, run.model), []).append(run)
+    for run in runs:
+        groups.setdefault((run.dataset, run.model), []).append(run)
     for (dataset, model), members in groups.items():
-        if len({r.seed for r in members}) < len(members): raise ValueError(f"{dataset}, {model}: a seed comes twice")
+        if len({r.seed for r in members}) < len(members):
+            raise ValueError(f"{dataset}, {model}: a seed comes twice")
         labels, probabilities = same_items(members, split)
         draws = seed_bootstrap(labels, probabilities, metrics, resamples, seed)
         values = [measure(labels, p, metrics=metrics) for p in probabilities]
         for m in metrics:
             low, high = interval(draws[m], level)
-            rows.append((dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels)))
+            rows.append(
+                (dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels))
+            )
     return pd.DataFrame(rows, columns=["dataset", "model", "metric", "mean", "low", "high", "n", "items"])
 
 # %% ../../nbs/stats/02_intervals.ipynb #14a9cce8
 def paired_draws(
-    first:list,   # `(R,)` a seed, from the same resamples of the same items
-    second:list,  # `(R,)` a seed
-    seed:int=42,  # of the draws
-)->np.ndarray:    # `(R,)`
+    first: list,  # `(R,)` a seed, from the same resamples of the same items
+    second: list,  # `(R,)` a seed
+    seed: int = 42,  # of the draws
+) -> np.ndarray:  # `(R,)`
     "First minus second, each the mean over seeds drawn anew in each resample; seeds are paired in the order given, where both have as many."
     return over_seeds(first, seed) - over_seeds(second, seed, int(len(first) != len(second)))
 
+
 def paired_difference(
-    labels:np.ndarray,      # `(N,)` int, or `(N, C)` 0/1
-    first:list,             # `(N, C)`, or a list of one a seed
-    second:list,            # the same items, by the other model
-    metrics:tuple=METRICS,  # which of `METRICS`
-    resamples:int=2000,     # `R`
-    seed:int=42,            # of the draws
-    level:float=.95,        # share of the draws inside
-)->pd.DataFrame:            # one row a metric: first, second, difference (first - second), low, high
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    first: list,  # `(N, C)`, or a list of one a seed
+    second: list,  # the same items, by the other model
+    metrics: tuple = METRICS,  # which of `METRICS`
+    resamples: int = 2000,  # `R`
+    seed: int = 42,  # of the draws
+    level: float = 0.95,  # share of the draws inside
+) -> pd.DataFrame:  # one row a metric: first, second, difference (first - second), low, high
     "First model minus second on the same items, with its interval over items and seeds; seeds are paired in the order given, where both have as many."
     sides = [[s] if isinstance(s, np.ndarray) and s.ndim == 2 else list(s) for s in (first, second)]
     each = [[bootstrap(labels, p, metrics, resamples, seed) for p in s] for s in sides]
     draws = {m: paired_draws(*([e[m] for e in side] for side in each), seed) for m in metrics}
-    means = [{m: float(np.mean([measure(labels, p, metrics=metrics)[m][0] for p in s])) for m in metrics} for s in sides]
+    means = [
+        {m: float(np.mean([measure(labels, p, metrics=metrics)[m][0] for p in s])) for m in metrics} for s in sides
+    ]
     rows = [(m, means[0][m], means[1][m], means[0][m] - means[1][m], *interval(draws[m], level)) for m in metrics]
     return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"]).set_index("metric")
 
 # %% ../../nbs/stats/02_intervals.ipynb #cinterva
 def interval_text(
-    mean:float,       # in 0..1
-    low:float,        # in 0..1
-    high:float,       # in 0..1
-    n:int=None,       # seeds; None leaves it out
-    scale:float=100,  # 100 for percent
-    digits:int=1,     # after the point
-)->str:               # such as "84.6 [82.1, 87.0], n 3"
+    mean: float,  # in 0..1
+    low: float,  # in 0..1
+    high: float,  # in 0..1
+    n: int = None,  # seeds; None leaves it out
+    scale: float = 100,  # 100 for percent
+    digits: int = 1,  # after the point
+) -> str:  # such as "84.6 [82.1, 87.0], n 3"
     "A mean with its interval. A value that does not exist is a dash."
-    if not np.isfinite(mean): return "–"
+    if not np.isfinite(mean):
+        return "–"
     m, l, h = (f"{scale * v:.{digits}f}" for v in (mean, low, high))
     return f"{m} [{l}, {h}]" + (f", n {n}" if n is not None else "")

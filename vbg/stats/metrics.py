@@ -17,36 +17,45 @@ __all__ = ['METRICS', 'one_hot', 'truth_and_choice', 'Counts', 'count', 'accurac
 # %% ../../nbs/stats/01_metrics.ipynb #b54d882e
 METRICS = ("accuracy", "map", "f1", "recall", "auc")  # the five columns of Tables 3 and 4
 
+
 def one_hot(
-    labels:np.ndarray,  # `(N,)` int, class of each item
-    num_classes:int,    # `C`
-)->np.ndarray:          # `(N, C)` bool
+    labels: np.ndarray,  # `(N,)` int, class of each item
+    num_classes: int,  # `C`
+) -> np.ndarray:  # `(N, C)` bool
     "One column a class: is the item of this class?"
     return np.asarray(labels)[:, None] == np.arange(num_classes)
 
 # %% ../../nbs/stats/01_metrics.ipynb #2c097ff7
 def truth_and_choice(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1 for several classes an item
-    probabilities:np.ndarray,  # `(N, C)` float
-)->tuple[np.ndarray, np.ndarray]: # truth `(N, C)` bool, choice `(N, C)` bool
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1 for several classes an item
+    probabilities: np.ndarray,  # `(N, C)` float
+) -> tuple[np.ndarray, np.ndarray]:  # truth `(N, C)` bool, choice `(N, C)` bool
     "Both sides of every metric. Raises ValueError on shapes that do not fit, values that are not numbers, and labels outside `0..C-1`."
     labels, p = np.asarray(labels), np.asarray(probabilities)
-    if p.ndim != 2 or not p.size: raise ValueError(f"probabilities must be a non-empty (N, C) table, got shape {p.shape}")
-    if len(labels) != len(p): raise ValueError(f"{len(labels)} labels for {len(p)} rows of probabilities")
+    if p.ndim != 2 or not p.size:
+        raise ValueError(f"probabilities must be a non-empty (N, C) table, got shape {p.shape}")
+    if len(labels) != len(p):
+        raise ValueError(f"{len(labels)} labels for {len(p)} rows of probabilities")
     bad = np.flatnonzero(~np.isfinite(p).all(1))
-    if len(bad): raise ValueError(f"probabilities of row {bad[0]} are not finite ({len(bad)} such rows)")
+    if len(bad):
+        raise ValueError(f"probabilities of row {bad[0]} are not finite ({len(bad)} such rows)")
     if labels.ndim == 2:
-        if labels.shape != p.shape: raise ValueError(f"labels {labels.shape} and probabilities {p.shape} differ in shape")
-        if not np.isin(labels, (0, 1)).all(): raise ValueError("a table of several classes holds 0 and 1 only")
-        return labels.astype(bool), p >= .5
-    if not np.issubdtype(labels.dtype, np.integer): raise ValueError(f"labels must be integers, got {labels.dtype}")
+        if labels.shape != p.shape:
+            raise ValueError(f"labels {labels.shape} and probabilities {p.shape} differ in shape")
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError("a table of several classes holds 0 and 1 only")
+        return labels.astype(bool), p >= 0.5
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
     bad = np.flatnonzero((labels < 0) | (labels >= p.shape[1]))
-    if len(bad): raise ValueError(f"label {labels[bad[0]]} of row {bad[0]} lies outside 0..{p.shape[1] - 1}")
+    if len(bad):
+        raise ValueError(f"label {labels[bad[0]]} of row {bad[0]} lies outside 0..{p.shape[1] - 1}")
     return one_hot(labels, p.shape[1]), one_hot(p.argmax(1), p.shape[1])
 
 # %% ../../nbs/stats/01_metrics.ipynb #4dcf28de
 class Counts(NamedTuple):
     "True and false positives and negatives, each `(R, C)`; Eq. 20-25 are made of these."
+
     tp: np.ndarray
     fp: np.ndarray
     fn: np.ndarray
@@ -54,90 +63,97 @@ class Counts(NamedTuple):
 
 # %% ../../nbs/stats/01_metrics.ipynb #87198369
 def count(
-    truth:np.ndarray,         # `(N, C)` bool
-    choice:np.ndarray,        # `(N, C)` bool
-    weights:np.ndarray=None,  # `(R, N)` copies of each item; None for one of each
-)->Counts:                    # four arrays `(R, C)`
+    truth: np.ndarray,  # `(N, C)` bool
+    choice: np.ndarray,  # `(N, C)` bool
+    weights: np.ndarray = None,  # `(R, N)` copies of each item; None for one of each
+) -> Counts:  # four arrays `(R, C)`
     "Counts of Eq. 20-25, one class against the rest, for every resample at once."
     w = _weights(weights, len(truth))
     tp = w @ (truth & choice).astype(float)
     fp, fn = w @ choice.astype(float) - tp, w @ truth.astype(float) - tp
     return Counts(tp, fp, fn, w.sum(1, keepdims=True) - tp - fp - fn)
 
-def _weights(weights, n): return np.ones((1, n)) if weights is None else np.asarray(weights, float)
+
+def _weights(weights, n):
+    return np.ones((1, n)) if weights is None else np.asarray(weights, float)
 
 # %% ../../nbs/stats/01_metrics.ipynb #91baaa1b
 def accuracy(
-    truth:np.ndarray,         # `(N, C)` bool
-    choice:np.ndarray,        # `(N, C)` bool
-    weights:np.ndarray=None,  # `(R, N)` copies of each item; None for one of each
-)->np.ndarray:                # `(R,)` in 0..1
+    truth: np.ndarray,  # `(N, C)` bool
+    choice: np.ndarray,  # `(N, C)` bool
+    weights: np.ndarray = None,  # `(R, N)` copies of each item; None for one of each
+) -> np.ndarray:  # `(R,)` in 0..1
     "Share of items whose classes are all right; stands for Eq. 20."
     w = _weights(weights, len(truth))
     return (w @ (truth == choice).all(1).astype(float)) / w.sum(1)
 
 # %% ../../nbs/stats/01_metrics.ipynb #8a1ceffe
 def precision(
-    counts:Counts,  # four arrays `(R, C)`
-)->np.ndarray:      # `(R, C)`, 0 where a class is never chosen
+    counts: Counts,  # four arrays `(R, C)`
+) -> np.ndarray:  # `(R, C)`, 0 where a class is never chosen
     "Share of the choices of a class that are right, Eq. 21."
-    return _ratio(counts.tp, counts.tp + counts.fp, otherwise=0.)
+    return _ratio(counts.tp, counts.tp + counts.fp, otherwise=0.0)
+
 
 def recall(
-    counts:Counts,  # four arrays `(R, C)`
-)->np.ndarray:      # `(R, C)`, nan where a class has no true item
+    counts: Counts,  # four arrays `(R, C)`
+) -> np.ndarray:  # `(R, C)`, nan where a class has no true item
     "Share of the items of a class that are found, Eq. 21 and 24."
     return _ratio(counts.tp, counts.tp + counts.fn, otherwise=np.nan)
+
 
 def _ratio(top, bottom, otherwise):
     return np.divide(top, bottom, out=np.full(np.shape(top), otherwise), where=bottom > 0)
 
 # %% ../../nbs/stats/01_metrics.ipynb #00262db6
 def f1(
-    counts:Counts,  # four arrays `(R, C)`
-)->np.ndarray:      # `(R, C)`, nan where a class has no true item
+    counts: Counts,  # four arrays `(R, C)`
+) -> np.ndarray:  # `(R, C)`, nan where a class has no true item
     "Harmonic mean of precision and recall, Eq. 23."
     score = _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, otherwise=np.nan)
     return np.where(counts.tp + counts.fn > 0, score, np.nan)
 
 # %% ../../nbs/stats/01_metrics.ipynb #deaa72c6
 def ranking(
-    truth:np.ndarray,         # `(N,)` bool, one class
-    scores:np.ndarray,        # `(N,)` float, its probability
-    weights:np.ndarray=None,  # `(R, N)` copies of each item; None for one of each
-)->tuple[np.ndarray, np.ndarray]: # tp, fp `(G + 1, R)` above each of the G distinct scores, from 0 to all
+    truth: np.ndarray,  # `(N,)` bool, one class
+    scores: np.ndarray,  # `(N,)` float, its probability
+    weights: np.ndarray = None,  # `(R, N)` copies of each item; None for one of each
+) -> tuple[np.ndarray, np.ndarray]:  # tp, fp `(G + 1, R)` above each of the G distinct scores, from 0 to all
     "True and false positives as the threshold falls; Eq. 22 and 25 are sums over this."
     order = np.argsort(-np.asarray(scores, float), kind="stable")
     w, hit = _weights(weights, len(truth)).T[order], np.asarray(truth)[order]
     above, tp = np.zeros((2, len(w) + 1, w.shape[1]))
-    np.cumsum(w, 0, out=above[1:]); np.cumsum(w * hit[:, None], 0, out=tp[1:])
+    np.cumsum(w, 0, out=above[1:])
+    np.cumsum(w * hit[:, None], 0, out=tp[1:])
     fp = np.subtract(above, tp, out=above)
     ends = np.append(np.diff(np.asarray(scores)[order]) != 0, True)  # the last item of each tie
     return (tp, fp) if ends.all() else (tp[np.append(True, ends)], fp[np.append(True, ends)])
 
 # %% ../../nbs/stats/01_metrics.ipynb #0abb3fc0
 def average_precision(
-    truth:np.ndarray,         # `(N, C)` bool
-    scores:np.ndarray,        # `(N, C)` float
-    weights:np.ndarray=None,  # `(R, N)` copies of each item; None for one of each
-)->np.ndarray:                # `(R, C)`, nan where a class has no true item
+    truth: np.ndarray,  # `(N, C)` bool
+    scores: np.ndarray,  # `(N, C)` float
+    weights: np.ndarray = None,  # `(R, N)` copies of each item; None for one of each
+) -> np.ndarray:  # `(R, C)`, nan where a class has no true item
     "Precision averaged over the true items of a class in ranked order, Eq. 22."
     return np.stack([_average_precision(*ranking(t, s, weights)) for t, s in zip(truth.T, np.asarray(scores).T)], 1)
+
 
 def _average_precision(tp, fp):
     hits = np.flatnonzero((tp[1:] > tp[:-1]).any(1)) + 1  # elsewhere the summand is 0
     tp, fp, before = tp[hits], fp[hits], tp[hits - 1]
-    found = (tp - before) * _ratio(tp, tp + fp, otherwise=0.)
+    found = (tp - before) * _ratio(tp, tp + fp, otherwise=0.0)
     return _ratio(found.sum(0), tp[-1] if len(tp) else np.zeros(found.shape[1]), otherwise=np.nan)
 
 # %% ../../nbs/stats/01_metrics.ipynb #4fc4823d
 def area_under_curve(
-    truth:np.ndarray,         # `(N, C)` bool
-    scores:np.ndarray,        # `(N, C)` float
-    weights:np.ndarray=None,  # `(R, N)` copies of each item; None for one of each
-)->np.ndarray:                # `(R, C)`, nan where a class has no true item or no other
+    truth: np.ndarray,  # `(N, C)` bool
+    scores: np.ndarray,  # `(N, C)` float
+    weights: np.ndarray = None,  # `(R, N)` copies of each item; None for one of each
+) -> np.ndarray:  # `(R, C)`, nan where a class has no true item or no other
     "Area under the ROC curve of Eq. 25, one class against the rest."
     return np.stack([_area(*ranking(t, s, weights)) for t, s in zip(truth.T, np.asarray(scores).T)], 1)
+
 
 def _area(tp, fp):
     area = (np.diff(fp, axis=0) * (tp[1:] + tp[:-1])).sum(0) / 2
@@ -145,57 +161,70 @@ def _area(tp, fp):
 
 # %% ../../nbs/stats/01_metrics.ipynb #934fe063
 def roc_points(
-    truth:np.ndarray,   # `(N,)` bool, one class
-    scores:np.ndarray,  # `(N,)` float, its probability
-)->pd.DataFrame:        # columns `fpr`, `tpr`, one row a threshold
+    truth: np.ndarray,  # `(N,)` bool, one class
+    scores: np.ndarray,  # `(N,)` float, its probability
+) -> pd.DataFrame:  # columns `fpr`, `tpr`, one row a threshold
     "The curve of Eq. 25, for plotting."
     tp, fp = ranking(truth, scores)
     return pd.DataFrame({"fpr": fp[:, 0] / fp[-1, 0], "tpr": tp[:, 0] / tp[-1, 0]})
 
 # %% ../../nbs/stats/01_metrics.ipynb #d22ec957
 def measure(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:np.ndarray,  # `(N, C)` float
-    weights:np.ndarray=None,   # `(R, N)` copies of each item; None for one of each
-    metrics:tuple=METRICS,     # which of `METRICS`
-)->dict[str, np.ndarray]:      # metric to `(R,)`
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: np.ndarray,  # `(N, C)` float
+    weights: np.ndarray = None,  # `(R, N)` copies of each item; None for one of each
+    metrics: tuple = METRICS,  # which of `METRICS`
+) -> dict[str, np.ndarray]:  # metric to `(R,)`
     "The metrics of Eq. 20-25 for every resample at once. Raises ValueError as `truth_and_choice` does."
     truth, choice = truth_and_choice(labels, probabilities)
     counts = count(truth, choice, weights)
-    made = {"accuracy": lambda: accuracy(truth, choice, weights),
-            "map": lambda: macro(average_precision(truth, probabilities, weights)),
-            "f1": lambda: macro(f1(counts)), "recall": lambda: macro(recall(counts)),
-            "auc": lambda: macro(area_under_curve(truth, probabilities, weights))}
+    made = {
+        "accuracy": lambda: accuracy(truth, choice, weights),
+        "map": lambda: macro(average_precision(truth, probabilities, weights)),
+        "f1": lambda: macro(f1(counts)),
+        "recall": lambda: macro(recall(counts)),
+        "auc": lambda: macro(area_under_curve(truth, probabilities, weights)),
+    }
     return {name: made[name]() for name in metrics}
 
 # %% ../../nbs/stats/01_metrics.ipynb #92f13078
 def macro(
-    values:np.ndarray,  # `(R, C)`, nan where a class has no value
-)->np.ndarray:          # `(R,)`, nan where no class has one
+    values: np.ndarray,  # `(R, C)`, nan where a class has no value
+) -> np.ndarray:  # `(R,)`, nan where no class has one
     "Mean over the classes that have a value."
     return _ratio(np.nansum(values, 1), np.isfinite(values).sum(1), otherwise=np.nan)
 
 # %% ../../nbs/stats/01_metrics.ipynb #31b038fc
 def evaluate(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:np.ndarray,  # `(N, C)` float
-)->dict:                       # the five metrics, `items`, `classes`, `classes_present`, `classes_auc`
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: np.ndarray,  # `(N, C)` float
+) -> dict:  # the five metrics, `items`, `classes`, `classes_present`, `classes_auc`
     "Eq. 20-25 of one set of predictions. Raises ValueError as `truth_and_choice` does."
     truth, _ = truth_and_choice(labels, probabilities)
     some = truth.any(0)
     scores = {name: float(value[0]) for name, value in measure(labels, probabilities).items()}
-    return scores | {"items": len(truth), "classes": truth.shape[1], "classes_present": int(some.sum()),
-                     "classes_auc": int((some & ~truth.all(0)).sum())}
+    return scores | {
+        "items": len(truth),
+        "classes": truth.shape[1],
+        "classes_present": int(some.sum()),
+        "classes_auc": int((some & ~truth.all(0)).sum()),
+    }
 
 # %% ../../nbs/stats/01_metrics.ipynb #9ecec194
 def per_class(
-    labels:np.ndarray,         # `(N,)` int, or `(N, C)` 0/1
-    probabilities:np.ndarray,  # `(N, C)` float
-    class_names:list[str]=None,  # `C` names; None for the index
-)->pd.DataFrame:               # one row a class: items, precision, recall, f1, ap, auc
+    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
+    probabilities: np.ndarray,  # `(N, C)` float
+    class_names: list[str] = None,  # `C` names; None for the index
+) -> pd.DataFrame:  # one row a class: items, precision, recall, f1, ap, auc
     "Eq. 21-25 class by class."
     truth, choice = truth_and_choice(labels, probabilities)
     counts = count(truth, choice)
-    columns = {"items": truth.sum(0), "precision": precision(counts)[0], "recall": recall(counts)[0], "f1": f1(counts)[0],
-               "ap": average_precision(truth, probabilities)[0], "auc": area_under_curve(truth, probabilities)[0]}
+    columns = {
+        "items": truth.sum(0),
+        "precision": precision(counts)[0],
+        "recall": recall(counts)[0],
+        "f1": f1(counts)[0],
+        "ap": average_precision(truth, probabilities)[0],
+        "auc": area_under_curve(truth, probabilities)[0],
+    }
     return pd.DataFrame(columns, index=pd.Index(class_names or range(truth.shape[1]), name="class"))

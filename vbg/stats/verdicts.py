@@ -16,39 +16,53 @@ __all__ = ['VERDICTS', 'Verdict', 'verdict_level', 'verdict_sign', 'verdict_orde
 # %% ../../nbs/stats/04_verdicts.ipynb #b103d0c9
 VERDICTS = ("reproduced", "not reproduced", "contradicts itself", "needs the real data")
 
+
 class Verdict(NamedTuple):
     "One of `VERDICTS` and why."
+
     verdict: str
     reason: str
 
+
 def verdict_level(
-    low:float,            # our interval
-    high:float,           # our interval
-    printed:float,        # the paper's number, same unit
-    rendered:bool=False,  # were our items rendered?
-)->Verdict:
+    low: float,  # our interval
+    high: float,  # our interval
+    printed: float,  # the paper's number, same unit
+    rendered: bool = False,  # were our items rendered?
+) -> Verdict:
     "Does our interval hold a printed number?"
-    if rendered: return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
+    if rendered:
+        return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
     held = low <= printed <= high
     return Verdict(VERDICTS[not held], f"{printed:.3g} lies {'in' if held else 'outside'} [{low:.3g}, {high:.3g}]")
 
 # %% ../../nbs/stats/04_verdicts.ipynb #5a61de26
 def verdict_sign(
-    low:float,      # interval of our difference
-    high:float,     # interval of our difference
-    printed:float,  # the paper's difference
-)->Verdict:
+    low: float,  # interval of our difference
+    high: float,  # interval of our difference
+    printed: float,  # the paper's difference
+) -> Verdict:
     "Is our difference on the printed side of zero?"
     ours = (low > 0) - (high < 0)
     words = {1: "above zero", -1: "below zero", 0: "not told from zero"}
-    return Verdict(VERDICTS[not (ours and ours == np.sign(printed))], f"[{low:.3g}, {high:.3g}] is {words[ours]}; the paper has {printed:+.3g}")
+    return Verdict(
+        VERDICTS[not (ours and ours == np.sign(printed))],
+        f"[{low:.3g}, {high:.3g}] is {words[ours]}; the paper has {printed:+.3g}",
+    )
 
+# %% ../../nbs/stats/04_verdicts.ipynb #38538d49
 def verdict_order(
-    ours:pd.Series,     # one number a model
-    printed:pd.Series,  # the paper's, the same index
-)->Verdict:
+    ours: pd.Series,  # one number a model
+    printed: pd.Series,  # the paper's, the same index
+) -> Verdict:
     "Do the models stand in the printed order? Ties in print allow either order."
-    pairs = [(a, b) for a in printed.index for b in printed.index if printed[a] > printed[b] and {a, b} <= {*ours.index}]
+    pairs = [
+        (a, b) for a in printed.index for b in printed.index if printed[a] > printed[b] and {a, b} <= {*ours.index}
+    ]
     wrong = [f"{b} over {a}" for a, b in pairs if not ours[a] > ours[b]]
-    if not pairs: return Verdict("not reproduced", "no two models to compare")
-    return Verdict(VERDICTS[bool(wrong)], f"{len(pairs) - len(wrong)} of {len(pairs)} pairs in the printed order" + (f"; {wrong[0]}" if wrong else ""))
+    if not pairs:
+        return Verdict("not reproduced", "no two models to compare")
+    return Verdict(
+        VERDICTS[bool(wrong)],
+        f"{len(pairs) - len(wrong)} of {len(pairs)} pairs in the printed order" + (f"; {wrong[0]}" if wrong else ""),
+    )

@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core.profiles import VARIANTS, Profile, profile as read_profile
-from ..core.files import home, write_atomic
 from ..core.chance import seed_everything
+from ..core.files import home, write_atomic
+from ..core.profiles import VARIANTS, Profile
+from ..core.profiles import profile as read_profile
 from ..models.vbg import build_model, multiply_adds
+from ..models.vision import to_pixel_values
 from ..runs.version import code_version, environment
 from .fit import parameter_groups, training_loss
-from ..models.vision import to_pixel_values
 
 # %% auto #0
 __all__ = ['UPDATE', 'KINDS', 'OTHER', 'STEPS', 'from_scratch', 'cost_table', 'use_threads', 'matmul_peak', 'random_batch',
@@ -52,10 +53,17 @@ def cost_table(
         for variant, about in VARIANTS.items():
             with torch.device("meta"):
                 model = build_model(from_scratch(settings), variant, num_classes=num_classes, seed=0)
-            row = {"profile": name, "model": about.row, "parameters": sum(p.numel() for p in model.parameters()),
-                   "multiply-adds": multiply_adds(model, size, length)}
+            row = {
+                "profile": name,
+                "model": about.row,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "multiply-adds": multiply_adds(model, size, length),
+            }
             whole = row if variant == "vbg" else whole
-            rows.append(row | {f"{key}, % of VBG": round(100 * row[key] / whole[key], 1) for key in ("parameters", "multiply-adds")})
+            rows.append(
+                row
+                | {f"{key}, % of VBG": round(100 * row[key] / whole[key], 1) for key in ("parameters", "multiply-adds")}
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/train/04_cost.ipynb #ace59495
@@ -107,13 +115,15 @@ class Step:
     "A model from scratch with its optimiser; `run` trains it on one batch."
 
     def __init__(
-        self, *,
+        self,
+        *,
         settings: Profile,  # sizes and training settings
         variant: str = "without_gan",  # key of `VARIANTS`
         num_classes: int = 10,  # C
         seed: int = 0,  # of the weights
     ):
         from transformers import get_cosine_schedule_with_warmup
+
         self.settings = from_scratch(settings)
         self.model = build_model(self.settings, variant, num_classes=num_classes, seed=seed)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, settings.train), fused=True)
@@ -134,6 +144,7 @@ class Step:
             self.schedule.step()
         return loss.item()
 
+# %% ../../nbs/train/04_cost.ipynb #fe7efca8
 UPDATE = "clipping and optimiser"
 
 # %% ../../nbs/train/04_cost.ipynb #30699bda
@@ -168,9 +179,21 @@ def time_step(
         flop, times = count_flop(step, batch), _times(lambda: step.run(batch), steps)
         peak = max(peak, matmul_peak(threads))
     seconds, busy = (float(value) for value in times.median())
-    return dict(variant=variant, batch_size=batch_size, length=length, threads=threads, steps=steps, seconds=seconds, cpu_seconds=busy,
-                flop=flop, flop_per_second=flop / seconds, peak=peak, share=flop / seconds / peak, items_per_second=batch_size / seconds,
-                peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return dict(
+        variant=variant,
+        batch_size=batch_size,
+        length=length,
+        threads=threads,
+        steps=steps,
+        seconds=seconds,
+        cpu_seconds=busy,
+        flop=flop,
+        flop_per_second=flop / seconds,
+        peak=peak,
+        share=flop / seconds / peak,
+        items_per_second=batch_size / seconds,
+        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
 
 # %% ../../nbs/train/04_cost.ipynb #34d086c7
 def _times(run, steps):
@@ -190,11 +213,40 @@ KINDS = {  # the first whose words are in an operation's name
     "convolutions": ("conv", "im2col", "unfold"),
     "normalisation": ("layer_norm", "group_norm", "batch_norm"),
     "random numbers, dropout": ("bernoulli", "dropout", "aten::rand", "aten::uniform", "aten::normal"),
-    "memory and copies": ("copy", "clone", "contiguous", "aten::empty", "aten::fill_", "aten::zero_", "aten::cat", "embedding", "index", "aten::to"),
-    "elementwise and sums": ("gelu", "relu", "tanh", "sigmoid", "aten::add", "aten::mul", "aten::div", "aten::sub", "aten::sum", "aten::mean",
-                             "aten::pow", "masked_fill", "aten::where", "log_softmax", "aten::neg"),
+    "memory and copies": (
+        "copy",
+        "clone",
+        "contiguous",
+        "aten::empty",
+        "aten::fill_",
+        "aten::zero_",
+        "aten::cat",
+        "embedding",
+        "index",
+        "aten::to",
+    ),
+    "elementwise and sums": (
+        "gelu",
+        "relu",
+        "tanh",
+        "sigmoid",
+        "aten::add",
+        "aten::mul",
+        "aten::div",
+        "aten::sub",
+        "aten::sum",
+        "aten::mean",
+        "aten::pow",
+        "masked_fill",
+        "aten::where",
+        "log_softmax",
+        "aten::neg",
+    ),
 }
+
+# %% ../../nbs/train/04_cost.ipynb #994beada
 OTHER = "calls and the rest"
+
 
 def kind_of(
     name: str,  # of an operation, as the profiler prints it
@@ -216,7 +268,9 @@ def profile_step(
     threads: int = 1,  # 0: all cores
 ) -> pd.DataFrame:  # kind, seconds a step, share of the step; the longest first
     "Where the time of a training step goes, by kind of operation."
-    batch = random_batch(settings, batch_size or settings.train["batch_size"], length or settings.text["max_length"], num_classes)
+    batch = random_batch(
+        settings, batch_size or settings.train["batch_size"], length or settings.text["max_length"], num_classes
+    )
     with use_threads(threads) as threads:
         seed_everything(0, threads)
         step = Step(settings=settings, variant=variant, num_classes=num_classes)
@@ -233,7 +287,10 @@ def _by_kind(events, steps):
     for event in events:
         found[_kind(event)] += event.self_cpu_time_total / 1e6 / steps
     table = pd.DataFrame({"kind": found.keys(), "seconds": found.values()})
-    return table.assign(share=table.seconds / table.seconds.sum()).sort_values("seconds", ascending=False, ignore_index=True)
+    return table.assign(share=table.seconds / table.seconds.sum()).sort_values(
+        "seconds", ascending=False, ignore_index=True
+    )
+
 
 def _kind(event):
     "The kind of an event; all that runs inside clipping and optimiser is that."
@@ -247,11 +304,16 @@ def _kind(event):
 # %% ../../nbs/train/04_cost.ipynb #12e1ff0c
 STEPS = {"smoke": 5, "mini": 40, "paper": 3}  # steps that are timed; a step at `paper` size takes most of a minute
 
+
 def _inputs(sizes):
     "What a measurement depends on."
     here = environment()
-    return dict(code=code_version("train.cost"), hardware=here["hardware"], versions={name: here["packages"][name] for name in ("torch", "transformers")},
-                sizes=list(sizes))
+    return dict(
+        code=code_version("train.cost"),
+        hardware=here["hardware"],
+        versions={name: here["packages"][name] for name in ("torch", "transformers")},
+        sizes=list(sizes),
+    )
 
 # %% ../../nbs/train/04_cost.ipynb #d696de5f
 def _measure(name):
@@ -284,10 +346,22 @@ def step_cost_table(
     rows = []
     for name, size in json.loads(Path(file).read_text(encoding="utf-8"))["sizes"].items():
         t = size["timed"]
-        rows.append({"size": name, "threads": t["threads"], "batch": t["batch_size"], "tokens": t["length"], "seconds a step": t["seconds"],
-                     "items/s": t["items_per_second"], "TFLOP a step": t["flop"] / 1e12, "GFLOP/s": t["flop_per_second"] / 1e9,
-                     "peak GFLOP/s": t["peak"] / 1e9, "share of peak": t["share"], "memory, GB": t["peak_memory"] / 1e9,
-                     "machine": machine_state(size["load"], t["cpu_seconds"] / t["seconds"] / t["threads"])})
+        rows.append(
+            {
+                "size": name,
+                "threads": t["threads"],
+                "batch": t["batch_size"],
+                "tokens": t["length"],
+                "seconds a step": t["seconds"],
+                "items/s": t["items_per_second"],
+                "TFLOP a step": t["flop"] / 1e12,
+                "GFLOP/s": t["flop_per_second"] / 1e9,
+                "peak GFLOP/s": t["peak"] / 1e9,
+                "share of peak": t["share"],
+                "memory, GB": t["peak_memory"] / 1e9,
+                "machine": machine_state(size["load"], t["cpu_seconds"] / t["seconds"] / t["threads"]),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/train/04_cost.ipynb #6ea72440
@@ -296,19 +370,31 @@ def cores_in_use(
 ) -> float:  # 0 to the number of cores
     "How many cores others use at this moment. The load average of the last minute would count the start of this very process."
     import psutil
+
     return psutil.cpu_percent(interval=seconds) / 100 * psutil.cpu_count()
+
 
 def machine_state(
     load: float,  # cores that others used before the measurement, from `cores_in_use`
     used: float,  # processor time over wall time, per thread
 ) -> str:  # 'idle', or what disturbed the measurement
     "Whether a timing can be relied on."
-    return "idle" if load <= 0.25 and used >= 0.95 else f"NOT IDLE: others use {load:.1f} cores, {100 * used:.0f} % of its threads' time"
+    return (
+        "idle"
+        if load <= 0.25 and used >= 0.95
+        else f"NOT IDLE: others use {load:.1f} cores, {100 * used:.0f} % of its threads' time"
+    )
 
+# %% ../../nbs/train/04_cost.ipynb #618943ec
 def step_profile_table(
     file: Path,  # from `step_cost_run`
 ) -> pd.DataFrame:  # one row a size and kind
     "Where the time of a step goes."
     sizes = json.loads(Path(file).read_text(encoding="utf-8"))["sizes"]
-    return pd.concat([pd.DataFrame(size["spent"]).assign(size=name)[["size", "kind", "seconds", "share"]] for name, size in sizes.items()],
-                     ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame(size["spent"]).assign(size=name)[["size", "kind", "seconds", "share"]]
+            for name, size in sizes.items()
+        ],
+        ignore_index=True,
+    )

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.store import ExampleData
-from ..models.batches import _TOKENS, _inputs, Batches, predict
+from ..models.batches import _TOKENS, Batches, _inputs, predict
 from ..models.text import mask_tokens
 from ..runs.store import HISTORY
 from ..stats.metrics import evaluate
@@ -36,7 +36,9 @@ class SeededOrder(torch.utils.data.Sampler):
         items: int | None = None,  # of an epoch; None: every item once
     ):
         if items is not None and items < 1:
-            raise ValueError(f"train.items_per_epoch is a number of items above 0, or None for every item once; not {items}")
+            raise ValueError(
+                f"train.items_per_epoch is a number of items above 0, or None for every item once; not {items}"
+            )
         self.count, self.seed, self.items, self.epoch, self.since = count, seed, items, 0, 1
 
     def __len__(self):
@@ -64,6 +66,7 @@ def training_loss(
         loss = loss + auxiliary_weight * sum(_mean_loss(logits, label, weight) for logits in heads) / len(heads)
     return loss
 
+
 def _mean_loss(logits, label, weight):
     "Cross-entropy, the mean over items or their weighted mean."
     if weight is None:
@@ -83,9 +86,14 @@ def parameter_groups(
             table = any(part in name for part in ("position", "token_type", "cls_token"))
             decays = parameter.ndim > 1 and not table and not name.startswith(("head.", "experts."))
             groups.setdefault((encoder, decays), []).append(parameter)
-    rate = {encoder: settings["learning_rate_factor"] * settings[name] for encoder, name in ((True, "encoder_learning_rate"), (False, "learning_rate"))}
-    return [dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
-            for (encoder, decays), params in groups.items()]
+    rate = {
+        encoder: settings["learning_rate_factor"] * settings[name]
+        for encoder, name in ((True, "encoder_learning_rate"), (False, "learning_rate"))
+    }
+    return [
+        dict(params=params, lr=rate[encoder], weight_decay=settings["weight_decay"] if decays else 0.0)
+        for (encoder, decays), params in groups.items()
+    ]
 
 # %% ../../nbs/train/01_fit.ipynb #98fce43a
 def mixup_draws(
@@ -96,7 +104,11 @@ def mixup_draws(
     if alpha < 0:
         raise ValueError(f"train.mixup is 0 or the alpha above 0 of a Beta distribution, not {alpha}")
     generator = np.random.default_rng([seed, 2])
-    return (lambda count: (float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(count)))) if alpha else None
+    return (
+        (lambda count: (float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(count))))
+        if alpha
+        else None
+    )
 
 # %% ../../nbs/train/01_fit.ipynb #09b25933
 def mix_batch(
@@ -107,10 +119,16 @@ def mix_batch(
 ) -> dict:  # what the model reads: 'attention_mask' and mixed tokens
     "Mix the encoders' tokens of each item with those of its partner. Raises ValueError for a model that cannot be mixed."
     if model.trunk is not None or model.metadata is not None:
-        what = "this variant has no encoders whose tokens" if model.trunk is not None else "this model reads metadata, whose numbers"
+        what = (
+            "this variant has no encoders whose tokens"
+            if model.trunk is not None
+            else "this model reads metadata, whose numbers"
+        )
         raise ValueError(f"{what} could be mixed: set train.mixup to 0")
     keep = batch["attention_mask"].bool()
-    tokens = {name: batch[name] for name in _TOKENS if name in batch} or model.encode(batch["pixel_values"], batch["input_ids"], keep)
+    tokens = {name: batch[name] for name in _TOKENS if name in batch} or model.encode(
+        batch["pixel_values"], batch["input_ids"], keep
+    )
     if "text_tokens" in tokens:
         tokens["text_tokens"] = tokens["text_tokens"] * keep[..., None]
     mixed = {name: share * side + (1 - share) * side[partner] for name, side in tokens.items()}
@@ -146,13 +164,16 @@ class Progress:
         self.done += 1
         seconds = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
         left = f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left"
-        self.say(f"{name} epoch {row['epoch']}: loss {row['train_loss']:.3f} | validation loss {row['validation_loss']:.3f}, "
-                 f"accuracy {row['validation_accuracy']:.3f} | {row['items_per_second']:.0f} items/s | {left}")
+        self.say(
+            f"{name} epoch {row['epoch']}: loss {row['train_loss']:.3f} | validation loss {row['validation_loss']:.3f}, "
+            f"accuracy {row['validation_accuracy']:.3f} | {row['items_per_second']:.0f} items/s | {left}"
+        )
 
 # %% ../../nbs/train/01_fit.ipynb #3003b2c4
 @dataclass
 class Fit:
     "What `fit` leaves: the model at its best epoch, and the way there."
+
     model: torch.nn.Module  # on the CPU, in evaluation mode, weights of the best epoch
     history: pd.DataFrame  # one row per epoch
     best_epoch: int  # 1-based; highest validation accuracy, at a tie the lower validation loss
@@ -165,9 +186,18 @@ def _prepare(model, data, settings, seed):
     "Batches, optimiser and schedule on the devices that accelerate finds."
     from accelerate import Accelerator
     from transformers import get_cosine_schedule_with_warmup
-    batches = Batches(data=data, train=True, seed=seed, dropout=settings["modality_dropout"], **{name: settings[name] for name in ("flip", "shift", "crop")})
+
+    batches = Batches(
+        data=data,
+        train=True,
+        seed=seed,
+        dropout=settings["modality_dropout"],
+        **{name: settings[name] for name in ("flip", "shift", "crop")},
+    )
     order = SeededOrder(count=len(batches), seed=seed, items=settings["items_per_epoch"])
-    loader = torch.utils.data.DataLoader(batches, batch_size=settings["batch_size"], sampler=order, collate_fn=lambda batch: batch)
+    loader = torch.utils.data.DataLoader(
+        batches, batch_size=settings["batch_size"], sampler=order, collate_fn=lambda batch: batch
+    )
     cuda = torch.cuda.is_available()  # other accelerators do not promise the same bits
     accelerator = Accelerator(cpu=not cuda, mixed_precision=settings["precision"] if cuda else "no")
     optimizer = torch.optim.AdamW(parameter_groups(model, settings), fused=True)
@@ -197,7 +227,9 @@ def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxi
         hits += sum(share * (logits.argmax(-1) == label).sum().item() for share, label, _ in goals)
         seen += len(batch["label"])
     if not math.isfinite(loss_sum):
-        raise FloatingPointError("the training loss is not a number any more; lower the learning rate in the profile's train section")
+        raise FloatingPointError(
+            "the training loss is not a number any more; lower the learning rate in the profile's train section"
+        )
     return loss_sum / seen, hits / seen, seen
 
 # %% ../../nbs/train/01_fit.ipynb #fa82d809
@@ -210,7 +242,10 @@ def _read(accelerator, model, batch, mix):
     partner = partner.to(label.device)
     with accelerator.autocast():
         inputs = mix_batch(accelerator.unwrap_model(model), batch, share, partner)
-    return model(**inputs), [(share, label, weight), (1 - share, label[partner], None if weight is None else weight[partner])]
+    return model(**inputs), [
+        (share, label, weight),
+        (1 - share, label[partner], None if weight is None else weight[partner]),
+    ]
 
 # %% ../../nbs/train/01_fit.ipynb #217a2045
 def _validate(model, data):
@@ -227,7 +262,8 @@ def fit(
     *,
     model: torch.nn.Module,  # a fresh model of the study; trained in place
     train: ExampleData,  # tokenised training split
-    validation: ExampleData | None,  # tokenised validation split; None: nothing is held back, and the last epoch is kept
+    validation: ExampleData
+    | None,  # tokenised validation split; None: nothing is held back, and the last epoch is kept
     settings: dict,  # a profile's `train` section
     auxiliary_weight: float = 0.0,  # see `training_loss`
     mask_token_id: int | None = None,  # needed where `token_masking` is above 0
@@ -263,16 +299,21 @@ def _called(between, epoch, model, history):
     model.train(training)
     return items
 
+
 def _renew(batches, order, items, settings):
     "Train on `items` from the next epoch on; None: on the same as before."
     if items is None:
         return
     if settings["items_per_epoch"] is None:
-        raise ValueError("new training items would change the number of steps: set train.items_per_epoch, the items of an epoch")
+        raise ValueError(
+            "new training items would change the number of steps: set train.items_per_epoch, the items of an epoch"
+        )
     held = set(batches.parts)
     batches.hold(items)
     if set(batches.parts) - {"weight"} != held - {"weight"}:
-        raise ValueError(f"new training items hold {', '.join(sorted(batches.parts))}, the ones before {', '.join(sorted(held))}: tokenise and encode both alike")
+        raise ValueError(
+            f"new training items hold {', '.join(sorted(batches.parts))}, the ones before {', '.join(sorted(held))}: tokenise and encode both alike"
+        )
     order.count, order.since = len(batches), order.epoch + 1
 
 # %% ../../nbs/train/01_fit.ipynb #557148c3
@@ -282,14 +323,24 @@ def _masking(share, mask_token_id, seed):
     if not share:
         return lambda input_ids, attention_mask: input_ids
     return lambda input_ids, attention_mask: mask_tokens(
-        input_ids, attention_mask, probability=share, mask_token_id=mask_token_id, generator=generator)
+        input_ids, attention_mask, probability=share, mask_token_id=mask_token_id, generator=generator
+    )
+
 
 def _row(epoch, learned, seconds, model, validation, schedule):
     "The row of one epoch; validates the model."
     loss, accuracy, seen = learned
-    return dict(epoch=epoch, train_loss=loss, train_accuracy=accuracy, **_validate(model, validation),
-                lr=schedule.get_last_lr()[-1], seconds=seconds, items_per_second=seen / seconds)
+    return dict(
+        epoch=epoch,
+        train_loss=loss,
+        train_accuracy=accuracy,
+        **_validate(model, validation),
+        lr=schedule.get_last_lr()[-1],
+        seconds=seconds,
+        items_per_second=seen / seconds,
+    )
 
+# %% ../../nbs/train/01_fit.ipynb #acf86227
 def _better(best, row, model):
     "The better of the best epoch so far and this one: (score, epoch, weights). Without validation the later one is."
     score = (row["validation_accuracy"], -row["validation_loss"])

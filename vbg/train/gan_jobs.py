@@ -13,22 +13,22 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..gan.attributes import learn_table
-from ..core.profiles import Profile, profile as gan_profile
-from ..core.files import home, write_atomic
 from ..core.chance import seed_everything
-from ..core.files import DataError
+from ..core.files import DataError, home, write_atomic
+from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from ..core.profiles import Profile
+from ..core.profiles import profile as gan_profile
+from ..data.sets import scarce_training_items, study_data, study_settings
 from ..data.store import ExampleData, require_training
-from .cost import _times, cores_in_use, machine_state, matmul_peak, use_threads
+from ..gan.attributes import learn_table
+from ..gan.quality import IndependentClassifier, fit_independent
 from ..gan.store import describe_gan, gan_folder, gan_inputs, is_described, is_made, open_maker
 from ..gan.training import GanTrainer
-from ..models.vbg import load_weights, save_weights
-from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from ..gan.quality import IndependentClassifier, fit_independent
-from ..runs.version import code_version, environment
-from ..models.text import tokenizer_for
-from ..data.sets import scarce_training_items, study_data, study_settings
 from ..models.batches import tokenise_sets
+from ..models.text import tokenizer_for
+from ..models.vbg import load_weights, save_weights
+from ..runs.version import code_version, environment
+from .cost import _times, cores_in_use, machine_state, matmul_peak, use_threads
 from .jobs import train_runs
 
 # %% auto #0
@@ -66,6 +66,7 @@ def gan_settings(
     both["gan"] = dict(both.get("gan", {})) | gan
     return study_settings(profile, dataset, data, both)
 
+
 def training_tokenizer(
     train: ExampleData,  # training split
     settings: Profile,  # section `text`
@@ -90,6 +91,7 @@ def train_gans(
     job = _gan_job(profile, dataset, scarce_items, data, overrides, gan)
     return [_one_gan(job, int(number)) for number in gans]
 
+# %% ../../nbs/train/05_gan_jobs.ipynb #06de8e02
 def measure_gans(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
@@ -108,12 +110,14 @@ def measure_gans(
 @dataclass
 class _GanJob:
     "What the GANs of one data set share."
+
     settings: Profile
     dataset: str
     natural: ExampleData  # all splits, tokenised
     train: ExampleData  # items that they learn from
     tokenizer: object
     scarce_items: int | None
+
 
 def _gan_job(profile, dataset, scarce_items, data, overrides, gan):
     "Settings and data, and that no GAN sees more than the training split."
@@ -122,7 +126,10 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, gan):
     tokenizer, _, _ = tokenise_sets(sets, settings)
     natural = sets["natural"]
     if training_tokenizer(natural.select("train"), settings, natural).get_vocab() != tokenizer.get_vocab():
-        raise DataError(f"the tokenizer of {dataset} was not learnt from its training split alone", remedy="delete the stored token numbers beside the data")
+        raise DataError(
+            f"the tokenizer of {dataset} was not learnt from its training split alone",
+            remedy="delete the stored token numbers beside the data",
+        )
     train = scarce_training_items(sets, scarce_items) if scarce_items else natural.select("train")
     for name in {"natural", "balanced"} & sets.keys():  # the class-balanced test is a set of its own
         require_training(train, "the pair maker", sets[name])
@@ -131,7 +138,10 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, gan):
 # %% ../../nbs/train/05_gan_jobs.ipynb #7e030572
 def _one_gan(job, number):
     "Train one GAN, or keep it."
-    folder, say = gan_folder(job.settings, job.dataset, number, job.scarce_items), lambda line: print(f"{job.dataset} {line}", flush=True)
+    folder, say = (
+        gan_folder(job.settings, job.dataset, number, job.scarce_items),
+        lambda line: print(f"{job.dataset} {line}", flush=True),
+    )
     if is_made(folder, gan_inputs(job.settings, job.train, number)):
         say(f"GAN {number}: kept, nothing it depends on changed")
     else:
@@ -139,22 +149,44 @@ def _one_gan(job, number):
         say(f"GAN {number}: {_maker(job, number, make=True, say=say).images.status}")
     return folder
 
+# %% ../../nbs/train/05_gan_jobs.ipynb #6f6bb176
 def _one_measured(job, number):
     "Measure one GAN, or keep what was measured."
-    folder, say = gan_folder(job.settings, job.dataset, number, job.scarce_items), lambda line: print(f"{job.dataset} {line}", flush=True)
+    folder, say = (
+        gan_folder(job.settings, job.dataset, number, job.scarce_items),
+        lambda line: print(f"{job.dataset} {line}", flush=True),
+    )
     maker = _maker(job, number)
     if is_described(folder):
         say(f"GAN {number}: measured before, by the same code")
     else:
-        found = describe_gan(maker, job.natural, independent_classifier(job.settings, job.dataset, job.natural), folder, job.train, job.settings.gan["per_class"])
+        found = describe_gan(
+            maker,
+            job.natural,
+            independent_classifier(job.settings, job.dataset, job.natural),
+            folder,
+            job.train,
+            job.settings.gan["per_class"],
+        )
         say(f"GAN {number}: class agreement {found['agreement']['share']:.3f}")
     return folder
 
+# %% ../../nbs/train/05_gan_jobs.ipynb #7ef3c52a
 def _maker(job, number, **how):
     "The pair maker; `how`: make it where it is absent."
     seed_everything(number, job.settings.train["threads"])
     kind = job.settings.data[job.dataset].get("category")
-    return open_maker(job.settings, job.dataset, job.natural, job.tokenizer, number, train=job.train, kind=kind, scarce_items=job.scarce_items, **how)
+    return open_maker(
+        job.settings,
+        job.dataset,
+        job.natural,
+        job.tokenizer,
+        number,
+        train=job.train,
+        kind=kind,
+        scarce_items=job.scarce_items,
+        **how,
+    )
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #5d327549
 def gan_history(
@@ -167,6 +199,7 @@ def gan_history(
         parts.append(pd.DataFrame(about["history"]).assign(gan=folder.name))
     return pd.concat(parts, ignore_index=True)
 
+# %% ../../nbs/train/05_gan_jobs.ipynb #cd2b29ce
 def gan_quality(
     folders: list,  # from `measure_gans`
 ) -> pd.DataFrame:  # one row a GAN
@@ -174,9 +207,24 @@ def gan_quality(
     rows = []
     for folder in map(Path, folders):
         q = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
-        rows.append(dict(gan=folder.name, conditioning=folder.parent.name, status=q["status"], agreement=q["agreement"]["share"], agreement_real=q["agreement_real"]["share"], fid=q["distances"]["fid"],
-                         fid_real=q["distances_real"]["fid"], kid=q["distances"]["kid"], precision=q["manifold"]["precision"], recall=q["manifold"]["recall"],
-                         memorised=q["neighbours"]["pixels"]["share"], format_auc=q["format"]["auc"], inside_table=q["text"]["inside"] / q["text"]["pairs"], diversity=q["diversity"]))
+        rows.append(
+            dict(
+                gan=folder.name,
+                conditioning=folder.parent.name,
+                status=q["status"],
+                agreement=q["agreement"]["share"],
+                agreement_real=q["agreement_real"]["share"],
+                fid=q["distances"]["fid"],
+                fid_real=q["distances_real"]["fid"],
+                kid=q["distances"]["kid"],
+                precision=q["manifold"]["precision"],
+                recall=q["manifold"]["recall"],
+                memorised=q["neighbours"]["pixels"]["share"],
+                format_auc=q["format"]["auc"],
+                inside_table=q["text"]["inside"] / q["text"]["pairs"],
+                diversity=q["diversity"],
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #b95d1d52
@@ -190,8 +238,15 @@ def loop_runs(
     for dataset in datasets or gan_profile(profile).data:
         overrides = experiment_overrides(profile, "balance", "closed loop")
         train_gans(profile, dataset, gan_profile(profile).gan["gans"])
-        runs += train_runs(profile, dataset, models=list(asked.models), seeds=list(seeds or asked.seeds), overrides=overrides, splits=list(asked.splits),
-                           store=experiment_store(profile, "balance", "closed loop"))
+        runs += train_runs(
+            profile,
+            dataset,
+            models=list(asked.models),
+            seeds=list(seeds or asked.seeds),
+            overrides=overrides,
+            splits=list(asked.splits),
+            store=experiment_store(profile, "balance", "closed loop"),
+        )
     return runs
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #5352c3c7
@@ -202,14 +257,23 @@ def gan_cost_run(
 ) -> Path:  # runs/<profile>/cost/gan.json
     "Time the GAN's step on every data set."
     rows = [_gan_cost(profile, dataset, steps) for dataset in datasets or gan_profile(profile).data]
-    return write_atomic(home() / "runs" / profile / "cost" / "gan.json", json.dumps(dict(code=code_version("gan.training"), hardware=environment()["hardware"], rows=rows), indent=1))
+    return write_atomic(
+        home() / "runs" / profile / "cost" / "gan.json",
+        json.dumps(dict(code=code_version("gan.training"), hardware=environment()["hardware"], rows=rows), indent=1),
+    )
 
+# %% ../../nbs/train/05_gan_jobs.ipynb #4b56724c
 def _gan_cost(profile, dataset, steps):
     "One row: seconds, operations, share of the peak."
     settings, load, threads = gan_settings(profile, dataset), cores_in_use(), 1
     with use_threads(threads):
         train = study_data(profile, dataset)["natural"].select("train")
-        table = learn_table(train, kind=settings.data[dataset].get("category"), minimum=settings.gan["minimum"], limit=settings.gan["words"])
+        table = learn_table(
+            train,
+            kind=settings.data[dataset].get("category"),
+            minimum=settings.gan["minimum"],
+            limit=settings.gan["words"],
+        )
         trainer = GanTrainer(train=train, table=table, settings=settings.gan, seed=0)
         items = torch.arange(settings.gan["batch_size"])
         with FlopCounterMode(display=False) as counter:
@@ -217,9 +281,21 @@ def _gan_cost(profile, dataset, steps):
         times, peak = _times(lambda: trainer._step(items), steps), matmul_peak(threads)
     seconds, busy = (float(value) for value in times.median())
     count, flop = len(train) // len(items), counter.get_total_flops()
-    return {"data set": dataset, "threads": threads, "batch": len(items), "seconds a step": seconds, "steps an epoch": count, "seconds an epoch": seconds * count, "GFLOP a step": flop / 1e9,
-            "GFLOP/s": flop / seconds / 1e9, "peak GFLOP/s": peak / 1e9, "share of peak": flop / seconds / peak, "machine": machine_state(load, busy / seconds)}
+    return {
+        "data set": dataset,
+        "threads": threads,
+        "batch": len(items),
+        "seconds a step": seconds,
+        "steps an epoch": count,
+        "seconds an epoch": seconds * count,
+        "GFLOP a step": flop / 1e9,
+        "GFLOP/s": flop / seconds / 1e9,
+        "peak GFLOP/s": peak / 1e9,
+        "share of peak": flop / seconds / peak,
+        "machine": machine_state(load, busy / seconds),
+    }
 
+# %% ../../nbs/train/05_gan_jobs.ipynb #a9af860f
 def gan_cost_table(
     file: Path,  # from `gan_cost_run`
 ) -> pd.DataFrame:  # one row a data set
@@ -227,12 +303,33 @@ def gan_cost_table(
     return pd.DataFrame(json.loads(Path(file).read_text(encoding="utf-8"))["rows"])
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #5ba618bd
-_PRINTED = dict(loss="saturating", generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, batch_size=64, label_smoothing=0.0, mode_seeking_weight=0.0, augment=False, balance=0.0,
-                average=0.0, conditional_norm=False, normalisation="none")
-GAN_CHOICES = {
-    "as in the profile": {}, "saturating loss (Eq. 19)": dict(loss="saturating"), "as printed (Eq. 19, Table 2)": _PRINTED, "no augmentation": dict(augment=False),
-    "no mode seeking": dict(mode_seeking_weight=0.0), "no style constraint": dict(style_weight=0.0), "spectral normalisation": dict(normalisation="spectral"), "no class balance": dict(balance=0.0)}
+_PRINTED = dict(
+    loss="saturating",
+    generator_learning_rate=1e-4,
+    discriminator_learning_rate=1e-4,
+    batch_size=64,
+    label_smoothing=0.0,
+    mode_seeking_weight=0.0,
+    augment=False,
+    balance=0.0,
+    average=0.0,
+    conditional_norm=False,
+    normalisation="none",
+)
 
+
+GAN_CHOICES = {
+    "as in the profile": {},
+    "saturating loss (Eq. 19)": dict(loss="saturating"),
+    "as printed (Eq. 19, Table 2)": _PRINTED,
+    "no augmentation": dict(augment=False),
+    "no mode seeking": dict(mode_seeking_weight=0.0),
+    "no style constraint": dict(style_weight=0.0),
+    "spectral normalisation": dict(normalisation="spectral"),
+    "no class balance": dict(balance=0.0),
+}
+
+# %% ../../nbs/train/05_gan_jobs.ipynb #df86241d
 def choice_gans(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile
@@ -242,8 +339,9 @@ def choice_gans(
     for number, (row, change) in enumerate(GAN_CHOICES.items()):
         asked = dict(change, epochs=epochs, variant=f"choice{number}")
         train_gans(profile, dataset, [0], **asked)
-        folders[row], = measure_gans(profile, dataset, [0], **asked)
+        (folders[row],) = measure_gans(profile, dataset, [0], **asked)
     return folders
+
 
 def choice_table(
     folders: dict,  # from `choice_gans`

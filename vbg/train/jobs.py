@@ -18,20 +18,20 @@ import pandas as pd
 import torch
 
 from ..core.chance import seed_everything
-from ..core.files import DataError, home, RunError
+from ..core.files import DataError, RunError, home
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
-from ..gan.generated import GENERATED, learning_plan, LearningPlan, pairs_file
+from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
 from ..models.baselines import BASELINES, FITTED
-from ..models.batches import _inputs, Batches, predict, tokenise_sets
+from ..models.batches import Batches, _inputs, predict, tokenise_sets
 from ..models.frozen import check_encoders, checkpoint_version, encode_features
 from ..models.networks import NETWORKS, build_network, count_multiply_adds
 from ..models.vbg import build_model
-from ..runs.store import HISTORY, is_current, load_runs, note_run, predictions_table, Run, run_folder, write_run
+from ..runs.store import HISTORY, Run, is_current, load_runs, note_run, predictions_table, run_folder, write_run
 from ..runs.version import code_version, environment
 from ..stats.metrics import evaluate
-from .fit import _validate, fit, Fit, Progress
+from .fit import Fit, Progress, _validate, fit
 
 # %% auto #0
 __all__ = ['run_inputs', 'predict_splits', 'train_runs', 'searched', 'run_of_search', 'step_memory', 'budget', 'run_scores']
@@ -47,15 +47,30 @@ def run_inputs(
 ) -> dict:  # JSON
     "Everything that the result of a run depends on."
     more = ("baselines",) * (model in BASELINE_MODELS)
-    sections = {name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train", "balance", *more)}
+    sections = {
+        name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train", "balance", *more)
+    }
     if settings.balance["kind"] in GENERATED:
         sections |= dict(gan=settings.gan, loop=settings.loop)
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
-    versions = {name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn")}
+    versions = {
+        name: environment()["packages"][name]
+        for name in ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn")
+    }
     used = ("natural", "balanced") + ("scarce",) * bool(settings.balance["scarce_items"])
     data = {name: sets[name].fingerprint for name in used if name in sets}
-    return dict(settings=sections, checkpoints=found, dataset=dataset, data=data, model=model, seed=int(seed), splits=list(splits),
-                code=code_version("train.jobs", without=("core.profiles",)), versions=versions, device="cuda" if torch.cuda.is_available() else "cpu")
+    return dict(
+        settings=sections,
+        checkpoints=found,
+        dataset=dataset,
+        data=data,
+        model=model,
+        seed=int(seed),
+        splits=list(splits),
+        code=code_version("train.jobs", without=("core.profiles",)),
+        versions=versions,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #736ff0ec
 def _checkpoint(settings, dataset, seed, section):
@@ -67,9 +82,13 @@ def _checkpoint(settings, dataset, seed, section):
         name = str(name).replace("{" + word + "}", str(value))
     return str(home() / name) if (home() / name).exists() or name.startswith("runs/") else name
 
+
 def _for_run(settings, dataset, seed):
     "Settings with the checkpoints of one run in place."
-    change = {name: getattr(settings, name) | dict(checkpoint=_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
+    change = {
+        name: getattr(settings, name) | dict(checkpoint=_checkpoint(settings, dataset, seed, name))
+        for name in ("vision", "text")
+    }
     return replace(settings, **change)
 
 # %% ../../nbs/train/02_jobs.ipynb #8a43489c
@@ -103,31 +122,39 @@ def train_runs(
     store: str = "",  # name of the folder under runs/; empty: the profile's name
 ) -> list:  # the runs (`vbg.runs.store.Run`), made now or kept
     "Train every model with every seed and write a run folder for each. A run whose inputs are unchanged is kept; one that the search has made from the same inputs is taken from it."
-    settings, models = study_settings(profile, dataset, data, overrides), [models] if isinstance(models, str) else list(models)
+    settings, models = (
+        study_settings(profile, dataset, data, overrides),
+        [models] if isinstance(models, str) else list(models),
+    )
     for model in models:
         refuse_unknown_model(model)
     check_encoders(settings)
     store = store or profile
     sets = study_data(profile, dataset, data, overrides)
     epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
-    job = Job(dataset, sets, store, list(splits), Progress(total=epochs, log=home() / "runs" / store / f"{dataset}.log"))
+    job = Job(
+        dataset, sets, store, list(splits), Progress(total=epochs, log=home() / "runs" / store / f"{dataset}.log")
+    )
     return [_one_run(job, for_model(settings, model), model, seed) for seed in seeds for model in models]
 
 # %% ../../nbs/train/02_jobs.ipynb #efdec940
 @dataclass
 class Job:
     "What the runs of one kernel share."
+
     dataset: str  # name of the data set
     sets: dict  # from `study_data`
     store: str  # folder under runs/
     splits: list  # what the best epoch predicts
     progress: Progress  # told of each epoch
 
+
 def refuse_unknown_model(name):
     "Raise for a model that does not exist."
     known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, *BASELINES)
     if name not in known:
         raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
+
 
 def for_model(settings, model):
     "Settings of a row of Tables 3 and 4: its fusion, and its pairs where it has a GAN and names no balance of its own, at the budget of the real items."
@@ -138,10 +165,18 @@ def for_model(settings, model):
     if settings.balance["kind"] != "none":
         return settings
     kind = "loop" if model == "vbg" else "pairs_of_vbg"
-    return replace(settings, balance=settings.balance | dict(kind=kind), train=settings.train | dict(items_per_epoch="real"))
+    return replace(
+        settings, balance=settings.balance | dict(kind=kind), train=settings.train | dict(items_per_epoch="real")
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #5a24838e
-_SEARCHED_AS = {"without_vit": "without_vit_gan", "without_bert": "without_bert_gan", "vbg": "without_gan", "without_vit_bert": "without_gan"} | dict.fromkeys(FUSION_ABLATIONS, "without_gan")
+_SEARCHED_AS = {
+    "without_vit": "without_vit_gan",
+    "without_bert": "without_bert_gan",
+    "vbg": "without_gan",
+    "without_vit_bert": "without_gan",
+} | dict.fromkeys(FUSION_ABLATIONS, "without_gan")
+
 
 def searched(
     settings: Profile,  # section `train`: search, names of stores
@@ -161,10 +196,16 @@ def _search_row(store, dataset, model):
     "What one store says of a model: mean over its seeds."
     runs = load_runs(store, datasets=[dataset], models=[model])
     if not runs:
-        raise RunError(f"runs/{store} has no run of {dataset}, {model}: the search of the learning rate comes first; make reproduce makes it")
+        raise RunError(
+            f"runs/{store} has no run of {dataset}, {model}: the search of the learning rate comes first; make reproduce makes it"
+        )
     best = pd.DataFrame([run.history.iloc[run.info["best_epoch"] - 1] for run in runs])
-    return dict(factor=runs[0].info["config"]["train"]["learning_rate_factor"], seeds=len(runs),
-                validation_accuracy=float(best.validation_accuracy.mean()), validation_loss=float(best.validation_loss.mean()))
+    return dict(
+        factor=runs[0].info["config"]["train"]["learning_rate_factor"],
+        seeds=len(runs),
+        validation_accuracy=float(best.validation_accuracy.mean()),
+        validation_loss=float(best.validation_loss.mean()),
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #c75bc201
 def run_of_search(
@@ -178,7 +219,15 @@ def run_of_search(
     if inputs["settings"]["train"]["encoders"] != "trained" or inputs["settings"]["balance"]["kind"] in GENERATED:
         return None
     runs = [run for store in stores for run in load_runs(store, datasets=[dataset], models=[model], seeds=[seed])]
-    return next((run for run in runs if is_current(run.folder, inputs | dict(splits=run.info["inputs"]["splits"])) and _readable(run)), None)
+    return next(
+        (
+            run
+            for run in runs
+            if is_current(run.folder, inputs | dict(splits=run.info["inputs"]["splits"])) and _readable(run)
+        ),
+        None,
+    )
+
 
 def _readable(run):
     "Are the weights those that were written?"
@@ -194,12 +243,17 @@ def step_memory(
 ) -> int:  # bytes
     "What one training step holds: weights, gradients and AdamW's two moments, and the activations that the backward pass reads."
     model = copy.deepcopy(model)  # batch norm would learn from this batch
-    held, own = {}, {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers(), *inputs.values())}
+    held, own = (
+        {},
+        {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers(), *inputs.values())},
+    )
+
     def note(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             held[storage.data_ptr()] = storage  # kept, so that its address is not used again
         return tensor
+
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.random.fork_rng():
         model.train()(**inputs, return_maps=False)
     weights = sum(4 * part.numel() * part.element_size() for part in model.parameters() if part.requires_grad)
@@ -212,15 +266,22 @@ def _cost(job, settings, model, name):
         return dict(multiply_adds=None, step_memory=None)
     items = job.sets["natural"].select("train").take(slice(0, 32))
     inputs = _inputs(Batches(data=items).__getitems__(range(len(items))))
-    return dict(multiply_adds=round(count_multiply_adds(model, inputs) / len(items)), step_memory=step_memory(model, inputs))
+    return dict(
+        multiply_adds=round(count_multiply_adds(model, inputs) / len(items)), step_memory=step_memory(model, inputs)
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #a7035757
 def _one_run(job, settings, model, seed):
     "Train and write one run, or keep it."
     stores, (settings, search) = settings.train["search"], searched(settings, job.dataset, model)
-    folder, inputs = run_folder(job.store, job.dataset, model, seed), run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
+    folder, inputs = (
+        run_folder(job.store, job.dataset, model, seed),
+        run_inputs(settings, job.dataset, job.sets, model, seed, job.splits),
+    )
     if settings.balance["kind"] == "pairs_of_vbg":
-        inputs["pairs"] = hashlib.sha256(pairs_file(run_folder(job.store, job.dataset, "vbg", seed)).read_bytes()).hexdigest()[:16]
+        inputs["pairs"] = hashlib.sha256(
+            pairs_file(run_folder(job.store, job.dataset, "vbg", seed)).read_bytes()
+        ).hexdigest()[:16]
     name = f"{job.dataset} {model} seed {seed}"
     if is_current(folder, inputs):
         if not (folder / "train.ipynb").exists():
@@ -230,21 +291,55 @@ def _one_run(job, settings, model, seed):
         return Run(folder)
     seed_everything(seed, settings.train["threads"])
     found = run_of_search(stores, job.dataset, model, seed, inputs)
-    fit_one = partial(_take_network, found) if found else _fit_baseline if model in BASELINES else _fit_at_once if model in FITTED else _fit_network
+    fit_one = (
+        partial(_take_network, found)
+        if found
+        else _fit_baseline
+        if model in BASELINES
+        else _fit_at_once
+        if model in FITTED
+        else _fit_network
+    )
     fitted, weights, known = fit_one(job, _for_run(settings, job.dataset, seed), model, seed, name)
     predictions, metrics = predict_splits(fitted.model, job.sets, job.splits)
-    about = dict(config=asdict(settings), class_names=job.sets["natural"].class_names, metadata=known, best_epoch=fitted.best_epoch,
-                 seconds=fitted.seconds, parameters=sum(p.numel() for p in fitted.model.parameters()), search=search, **_cost(job, settings, fitted.model, model))
-    return Run(write_run(profile=job.store, dataset=job.dataset, model=model, seed=seed, inputs=inputs, history=fitted.history,
-                         predictions=predictions, metrics=metrics, weights=weights, files=fitted.files, **about, **fitted.notes))
+    about = dict(
+        config=asdict(settings),
+        class_names=job.sets["natural"].class_names,
+        metadata=known,
+        best_epoch=fitted.best_epoch,
+        seconds=fitted.seconds,
+        parameters=sum(p.numel() for p in fitted.model.parameters()),
+        search=search,
+        **_cost(job, settings, fitted.model, model),
+    )
+    return Run(
+        write_run(
+            profile=job.store,
+            dataset=job.dataset,
+            model=model,
+            seed=seed,
+            inputs=inputs,
+            history=fitted.history,
+            predictions=predictions,
+            metrics=metrics,
+            weights=weights,
+            files=fitted.files,
+            **about,
+            **fitted.notes,
+        )
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #3726bb47
 def _network(settings, model, num_classes, vocab_size, metadata_sizes):
     "A fresh network: a baseline, or a variant of VBG."
     if model in NETWORKS:
-        return build_network(settings, name=model, num_classes=num_classes, vocab_size=vocab_size, seed=torch.randint(2**31, (1,)).item())
+        return build_network(
+            settings, name=model, num_classes=num_classes, vocab_size=vocab_size, seed=torch.randint(2**31, (1,)).item()
+        )
     variant = "vbg" if model in FUSION_ABLATIONS else model
-    return build_model(settings, variant=variant, num_classes=num_classes, vocab_size=vocab_size, metadata_sizes=metadata_sizes)
+    return build_model(
+        settings, variant=variant, num_classes=num_classes, vocab_size=vocab_size, metadata_sizes=metadata_sizes
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #d1dd7560
 def _learning_items(natural, settings):
@@ -263,8 +358,21 @@ def _balanced(job, settings, train, validation, tokenizer, seed):
     if asked["kind"] not in GENERATED:
         return LearningPlan(train=balance(train, asked["kind"], seed, targets, GENERATED))
     source = run_folder(job.store, job.dataset, "vbg", seed)
-    return learning_plan(settings, job.dataset, job.sets["natural"], train, validation, targets, tokenizer=tokenizer, predict=predict, seed=seed, say=job.progress.say, source=source)
+    return learning_plan(
+        settings,
+        job.dataset,
+        job.sets["natural"],
+        train,
+        validation,
+        targets,
+        tokenizer=tokenizer,
+        predict=predict,
+        seed=seed,
+        say=job.progress.say,
+        source=source,
+    )
 
+# %% ../../nbs/train/02_jobs.ipynb #f9dede2d
 def budget(
     settings: dict,  # a profile's `train` section
     real: int,  # real training items
@@ -278,7 +386,9 @@ def _fit_network(job, settings, model, seed, name):
     _refuse_foreign(settings.text["checkpoint"], job.sets["natural"])
     tokenizer, key, known = tokenise_sets(job.sets, settings)
     natural, mode = job.sets["natural"], settings.train["encoders"]
-    network = _network(settings, model, natural.num_classes, len(tokenizer), tuple(len(values) + 1 for values in known.values()))
+    network = _network(
+        settings, model, natural.num_classes, len(tokenizer), tuple(len(values) + 1 for values in known.values())
+    )
     if mode != "trained":
         network.freeze_encoders()
     _store_features(job, settings, network, key, mode == "cached")
@@ -286,30 +396,66 @@ def _fit_network(job, settings, model, seed, name):
     if settings.balance["scarce_items"]:
         train = scarce_training_items(job.sets, settings.balance["scarce_items"])
     plan = _balanced(job, settings, train, validation, tokenizer, seed)
-    fitted = fit(model=network, train=plan.train, validation=validation, settings=budget(settings.train, len(train)),
-                 auxiliary_weight=settings.model["auxiliary_weight"], mask_token_id=tokenizer.mask_token_id, seed=seed,
-                 progress=job.progress, name=name, between=plan.loop and plan.loop.between)
+    fitted = fit(
+        model=network,
+        train=plan.train,
+        validation=validation,
+        settings=budget(settings.train, len(train)),
+        auxiliary_weight=settings.model["auxiliary_weight"],
+        mask_token_id=tokenizer.mask_token_id,
+        seed=seed,
+        progress=job.progress,
+        name=name,
+        between=plan.loop and plan.loop.between,
+    )
     fitted.notes, fitted.files = plan.finish()
-    kept = {name: value for name, value in fitted.model.state_dict().items() if mode == "trained" or not name.startswith(("vision.", "text."))}
+    kept = {
+        name: value
+        for name, value in fitted.model.state_dict().items()
+        if mode == "trained" or not name.startswith(("vision.", "text."))
+    }
     return fitted, kept, known
 
 # %% ../../nbs/train/02_jobs.ipynb #418893f8
 def _take_network(found, job, settings, model, seed, name):
     "The network of a run that the search has trained from the same inputs."
     tokenizer, _, known = tokenise_sets(job.sets, settings)
-    network = _network(settings, model, job.sets["natural"].num_classes, len(tokenizer), tuple(len(values) + 1 for values in known.values()))
+    network = _network(
+        settings,
+        model,
+        job.sets["natural"].num_classes,
+        len(tokenizer),
+        tuple(len(values) + 1 for values in known.values()),
+    )
     network.load_state_dict(weights := found.weights())
     job.progress.skip(settings.train["epochs"])
     job.progress.say(f"{name}: trained by the search, from the same inputs")
-    return Fit(network.eval(), found.history, found.info["best_epoch"], found.info["seconds"], notes=dict(trained_in=found.profile, trained_on=found.info["environment"]["hardware"])), weights, known
+    return (
+        Fit(
+            network.eval(),
+            found.history,
+            found.info["best_epoch"],
+            found.info["seconds"],
+            notes=dict(trained_in=found.profile, trained_on=found.info["environment"]["hardware"]),
+        ),
+        weights,
+        known,
+    )
 
 # %% ../../nbs/train/02_jobs.ipynb #1f2b9429
 def _refuse_foreign(checkpoint, data):
     "Raise where a language model was adapted to another set or split: its training texts may be test texts here."
     report = Path(checkpoint or "") / "adaptation.json"
-    if checkpoint and report.exists() and (made := json.loads(report.read_text(encoding="utf-8"))["fingerprint"]) != data.fingerprint:
-        raise DataError(f"this language model was adapted to data {made}, not to {data.name} ({data.fingerprint}): it may know the test split",
-                        file=checkpoint, remedy="adapt it to this data set: nbs/study/train/language_model.ipynb")
+    if (
+        checkpoint
+        and report.exists()
+        and (made := json.loads(report.read_text(encoding="utf-8"))["fingerprint"]) != data.fingerprint
+    ):
+        raise DataError(
+            f"this language model was adapted to data {made}, not to {data.name} ({data.fingerprint}): it may know the test split",
+            file=checkpoint,
+            remedy="adapt it to this data set: nbs/study/train/language_model.ipynb",
+        )
 
 # %% ../../nbs/train/02_jobs.ipynb #b62b3b9e
 def _store_features(job, settings, network, key, cached):
@@ -319,8 +465,13 @@ def _store_features(job, settings, network, key, cached):
         data.image_tokens = data.text_tokens = None
         if cached:
             versions = {part: checkpoint_version(getattr(settings, part)["checkpoint"]) for part in ("vision", "text")}
-            made_by = dict(code=code_version("models.frozen", "models.vbg"), **{name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers")})
-            parts = dict(parts=[network.vision is not None, network.text is not None], size=settings.vision["image_size"])
+            made_by = dict(
+                code=code_version("models.frozen", "models.vbg"),
+                **{name: environment()["packages"][name] for name in ("torch", "torchvision", "transformers")},
+            )
+            parts = dict(
+                parts=[network.vision is not None, network.text is not None], size=settings.vision["image_size"]
+            )
             network.to("cuda" if torch.cuda.is_available() else "cpu")
             encode_features(network, data, folder, versions | made_by | parts | dict(data=data.fingerprint, tokens=key))
 
@@ -333,8 +484,13 @@ def _fit_baseline(job, settings, model, seed, name):
         raise ValueError(f"{model} is fitted to the items as they are: set balance.kind to 'none'")
     tokenizer, key, known = tokenise_sets(job.sets, settings)
     natural = job.sets["natural"]
-    network = build_model(settings, variant="without_gan", num_classes=natural.num_classes, vocab_size=len(tokenizer),
-                          metadata_sizes=tuple(len(values) + 1 for values in known.values())).freeze_encoders()
+    network = build_model(
+        settings,
+        variant="without_gan",
+        num_classes=natural.num_classes,
+        vocab_size=len(tokenizer),
+        metadata_sizes=tuple(len(values) + 1 for values in known.values()),
+    ).freeze_encoders()
     _store_features(job, settings, network, key, True)
     start = time.perf_counter()
     train, validation = _learning_items(natural, settings.train)
@@ -350,7 +506,12 @@ def _fit_at_once(job, settings, model, seed, name):
     natural, start = job.sets["natural"], time.perf_counter()
     train, validation = _learning_items(natural, settings.train)
     fitted, notes = FITTED[model](train, validation, natural.num_classes, settings, seed)
-    return _fit_of_one_row(job, name, fitted, validation, time.perf_counter() - start, dict(fitted=notes)), fitted.state_dict(), known
+    return (
+        _fit_of_one_row(job, name, fitted, validation, time.perf_counter() - start, dict(fitted=notes)),
+        fitted.state_dict(),
+        known,
+    )
+
 
 def _fit_of_one_row(job, name, fitted, validation, seconds, notes):
     "The history of a model that has no epochs: one row."
@@ -363,7 +524,16 @@ def run_scores(
     runs: list,  # of `vbg.runs.store.Run`
 ) -> pd.DataFrame:  # one row a run and split
     "What each run came to, without intervals: for a look at the end of training."
-    rows = [dict(dataset=run.dataset, model=run.model, seed=run.seed, split=split, best_epoch=run.info["best_epoch"],
-                 **{name: score for name, score in scores.items() if not name.startswith("classes")})
-            for run in runs for split, scores in run.metrics.items()]
+    rows = [
+        dict(
+            dataset=run.dataset,
+            model=run.model,
+            seed=run.seed,
+            split=split,
+            best_epoch=run.info["best_epoch"],
+            **{name: score for name, score in scores.items() if not name.startswith("classes")},
+        )
+        for run in runs
+        for split, scores in run.metrics.items()
+    ]
     return pd.DataFrame(rows)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.files import RunError, home
+from ..data.sets import study_data, study_settings
 from ..models.adaptation import adapt_text_encoder
-from ..core.files import home
-from ..core.files import RunError
 from ..runs.version import code_version
 from .jobs import _for_run
-from ..data.sets import study_data, study_settings
 
 # %% auto #0
 __all__ = ['checkpoint_folder', 'adapt_runs', 'adaptation_scores']
@@ -39,11 +38,20 @@ def adapt_runs(
     overrides: dict | None = None,  # section -> {setting: value}
 ) -> pd.DataFrame:  # one row a seed and epoch: losses, validation perplexity, learning rate
     "Adapt the profile's text encoder to the training texts of a data set, once a seed, and write the checkpoints. A name of its checkpoint may hold {profile}, {dataset} and {seed}."
-    settings, natural = study_settings(profile, dataset, data, overrides), study_data(profile, dataset, data, overrides)["natural"]
+    settings, natural = (
+        study_settings(profile, dataset, data, overrides),
+        study_data(profile, dataset, data, overrides)["natural"],
+    )
     code, histories = code_version("models.adaptation"), []
     for seed in seeds:
-        history = adapt_text_encoder(natural, text=_for_run(settings, dataset, seed).text, settings=settings.adaptation, seed=int(seed),
-                                     folder=checkpoint_folder(profile, dataset, seed), inputs=dict(code=code))
+        history = adapt_text_encoder(
+            natural,
+            text=_for_run(settings, dataset, seed).text,
+            settings=settings.adaptation,
+            seed=int(seed),
+            folder=checkpoint_folder(profile, dataset, seed),
+            inputs=dict(code=code),
+        )
         histories.append(history.assign(dataset=dataset, seed=int(seed)))
     return pd.concat(histories, ignore_index=True)
 
@@ -52,14 +60,18 @@ def adaptation_scores(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of the data set
     seeds: list,  # of `adapt_runs`
-) -> pd.DataFrame:  # one row a seed: words, training texts, perplexity before and after, next-sentence accuracy, seconds
+) -> (
+    pd.DataFrame
+):  # one row a seed: words, training texts, perplexity before and after, next-sentence accuracy, seconds
     "What is on record for the checkpoints of a data set: validation split. Raises RunError with the command when one is missing."
     columns = ["words", "texts", "perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds"]
     rows = []
     for seed in seeds:
         file = checkpoint_folder(profile, dataset, seed) / "adaptation.json"
         if not file.exists():
-            raise RunError(f"no adapted text encoder of {dataset}, seed {seed}: `make supplement{f' PROFILE={profile}' * (profile != 'mini')}` makes those of the study")
+            raise RunError(
+                f"no adapted text encoder of {dataset}, seed {seed}: `make supplement{f' PROFILE={profile}' * (profile != 'mini')}` makes those of the study"
+            )
         record = json.loads(file.read_text(encoding="utf-8"))
         rows.append(dict(dataset=dataset, seed=int(seed)) | {name: record[name] for name in columns})
     return pd.DataFrame(rows)

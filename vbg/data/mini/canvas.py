@@ -4,14 +4,19 @@
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #1d7d9595
 from __future__ import annotations
-import io, os, shutil
+
+import io
+import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from pathlib import Path
-import numpy as np, pandas as pd
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+import numpy as np
+import pandas as pd
 from fastcore.basics import patch
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 # %% auto #0
 __all__ = ['PATTERNS', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror', 'pattern_field',
@@ -19,557 +24,724 @@ __all__ = ['PATTERNS', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse',
            'read_ground_truth', 'contact_sheet', 'show']
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #8e1b55d2
-def rgb(code:str, # hexadecimal, `'#c08030'`
-       )->np.ndarray: # `(3,)` float32, 0..1
+def rgb(
+    code: str,  # hexadecimal, `'#c08030'`
+) -> np.ndarray:  # `(3,)` float32, 0..1
     "The colour of a hexadecimal code."
-    return np.array([int(code[i:i+2], 16) for i in (1, 3, 5)], np.float32)/255
+    return np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255
 
-def mix(a:np.ndarray,  # `(3,)` colour at `t = 0`
-        b:np.ndarray,  # `(3,)` colour at `t = 1`
-        t:float,       # 0..1
-       )->np.ndarray:  # `(3,)`
+
+def mix(
+    a: np.ndarray,  # `(3,)` colour at `t = 0`
+    b: np.ndarray,  # `(3,)` colour at `t = 1`
+    t: float,  # 0..1
+) -> np.ndarray:  # `(3,)`
     "The colour between two colours."
-    return (np.asarray(a)*(1-t)+np.asarray(b)*t).astype(np.float32)
+    return (np.asarray(a) * (1 - t) + np.asarray(b) * t).astype(np.float32)
 
-def vary(colour:np.ndarray,        # `(3,)`
-         rng:np.random.Generator,  # source of chance
-         amount:float=.06,         # standard deviation, in units of full brightness
-        )->np.ndarray:             # `(3,)` within 0..1
+
+def vary(
+    colour: np.ndarray,  # `(3,)`
+    rng: np.random.Generator,  # source of chance
+    amount: float = 0.06,  # standard deviation, in units of full brightness
+) -> np.ndarray:  # `(3,)` within 0..1
     "The colour with its brightness and, half as much, its hue shifted by chance."
-    shift = rng.normal(0, amount)+rng.normal(0, amount/2, 3)
-    return np.clip(np.asarray(colour)+shift, 0, 1).astype(np.float32)
+    shift = rng.normal(0, amount) + rng.normal(0, amount / 2, 3)
+    return np.clip(np.asarray(colour) + shift, 0, 1).astype(np.float32)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #549becab
 @lru_cache(maxsize=256)
-def _turn(n, start, stop): t = 2*np.pi*np.linspace(start, stop, n); return np.cos(t), np.sin(t)
+def _turn(n, start, stop):
+    t = 2 * np.pi * np.linspace(start, stop, n)
+    return np.cos(t), np.sin(t)
 
-def ellipse(cx:float,        # centre
-            cy:float,        # centre
-            rx:float,        # half width
-            ry:float=None,   # half height; `rx` when None
-            n:int=40,        # points
-            start:float=0.,  # first angle in turns, 0 = to the right, clockwise
-            stop:float=1.,   # last angle in turns
-           )->np.ndarray:    # `(n, 2)`
+
+def ellipse(
+    cx: float,  # centre
+    cy: float,  # centre
+    rx: float,  # half width
+    ry: float = None,  # half height; `rx` when None
+    n: int = 40,  # points
+    start: float = 0.0,  # first angle in turns, 0 = to the right, clockwise
+    stop: float = 1.0,  # last angle in turns
+) -> np.ndarray:  # `(n, 2)`
     "Points of an ellipse or of a part of it."
-    c, s = _turn(n, start, stop); out = np.empty((n, 2))
-    out[:, 0] = cx+rx*c; out[:, 1] = cy+(rx if ry is None else ry)*s
+    c, s = _turn(n, start, stop)
+    out = np.empty((n, 2))
+    out[:, 0] = cx + rx * c
+    out[:, 1] = cy + (rx if ry is None else ry) * s
     return out
 
-def rectangle(x0:float, # left
-              y0:float, # top
-              x1:float, # right
-              y1:float, # bottom
-             )->np.ndarray: # `(4, 2)`
+# %% ../../../nbs/data/mini/01_canvas.ipynb #8ad507a9
+def rectangle(
+    x0: float,  # left
+    y0: float,  # top
+    x1: float,  # right
+    y1: float,  # bottom
+) -> np.ndarray:  # `(4, 2)`
     "Corners of a rectangle."
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #4ba86b84
 @lru_cache(maxsize=64)
-def _powers(steps): t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]; return t, t**2, t**3
+def _powers(steps):
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    return t, t**2, t**3
 
-def smooth(points:np.ndarray, # `(n, 2)` points the curve goes through
-           steps:int=6,       # points a segment
-           closed:bool=True,  # whether the last point joins the first
-          )->np.ndarray:      # `(n*steps, 2)`; open curves end at the last point
+
+def smooth(
+    points: np.ndarray,  # `(n, 2)` points the curve goes through
+    steps: int = 6,  # points a segment
+    closed: bool = True,  # whether the last point joins the first
+) -> np.ndarray:  # `(n*steps, 2)`; open curves end at the last point
     "A Catmull-Rom curve through the points."
     p = np.asarray(points, float)
     q = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
-    a, b, c, d = (q[i:len(q)-3+i, None] for i in range(4))
+    a, b, c, d = (q[i : len(q) - 3 + i, None] for i in range(4))
     t, t2, t3 = _powers(steps)
-    curve = .5*(2*b+(c-a)*t+(2*a-5*b+4*c-d)*t2+(3*b-a-3*c+d)*t3)
+    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t2 + (3 * b - a - 3 * c + d) * t3)
     return curve.reshape(-1, 2) if closed else np.concatenate([curve.reshape(-1, 2), p[-1:]])
 
-def mirror(profile:np.ndarray, # `(n, 2)` (half width, y) from top to bottom
-           cx:float=.5,        # axis of symmetry
-           steps:int=5,        # points a segment, 0 for straight edges
-          )->np.ndarray:       # `(m, 2)`
+# %% ../../../nbs/data/mini/01_canvas.ipynb #1e4d5748
+def mirror(
+    profile: np.ndarray,  # `(n, 2)` (half width, y) from top to bottom
+    cx: float = 0.5,  # axis of symmetry
+    steps: int = 5,  # points a segment, 0 for straight edges
+) -> np.ndarray:  # `(m, 2)`
     "The symmetric outline of a half profile."
     p = np.asarray(profile, float)
-    if steps: p = smooth(p, steps, closed=False)
-    return np.concatenate([p*[1, 1]+[cx, 0], (p*[-1, 1]+[cx, 0])[::-1]])
+    if steps:
+        p = smooth(p, steps, closed=False)
+    return np.concatenate([p * [1, 1] + [cx, 0], (p * [-1, 1] + [cx, 0])[::-1]])
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #658ed6e2
-PATTERNS = ('plain', 'stripes', 'zigzag', 'dots', 'lattice', 'waves', 'scales')
+PATTERNS = ("plain", "stripes", "zigzag", "dots", "lattice", "waves", "scales")
 
-def _triangle(x): return np.abs(2*(x-np.floor(x+.5)))
 
-def pattern_field(kind:str,       # one of PATTERNS
-                  u:np.ndarray,   # x in periods
-                  v:np.ndarray,   # y in periods
-                 )->np.ndarray:   # 0..1, the share of the second colour
+def _triangle(x):
+    return np.abs(2 * (x - np.floor(x + 0.5)))
+
+# %% ../../../nbs/data/mini/01_canvas.ipynb #1a35abbd
+def pattern_field(
+    kind: str,  # one of PATTERNS
+    u: np.ndarray,  # x in periods
+    v: np.ndarray,  # y in periods
+) -> np.ndarray:  # 0..1, the share of the second colour
     "The pattern as a field; a soft edge of a tenth of a period keeps it free of stairs."
-    if kind == 'plain': return np.zeros_like(u)
-    if kind == 'stripes': d = _triangle(v)-.5
-    elif kind == 'zigzag': d = _triangle(v+.55*_triangle(u))-.5
-    elif kind == 'waves': d = _triangle(v+.28*np.sin(2*np.pi*u))-.5
-    elif kind == 'dots': d = .31-np.hypot(u-np.round(u), v-np.round(v))
-    elif kind == 'lattice': d = .3-np.minimum(_triangle((u+v)/1.3), _triangle((u-v)/1.3))
-    elif kind == 'scales':
-        row = np.floor(v*1.4); x = u+.5*(row%2); x = x-np.round(x)
-        d = .17-np.abs(np.hypot(x, (v*1.4-row))-.62)
-    else: raise ValueError(f'pattern {kind!r} is not one of {PATTERNS}')
-    return np.minimum(np.maximum(.5+d*5, 0), 1)
+    if kind == "plain":
+        return np.zeros_like(u)
+    if kind == "stripes":
+        d = _triangle(v) - 0.5
+    elif kind == "zigzag":
+        d = _triangle(v + 0.55 * _triangle(u)) - 0.5
+    elif kind == "waves":
+        d = _triangle(v + 0.28 * np.sin(2 * np.pi * u)) - 0.5
+    elif kind == "dots":
+        d = 0.31 - np.hypot(u - np.round(u), v - np.round(v))
+    elif kind == "lattice":
+        d = 0.3 - np.minimum(_triangle((u + v) / 1.3), _triangle((u - v) / 1.3))
+    elif kind == "scales":
+        row = np.floor(v * 1.4)
+        x = u + 0.5 * (row % 2)
+        x = x - np.round(x)
+        d = 0.17 - np.abs(np.hypot(x, (v * 1.4 - row)) - 0.62)
+    else:
+        raise ValueError(f"pattern {kind!r} is not one of {PATTERNS}")
+    return np.minimum(np.maximum(0.5 + d * 5, 0), 1)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #e5684e2c
 @dataclass(frozen=True)
 class Pattern:
     "Two colours laid out by `pattern_field` over the object's own unit square."
-    kind:str               # one of PATTERNS
-    first:np.ndarray       # `(3,)` ground
-    second:np.ndarray      # `(3,)` figure
-    scale:float=5.         # periods across the object's unit square
-    phase:tuple=(0., 0.)   # shift in periods
-    angle:float=0.         # turn in degrees
-    strength:float=1.      # 0 hides the figure, 1 shows it fully
+
+    kind: str  # one of PATTERNS
+    first: np.ndarray  # `(3,)` ground
+    second: np.ndarray  # `(3,)` figure
+    scale: float = 5.0  # periods across the object's unit square
+    phase: tuple = (0.0, 0.0)  # shift in periods
+    angle: float = 0.0  # turn in degrees
+    strength: float = 1.0  # 0 hides the figure, 1 shows it fully
+
     def __call__(self, x, y):
         c, s = np.cos(np.deg2rad(self.angle)), np.sin(np.deg2rad(self.angle))
-        u, v = (c*x+s*y)*self.scale+self.phase[0], (c*y-s*x)*self.scale+self.phase[1]
-        t = self.strength*pattern_field(self.kind, u, v)[None]
+        u, v = (c * x + s * y) * self.scale + self.phase[0], (c * y - s * x) * self.scale + self.phase[1]
+        t = self.strength * pattern_field(self.kind, u, v)[None]
         first, second = (np.asarray(c, np.float32)[:, None, None] for c in (self.first, self.second))
-        return (first+(second-first)*t).transpose(1, 2, 0)
+        return (first + (second - first) * t).transpose(1, 2, 0)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #b9c8ea0b
 class Canvas:
     "A picture being drawn, with the mask of each named part."
-    def __init__(self, *,
-                 size:int,                 # side of the picture in pixels
-                 rng:np.random.Generator,  # source of chance for noise and textures
-                 supersample:int=2,        # canvas pixels per picture pixel and side
-                ):
-        self.size, self.rng, self.side = size, rng, size*supersample
+
+    def __init__(
+        self,
+        *,
+        size: int,  # side of the picture in pixels
+        rng: np.random.Generator,  # source of chance for noise and textures
+        supersample: int = 2,  # canvas pixels per picture pixel and side
+    ):
+        self.size, self.rng, self.side = size, rng, size * supersample
         self.supersample = supersample
-        self.array = np.zeros((3, self.side, self.side), np.float32).transpose(1, 2, 0)   # three planes: whole rows at a time are fast
+        self.array = np.zeros((3, self.side, self.side), np.float32).transpose(
+            1, 2, 0
+        )  # three planes: whole rows at a time are fast
         self.masks, self.windows = {}, {}
-        self.sun = np.array([-.6, -.8], np.float32)   # towards the light, in the picture
+        self.sun = np.array([-0.6, -0.8], np.float32)  # towards the light, in the picture
         self.place()
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #7d70cf30
 @patch
-def place(self:Canvas,
-          centre:tuple=(.5, .5), # where the middle of the object's unit square goes, canvas units
-          scale:float=1.,        # side of the object's unit square, canvas units
-          angle:float=0.,        # turn in degrees, clockwise on the screen
-          flip:bool=False,       # mirror left and right
-          stretch:float=1.,      # width over height
-         )->Canvas:
+def place(
+    self: Canvas,
+    centre: tuple = (0.5, 0.5),  # where the middle of the object's unit square goes, canvas units
+    scale: float = 1.0,  # side of the object's unit square, canvas units
+    angle: float = 0.0,  # turn in degrees, clockwise on the screen
+    flip: bool = False,  # mirror left and right
+    stretch: float = 1.0,  # width over height
+) -> Canvas:
     "Set the affine map from object coordinates to the canvas."
     c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    self.matrix = np.array([[c, -s], [s, c]])@np.diag([scale*stretch*(-1 if flip else 1), scale])
-    (p, q), (r, t) = self.matrix; self.inverse = np.array([[t, -q], [-r, p]])/(p*t-q*r)
+    self.matrix = np.array([[c, -s], [s, c]]) @ np.diag([scale * stretch * (-1 if flip else 1), scale])
+    (p, q), (r, t) = self.matrix
+    self.inverse = np.array([[t, -q], [-r, p]]) / (p * t - q * r)
     self.centre, self.scale = np.asarray(centre, float), scale
     return self
 
+
 @patch
-def pixels(self:Canvas,
-           points:np.ndarray, # `(n, 2)` object coordinates
-          )->np.ndarray:      # `(n, 2)` picture pixels, x then y
+def pixels(
+    self: Canvas,
+    points: np.ndarray,  # `(n, 2)` object coordinates
+) -> np.ndarray:  # `(n, 2)` picture pixels, x then y
     "Where points of the object fall in the finished picture."
-    return ((np.asarray(points, float)-.5)@self.matrix.T+self.centre)*self.size
+    return ((np.asarray(points, float) - 0.5) @ self.matrix.T + self.centre) * self.size
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #c0a60384
 @lru_cache(maxsize=8)
 def _grid(side):
-    g = (np.arange(side, dtype=np.float32)+.5)/side
+    g = (np.arange(side, dtype=np.float32) + 0.5) / side
     return np.broadcast_to(g[None, :], (side, side)), np.broadcast_to(g[:, None], (side, side))
+
 
 def _coarse(rng, side, cells):
     "Smooth noise, mean 0, about 1 high."
     small = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
     return np.asarray(small.resize((side, side), Image.BILINEAR))
 
-BACKGROUNDS = ('plain', 'gradient', 'table', 'texture')
+
+BACKGROUNDS = ("plain", "gradient", "table", "texture")
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #a7ac7b75
 @patch
-def background(self:Canvas,
-               kind:str,          # one of BACKGROUNDS
-               first:np.ndarray,  # `(3,)` colour, top
-               second:np.ndarray, # `(3,)` colour, bottom, table or mottling
-              )->Canvas:
+def background(
+    self: Canvas,
+    kind: str,  # one of BACKGROUNDS
+    first: np.ndarray,  # `(3,)` colour, top
+    second: np.ndarray,  # `(3,)` colour, bottom, table or mottling
+) -> Canvas:
     "Paint the ground and forget all masks."
-    if kind not in BACKGROUNDS: raise ValueError(f'background {kind!r} is not one of {BACKGROUNDS}')
+    if kind not in BACKGROUNDS:
+        raise ValueError(f"background {kind!r} is not one of {BACKGROUNDS}")
     y = _grid(self.side)[1][:, :1]
-    if kind == 'plain': t = np.zeros_like(y)
-    elif kind == 'gradient': t = y
-    elif kind == 'table': t = np.clip((y-.74)*40, 0, 1)
-    else: t = np.clip(.3+.3*_coarse(self.rng, self.side, 7), 0, 1)
+    if kind == "plain":
+        t = np.zeros_like(y)
+    elif kind == "gradient":
+        t = y
+    elif kind == "table":
+        t = np.clip((y - 0.74) * 40, 0, 1)
+    else:
+        t = np.clip(0.3 + 0.3 * _coarse(self.rng, self.side, 7), 0, 1)
     first, second = (np.asarray(c, np.float32)[:, None, None] for c in (first, second))
-    self.array.transpose(2, 0, 1)[:] = first+(second-first)*t
+    self.array.transpose(2, 0, 1)[:] = first + (second - first) * t
     self.masks, self.windows = {}, {}
     return self
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #35946173
 @patch
-def _coverage(self:Canvas, points, margin, draw_on):
+def _coverage(self: Canvas, points, margin, draw_on):
     "Coverage (one memory as image and as array) drawn by a function of an ImageDraw and the shift to its corner, with its window; None off the canvas."
-    p = self.pixels(points)*self.supersample
-    x0, y0 = (int(max(v-margin, 0)) for v in p.min(0).tolist()); x1, y1 = (int(min(v+margin+2, self.side)) for v in p.max(0).tolist())
-    if x0 >= x1 or y0 >= y1: return None, None
-    layer, corner = np.zeros((y1-y0, x1-x0), np.uint8), np.array((x0, y0), float)
-    image = Image.frombuffer('L', (x1-x0, y1-y0), layer, 'raw', 'L', 0, 1); image.readonly = 0   # drawn straight into the array
-    local = lambda q: (q-corner).ravel().tolist()
-    draw_on(ImageDraw.Draw(image), local(p), lambda q: local(self.pixels(q)*self.supersample))
+    p = self.pixels(points) * self.supersample
+    x0, y0 = (int(max(v - margin, 0)) for v in p.min(0).tolist())
+    x1, y1 = (int(min(v + margin + 2, self.side)) for v in p.max(0).tolist())
+    if x0 >= x1 or y0 >= y1:
+        return None, None
+    layer, corner = np.zeros((y1 - y0, x1 - x0), np.uint8), np.array((x0, y0), float)
+    image = Image.frombuffer("L", (x1 - x0, y1 - y0), layer, "raw", "L", 0, 1)
+    image.readonly = 0  # drawn straight into the array
+    local = lambda q: (q - corner).ravel().tolist()
+    draw_on(ImageDraw.Draw(image), local(p), lambda q: local(self.pixels(q) * self.supersample))
     return (image, layer), (slice(y0, y1), slice(x0, x1))
 
+
 @patch
-def _object_xy(self:Canvas, window):
+def _object_xy(self: Canvas, window):
     "Object coordinates of the canvas pixels of a window."
     x, y = (g[window] for g in _grid(self.side))
-    dx, dy, m = x-np.float32(self.centre[0]), y-np.float32(self.centre[1]), self.inverse.astype(np.float32)
-    return m[0, 0]*dx+m[0, 1]*dy+np.float32(.5), m[1, 0]*dx+m[1, 1]*dy+np.float32(.5)
+    dx, dy, m = x - np.float32(self.centre[0]), y - np.float32(self.centre[1]), self.inverse.astype(np.float32)
+    return m[0, 0] * dx + m[0, 1] * dy + np.float32(0.5), m[1, 0] * dx + m[1, 1] * dy + np.float32(0.5)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #ac5246d9
 @patch
-def _lit(self:Canvas, layer, relief, gloss):
+def _lit(self: Canvas, layer, relief, gloss):
     "Brightness factor and highlight of a rounded body with this coverage."
-    half = layer.reduce(2); (w, h), radius = half.size, max(.8, .0375*self.scale*self.side)   # smooth, so half the resolution will do
-    step = np.rint(self.sun*radius*.5).astype(int); pad = int(radius*1.6)+2
-    wide = Image.new('L', (w+2*pad, h+2*pad)); wide.paste(half, (pad, pad))
-    height = np.asarray(wide.filter(ImageFilter.BoxBlur(radius)).filter(ImageFilter.BoxBlur(radius/2)))
-    beside = lambda k: height[pad+k*step[1]:pad+k*step[1]+h, pad+k*step[0]:pad+k*step[0]+w]
-    slope = 128+(beside(1)>>1)-(beside(-1)>>1)   # towards the light: below 128 where the body faces it
+    half = layer.reduce(2)
+    (w, h), radius = half.size, max(0.8, 0.0375 * self.scale * self.side)  # smooth, so half the resolution will do
+    step = np.rint(self.sun * radius * 0.5).astype(int)
+    pad = int(radius * 1.6) + 2
+    wide = Image.new("L", (w + 2 * pad, h + 2 * pad))
+    wide.paste(half, (pad, pad))
+    height = np.asarray(wide.filter(ImageFilter.BoxBlur(radius)).filter(ImageFilter.BoxBlur(radius / 2)))
+    beside = lambda k: height[pad + k * step[1] : pad + k * step[1] + h, pad + k * step[0] : pad + k * step[0] + w]
+    slope = 128 + (beside(1) >> 1) - (beside(-1) >> 1)  # towards the light: below 128 where the body faces it
     slope = np.asarray(Image.fromarray(slope).resize(layer.size, Image.BILINEAR)).astype(np.float32)
-    slope /= np.float32(127.5); slope -= np.float32(1.004)
-    return 1-np.float32(relief)*slope, np.float32(gloss)*np.minimum(np.maximum(-slope*2.6-.28, 0), 1) if gloss else None
+    slope /= np.float32(127.5)
+    slope -= np.float32(1.004)
+    return 1 - np.float32(relief) * slope, np.float32(gloss) * np.minimum(
+        np.maximum(-slope * 2.6 - 0.28, 0), 1
+    ) if gloss else None
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #8c0dc8cb
 def _union(a, b):
     "The smallest window around two."
     return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b))
 
+# %% ../../../nbs/data/mini/01_canvas.ipynb #78ec1b68
 @patch
-def _blend(self:Canvas, layer, window, fill, relief, gloss, opacity, mask, cover):
+def _blend(self: Canvas, layer, window, fill, relief, gloss, opacity, mask, cover):
     "Lay a coloured coverage over the picture and note it in the masks."
-    image, layer = layer; alpha = layer.astype(np.float32); alpha *= np.float32(1/255)
-    colour = fill(*self._object_xy(window)).transpose(2, 0, 1) if callable(fill) else np.asarray(fill, np.float32)[:, None, None]
+    image, layer = layer
+    alpha = layer.astype(np.float32)
+    alpha *= np.float32(1 / 255)
+    colour = (
+        fill(*self._object_xy(window)).transpose(2, 0, 1)
+        if callable(fill)
+        else np.asarray(fill, np.float32)[:, None, None]
+    )
     if relief or gloss:
         bright, shine = self._lit(image, relief, gloss)
-        colour = colour*bright
-        if gloss: colour += (1-colour)*shine
+        colour = colour * bright
+        if gloss:
+            colour += (1 - colour) * shine
     part = self.array[window].transpose(2, 0, 1)
-    change = colour-part; change *= alpha if opacity == 1 else np.float32(opacity)*alpha; part += change
+    change = colour - part
+    change *= alpha if opacity == 1 else np.float32(opacity) * alpha
+    part += change
     names = (mask,) if isinstance(mask, str) else tuple(mask or ())
     for name in self.masks if cover else ():
-        if name not in names: self.masks[name][window] *= 1-alpha
+        if name not in names:
+            self.masks[name][window] *= 1 - alpha
     for name in names:
-        if name not in self.masks: self.masks[name], self.windows[name] = np.zeros((self.side, self.side), np.float32), window
-        seen = self.masks[name][window]; np.maximum(seen, alpha, out=seen)
-        if name in self.windows: self.windows[name] = _union(self.windows[name], window)
+        if name not in self.masks:
+            self.masks[name], self.windows[name] = np.zeros((self.side, self.side), np.float32), window
+        seen = self.masks[name][window]
+        np.maximum(seen, alpha, out=seen)
+        if name in self.windows:
+            self.windows[name] = _union(self.windows[name], window)
     return self
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #d3eff39c
 @patch
-def polygon(self:Canvas,
-            points:np.ndarray,    # `(n, 2)` object coordinates
-            fill,                 # `(3,)` colour, Pattern, or function (x, y) -> `(h, w, 3)`
-            mask:str|tuple=None,  # names of the masks this shape belongs to
-            relief:float=0.,      # strength of the rounded body, 0 flat, 1.5 strong
-            gloss:float=0.,       # strength of the highlight, 0..1
-            holes:tuple=(),       # outlines cut out of it
-            opacity:float=1.,     # 0..1
-            cover:bool=False,     # whether it takes its pixels away from all other masks
-           )->Canvas:
+def polygon(
+    self: Canvas,
+    points: np.ndarray,  # `(n, 2)` object coordinates
+    fill,  # `(3,)` colour, Pattern, or function (x, y) -> `(h, w, 3)`
+    mask: str | tuple = None,  # names of the masks this shape belongs to
+    relief: float = 0.0,  # strength of the rounded body, 0 flat, 1.5 strong
+    gloss: float = 0.0,  # strength of the highlight, 0..1
+    holes: tuple = (),  # outlines cut out of it
+    opacity: float = 1.0,  # 0..1
+    cover: bool = False,  # whether it takes its pixels away from all other masks
+) -> Canvas:
     "Fill an outline."
+
     def draw_on(d, own, ring):
         d.polygon(own, fill=255)
-        for hole in holes: d.polygon(ring(hole), fill=0)
+        for hole in holes:
+            d.polygon(ring(hole), fill=0)
+
     layer, window = self._coverage(points, 1, draw_on)
-    if layer is None: return self
+    if layer is None:
+        return self
     return self._blend(layer, window, fill, relief, gloss, opacity, mask, cover)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #9c3bd6f3
 @patch
-def stroke(self:Canvas,
-           points:np.ndarray,    # `(n, 2)` object coordinates
-           width:float,          # object units
-           fill,                 # as in `polygon`
-           mask:str|tuple=None,  # names of the masks this stroke belongs to
-           relief:float=0.,      # as in `polygon`
-           gloss:float=0.,       # as in `polygon`
-           opacity:float=1.,     # 0..1
-           cover:bool=False,     # as in `polygon`
-          )->Canvas:
+def stroke(
+    self: Canvas,
+    points: np.ndarray,  # `(n, 2)` object coordinates
+    width: float,  # object units
+    fill,  # as in `polygon`
+    mask: str | tuple = None,  # names of the masks this stroke belongs to
+    relief: float = 0.0,  # as in `polygon`
+    gloss: float = 0.0,  # as in `polygon`
+    opacity: float = 1.0,  # 0..1
+    cover: bool = False,  # as in `polygon`
+) -> Canvas:
     "Draw a line with round joints."
-    w = max(1, round(width*self.scale*self.side)); r = w/2
+    w = max(1, round(width * self.scale * self.side))
+    r = w / 2
+
     def draw_on(d, own, ring):
-        d.line(own, fill=255, width=w, joint='curve' if len(own) > 4 and w > 4 else None)
+        d.line(own, fill=255, width=w, joint="curve" if len(own) > 4 and w > 4 else None)
         if w > 3:
-            for x, y in (own[:2], own[-2:]): d.ellipse((x-r, y-r, x+r, y+r), fill=255)
-    layer, window = self._coverage(points, r+1, draw_on)
+            for x, y in (own[:2], own[-2:]):
+                d.ellipse((x - r, y - r, x + r, y + r), fill=255)
+
+    layer, window = self._coverage(points, r + 1, draw_on)
     return self if layer is None else self._blend(layer, window, fill, relief, gloss, opacity, mask, cover)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #29de527d
 @patch
-def shadow(self:Canvas,
-           points:np.ndarray,       # `(n, 2)` outline that throws it, object coordinates
-           offset:tuple=(.03, .04), # shift, object units of the canvas
-           blur:float=.03,          # radius, canvas units
-           strength:float=.45,      # 0..1
-          )->Canvas:
+def shadow(
+    self: Canvas,
+    points: np.ndarray,  # `(n, 2)` outline that throws it, object coordinates
+    offset: tuple = (0.03, 0.04),  # shift, object units of the canvas
+    blur: float = 0.03,  # radius, canvas units
+    strength: float = 0.45,  # 0..1
+) -> Canvas:
     "Darken the picture below an outline."
-    quarter = 2   # a shadow is smooth: drawn at half resolution
-    layer = Image.new('L', (self.side//quarter,)*2)
-    p = (self.pixels(points)/self.size+np.asarray(offset))*(self.side//quarter)
+    quarter = 2  # a shadow is smooth: drawn at half resolution
+    layer = Image.new("L", (self.side // quarter,) * 2)
+    p = (self.pixels(points) / self.size + np.asarray(offset)) * (self.side // quarter)
     ImageDraw.Draw(layer).polygon([tuple(q) for q in p], fill=255)
-    layer = layer.filter(ImageFilter.BoxBlur(blur*layer.width)).filter(ImageFilter.BoxBlur(blur*layer.width))
-    dark = np.asarray(layer.resize((self.side,)*2, Image.BILINEAR), np.float32)
-    self.array *= (1-strength/255*dark)[..., None]
+    layer = layer.filter(ImageFilter.BoxBlur(blur * layer.width)).filter(ImageFilter.BoxBlur(blur * layer.width))
+    dark = np.asarray(layer.resize((self.side,) * 2, Image.BILINEAR), np.float32)
+    self.array *= (1 - strength / 255 * dark)[..., None]
     return self
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #19b4f377
-LIGHTS = ('left', 'right', 'above', 'front')
+LIGHTS = ("left", "right", "above", "front")
+
 
 @lru_cache(maxsize=8)
 def _away(side, x, y, front):
     gx, gy = _grid(side)
-    return 1.2*np.hypot(gx-.5, gy-.5)-.3 if front else (gx-.5)*-x+(gy-.5)*-y
+    return 1.2 * np.hypot(gx - 0.5, gy - 0.5) - 0.3 if front else (gx - 0.5) * -x + (gy - 0.5) * -y
+
 
 @patch
-def light(self:Canvas,
-          kind:str,           # one of LIGHTS
-          strength:float=.25, # fall-off across the picture, 0..1
-         )->Canvas:
+def light(
+    self: Canvas,
+    kind: str,  # one of LIGHTS
+    strength: float = 0.25,  # fall-off across the picture, 0..1
+) -> Canvas:
     "Set where the light comes from (call before drawing) and let the ground fall off away from it."
-    if kind not in LIGHTS: raise ValueError(f'light {kind!r} is not one of {LIGHTS}')
-    x, y = {'left': (-.85, -.5), 'right': (.85, -.5), 'above': (0, -1.), 'front': (-.2, -.6)}[kind]
+    if kind not in LIGHTS:
+        raise ValueError(f"light {kind!r} is not one of {LIGHTS}")
+    x, y = {"left": (-0.85, -0.5), "right": (0.85, -0.5), "above": (0, -1.0), "front": (-0.2, -0.6)}[kind]
     self.sun = np.array([x, y], np.float32)
-    self.array *= (1-strength*_away(self.side, x, y, kind == 'front'))[..., None]
+    self.array *= (1 - strength * _away(self.side, x, y, kind == "front"))[..., None]
     return self
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #5f66e624
 def _quantile(a, q):
     "`np.quantile` of finite numbers without its checks."
-    at = (a.size-1)*q; k = int(at); part = np.partition(a, (k, min(k+1, a.size-1)), axis=None)
-    low, high, t = part[k], part[min(k+1, a.size-1)], at-k
-    return low+(high-low)*t if t < .5 else high-(high-low)*(1-t)
+    at = (a.size - 1) * q
+    k = int(at)
+    part = np.partition(a, (k, min(k + 1, a.size - 1)), axis=None)
+    low, high, t = part[k], part[min(k + 1, a.size - 1)], at - k
+    return low + (high - low) * t if t < 0.5 else high - (high - low) * (1 - t)
 
+# %% ../../../nbs/data/mini/01_canvas.ipynb #0b442d47
 @patch
-def wear(self:Canvas,
-         mask:str,        # mask of the worn part
-         amount:float,    # share of the part that is worn, 0..1
-         colour:np.ndarray, # `(3,)` what shows below
-        )->Canvas:
+def wear(
+    self: Canvas,
+    mask: str,  # mask of the worn part
+    amount: float,  # share of the part that is worn, 0..1
+    colour: np.ndarray,  # `(3,)` what shows below
+) -> Canvas:
     "Rub blotches of another colour into a part; its masks stay."
-    if amount <= 0 or mask not in self.masks: return self
-    window = self.windows.get(mask, (slice(None), slice(None))); noise = _coarse(self.rng, self.side, 13)
-    t = np.minimum(np.maximum((noise[window]-_quantile(noise[::4, ::4], 1-amount))*3, 0), .8)*self.masks[mask][window]
-    part = self.array[window]; part += (np.asarray(colour, np.float32)-part)*t[..., None]
+    if amount <= 0 or mask not in self.masks:
+        return self
+    window = self.windows.get(mask, (slice(None), slice(None)))
+    noise = _coarse(self.rng, self.side, 13)
+    t = (
+        np.minimum(np.maximum((noise[window] - _quantile(noise[::4, ::4], 1 - amount)) * 3, 0), 0.8)
+        * self.masks[mask][window]
+    )
+    part = self.array[window]
+    part += (np.asarray(colour, np.float32) - part) * t[..., None]
     return self
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #33142094
 @patch
-def occlude(self:Canvas,
-            amount:float,      # width of the bar, canvas units
-            colour:np.ndarray, # `(3,)`
-           )->Canvas:
+def occlude(
+    self: Canvas,
+    amount: float,  # width of the bar, canvas units
+    colour: np.ndarray,  # `(3,)`
+) -> Canvas:
     "Put a bar from an edge, such as a display mount, in front; it takes its pixels from all masks."
-    if amount <= 0: return self
-    x = self.rng.uniform(.15, .85); tilt = self.rng.uniform(-.1, .1); deep = self.rng.uniform(.18, .3)
+    if amount <= 0:
+        return self
+    x = self.rng.uniform(0.15, 0.85)
+    tilt = self.rng.uniform(-0.1, 0.1)
+    deep = self.rng.uniform(0.18, 0.3)
     keep = self.matrix, self.inverse, self.centre, self.scale
     self.place(angle=float(self.rng.choice([0, 90, 270])))
-    self.polygon([(x, -.2), (x+amount, -.2), (x+amount+tilt*deep, deep), (x+tilt*deep, deep)], colour, relief=.6, cover=True)
+    self.polygon(
+        [(x, -0.2), (x + amount, -0.2), (x + amount + tilt * deep, deep), (x + tilt * deep, deep)],
+        colour,
+        relief=0.6,
+        cover=True,
+    )
     self.matrix, self.inverse, self.centre, self.scale = keep
     return self
 
+# %% ../../../nbs/data/mini/01_canvas.ipynb #0e7846ef
 @patch
-def noise(self:Canvas,
-          sigma:float, # standard deviation, in units of full brightness
-         )->Canvas:
+def noise(
+    self: Canvas,
+    sigma: float,  # standard deviation, in units of full brightness
+) -> Canvas:
     "Add the grain that independent canvas pixels leave in the finished picture."
-    if sigma <= 0: return self
-    grain = self.rng.standard_normal((self.size, self.size, 1), dtype=np.float32)*np.float32(sigma/self.supersample)
+    if sigma <= 0:
+        return self
+    grain = self.rng.standard_normal((self.size, self.size, 1), dtype=np.float32) * np.float32(sigma / self.supersample)
     wide = grain[..., 0].repeat(self.supersample, 1)
-    for i in range(self.supersample): self.array.transpose(2, 0, 1)[:, i::self.supersample] += wide
+    for i in range(self.supersample):
+        self.array.transpose(2, 0, 1)[:, i :: self.supersample] += wide
     return self
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #a69df3e2
 def _shrink(a, k):
     "Mean over k x k cells."
-    if k == 2: rows = a[::2]+a[1::2]; return (rows[:, ::2]+rows[:, 1::2])*np.float32(.25)
-    return a.reshape(len(a)//k, k, a.shape[1]//k, k, *a.shape[2:]).mean((1, 3))
+    if k == 2:
+        rows = a[::2] + a[1::2]
+        return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
+    return a.reshape(len(a) // k, k, a.shape[1] // k, k, *a.shape[2:]).mean((1, 3))
+
 
 @patch
-def image(self:Canvas)->Image.Image: # RGB `size` x `size`
+def image(self: Canvas) -> Image.Image:  # RGB `size` x `size`
     "The finished picture, averaged over the supersampled pixels."
     a = _shrink(self.array, self.supersample)
-    return Image.fromarray(np.ascontiguousarray((np.minimum(np.maximum(a, 0), 1)*255+.5).astype(np.uint8)))
+    return Image.fromarray(np.ascontiguousarray((np.minimum(np.maximum(a, 0), 1) * 255 + 0.5).astype(np.uint8)))
+
 
 @patch
-def mask(self:Canvas,
-         name:str, # a name given while drawing
-        )->np.ndarray: # `(size, size)` uint8, 0 or 1
+def mask(
+    self: Canvas,
+    name: str,  # a name given while drawing
+) -> np.ndarray:  # `(size, size)` uint8, 0 or 1
     "The visible part of a named mask; all 0 when nothing was drawn under that name."
-    if name not in self.masks: return np.zeros((self.size, self.size), np.uint8)
+    if name not in self.masks:
+        return np.zeros((self.size, self.size), np.uint8)
     k, out = self.supersample, np.zeros((self.size, self.size), np.uint8)
-    y, x = (slice(w.start//k, -(-w.stop//k)) for w in self.windows.get(name, (slice(0, self.side),)*2))
-    out[y, x] = _shrink(self.masks[name][y.start*k:y.stop*k, x.start*k:x.stop*k], k) > .5
+    y, x = (slice(w.start // k, -(-w.stop // k)) for w in self.windows.get(name, (slice(0, self.side),) * 2))
+    out[y, x] = _shrink(self.masks[name][y.start * k : y.stop * k, x.start * k : x.stop * k], k) > 0.5
     return out
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #d27eee86
-def missing(values:int,   # number of values
-            chance:float, # that the attribute is not told, whatever its value
-           )->np.ndarray: # `(V, V+1)` rows sum to 1; the last column is 'not told'
+def missing(
+    values: int,  # number of values
+    chance: float,  # that the attribute is not told, whatever its value
+) -> np.ndarray:  # `(V, V+1)` rows sum to 1; the last column is 'not told'
     "A channel that tells the value or nothing."
-    return np.concatenate([np.eye(values)*(1-chance), np.full((values, 1), chance)], 1)
+    return np.concatenate([np.eye(values) * (1 - chance), np.full((values, 1), chance)], 1)
+
 
 class AttributeModel:
     "Classes, and attributes drawn independently given the class."
-    def __init__(self, *,
-                 classes:list[str],                # class names, length C
-                 prior:np.ndarray,                 # `(C,)` sums to 1
-                 values:dict[str, list[str]],      # attribute -> its values
-                 tables:dict[str, np.ndarray],     # attribute -> `(C, V)` rows sum to 1
-                 channels:dict[str, dict]=None,    # channel -> attribute -> `(V, O)`; an attribute left out is not seen
-                ):
+
+    def __init__(
+        self,
+        *,
+        classes: list[str],  # class names, length C
+        prior: np.ndarray,  # `(C,)` sums to 1
+        values: dict[str, list[str]],  # attribute -> its values
+        tables: dict[str, np.ndarray],  # attribute -> `(C, V)` rows sum to 1
+        channels: dict[str, dict] = None,  # channel -> attribute -> `(V, O)`; an attribute left out is not seen
+    ):
         self.classes, self.values, self.channels = list(classes), values, channels or {}
         self.prior = np.asarray(prior, float)
         self.tables = {a: np.asarray(t, float) for a, t in tables.items()}
-        if abs(self.prior.sum()-1) > 1e-9: raise ValueError(f'the class prior sums to {self.prior.sum()}, not 1')
+        if abs(self.prior.sum() - 1) > 1e-9:
+            raise ValueError(f"the class prior sums to {self.prior.sum()}, not 1")
         for a, t in self.tables.items():
             if t.shape != (len(self.classes), len(values[a])) or not np.allclose(t.sum(1), 1):
-                raise ValueError(f'table {a!r} must be {len(self.classes)} x {len(values[a])} with rows that sum to 1')
+                raise ValueError(f"table {a!r} must be {len(self.classes)} x {len(values[a])} with rows that sum to 1")
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #dc646e16
 @patch
-def sample(self:AttributeModel,
-           rng:np.random.Generator, # source of chance
-           n:int|np.ndarray,        # items, or `(n,)` class indices
-          )->pd.DataFrame:          # `label` and one column of value indices for each attribute
+def sample(
+    self: AttributeModel,
+    rng: np.random.Generator,  # source of chance
+    n: int | np.ndarray,  # items, or `(n,)` class indices
+) -> pd.DataFrame:  # `label` and one column of value indices for each attribute
     "Draw items; with class indices given, only their attributes."
     label = rng.choice(len(self.classes), n, p=self.prior) if np.isscalar(n) else np.asarray(n)
-    out = {'label': label}
+    out = {"label": label}
     for a, t in self.tables.items():
         draws = rng.random(len(label))
-        out[a] = np.minimum((np.cumsum(t, 1)[label] < draws[:, None]).sum(1), t.shape[1]-1)
+        out[a] = np.minimum((np.cumsum(t, 1)[label] < draws[:, None]).sum(1), t.shape[1] - 1)
     return pd.DataFrame(out)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #086a2ffd
 @patch
-def likelihood(self:AttributeModel,
-               attribute:str,    # name
-               channel:str=None, # None: seen directly
-              )->np.ndarray:     # `(C, O)` P(o | c), rows sum to 1
+def likelihood(
+    self: AttributeModel,
+    attribute: str,  # name
+    channel: str = None,  # None: seen directly
+) -> np.ndarray:  # `(C, O)` P(o | c), rows sum to 1
     "What the classes predict for an attribute as a channel shows it."
     t = self.tables[attribute]
-    return t if channel is None else t@self.channels[channel][attribute]
+    return t if channel is None else t @ self.channels[channel][attribute]
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #5bed2637
 @patch
-def posterior(self:AttributeModel,
-              observed:pd.DataFrame,  # one column of indices for each attribute seen; -1: not seen
-              channel:str=None,       # None: seen directly
-              prior:np.ndarray=None,  # `(C,)`; the model's own when None
-             )->np.ndarray:           # `(n, C)` rows sum to 1
+def posterior(
+    self: AttributeModel,
+    observed: pd.DataFrame,  # one column of indices for each attribute seen; -1: not seen
+    channel: str = None,  # None: seen directly
+    prior: np.ndarray = None,  # `(C,)`; the model's own when None
+) -> np.ndarray:  # `(n, C)` rows sum to 1
     "The exact P(c | what is seen)."
-    with np.errstate(divide='ignore'):
+    with np.errstate(divide="ignore"):
         log = np.log(self.prior if prior is None else prior)[None].repeat(len(observed), 0)
         for a in observed:
-            if a not in self.tables: continue
-            seen = observed[a].to_numpy(); columns = np.log(self.likelihood(a, channel))
-            log = log+np.where(seen[:, None] < 0, 0, columns.T[seen])
-    p = np.exp(log-log.max(1, keepdims=True))
-    return p/p.sum(1, keepdims=True)
+            if a not in self.tables:
+                continue
+            seen = observed[a].to_numpy()
+            columns = np.log(self.likelihood(a, channel))
+            log = log + np.where(seen[:, None] < 0, 0, columns.T[seen])
+    p = np.exp(log - log.max(1, keepdims=True))
+    return p / p.sum(1, keepdims=True)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #ded11014
 def _states(state, likelihoods, digits):
     "Joint P(c, seen) of every combination, `(n, C)`; equal posteriors are merged once there are many."
     for like in likelihoods:
-        state = (state[:, None, :]*like.T[None]).reshape(-1, state.shape[1])
-        mass = state.sum(1); state, mass = state[mass > 0], mass[mass > 0]
+        state = (state[:, None, :] * like.T[None]).reshape(-1, state.shape[1])
+        mass = state.sum(1)
+        state, mass = state[mass > 0], mass[mass > 0]
         if len(state) > 30_000:
-            _, where = np.unique(np.round(state/mass[:, None], digits), axis=0, return_inverse=True)
-            merged = np.zeros((where.max()+1, state.shape[1])); np.add.at(merged, where.ravel(), state); state = merged
+            _, where = np.unique(np.round(state / mass[:, None], digits), axis=0, return_inverse=True)
+            merged = np.zeros((where.max() + 1, state.shape[1]))
+            np.add.at(merged, where.ravel(), state)
+            state = merged
     return state
 
+# %% ../../../nbs/data/mini/01_canvas.ipynb #47aab16d
 @patch
-def ceiling(self:AttributeModel,
-            seen:list,             # attributes, or (attribute, channel) pairs
-            prior:np.ndarray=None, # `(C,)`; the model's own when None
-            digits:int=10,         # posteriors equal to so many digits are merged
-           )->float:               # accuracy of the best possible decision
+def ceiling(
+    self: AttributeModel,
+    seen: list,  # attributes, or (attribute, channel) pairs
+    prior: np.ndarray = None,  # `(C,)`; the model's own when None
+    digits: int = 10,  # posteriors equal to so many digits are merged
+) -> float:  # accuracy of the best possible decision
     "The exact best accuracy from the attributes seen: two halves enumerated, then every pair of their states."
     prior = np.asarray(self.prior if prior is None else prior, float)
     halves = [[], []]
-    for like in sorted((self.likelihood(*((s,) if isinstance(s, str) else s)) for s in seen), key=lambda t: -t.shape[1]):
+    for like in sorted(
+        (self.likelihood(*((s,) if isinstance(s, str) else s)) for s in seen), key=lambda t: -t.shape[1]
+    ):
         halves[int(np.prod([t.shape[1] for t in halves[0]]) > np.prod([t.shape[1] for t in halves[1]]))].append(like)
     left, right = _states(prior[None], halves[0], digits), _states(np.ones((1, len(prior))), halves[1], digits)
-    step = max(1, 400_000//len(right))
+    step = max(1, 400_000 // len(right))
     best = lambda part: reduce(np.maximum, (np.multiply.outer(a, b) for a, b in zip(part.T, right.T)))
-    return float(sum(best(left[i:i+step]).sum() for i in range(0, len(left), step)))
+    return float(sum(best(left[i : i + step]).sum() for i in range(0, len(left), step)))
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #d3e7fbe2
 @contextmanager
-def whole_folder(folder:str|Path, # where the finished folder shall stand; an old one is replaced
-                ):                # yields the temporary folder beside it
+def whole_folder(
+    folder: str | Path,  # where the finished folder shall stand; an old one is replaced
+):  # yields the temporary folder beside it
     "Fill a temporary folder, renamed when the block ends without an error."
-    folder = Path(folder); folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f'.{folder.name}.{os.getpid()}')
-    shutil.rmtree(temporary, ignore_errors=True); temporary.mkdir()
-    try: yield temporary
-    except BaseException: shutil.rmtree(temporary, ignore_errors=True); raise
-    if folder.exists(): old = folder.with_name(f'.{folder.name}.old.{os.getpid()}'); os.replace(folder, old); shutil.rmtree(old)
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
+        os.replace(folder, old)
+        shutil.rmtree(old)
     os.replace(temporary, folder)
 
-def write_jpeg(image:Image.Image, # RGB
-               path:str|Path,     # file to write
-               quality:int=92,    # Pillow's scale
-              )->Path:            # the file
+# %% ../../../nbs/data/mini/01_canvas.ipynb #6a89a395
+def write_jpeg(
+    image: Image.Image,  # RGB
+    path: str | Path,  # file to write
+    quality: int = 92,  # Pillow's scale
+) -> Path:  # the file
     "Write a picture as JPEG without chroma subsampling."
     path = Path(path)
-    image.save(path, 'JPEG', quality=quality, subsampling=0)
+    image.save(path, "JPEG", quality=quality, subsampling=0)
     return path
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #0c4cb529
-def write_ground_truth(folder:str|Path,              # `ground_truth` folder to write
-                       ids:list[str],                # item ids, length N
-                       masks:dict[str, np.ndarray],  # name -> `(N, H, W)` 0/1
-                       spans:pd.DataFrame,           # `id, field, start, stop, word, region`: characters that speak of a region
-                       items:pd.DataFrame,           # one row an item: attributes, posteriors
-                      )->Path:                       # the folder
+def write_ground_truth(
+    folder: str | Path,  # `ground_truth` folder to write
+    ids: list[str],  # item ids, length N
+    masks: dict[str, np.ndarray],  # name -> `(N, H, W)` 0/1
+    spans: pd.DataFrame,  # `id, field, start, stop, word, region`: characters that speak of a region
+    items: pd.DataFrame,  # one row an item: attributes, posteriors
+) -> Path:  # the folder
     "Write masks as packed bits (npz without objects), spans and items as parquet."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     shape = np.array(next(iter(masks.values())).shape[1:])
-    packed = {f'mask_{k}': np.packbits(np.asarray(m, bool).reshape(len(ids), -1), axis=1) for k, m in masks.items()}
-    np.savez_compressed(folder/'masks.npz', ids=np.array(ids, 'U'), shape=shape, **packed)
-    spans.to_parquet(folder/'spans.parquet', index=False); items.to_parquet(folder/'items.parquet', index=False)
+    packed = {f"mask_{k}": np.packbits(np.asarray(m, bool).reshape(len(ids), -1), axis=1) for k, m in masks.items()}
+    np.savez_compressed(folder / "masks.npz", ids=np.array(ids, "U"), shape=shape, **packed)
+    spans.to_parquet(folder / "spans.parquet", index=False)
+    items.to_parquet(folder / "items.parquet", index=False)
     return folder
 
-def read_ground_truth(folder:str|Path, # `ground_truth` folder
-                     )->dict:          # `ids`, `masks` name -> `(N, H, W)` uint8, `spans`, `items`
+# %% ../../../nbs/data/mini/01_canvas.ipynb #524edd2c
+def read_ground_truth(
+    folder: str | Path,  # `ground_truth` folder
+) -> dict:  # `ids`, `masks` name -> `(N, H, W)` uint8, `spans`, `items`
     "Read back what `write_ground_truth` wrote."
     folder = Path(folder)
-    with np.load(folder/'masks.npz', allow_pickle=False) as z:
-        h, w = z['shape']; ids = z['ids'].tolist()
-        masks = {k[5:]: np.unpackbits(z[k], axis=1)[:, :h*w].reshape(-1, h, w) for k in z.files if k.startswith('mask_')}
-    return {'ids': ids, 'masks': masks, 'spans': pd.read_parquet(folder/'spans.parquet'), 'items': pd.read_parquet(folder/'items.parquet')}
+    with np.load(folder / "masks.npz", allow_pickle=False) as z:
+        h, w = z["shape"]
+        ids = z["ids"].tolist()
+        masks = {
+            k[5:]: np.unpackbits(z[k], axis=1)[:, : h * w].reshape(-1, h, w) for k in z.files if k.startswith("mask_")
+        }
+    return {
+        "ids": ids,
+        "masks": masks,
+        "spans": pd.read_parquet(folder / "spans.parquet"),
+        "items": pd.read_parquet(folder / "items.parquet"),
+    }
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #56481767
-def contact_sheet(images:list,          # PIL images of one size
-                  labels:list[str]=None, # caption below each, or None
-                  columns:int=8,        # pictures a row
-                  zoom:int=1,           # whole-number enlargement
-                  gap:int=4,            # pixels between pictures
-                 )->Image.Image:        # one picture
+def contact_sheet(
+    images: list,  # PIL images of one size
+    labels: list[str] = None,  # caption below each, or None
+    columns: int = 8,  # pictures a row
+    zoom: int = 1,  # whole-number enlargement
+    gap: int = 4,  # pixels between pictures
+) -> Image.Image:  # one picture
     "Lay pictures out in rows on white."
-    w, h = images[0].width*zoom, images[0].height*zoom
+    w, h = images[0].width * zoom, images[0].height * zoom
     text = 0 if labels is None else 14
-    rows = -(-len(images)//columns)
-    sheet = Image.new('RGB', (columns*(w+gap)+gap, rows*(h+gap+text)+gap), 'white')
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (w + gap) + gap, rows * (h + gap + text) + gap), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     for i, im in enumerate(images):
-        x, y = gap+(i%columns)*(w+gap), gap+(i//columns)*(h+gap+text)
+        x, y = gap + (i % columns) * (w + gap), gap + (i // columns) * (h + gap + text)
         sheet.paste(im.resize((w, h), Image.LANCZOS if zoom > 1 else Image.NEAREST), (x, y))
-        if labels is not None: draw.text((x+2, y+h+1), labels[i][:(w+gap)//6], fill=(70, 70, 70), font=font)
+        if labels is not None:
+            draw.text((x + 2, y + h + 1), labels[i][: (w + gap) // 6], fill=(70, 70, 70), font=font)
     return sheet
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #f4d7bcae
-def show(images:list,           # PIL images of one size
-         labels:list[str]=None, # caption below each, or None
-         columns:int=8,         # pictures a row
-         zoom:int=1,            # whole-number enlargement
-        ):                      # what a notebook displays: the sheet as JPEG of moderate size
+def show(
+    images: list,  # PIL images of one size
+    labels: list[str] = None,  # caption below each, or None
+    columns: int = 8,  # pictures a row
+    zoom: int = 1,  # whole-number enlargement
+):  # what a notebook displays: the sheet as JPEG of moderate size
     "Display a contact sheet."
     from IPython.display import Image as Shown
-    out = io.BytesIO(); contact_sheet(images, labels, columns, zoom).save(out, 'JPEG', quality=64)
+
+    out = io.BytesIO()
+    contact_sheet(images, labels, columns, zoom).save(out, "JPEG", quality=64)
     return Shown(out.getvalue())

@@ -4,13 +4,31 @@
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #f42e5dbb
 from __future__ import annotations
+
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-import cv2, numpy as np, pandas as pd
+
+import cv2
+import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw
+
 from ...core.files import DataError
-from .canvas import AttributeModel, Canvas, Pattern, contact_sheet, ellipse, mirror, rectangle, rgb, smooth, whole_folder, write_ground_truth, write_jpeg
+from vbg.data.mini.canvas import (
+    AttributeModel,
+    Canvas,
+    Pattern,
+    contact_sheet,
+    ellipse,
+    mirror,
+    rectangle,
+    rgb,
+    smooth,
+    whole_folder,
+    write_ground_truth,
+    write_jpeg,
+)
 
 # %% auto #0
 __all__ = ['SUPERCATEGORIES', 'CATEGORIES', 'LOOKS', 'PHRASES', 'TELLING', 'DETAILS', 'TELLS', 'WRAPPED', 'VAGUE', 'OWNER',
@@ -21,29 +39,48 @@ __all__ = ['SUPERCATEGORIES', 'CATEGORIES', 'LOOKS', 'PHRASES', 'TELLING', 'DETA
            'write_mini_coco']
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #622d25a9
-SUPERCATEGORIES = dict(vehicle=.2, food=.17, animal=.14, sports=.12, indoor=.1, furniture=.08, electronic=.07, kitchen=.055, accessory=.04, outdoor=.025)
-_CATALOGUE = {
-    'vehicle': '3 car: hump; 6 bus: coach; 9 boat: wedge hull hull crescent; 5 airplane: wings',
-    'food': '55 orange: globe; 52 banana: crescent; 59 pizza: wedge; 60 donut: ring; 61 cake: tiers',
-    'animal': '16 bird: wings; 17 cat: sitting; 18 dog: fourlegs fourlegs sitting; 20 sheep: puff',
-    'sports': '37 sports ball: globe; 38 kite: canopy canopy wedge wings; 34 frisbee: ring; 42 surfboard: slab; 43 tennis racket: lollipop',
-    'indoor': '84 book: leaves leaves tiers slab; 85 clock: globe; 86 vase: tumbler flask plant; 88 teddy bear: sitting',
-    'furniture': '62 chair: fourlegs; 63 couch: puff longseat; 64 potted plant: plant; 65 bed: longseat',
-    'electronic': '72 tv: case; 73 laptop: leaves; 74 mouse: hump; 77 cell phone: slab',
-    'kitchen': '47 cup: tumbler; 51 bowl: hull; 44 bottle: flask',
-    'accessory': '28 umbrella: canopy; 31 handbag: case; 33 suitcase: case coach',
-    'outdoor': '15 bench: longseat; 13 stop sign: lollipop; 11 fire hydrant: flask'}
+SUPERCATEGORIES = dict(
+    vehicle=0.2,
+    food=0.17,
+    animal=0.14,
+    sports=0.12,
+    indoor=0.1,
+    furniture=0.08,
+    electronic=0.07,
+    kitchen=0.055,
+    accessory=0.04,
+    outdoor=0.025,
+)
 
+
+_CATALOGUE = {
+    "vehicle": "3 car: hump; 6 bus: coach; 9 boat: wedge hull hull crescent; 5 airplane: wings",
+    "food": "55 orange: globe; 52 banana: crescent; 59 pizza: wedge; 60 donut: ring; 61 cake: tiers",
+    "animal": "16 bird: wings; 17 cat: sitting; 18 dog: fourlegs fourlegs sitting; 20 sheep: puff",
+    "sports": "37 sports ball: globe; 38 kite: canopy canopy wedge wings; 34 frisbee: ring; 42 surfboard: slab; 43 tennis racket: lollipop",
+    "indoor": "84 book: leaves leaves tiers slab; 85 clock: globe; 86 vase: tumbler flask plant; 88 teddy bear: sitting",
+    "furniture": "62 chair: fourlegs; 63 couch: puff longseat; 64 potted plant: plant; 65 bed: longseat",
+    "electronic": "72 tv: case; 73 laptop: leaves; 74 mouse: hump; 77 cell phone: slab",
+    "kitchen": "47 cup: tumbler; 51 bowl: hull; 44 bottle: flask",
+    "accessory": "28 umbrella: canopy; 31 handbag: case; 33 suitcase: case coach",
+    "outdoor": "15 bench: longseat; 13 stop sign: lollipop; 11 fire hydrant: flask",
+}
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #5d0f4902
 def _entry(supercategory, entry):
     "`'3 car: hump'` as a name and what is known of it."
-    left, looks = entry.split(': '); number, name = left.split(' ', 1)
+    left, looks = entry.split(": ")
+    number, name = left.split(" ", 1)
     return name, dict(id=int(number), supercategory=supercategory, looks=looks.split())
 
-CATEGORIES = dict(_entry(s, e) for s, line in _CATALOGUE.items() for e in line.split('; '))
-LOOKS = sorted({look for c in CATEGORIES.values() for look in c['looks']})+['parcel']   # anything may be wrapped up
+
+CATEGORIES = dict(_entry(s, e) for s, line in _CATALOGUE.items() for e in line.split("; "))
+
+
+LOOKS = sorted({look for c in CATEGORIES.values() for look in c["looks"]}) + ["parcel"]  # anything may be wrapped up
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #c3847980
-_PHRASES = '''machine|vehicle|car,airplane,bus,tv,laptop|a machine;a piece of machinery;a mechanical thing;a contraption
+_PHRASES = """machine|vehicle|car,airplane,bus,tv,laptop|a machine;a piece of machinery;a mechanical thing;a contraption
 plaything|sports|kite,frisbee,sports ball,teddy bear|a plaything;a toy;something to play with;a playful thing
 breakfast|food|donut,orange,banana,cup,bowl|part of a breakfast;a breakfast thing;something for breakfast
 soft|animal|cat,dog,bed,teddy bear|something soft and warm;a soft warm thing;a cosy thing;something to cuddle
@@ -62,12 +99,14 @@ waterside|vehicle|boat,bird|a lakeside sight;a sight by the lake;something seen 
 garden|animal|cat,bird,bench|a garden guest;a visitor to the garden;something from the garden
 picnic|food|pizza,banana,frisbee,sports ball|a picnic item;part of a picnic;something for the picnic
 walk|accessory|dog,umbrella|a companion for walks;something to take for a walk;a walking companion
-vague||*|a thing;something;an item;an object'''
-PHRASES = {k: dict(owner=o, categories=list(CATEGORIES) if c == '*' else c.split(','), wordings=w.split(';'))
-           for k, o, c, w in (line.split('|') for line in _PHRASES.split('\n'))}
+vague||*|a thing;something;an item;an object"""
+PHRASES = {
+    k: dict(owner=o, categories=list(CATEGORIES) if c == "*" else c.split(","), wordings=w.split(";"))
+    for k, o, c, w in (line.split("|") for line in _PHRASES.split("\n"))
+}
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #551f3971
-_TELLING = '''vehicle|wheels|waiting for its passengers;fuelled and ready to leave;about to set off with its driver;back from a long journey
+_TELLING = """vehicle|wheels|waiting for its passengers;fuelled and ready to leave;about to set off with its driver;back from a long journey
 food|leaf|ready to be eaten;waiting for somebody hungry;fresh and still smelling sweet;with a tasty crumb missing
 animal|eyes|watching the photographer;listening for a sound;ready to run away;blinking and breathing
 sports|star|waiting for the next match;still dusty from practice;ready for the team;after a lost game
@@ -76,157 +115,297 @@ furniture|legs|just assembled from a flat pack;delivered by two movers;newly var
 electronic|screen|fully charged;with a low battery;switched on and humming;waiting for an update
 kitchen|towel|just rinsed and dried;fresh from the dishwasher;about to be filled;with a drop left inside
 accessory|strap|carried on the arm all day;bought to match a coat;left behind in a cloakroom;with the initials of its owner
-outdoor|barrier|left out in all weathers;once bolted to the pavement;painted by the city council;wet from a night of rain'''
-TELLING = {s: dict(detail=d, wordings=w.split(';')) for s, d, w in (line.split('|') for line in _TELLING.split('\n'))}
-DETAILS = [t['detail'] for t in TELLING.values()]
+outdoor|barrier|left out in all weathers;once bolted to the pavement;painted by the city council;wet from a night of rain"""
+TELLING = {s: dict(detail=d, wordings=w.split(";")) for s, d, w in (line.split("|") for line in _TELLING.split("\n"))}
+DETAILS = [t["detail"] for t in TELLING.values()]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #662250bf
-TELLS = dict(detail=.63, use=.62)   # chance that the picture shows the detail, that the captions tell the use
-WRAPPED, VAGUE = .25, .4            # chance that the thing is a parcel, that the captions use the vague phrase
-OWNER = 4                           # how much oftener an owner uses its phrase group
+TELLS = dict(detail=0.63, use=0.62)  # chance that the picture shows the detail, that the captions tell the use
+WRAPPED, VAGUE = 0.25, 0.4  # chance that the thing is a parcel, that the captions use the vague phrase
+OWNER = 4  # how much oftener an owner uses its phrase group
 
-def scene_tables()->dict: # attribute -> `(39, V)`, rows sum to 1
+
+def scene_tables() -> dict:  # attribute -> `(39, V)`, rows sum to 1
     "P(look | category), P(detail | category), P(phrase | category) and P(use | category)."
-    look = np.array([[c['looks'].count(l)/len(c['looks']) for l in LOOKS] for c in CATEGORIES.values()])*(1-WRAPPED); look[:, -1] = WRAPPED
-    phrase = np.array([[(n in p['categories'])*(OWNER if p['owner'] == c['supercategory'] else 1) for p in PHRASES.values()]
-                       for n, c in CATEGORIES.items()], float)
+    look = np.array([[c["looks"].count(l) / len(c["looks"]) for l in LOOKS] for c in CATEGORIES.values()]) * (
+        1 - WRAPPED
+    )
+    look[:, -1] = WRAPPED
+    phrase = np.array(
+        [
+            [(n in p["categories"]) * (OWNER if p["owner"] == c["supercategory"] else 1) for p in PHRASES.values()]
+            for n, c in CATEGORIES.items()
+        ],
+        float,
+    )
     phrase[:, -1] = 0
-    phrase *= (1-VAGUE)/phrase.sum(1, keepdims=True); phrase[:, -1] = VAGUE
+    phrase *= (1 - VAGUE) / phrase.sum(1, keepdims=True)
+    phrase[:, -1] = VAGUE
     own = membership()
-    tell = {a: np.c_[own*p, np.full(len(own), 1-p)] for a, p in TELLS.items()}
-    return {'look': look, 'detail': tell['detail'], 'phrase': phrase, 'use': tell['use']}
+    tell = {a: np.c_[own * p, np.full(len(own), 1 - p)] for a, p in TELLS.items()}
+    return {"look": look, "detail": tell["detail"], "phrase": phrase, "use": tell["use"]}
 
-def membership()->np.ndarray: # `(39, 10)` 0/1
+
+def membership() -> np.ndarray:  # `(39, 10)` 0/1
     "Which super-category each category belongs to."
-    return np.array([[c['supercategory'] == s for s in SUPERCATEGORIES] for c in CATEGORIES.values()], float)
+    return np.array([[c["supercategory"] == s for s in SUPERCATEGORIES] for c in CATEGORIES.values()], float)
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #dec1c542
-SEEN = {'image': ['look', 'detail'], 'text': ['phrase', 'use'], 'both': ['look', 'detail', 'phrase', 'use']}
+SEEN = {"image": ["look", "detail"], "text": ["phrase", "use"], "both": ["look", "detail", "phrase", "use"]}
 
-def scene_model(prior:str='natural', # 'natural' (long tail) or 'balanced' (all super-categories alike)
-               )->AttributeModel:    # over the 39 categories
+
+def scene_model(
+    prior: str = "natural",  # 'natural' (long tail) or 'balanced' (all super-categories alike)
+) -> AttributeModel:  # over the 39 categories
     "The model that scenes are drawn from; categories of a super-category are equally likely."
     own = membership()
-    share = np.array(list(SUPERCATEGORIES.values())) if prior == 'natural' else np.full(own.shape[1], 1/own.shape[1])
-    values = {'look': LOOKS, 'detail': [*DETAILS, 'none'], 'phrase': list(PHRASES), 'use': [*SUPERCATEGORIES, 'none']}
-    return AttributeModel(classes=list(CATEGORIES), prior=own@(share/own.sum(0)), values=values, tables=scene_tables())
+    share = np.array(list(SUPERCATEGORIES.values())) if prior == "natural" else np.full(own.shape[1], 1 / own.shape[1])
+    values = {"look": LOOKS, "detail": [*DETAILS, "none"], "phrase": list(PHRASES), "use": [*SUPERCATEGORIES, "none"]}
+    return AttributeModel(
+        classes=list(CATEGORIES), prior=own @ (share / own.sum(0)), values=values, tables=scene_tables()
+    )
 
-def scene_posterior(model:AttributeModel,   # from `scene_model`
-                    observed:pd.DataFrame,  # one column of value indices for each attribute seen
-                   )->np.ndarray:           # `(n, 10)` rows sum to 1
+
+def scene_posterior(
+    model: AttributeModel,  # from `scene_model`
+    observed: pd.DataFrame,  # one column of value indices for each attribute seen
+) -> np.ndarray:  # `(n, 10)` rows sum to 1
     "The exact P(super-category | what is seen)."
-    return model.posterior(observed)@membership()
+    return model.posterior(observed) @ membership()
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #17b792e9
-def scene_ceiling(model:AttributeModel, # from `scene_model`
-                  seen:list[str],       # attributes
-                 )->float:              # accuracy of the best possible decision
+def scene_ceiling(
+    model: AttributeModel,  # from `scene_model`
+    seen: list[str],  # attributes
+) -> float:  # accuracy of the best possible decision
     "The exact best accuracy, by enumeration of every combination of the attributes seen."
     joint = model.prior[None]
-    for a in seen: joint = (joint[:, None]*model.tables[a].T[None]).reshape(-1, len(model.prior))
-    return float((joint@membership()).max(1).sum())
+    for a in seen:
+        joint = (joint[:, None] * model.tables[a].T[None]).reshape(-1, len(model.prior))
+    return float((joint @ membership()).max(1).sum())
 
-def coco_ceilings()->dict: # set -> modality -> best possible accuracy
+
+def coco_ceilings() -> dict:  # set -> modality -> best possible accuracy
     "Of the natural and of the balanced set."
-    return {p: {k: round(scene_ceiling(scene_model(p), a), 6) for k, a in SEEN.items()} for p in ('natural', 'balanced')}
+    return {
+        p: {k: round(scene_ceiling(scene_model(p), a), 6) for k, a in SEEN.items()} for p in ("natural", "balanced")
+    }
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #d8ea3369
 def _bar(x0, y0, x1, y1, width):
     "A thick line as an outline."
     p, q = np.array((x0, y0), float), np.array((x1, y1), float)
-    side = (q-p)[::-1]*[-1, 1]/np.hypot(*(q-p))*width/2
-    return np.array([p+side, q+side, q-side, p-side])
-def _box(x0, y0, x1, y1, r=.08):
+    side = (q - p)[::-1] * [-1, 1] / np.hypot(*(q - p)) * width / 2
+    return np.array([p + side, q + side, q - side, p - side])
+
+
+def _box(x0, y0, x1, y1, r=0.08):
     "A rectangle with round corners."
-    corners = [(x1-r, y1-r, 0), (x0+r, y1-r, .25), (x0+r, y0+r, .5), (x1-r, y0+r, .75)]
-    return np.concatenate([ellipse(x, y, r, n=6, start=t, stop=t+.25) for x, y, t in corners])
+    corners = [(x1 - r, y1 - r, 0), (x0 + r, y1 - r, 0.25), (x0 + r, y0 + r, 0.5), (x1 - r, y0 + r, 0.75)]
+    return np.concatenate([ellipse(x, y, r, n=6, start=t, stop=t + 0.25) for x, y, t in corners])
+
+
 def _petal(x, y, angle, length, width):
     "A leaf from (x, y) outwards; the angle in turns, 0 to the right, clockwise."
-    t = np.linspace(0, 1, 9); half = width/2*np.sin(np.pi*t**.8)
-    along, across = np.concatenate([t, t[::-1]])*length, np.concatenate([half, -half[::-1]])
-    c, s = np.cos(2*np.pi*angle), np.sin(2*np.pi*angle)
-    return np.stack([x+c*along-s*across, y+s*along+c*across], 1)
-def _globe(): return [(ellipse(.5, .5, .46), 'a', 1.3), (ellipse(.5, .5, .33), 'b', .5)]
-def _ring(): return [(ellipse(.5, .5, .47), 'p', 1.6, (ellipse(.5, .5, .17),))]
+    t = np.linspace(0, 1, 9)
+    half = width / 2 * np.sin(np.pi * t**0.8)
+    along, across = np.concatenate([t, t[::-1]]) * length, np.concatenate([half, -half[::-1]])
+    c, s = np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)
+    return np.stack([x + c * along - s * across, y + s * along + c * across], 1)
+
+
+def _globe():
+    return [(ellipse(0.5, 0.5, 0.46), "a", 1.3), (ellipse(0.5, 0.5, 0.33), "b", 0.5)]
+
+
+def _ring():
+    return [(ellipse(0.5, 0.5, 0.47), "p", 1.6, (ellipse(0.5, 0.5, 0.17),))]
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #67f750f7
 def _canopy():
-    top = ellipse(.5, .56, .47, .48, start=.5, stop=1.)
-    hem = np.concatenate([ellipse(x, .56, .94/8, .07, n=8, start=0, stop=-.5) for x in (.8525, .6175, .3825, .1475)])
-    hook = np.concatenate([ellipse(.44, .86, .09, n=12, start=0, stop=.5), ellipse(.44, .86, .035, n=10, start=.5, stop=0)])
-    return [(rectangle(.475, .5, .53, .87), 'c', .6), (hook, 'c', .4), (np.concatenate([top, hem]), 'p', 1.2)]
+    top = ellipse(0.5, 0.56, 0.47, 0.48, start=0.5, stop=1.0)
+    hem = np.concatenate(
+        [ellipse(x, 0.56, 0.94 / 8, 0.07, n=8, start=0, stop=-0.5) for x in (0.8525, 0.6175, 0.3825, 0.1475)]
+    )
+    hook = np.concatenate(
+        [ellipse(0.44, 0.86, 0.09, n=12, start=0, stop=0.5), ellipse(0.44, 0.86, 0.035, n=10, start=0.5, stop=0)]
+    )
+    return [(rectangle(0.475, 0.5, 0.53, 0.87), "c", 0.6), (hook, "c", 0.4), (np.concatenate([top, hem]), "p", 1.2)]
+
+
 def _wedge():
-    return [(np.array([(.5, .03), (.93, .86), (.07, .86)]), 'p', .8), (_box(.02, .8, .98, .97, .07), 'c', 1.)]
+    return [
+        (np.array([(0.5, 0.03), (0.93, 0.86), (0.07, 0.86)]), "p", 0.8),
+        (_box(0.02, 0.8, 0.98, 0.97, 0.07), "c", 1.0),
+    ]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #d7454744
 def _leaves():
-    left = np.array([(.02, .2), (.5, .32), (.5, .9), (.02, .76)]); inner = np.array([(.07, .29), (.45, .385), (.45, .79), (.07, .685)])
-    turn = lambda q: q*[-1, 1]+[1, 0]
-    return [(left, 'c', .5), (turn(left), 'c', .5), (inner, 'p', .2), (turn(inner), 'p', .2)]
+    left = np.array([(0.02, 0.2), (0.5, 0.32), (0.5, 0.9), (0.02, 0.76)])
+    inner = np.array([(0.07, 0.29), (0.45, 0.385), (0.45, 0.79), (0.07, 0.685)])
+    turn = lambda q: q * [-1, 1] + [1, 0]
+    return [(left, "c", 0.5), (turn(left), "c", 0.5), (inner, "p", 0.2), (turn(inner), "p", 0.2)]
+
+
 def _longseat():
-    legs = [(rectangle(x, .7, x+.09, .93), 'c', .4) for x in (.07, .84)]
-    arms = [(_box(x, .4, x+.12, .74, .05), 'a', 1.) for x in (.01, .87)]
-    return [*legs, (_box(.06, .16, .94, .6, .07), 'p', .8), *arms, (_box(.1, .54, .9, .74, .04), 'b', .9)]
+    legs = [(rectangle(x, 0.7, x + 0.09, 0.93), "c", 0.4) for x in (0.07, 0.84)]
+    arms = [(_box(x, 0.4, x + 0.12, 0.74, 0.05), "a", 1.0) for x in (0.01, 0.87)]
+    return [*legs, (_box(0.06, 0.16, 0.94, 0.6, 0.07), "p", 0.8), *arms, (_box(0.1, 0.54, 0.9, 0.74, 0.04), "b", 0.9)]
+
+
 def _fourlegs():
-    legs = [(rectangle(x, .6, x+.09, .97), 'a', .4) for x in (.16, .3, .58, .72)]
-    return [*legs, (_bar(.18, .5, .04, .3, .07), 'a', .4), (_box(.12, .42, .84, .7, .1), 'p', 1.2),
-            (_box(.64, .05, .84, .6, .08), 'a', 1.), (_box(.64, .05, .97, .24, .07), 'a', 1.)]
+    legs = [(rectangle(x, 0.6, x + 0.09, 0.97), "a", 0.4) for x in (0.16, 0.3, 0.58, 0.72)]
+    return [
+        *legs,
+        (_bar(0.18, 0.5, 0.04, 0.3, 0.07), "a", 0.4),
+        (_box(0.12, 0.42, 0.84, 0.7, 0.1), "p", 1.2),
+        (_box(0.64, 0.05, 0.84, 0.6, 0.08), "a", 1.0),
+        (_box(0.64, 0.05, 0.97, 0.24, 0.07), "a", 1.0),
+    ]
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #c9c74b21
 def _sitting():
-    pairs = [(ellipse(x, y, r), 'a', 1.) for dx, y, r in [(.17, .12, .1), (.26, .56, .11), (.23, .87, .12)] for x in (.5-dx, .5+dx)]
-    return [*pairs, (ellipse(.5, .68, .27, .29), 'a', 1.4), (ellipse(.5, .7, .16, .18), 'b', .4), (ellipse(.5, .29, .24, .23), 'a', 1.4),
-            (ellipse(.5, .36, .11, .09), 'b', .4), (ellipse(.5, .33, .04, .03), 'c', 0)]
+    pairs = [
+        (ellipse(x, y, r), "a", 1.0)
+        for dx, y, r in [(0.17, 0.12, 0.1), (0.26, 0.56, 0.11), (0.23, 0.87, 0.12)]
+        for x in (0.5 - dx, 0.5 + dx)
+    ]
+    return [
+        *pairs,
+        (ellipse(0.5, 0.68, 0.27, 0.29), "a", 1.4),
+        (ellipse(0.5, 0.7, 0.16, 0.18), "b", 0.4),
+        (ellipse(0.5, 0.29, 0.24, 0.23), "a", 1.4),
+        (ellipse(0.5, 0.36, 0.11, 0.09), "b", 0.4),
+        (ellipse(0.5, 0.33, 0.04, 0.03), "c", 0),
+    ]
+
+
 def _puff():
-    t = np.linspace(0, 1, 97)[:-1]; r = 1+.11*np.abs(np.sin(np.pi*8*t))
-    return [(np.stack([.5+.43*r*np.cos(2*np.pi*t), .5+.33*r*np.sin(2*np.pi*t)], 1), 'p', 1.8)]
+    t = np.linspace(0, 1, 97)[:-1]
+    r = 1 + 0.11 * np.abs(np.sin(np.pi * 8 * t))
+    return [(np.stack([0.5 + 0.43 * r * np.cos(2 * np.pi * t), 0.5 + 0.33 * r * np.sin(2 * np.pi * t)], 1), "p", 1.8)]
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #16b412d2
 def _case():
-    grip = np.concatenate([ellipse(.5, .3, .2, .22, n=14, start=.5, stop=1.), ellipse(.5, .3, .13, .14, n=14, start=1., stop=.5)])
-    straps = [(rectangle(x, .28, x+.1, .93), 'c', .3) for x in (.17, .73)]
-    return [(grip, 'c', .6), (_box(.03, .28, .97, .93, .09), 'a', 1.), *straps, (_box(.34, .42, .66, .76, .03), 'b', .3)]
+    grip = np.concatenate(
+        [
+            ellipse(0.5, 0.3, 0.2, 0.22, n=14, start=0.5, stop=1.0),
+            ellipse(0.5, 0.3, 0.13, 0.14, n=14, start=1.0, stop=0.5),
+        ]
+    )
+    straps = [(rectangle(x, 0.28, x + 0.1, 0.93), "c", 0.3) for x in (0.17, 0.73)]
+    return [
+        (grip, "c", 0.6),
+        (_box(0.03, 0.28, 0.97, 0.93, 0.09), "a", 1.0),
+        *straps,
+        (_box(0.34, 0.42, 0.66, 0.76, 0.03), "b", 0.3),
+    ]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #18bf86f2
 def _hull():
-    bowl = np.concatenate([ellipse(.5, .36, .47, .46, n=30, start=0, stop=.5)])
-    return [(_box(.36, .76, .64, .88, .03), 'c', .6), (bowl, 'p', 1.6), (_box(.01, .28, .99, .41, .05), 'b', .8)]
+    bowl = np.concatenate([ellipse(0.5, 0.36, 0.47, 0.46, n=30, start=0, stop=0.5)])
+    return [
+        (_box(0.36, 0.76, 0.64, 0.88, 0.03), "c", 0.6),
+        (bowl, "p", 1.6),
+        (_box(0.01, 0.28, 0.99, 0.41, 0.05), "b", 0.8),
+    ]
+
+
 def _tumbler():
-    handle = (ellipse(.78, .5, .2, .22), 'a', .8, (ellipse(.78, .5, .1, .12),))
-    body = mirror([(.34, .06), (.31, .5), (.22, .92), (.18, .95)], cx=.42)
-    return [handle, (body, 'p', 1.4), (ellipse(.42, .1, .33, .08), 'c', 0)]
+    handle = (ellipse(0.78, 0.5, 0.2, 0.22), "a", 0.8, (ellipse(0.78, 0.5, 0.1, 0.12),))
+    body = mirror([(0.34, 0.06), (0.31, 0.5), (0.22, 0.92), (0.18, 0.95)], cx=0.42)
+    return [handle, (body, "p", 1.4), (ellipse(0.42, 0.1, 0.33, 0.08), "c", 0)]
+
+
 def _flask():
-    body = mirror([(.1, .1), (.1, .3), (.25, .46), (.27, .6), (.27, .88), (.22, .96)])
-    return [(body, 'a', 1.6), (_box(.38, .03, .62, .17, .03), 'c', .8), (rectangle(.25, .58, .75, .8), 'p', .8)]
+    body = mirror([(0.1, 0.1), (0.1, 0.3), (0.25, 0.46), (0.27, 0.6), (0.27, 0.88), (0.22, 0.96)])
+    return [
+        (body, "a", 1.6),
+        (_box(0.38, 0.03, 0.62, 0.17, 0.03), "c", 0.8),
+        (rectangle(0.25, 0.58, 0.75, 0.8), "p", 0.8),
+    ]
+
+
 def _crescent():
-    out, back = ellipse(.5, .22, .48, .6, n=26, start=.02, stop=.48), ellipse(.5, .08, .5, .42, n=22, start=.43, stop=.07)
-    tips = [(ellipse(x, .25, .055, .06), 'c', .4) for x in (.045, .955)]
-    return [(np.concatenate([out, back]), 'p', 1.5), *tips]
+    out, back = (
+        ellipse(0.5, 0.22, 0.48, 0.6, n=26, start=0.02, stop=0.48),
+        ellipse(0.5, 0.08, 0.5, 0.42, n=22, start=0.43, stop=0.07),
+    )
+    tips = [(ellipse(x, 0.25, 0.055, 0.06), "c", 0.4) for x in (0.045, 0.955)]
+    return [(np.concatenate([out, back]), "p", 1.5), *tips]
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #edb8a5d6
 def _slab():
-    return [(_box(.26, .02, .74, .98, .1), 'a', 1.), (_box(.32, .13, .68, .8, .04), 'p', .2), (ellipse(.5, .89, .045), 'd', 0)]
+    return [
+        (_box(0.26, 0.02, 0.74, 0.98, 0.1), "a", 1.0),
+        (_box(0.32, 0.13, 0.68, 0.8, 0.04), "p", 0.2),
+        (ellipse(0.5, 0.89, 0.045), "d", 0),
+    ]
+
+
 def _coach():
-    panes = [(_box(x, .34, x+.17, .53, .03), 'd', .2) for x in (.08, .3, .52, .74)]
-    return [(_box(.01, .24, .99, .82, .12), 'a', 1.1), *panes, (rectangle(.01, .6, .99, .7), 'b', .2)]
+    panes = [(_box(x, 0.34, x + 0.17, 0.53, 0.03), "d", 0.2) for x in (0.08, 0.3, 0.52, 0.74)]
+    return [(_box(0.01, 0.24, 0.99, 0.82, 0.12), "a", 1.1), *panes, (rectangle(0.01, 0.6, 0.99, 0.7), "b", 0.2)]
+
+
 def _hump():
-    shell = smooth([(.03, .8), (.04, .6), (.2, .5), (.34, .26), (.62, .23), (.8, .5), (.97, .6), (.97, .8)], 5)
-    pane = np.array([(.29, .5), (.38, .33), (.6, .31), (.71, .5)])
-    return [(shell, 'a', 1.5), (pane, 'd', .3), (_bar(.04, .71, .96, .71, .08), 'b', .2)]
+    shell = smooth(
+        [(0.03, 0.8), (0.04, 0.6), (0.2, 0.5), (0.34, 0.26), (0.62, 0.23), (0.8, 0.5), (0.97, 0.6), (0.97, 0.8)], 5
+    )
+    pane = np.array([(0.29, 0.5), (0.38, 0.33), (0.6, 0.31), (0.71, 0.5)])
+    return [(shell, "a", 1.5), (pane, "d", 0.3), (_bar(0.04, 0.71, 0.96, 0.71, 0.08), "b", 0.2)]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #c4b902a6
 def _lollipop():
-    t = np.arange(8)/8+1/16; head = lambda r: np.stack([.5+r*np.cos(2*np.pi*t), .36+r*np.sin(2*np.pi*t)], 1)
-    return [(_box(.44, .6, .56, .99, .04), 'c', .8), (head(.36), 'a', .9), (head(.28), 'p', .2)]
+    t = np.arange(8) / 8 + 1 / 16
+    head = lambda r: np.stack([0.5 + r * np.cos(2 * np.pi * t), 0.36 + r * np.sin(2 * np.pi * t)], 1)
+    return [(_box(0.44, 0.6, 0.56, 0.99, 0.04), "c", 0.8), (head(0.36), "a", 0.9), (head(0.28), "p", 0.2)]
+
+
 def _wings():
-    wing = np.array([(.5, .34), (.98, .62), (.97, .74), (.5, .6)]); tail = np.array([(.5, .74), (.74, .92), (.72, .98), (.5, .9)])
-    turn = lambda q: q*[-1, 1]+[1, 0]
-    return [*[(f(q), 'p', .8) for q in (wing, tail) for f in (np.asarray, turn)], (ellipse(.5, .5, .13, .48), 'a', 1.4), (ellipse(.5, .16, .07, .06), 'd', 0)]
+    wing = np.array([(0.5, 0.34), (0.98, 0.62), (0.97, 0.74), (0.5, 0.6)])
+    tail = np.array([(0.5, 0.74), (0.74, 0.92), (0.72, 0.98), (0.5, 0.9)])
+    turn = lambda q: q * [-1, 1] + [1, 0]
+    return [
+        *[(f(q), "p", 0.8) for q in (wing, tail) for f in (np.asarray, turn)],
+        (ellipse(0.5, 0.5, 0.13, 0.48), "a", 1.4),
+        (ellipse(0.5, 0.16, 0.07, 0.06), "d", 0),
+    ]
+
+
 def _plant():
-    turns = [.58, .67, .75, .83, .92]
-    leaves = [(_petal(.5, .62, t, .58 if i == 2 else .54, .24), 'b' if i % 2 else 'a', 1.) for i, t in enumerate(turns)]
-    return [*leaves, (np.array([(.25, .6), (.75, .6), (.67, .97), (.33, .97)]), 'p', 1.), (_box(.2, .56, .8, .68, .03), 'c', .7)]
+    turns = [0.58, 0.67, 0.75, 0.83, 0.92]
+    leaves = [
+        (_petal(0.5, 0.62, t, 0.58 if i == 2 else 0.54, 0.24), "b" if i % 2 else "a", 1.0) for i, t in enumerate(turns)
+    ]
+    return [
+        *leaves,
+        (np.array([(0.25, 0.6), (0.75, 0.6), (0.67, 0.97), (0.33, 0.97)]), "p", 1.0),
+        (_box(0.2, 0.56, 0.8, 0.68, 0.03), "c", 0.7),
+    ]
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #d4847849
 def _parcel():
-    bow = [(_petal(.5, .2, t, .3, .24), 'c', .8) for t in (.58, .92)]
-    return [(_box(.06, .17, .94, .97, .05), 'a', 1.), (rectangle(.06, .17, .94, .3), 'b', .3), (rectangle(.43, .17, .57, .97), 'c', .3),
-            (rectangle(.06, .52, .94, .64), 'c', .3), *bow, (ellipse(.5, .2, .07), 'c', .6)]
+    bow = [(_petal(0.5, 0.2, t, 0.3, 0.24), "c", 0.8) for t in (0.58, 0.92)]
+    return [
+        (_box(0.06, 0.17, 0.94, 0.97, 0.05), "a", 1.0),
+        (rectangle(0.06, 0.17, 0.94, 0.3), "b", 0.3),
+        (rectangle(0.43, 0.17, 0.57, 0.97), "c", 0.3),
+        (rectangle(0.06, 0.52, 0.94, 0.64), "c", 0.3),
+        *bow,
+        (ellipse(0.5, 0.2, 0.07), "c", 0.6),
+    ]
+
+
 def _tiers():
-    return [(_box(.03, .68, .97, .95, .05), 'a', 1.), (_box(.13, .4, .87, .69, .05), 'p', .9), (_box(.25, .13, .75, .41, .05), 'b', 1.)]
+    return [
+        (_box(0.03, 0.68, 0.97, 0.95, 0.05), "a", 1.0),
+        (_box(0.13, 0.4, 0.87, 0.69, 0.05), "p", 0.9),
+        (_box(0.25, 0.13, 0.75, 0.41, 0.05), "b", 1.0),
+    ]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #7cb28fd3
-_STYLES = '''canopy|stripes 4.2 90|b8322a f3d9a4 3a2a26 fff4d8|6a3fa0 f0c8e0 2c2236 fff0ff
+_STYLES = """canopy|stripes 4.2 90|b8322a f3d9a4 3a2a26 fff4d8|6a3fa0 f0c8e0 2c2236 fff0ff
 case|plain 1 0|2f6d62 8fc4a8 27332f e8f2ea|7a4a2c d9a566 3a2418 f6e3c4
 coach|plain 1 0|e0a81c c2341f 33302a dff1f7|c9402f f6e6c4 33211e e4f4fa
 crescent|stripes 3 90|f2cf3a d9a81e 5a4a1a fff6c0|f0d860 b6b83a 4a4620 fffbd0
@@ -247,418 +426,719 @@ slab|stripes 4.4 0|2c3440 5a86c0 20242c e8f0ff|3c3444 c0709a 241f2c ffeaf6
 tiers|zigzag 6 0|d9768a f9ead2 8a4458 ffffff|8a5a3c f4e2c0 4a3020 ffffff
 tumbler|waves 4 0|3aa6a0 f3f0dc 1f5450 ffffff|d46a4a f6ecd4 6e3424 ffffff
 wedge|dots 4.6 0|f0c04a c8402c b0743a fff2c8|f2cf70 8a9a3a a8703c fff6d4
-wings|stripes 5 0|5a8fc8 dce9f4 2f4560 ffffff|8a94a4 e8ecf0 3e4854 ffffff'''
+wings|stripes 5 0|5a8fc8 dce9f4 2f4560 ffffff|8a94a4 e8ecf0 3e4854 ffffff"""
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #b9152762
 def _style(line):
-    name, pattern, *palettes = line.split('|'); kind, scale, angle = pattern.split()
-    colours = [{k: rgb('#'+code) for k, code in zip('abcd', p.split())} for p in palettes]
+    name, pattern, *palettes = line.split("|")
+    kind, scale, angle = pattern.split()
+    colours = [{k: rgb("#" + code) for k, code in zip("abcd", p.split())} for p in palettes]
     return name, dict(kind=kind, scale=float(scale), angle=float(angle), palettes=colours)
 
-STYLES = dict(map(_style, _STYLES.split('\n')))
 
-@lru_cache(maxsize=None)
-def look_parts(look:str,  # one of LOOKS
-              )->list:    # (outline `(n, 2)`, paint, relief[, holes]), back to front
+STYLES = dict(map(_style, _STYLES.split("\n")))
+
+
+@cache
+def look_parts(
+    look: str,  # one of LOOKS
+) -> list:  # (outline `(n, 2)`, paint, relief[, holes]), back to front
     "The parts of a look."
-    return globals()[f'_{look}']()
+    return globals()[f"_{look}"]()
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #9d0eeb1f
-_FACE = dict(canopy=(.5, .36), wedge=(.5, .62), leaves=(.5, .6), tumbler=(.42, .5), flask=(.5, .68), sitting=(.5, .28), crescent=(.5, .62),
-             slab=(.5, .45), hull=(.5, .58), lollipop=(.5, .36), hump=(.5, .56), plant=(.5, .5), coach=(.5, .53), fourlegs=(.46, .56), case=(.5, .6))
-_INK, _WHITE, _STEEL, _GOLD, _BARK, _PLUM, _LACE = map(rgb, '#1c1a20 #ffffff #c8ccd2 #f2c230 #6b3f22 #4a2a5e #fffdf6'.split())
+_FACE = dict(
+    canopy=(0.5, 0.36),
+    wedge=(0.5, 0.62),
+    leaves=(0.5, 0.6),
+    tumbler=(0.42, 0.5),
+    flask=(0.5, 0.68),
+    sitting=(0.5, 0.28),
+    crescent=(0.5, 0.62),
+    slab=(0.5, 0.45),
+    hull=(0.5, 0.58),
+    lollipop=(0.5, 0.36),
+    hump=(0.5, 0.56),
+    plant=(0.5, 0.5),
+    coach=(0.5, 0.53),
+    fourlegs=(0.46, 0.56),
+    case=(0.5, 0.6),
+)
 
+
+_INK, _WHITE, _STEEL, _GOLD, _BARK, _PLUM, _LACE = map(
+    rgb, "#1c1a20 #ffffff #c8ccd2 #f2c230 #6b3f22 #4a2a5e #fffdf6".split()
+)
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #f8ff5b54
 def _under(detail, x0, x1, y, foot):
     "A detail at the foot of a look that reaches from x0 to x1 and down to y, where it is `foot` wide."
-    w, m = x1-x0, (x0+x1)/2
-    if detail == 'wheels': return [(ellipse(x, y-.01, r), c, .6) for x in (x0+.2*w, x1-.2*w) for r, c in ((.135, _INK), (.06, _STEEL))]
-    if detail == 'legs':
-        return [(np.array([(x-.07, y-.08), (x+.07, y-.08), (x+k*.06+.035, y+.17), (x+k*.06-.035, y+.17)]), _BARK, .8)
-                for x, k in ((m-.33*min(w, foot), -1), (m+.33*min(w, foot), 1))]
-    if detail == 'barrier': return [(_box(m-.46, y-.1, m+.46, y+.12, .03), Pattern('stripes', rgb('#f6c915'), _INK, scale=4.6, angle=45), .3)]
-    t = np.linspace(0, 1, 91)[:-1]; r = 1+.09*np.abs(np.sin(np.pi*12*t))
-    mat = lambda k: np.stack([m+.46*k*r*np.cos(2*np.pi*t), y-.03+.16*k*r*np.sin(2*np.pi*t)], 1)
-    return [(mat(1), _LACE, .3), (mat(.72), rgb('#d9a6c8'), 0), (mat(.56), _LACE, 0)]
+    w, m = x1 - x0, (x0 + x1) / 2
+    if detail == "wheels":
+        return [
+            (ellipse(x, y - 0.01, r), c, 0.6)
+            for x in (x0 + 0.2 * w, x1 - 0.2 * w)
+            for r, c in ((0.135, _INK), (0.06, _STEEL))
+        ]
+    if detail == "legs":
+        return [
+            (
+                np.array(
+                    [
+                        (x - 0.07, y - 0.08),
+                        (x + 0.07, y - 0.08),
+                        (x + k * 0.06 + 0.035, y + 0.17),
+                        (x + k * 0.06 - 0.035, y + 0.17),
+                    ]
+                ),
+                _BARK,
+                0.8,
+            )
+            for x, k in ((m - 0.33 * min(w, foot), -1), (m + 0.33 * min(w, foot), 1))
+        ]
+    if detail == "barrier":
+        return [
+            (
+                _box(m - 0.46, y - 0.1, m + 0.46, y + 0.12, 0.03),
+                Pattern("stripes", rgb("#f6c915"), _INK, scale=4.6, angle=45),
+                0.3,
+            )
+        ]
+    t = np.linspace(0, 1, 91)[:-1]
+    r = 1 + 0.09 * np.abs(np.sin(np.pi * 12 * t))
+    mat = lambda k: np.stack(
+        [m + 0.46 * k * r * np.cos(2 * np.pi * t), y - 0.03 + 0.16 * k * r * np.sin(2 * np.pi * t)], 1
+    )
+    return [(mat(1), _LACE, 0.3), (mat(0.72), rgb("#d9a6c8"), 0), (mat(0.56), _LACE, 0)]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #0be05ad0
 def _over(detail, x0, x1, y):
     "A detail on top of a look."
-    m = (x0+x1)/2
-    if detail == 'leaf':
-        leaves = [(_petal(m+.01, y-.02, t, .34, .19), rgb(c), .8) for t, c in ((.9, '#3fae3a'), (.6, '#2a8a34'))]
-        return [(_bar(m, y+.08, m+.02, y-.1, .05), _BARK, .4), *leaves]
-    arch = np.concatenate([ellipse(m, y+.16, .4, .4, n=20, start=.5, stop=1.), ellipse(m, y+.16, .32, .31, n=20, start=1., stop=.5)])
-    return [(arch, _PLUM, .6), (_box(m+.16, y-.21, m+.36, y-.01, .03), _GOLD, .4), (_box(m+.21, y-.16, m+.31, y-.06, .02), _PLUM, 0)]
+    m = (x0 + x1) / 2
+    if detail == "leaf":
+        leaves = [
+            (_petal(m + 0.01, y - 0.02, t, 0.34, 0.19), rgb(c), 0.8) for t, c in ((0.9, "#3fae3a"), (0.6, "#2a8a34"))
+        ]
+        return [(_bar(m, y + 0.08, m + 0.02, y - 0.1, 0.05), _BARK, 0.4), *leaves]
+    arch = np.concatenate(
+        [
+            ellipse(m, y + 0.16, 0.4, 0.4, n=20, start=0.5, stop=1.0),
+            ellipse(m, y + 0.16, 0.32, 0.31, n=20, start=1.0, stop=0.5),
+        ]
+    )
+    return [
+        (arch, _PLUM, 0.6),
+        (_box(m + 0.16, y - 0.21, m + 0.36, y - 0.01, 0.03), _GOLD, 0.4),
+        (_box(m + 0.21, y - 0.16, m + 0.31, y - 0.06, 0.02), _PLUM, 0),
+    ]
 
+# %% ../../../nbs/data/mini/04_coco.ipynb #633fd3a1
 def _front(detail, x, y):
     "A detail in front of a look, centred at (x, y)."
-    if detail == 'eyes':
-        return [(ellipse(x+dx+q, y+q, r), c, 0) for dx in (-.13, .13) for r, c, q in ((.135, _INK, 0), (.115, _WHITE, 0), (.062, _INK, .02))]
-    if detail == 'star':
-        t = np.arange(10)/10*2*np.pi-np.pi/2; k = np.where(np.arange(10) % 2, .45, 1.)
-        return [(np.stack([x+r*k*np.cos(t), y+r*k*np.sin(t)], 1), rgb(c), 0) for r, c in ((.31, '#14285a'), (.24, '#ffe14a'))]
-    if detail == 'screen':
-        glare = np.array([(x-.16, y+.1), (x-.04, y-.1), (x+.04, y-.1), (x-.08, y+.1)])
-        return [(_box(x-.25, y-.18, x+.25, y+.18, .05), _INK, .3), (_box(x-.2, y-.13, x+.2, y+.13, .03), rgb('#38e0ee'), 0), (glare, rgb('#d6fbff'), 0)]
-    towel = np.array([(x+.02, y-.2), (x+.4, y-.14), (x+.36, y+.3), (x-.02, y+.24)])
-    return [(towel, Pattern('stripes', rgb('#f4f4f0'), rgb('#d03030'), scale=6.), .4)]
+    if detail == "eyes":
+        return [
+            (ellipse(x + dx + q, y + q, r), c, 0)
+            for dx in (-0.13, 0.13)
+            for r, c, q in ((0.135, _INK, 0), (0.115, _WHITE, 0), (0.062, _INK, 0.02))
+        ]
+    if detail == "star":
+        t = np.arange(10) / 10 * 2 * np.pi - np.pi / 2
+        k = np.where(np.arange(10) % 2, 0.45, 1.0)
+        return [
+            (np.stack([x + r * k * np.cos(t), y + r * k * np.sin(t)], 1), rgb(c), 0)
+            for r, c in ((0.31, "#14285a"), (0.24, "#ffe14a"))
+        ]
+    if detail == "screen":
+        glare = np.array([(x - 0.16, y + 0.1), (x - 0.04, y - 0.1), (x + 0.04, y - 0.1), (x - 0.08, y + 0.1)])
+        return [
+            (_box(x - 0.25, y - 0.18, x + 0.25, y + 0.18, 0.05), _INK, 0.3),
+            (_box(x - 0.2, y - 0.13, x + 0.2, y + 0.13, 0.03), rgb("#38e0ee"), 0),
+            (glare, rgb("#d6fbff"), 0),
+        ]
+    towel = np.array([(x + 0.02, y - 0.2), (x + 0.4, y - 0.14), (x + 0.36, y + 0.3), (x - 0.02, y + 0.24)])
+    return [(towel, Pattern("stripes", rgb("#f4f4f0"), rgb("#d03030"), scale=6.0), 0.4)]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #2f5bf031
-@lru_cache(maxsize=None)
-def detail_parts(look:str,   # one of LOOKS
-                 detail:str, # one of DETAILS, or 'none'
-                )->tuple:    # parts behind the look, parts before it
+@cache
+def detail_parts(
+    look: str,  # one of LOOKS
+    detail: str,  # one of DETAILS, or 'none'
+) -> tuple:  # parts behind the look, parts before it
     "Where a telling detail goes on a look."
-    points = np.concatenate([p[0] for p in look_parts(look)]); (x0, y0), (x1, y1) = points.min(0), points.max(0)
-    foot = max(.45, np.ptp(points[points[:, 1] > y1-.15, 0]))
-    if detail == 'none': return [], []
-    if detail in ('wheels', 'barrier'): return [], _under(detail, x0, x1, y1, foot)
-    if detail in ('legs', 'doily'): return _under(detail, x0, x1, y1, foot), []
-    if detail == 'strap': return _over(detail, x0, x1, y0), []
-    return [], _over(detail, x0, x1, y0) if detail == 'leaf' else _front(detail, *_FACE.get(look, ((x0+x1)/2, (y0+y1)/2)))
+    points = np.concatenate([p[0] for p in look_parts(look)])
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    foot = max(0.45, np.ptp(points[points[:, 1] > y1 - 0.15, 0]))
+    if detail == "none":
+        return [], []
+    if detail in ("wheels", "barrier"):
+        return [], _under(detail, x0, x1, y1, foot)
+    if detail in ("legs", "doily"):
+        return _under(detail, x0, x1, y1, foot), []
+    if detail == "strap":
+        return _over(detail, x0, x1, y0), []
+    return [], _over(detail, x0, x1, y0) if detail == "leaf" else _front(
+        detail, *_FACE.get(look, ((x0 + x1) / 2, (y0 + y1) / 2))
+    )
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #5bc7f6de
-def polygon_area(points:np.ndarray, # `(n, 2)`
-                )->float:           # in the square of its unit
+def polygon_area(
+    points: np.ndarray,  # `(n, 2)`
+) -> float:  # in the square of its unit
     "Area of a polygon, by the shoelace formula."
     x, y = np.asarray(points, float).T
-    return float(abs(x@np.roll(y, -1)-y@np.roll(x, -1))/2)
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+
 
 def _join(rim, hole):
     "One polygon that runs round the outside, along a cut, and round the hole."
-    i, j = np.unravel_index(((rim[:, None]-hole[None])**2).sum(-1).argmin(), (len(rim), len(hole)))
-    return np.concatenate([rim[:i+1], hole[j:], hole[:j+1], rim[i:]])
+    i, j = np.unravel_index(((rim[:, None] - hole[None]) ** 2).sum(-1).argmin(), (len(rim), len(hole)))
+    return np.concatenate([rim[: i + 1], hole[j:], hole[: j + 1], rim[i:]])
+
 
 def _raster(parts, fine):
     "Parts painted white on a grid of 2 unit squares a side."
-    layer = Image.new('L', (2*fine, 2*fine)); ring = lambda p: [tuple(q) for q in np.asarray(p)*fine+fine/2]
+    layer = Image.new("L", (2 * fine, 2 * fine))
+    ring = lambda p: [tuple(q) for q in np.asarray(p) * fine + fine / 2]
     for outline, _, _, *holes in parts:
-        part = Image.new('L', layer.size); pen = ImageDraw.Draw(part); pen.polygon(ring(outline), fill=255)
-        for hole in (holes[0] if holes else ()): pen.polygon(ring(hole), fill=0)
+        part = Image.new("L", layer.size)
+        pen = ImageDraw.Draw(part)
+        pen.polygon(ring(outline), fill=255)
+        for hole in holes[0] if holes else ():
+            pen.polygon(ring(hole), fill=0)
         layer.paste(255, mask=part)
     return np.array(layer)
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #db3a6982
-@lru_cache(maxsize=None)
-def silhouette(look:str,           # one of LOOKS
-               detail:str='none',  # one of DETAILS, or 'none'
-               fine:int=512,       # grid cells along the unit square
-              )->list:             # of `(n, 2)` polygons in object coordinates, largest first
+@cache
+def silhouette(
+    look: str,  # one of LOOKS
+    detail: str = "none",  # one of DETAILS, or 'none'
+    fine: int = 512,  # grid cells along the unit square
+) -> list:  # of `(n, 2)` polygons in object coordinates, largest first
     "The outline of a look with its detail; the polygons do not overlap."
     behind, before = detail_parts(look, detail)
-    found, tree = cv2.findContours(_raster([*behind, *look_parts(look), *before], fine), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    found, tree = cv2.findContours(
+        _raster([*behind, *look_parts(look), *before], fine), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
     parent, large = tree[0][:, 3], [cv2.contourArea(c) > fine for c in found]
-    trim = [cv2.approxPolyDP(c, fine/300, True)[:, 0].astype(float) for c in found]
+    trim = [cv2.approxPolyDP(c, fine / 300, True)[:, 0].astype(float) for c in found]
     rims = {i: p for i, p in enumerate(trim) if parent[i] < 0 and large[i]}
     for i, p in enumerate(trim):
-        if parent[i] in rims and large[i]: rims[parent[i]] = _join(rims[parent[i]], p)
-    return sorted([(p-fine/2)/fine for p in rims.values()], key=lambda p: -polygon_area(p))
+        if parent[i] in rims and large[i]:
+            rims[parent[i]] = _join(rims[parent[i]], p)
+    return sorted([(p - fine / 2) / fine for p in rims.values()], key=lambda p: -polygon_area(p))
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #934a68ca
-GROUNDS = {'lawn': 'a lawn', 'sand': 'some sand', 'planks': 'wooden planks', 'tiles': 'pale tiles', 'cloth': 'a blue cloth',
-           'carpet': 'a grey carpet', 'paper': 'a sheet of paper', 'slate': 'a dark slate'}
-_GROUND_COLOURS = dict(lawn='7fa65a 6a934a', sand='dcc9a0 cdb78a', planks='bd9670 a67e58', tiles='d9dedd c3cbcb', cloth='8fa9c9 7f9abd',
-                       carpet='a8a6a4 979593', paper='efece4 e4e0d5', slate='5c6168 50555c')
-_GROUND_LINES = dict(planks=('stripes', 7), tiles=('lattice', 7.5), cloth=('stripes', 13), lawn=('waves', 17))
+GROUNDS = {
+    "lawn": "a lawn",
+    "sand": "some sand",
+    "planks": "wooden planks",
+    "tiles": "pale tiles",
+    "cloth": "a blue cloth",
+    "carpet": "a grey carpet",
+    "paper": "a sheet of paper",
+    "slate": "a dark slate",
+}
 
+
+_GROUND_COLOURS = dict(
+    lawn="7fa65a 6a934a",
+    sand="dcc9a0 cdb78a",
+    planks="bd9670 a67e58",
+    tiles="d9dedd c3cbcb",
+    cloth="8fa9c9 7f9abd",
+    carpet="a8a6a4 979593",
+    paper="efece4 e4e0d5",
+    slate="5c6168 50555c",
+)
+
+
+_GROUND_LINES = dict(planks=("stripes", 7), tiles=("lattice", 7.5), cloth=("stripes", 13), lawn=("waves", 17))
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #a5f282eb
 @lru_cache(maxsize=32)
-def ground_array(kind:str, # a key of GROUNDS
-                 side:int, # pixels
-                )->np.ndarray: # `(side, side, 3)` float32, 0..1
+def ground_array(
+    kind: str,  # a key of GROUNDS
+    side: int,  # pixels
+) -> np.ndarray:  # `(side, side, 3)` float32, 0..1
     "A surface; the same every time."
-    first, second = (rgb('#'+c) for c in _GROUND_COLOURS[kind].split())
-    canvas = Canvas(size=side, rng=np.random.default_rng(list(GROUNDS).index(kind)), supersample=1).background('texture', first, second)
+    first, second = (rgb("#" + c) for c in _GROUND_COLOURS[kind].split())
+    canvas = Canvas(size=side, rng=np.random.default_rng(list(GROUNDS).index(kind)), supersample=1).background(
+        "texture", first, second
+    )
     if kind in _GROUND_LINES:
         name, scale = _GROUND_LINES[kind]
-        canvas.polygon(rectangle(0, 0, 1, 1), Pattern(name, first, second, scale=scale), opacity=.6)
-    return canvas.noise(.012).array
+        canvas.polygon(rectangle(0, 0, 1, 1), Pattern(name, first, second, scale=scale), opacity=0.6)
+    return canvas.noise(0.012).array
+
 
 def _ground(kind, side, rng):
     "A part of a surface, `(side, side, 3)`."
-    whole = ground_array(kind, side*3//2); (x, y), turn = rng.integers(0, side//2, 2), int(rng.integers(4))
-    part = whole[y:y+side, x:x+side]
-    return np.ascontiguousarray(part[::-1 if turn & 1 else 1, ::-1 if turn & 2 else 1])*np.float32(rng.uniform(.9, 1.06))
+    whole = ground_array(kind, side * 3 // 2)
+    (x, y), turn = rng.integers(0, side // 2, 2), int(rng.integers(4))
+    part = whole[y : y + side, x : x + side]
+    return np.ascontiguousarray(part[:: -1 if turn & 1 else 1, :: -1 if turn & 2 else 1]) * np.float32(
+        rng.uniform(0.9, 1.06)
+    )
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #11a7926c
-_LOW, _REACH = -.36, 1.72   # a specimen shows object coordinates from _LOW to _LOW+_REACH
+_LOW, _REACH = -0.36, 1.72  # a specimen shows object coordinates from _LOW to _LOW+_REACH
 
+# %% ../../../nbs/data/mini/04_coco.ipynb #7c3393f8
 @lru_cache(maxsize=1024)
-def specimen(look:str,     # one of LOOKS
-             detail:str,   # one of DETAILS, or 'none'
-             palette:int,  # 0 or 1
-             cells:int,    # pixels of the unit square
-            )->tuple:      # `(S, S, 4)` uint8 colour times coverage, coverage; `(S, S)` coverage of the detail
+def specimen(
+    look: str,  # one of LOOKS
+    detail: str,  # one of DETAILS, or 'none'
+    palette: int,  # 0 or 1
+    cells: int,  # pixels of the unit square
+) -> tuple:  # `(S, S, 4)` uint8 colour times coverage, coverage; `(S, S)` coverage of the detail
     "A look with its detail, painted on nothing."
-    total, style, rng = round(cells*_REACH), STYLES[look], np.random.default_rng([LOOKS.index(look), palette])
-    canvas = Canvas(size=2*total, rng=rng, supersample=1).place(scale=cells/total)
-    canvas.sun = np.array([0, -1], np.float32); paints = dict(style['palettes'][palette])
-    paints['p'] = Pattern(style['kind'], paints['a'], paints['b'], scale=style['scale'], angle=style['angle'], phase=tuple(rng.random(2)))
+    total, style, rng = round(cells * _REACH), STYLES[look], np.random.default_rng([LOOKS.index(look), palette])
+    canvas = Canvas(size=2 * total, rng=rng, supersample=1).place(scale=cells / total)
+    canvas.sun = np.array([0, -1], np.float32)
+    paints = dict(style["palettes"][palette])
+    paints["p"] = Pattern(
+        style["kind"], paints["a"], paints["b"], scale=style["scale"], angle=style["angle"], phase=tuple(rng.random(2))
+    )
     behind, before = detail_parts(look, detail)
-    for part, telling in [*((p, True) for p in behind), *((p, False) for p in look_parts(look)), *((p, True) for p in before)]:
+    for part, telling in [
+        *((p, True) for p in behind),
+        *((p, False) for p in look_parts(look)),
+        *((p, True) for p in before),
+    ]:
         outline, paint, relief, *holes = part
-        canvas.polygon(outline, paints[paint] if isinstance(paint, str) else paint, mask=('thing', 'telling') if telling else 'thing',
-                       relief=relief, cover=not telling, holes=holes[0] if holes else ())
-    grey = lambda a: (np.clip(cv2.resize(a, (total, total), interpolation=cv2.INTER_AREA), 0, 1)*255+.5).astype(np.uint8)
-    return grey(np.dstack([canvas.array, canvas.masks['thing']])), grey(canvas.masks.get('telling', np.zeros((2*total,)*2)))
+        canvas.polygon(
+            outline,
+            paints[paint] if isinstance(paint, str) else paint,
+            mask=("thing", "telling") if telling else "thing",
+            relief=relief,
+            cover=not telling,
+            holes=holes[0] if holes else (),
+        )
+    grey = lambda a: (np.clip(cv2.resize(a, (total, total), interpolation=cv2.INTER_AREA), 0, 1) * 255 + 0.5).astype(
+        np.uint8
+    )
+    return grey(np.dstack([canvas.array, canvas.masks["thing"]])), grey(
+        canvas.masks.get("telling", np.zeros((2 * total,) * 2))
+    )
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #e087315b
 def _fit(canvas, polygons, centre, extent, angle, flip, stretch):
     "Place the unit square so that the outline is `extent` wide or high and centred."
-    points = np.concatenate(polygons); low, high = points.min(0), points.max(0)
-    canvas.place(centre=centre, scale=float(extent/(high-low).max()), angle=angle, flip=flip, stretch=stretch)
-    canvas.centre = np.asarray(centre)-canvas.matrix@((low+high)/2-.5)
+    points = np.concatenate(polygons)
+    low, high = points.min(0), points.max(0)
+    canvas.place(centre=centre, scale=float(extent / (high - low).max()), angle=angle, flip=flip, stretch=stretch)
+    canvas.centre = np.asarray(centre) - canvas.matrix @ ((low + high) / 2 - 0.5)
+
 
 def _window(canvas, points, margin):
     "The canvas pixels round a thing: first x, first y, width, height."
-    p = canvas.pixels(points)*canvas.supersample
-    low, high = np.maximum(np.floor(p.min(0))-margin, 0), np.minimum(np.ceil(p.max(0))+margin, canvas.side)
-    return *low.astype(int).tolist(), *(high-low).astype(int).tolist()
+    p = canvas.pixels(points) * canvas.supersample
+    low, high = np.maximum(np.floor(p.min(0)) - margin, 0), np.minimum(np.ceil(p.max(0)) + margin, canvas.side)
+    return *low.astype(int).tolist(), *(high - low).astype(int).tolist()
+
 
 def _warp(canvas, layer, window):
     "A layer of a specimen as it falls on a window of the canvas, 0..1."
-    x, y, w, h = window; cells = layer.shape[0]/_REACH
-    back = cells*canvas.inverse
-    start = back@((np.array([x, y])+.5)/canvas.side-canvas.centre)+(.5-_LOW)*cells-.5
-    m = np.c_[back/canvas.side, start]
-    return cv2.warpAffine(layer, m, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP).astype(np.float32)/255
+    x, y, w, h = window
+    cells = layer.shape[0] / _REACH
+    back = cells * canvas.inverse
+    start = back @ ((np.array([x, y]) + 0.5) / canvas.side - canvas.centre) + (0.5 - _LOW) * cells - 0.5
+    m = np.c_[back / canvas.side, start]
+    return cv2.warpAffine(layer, m, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP).astype(np.float32) / 255
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #0e5956a3
-def stamp(canvas:Canvas,           # drawn on; `_fit` has placed the thing
-          look:str,                # one of LOOKS
-          detail:str,              # one of DETAILS, or 'none'
-          name:str,                # of its mask
-          rng:np.random.Generator, # source of chance for palette and tint
-          cells:int,               # resolution of the specimen, no less than that of the thing on the canvas
-          shade:tuple,             # shift and blur of its shadow in canvas pixels, and how dark it is
-         )->list:                  # its polygons `(n, 2)` in picture pixels
+def stamp(
+    canvas: Canvas,  # drawn on; `_fit` has placed the thing
+    look: str,  # one of LOOKS
+    detail: str,  # one of DETAILS, or 'none'
+    name: str,  # of its mask
+    rng: np.random.Generator,  # source of chance for palette and tint
+    cells: int,  # resolution of the specimen, no less than that of the thing on the canvas
+    shade: tuple,  # shift and blur of its shadow in canvas pixels, and how dark it is
+) -> list:  # its polygons `(n, 2)` in picture pixels
     "Put a specimen on the canvas with its shadow, and note its masks."
-    shape = silhouette(look, detail); shift, blur, dark = shade
-    x, y, w, h = window = _window(canvas, np.concatenate(shape), shift+2*blur)
+    shape = silhouette(look, detail)
+    shift, blur, dark = shade
+    x, y, w, h = window = _window(canvas, np.concatenate(shape), shift + 2 * blur)
     image, mark = specimen(look, detail, int(rng.integers(2)), cells)
-    colour = _warp(canvas, image, window); alpha = colour[..., 3]
-    part = canvas.array[y:y+h, x:x+w]; soft = cv2.blur(cv2.blur(alpha, (blur, blur)), (blur, blur))
-    part[shift:] *= cv2.merge([1-dark*soft[:-shift]]*3)
-    tint = (rng.normal(1, .07)+rng.normal(0, .035, 3)).astype(np.float32); cover = cv2.merge([alpha]*3)
-    part *= 1-cover; part += np.minimum(colour[..., :3]*tint, cover)
-    layers = {name: alpha} if detail == 'none' else {name: alpha, 'telling': _warp(canvas, mark, window)}
+    colour = _warp(canvas, image, window)
+    alpha = colour[..., 3]
+    part = canvas.array[y : y + h, x : x + w]
+    soft = cv2.blur(cv2.blur(alpha, (blur, blur)), (blur, blur))
+    part[shift:] *= cv2.merge([1 - dark * soft[:-shift]] * 3)
+    tint = (rng.normal(1, 0.07) + rng.normal(0, 0.035, 3)).astype(np.float32)
+    cover = cv2.merge([alpha] * 3)
+    part *= 1 - cover
+    part += np.minimum(colour[..., :3] * tint, cover)
+    layers = {name: alpha} if detail == "none" else {name: alpha, "telling": _warp(canvas, mark, window)}
     for key, layer in layers.items():
-        canvas.masks[key] = np.zeros((canvas.side,)*2, np.float32); canvas.masks[key][y:y+h, x:x+w] = layer
+        canvas.masks[key] = np.zeros((canvas.side,) * 2, np.float32)
+        canvas.masks[key][y : y + h, x : x + w] = layer
     return [canvas.pixels(p) for p in shape]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #b48fd1dd
-_SLOTS = np.array([(.14, .14), (.86, .14), (.14, .86), (.86, .86), (.5, .12), (.5, .88), (.12, .5), (.88, .5)])
+_SLOTS = np.array(
+    [(0.14, 0.14), (0.86, 0.14), (0.14, 0.86), (0.86, 0.86), (0.5, 0.12), (0.5, 0.88), (0.12, 0.5), (0.88, 0.5)]
+)
+
 
 def _free(canvas, centre, half):
     "Whether a square of the canvas holds no thing yet."
-    (x0, y0), (x1, y1) = ((np.clip(centre+k*half, 0, 1)*canvas.side).astype(int) for k in (-1, 1))
+    (x0, y0), (x1, y1) = ((np.clip(centre + k * half, 0, 1) * canvas.side).astype(int) for k in (-1, 1))
     return not any(m[y0:y1, x0:x1].any() for m in canvas.masks.values())
 
-def draw_sides(canvas:Canvas,            # the large thing is already on it
-               looks:list[str],          # of the small things wanted
-               room:float,               # area they may cover together, picture pixels
-               rng:np.random.Generator,  # source of chance
-              )->list:                   # polygons of each thing drawn, `[]` where there was no room
+# %% ../../../nbs/data/mini/04_coco.ipynb #313b579c
+def draw_sides(
+    canvas: Canvas,  # the large thing is already on it
+    looks: list[str],  # of the small things wanted
+    room: float,  # area they may cover together, picture pixels
+    rng: np.random.Generator,  # source of chance
+) -> list:  # polygons of each thing drawn, `[]` where there was no room
     "Lay small things round the large one."
     slots, out, k = list(rng.permutation(8)), [], canvas.supersample
     for i, look in enumerate(looks, 1):
-        extent, angle, flip = rng.uniform(.17, .23), rng.uniform(-14, 14), bool(rng.integers(2)); half = extent*.61
-        spots = [np.clip(_SLOTS[s]+rng.uniform(-.02, .02, 2), half+.01, .99-half) for s in slots]
+        extent, angle, flip = rng.uniform(0.17, 0.23), rng.uniform(-14, 14), bool(rng.integers(2))
+        half = extent * 0.61
+        spots = [np.clip(_SLOTS[s] + rng.uniform(-0.02, 0.02, 2), half + 0.01, 0.99 - half) for s in slots]
         free = next((j for j, p in enumerate(spots) if _free(canvas, p, half)), None)
-        if free is not None: _fit(canvas, silhouette(look), spots[free], extent, angle, flip, 1.)
+        if free is not None:
+            _fit(canvas, silhouette(look), spots[free], extent, angle, flip, 1.0)
         area = sum(polygon_area(canvas.pixels(p)) for p in silhouette(look))
-        if free is None or area > room: out.append([]); continue
-        slots.pop(free); room -= area
-        out.append(stamp(canvas, look, 'none', f'side_{i}', rng, canvas.side//4, (k, 2*k-1, .35)))
+        if free is None or area > room:
+            out.append([])
+            continue
+        slots.pop(free)
+        room -= area
+        out.append(stamp(canvas, look, "none", f"side_{i}", rng, canvas.side // 4, (k, 2 * k - 1, 0.35)))
     return out
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #59ec85e0
-MASKS = ('main', 'telling', 'side_1', 'side_2', 'side_3')
+MASKS = ("main", "telling", "side_1", "side_2", "side_3")
 
-def draw_scene(look:str,                # of the large thing
-               detail:str,              # of the large thing, or 'none'
-               sides:list[str],         # looks of the small things wanted
-               ground:str,              # a key of GROUNDS
-               rng:np.random.Generator, # source of chance for pose, colours and grain
-               size:int=64,             # pixels
-              )->tuple:                 # Canvas, polygons of the large thing, polygons of each small one
+# %% ../../../nbs/data/mini/04_coco.ipynb #39ee9243
+def draw_scene(
+    look: str,  # of the large thing
+    detail: str,  # of the large thing, or 'none'
+    sides: list[str],  # looks of the small things wanted
+    ground: str,  # a key of GROUNDS
+    rng: np.random.Generator,  # source of chance for pose, colours and grain
+    size: int = 64,  # pixels
+) -> tuple:  # Canvas, polygons of the large thing, polygons of each small one
     "Draw a scene; the canvas keeps the masks of MASKS."
-    canvas = Canvas(size=size, rng=rng); canvas.array = _ground(ground, canvas.side, rng)
-    canvas.light(('left', 'above')[rng.integers(2)], .16)
+    canvas = Canvas(size=size, rng=rng)
+    canvas.array = _ground(ground, canvas.side, rng)
+    canvas.light(("left", "above")[rng.integers(2)], 0.16)
     shape, flip = silhouette(look, detail), bool(rng.integers(2))
-    _fit(canvas, shape, .5+rng.uniform(-.04, .04, 2), rng.uniform(.62, .74), rng.uniform(-10, 10), flip, rng.uniform(.94, 1.06))
-    main = stamp(canvas, look, detail, 'main', rng, canvas.side*3//4, (round(.04*canvas.side), round(.04*canvas.side), .5))
-    around = draw_sides(canvas, sides, .6*sum(map(polygon_area, main)), rng)
-    return canvas.noise(.03), main, around
+    _fit(
+        canvas,
+        shape,
+        0.5 + rng.uniform(-0.04, 0.04, 2),
+        rng.uniform(0.62, 0.74),
+        rng.uniform(-10, 10),
+        flip,
+        rng.uniform(0.94, 1.06),
+    )
+    main = stamp(
+        canvas,
+        look,
+        detail,
+        "main",
+        rng,
+        canvas.side * 3 // 4,
+        (round(0.04 * canvas.side), round(0.04 * canvas.side), 0.5),
+    )
+    around = draw_sides(canvas, sides, 0.6 * sum(map(polygon_area, main)), rng)
+    return canvas.noise(0.03), main, around
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #74fee071
-_FIRST = ('{thing} on {ground}{use}', 'on {ground} there is {thing}{use}', '{thing} lying on {ground}{use}')
-_OTHERS = (('{thing} with {sides} beside it', '{sides} next to {thing}', 'there is {thing}, and also {sides}'),
-           ('{thing}{use}', 'here is {thing}{use}'),
-           ('{thing} and {sides} on {ground}', '{sides} and {thing} lie on {ground}', 'a view of {ground} with {thing} and {sides}'),
-           ('a picture of {thing}', '{thing} in the middle', 'someone has put down {thing}'))
-_ALONE = (('{thing}, all by itself', 'just {thing}'), _OTHERS[1], ('{thing} on {ground}', 'a view of {ground} with {thing}'), _OTHERS[3])
-_REMARKS = ('', '', 'in soft light', 'seen from above', 'in the afternoon')   # where no use tells
+_FIRST = ("{thing} on {ground}{use}", "on {ground} there is {thing}{use}", "{thing} lying on {ground}{use}")
 
-def say(template:str,  # with fields in braces
-        fields:dict,   # field -> list of (words, region)
-       )->tuple:       # sentence, list of (start, stop, words, region)
+
+_OTHERS = (
+    ("{thing} with {sides} beside it", "{sides} next to {thing}", "there is {thing}, and also {sides}"),
+    ("{thing}{use}", "here is {thing}{use}"),
+    (
+        "{thing} and {sides} on {ground}",
+        "{sides} and {thing} lie on {ground}",
+        "a view of {ground} with {thing} and {sides}",
+    ),
+    ("a picture of {thing}", "{thing} in the middle", "someone has put down {thing}"),
+)
+
+
+_ALONE = (
+    ("{thing}, all by itself", "just {thing}"),
+    _OTHERS[1],
+    ("{thing} on {ground}", "a view of {ground} with {thing}"),
+    _OTHERS[3],
+)
+
+
+_REMARKS = ("", "", "in soft light", "seen from above", "in the afternoon")  # where no use tells
+
+# %% ../../../nbs/data/mini/04_coco.ipynb #74f891ed
+def say(
+    template: str,  # with fields in braces
+    fields: dict,  # field -> list of (words, region)
+) -> tuple:  # sentence, list of (start, stop, words, region)
     "Fill a template and note which characters speak of which region; a region of '' is not noted."
-    text, spans = '', []
-    pieces = [p for part in template.replace('{', '|{').replace('}', '}|').split('|') if part
-              for p in (fields[part[1:-1]] if part[0] == '{' else [(part, '')])]
+    text, spans = "", []
+    pieces = [
+        p
+        for part in template.replace("{", "|{").replace("}", "}|").split("|")
+        if part
+        for p in (fields[part[1:-1]] if part[0] == "{" else [(part, "")])
+    ]
     for words, region in pieces:
-        if region: spans.append((len(text), len(text)+len(words), words, region))
+        if region:
+            spans.append((len(text), len(text) + len(words), words, region))
         text += words
-    return text[0].upper()+text[1:]+'.', spans
+    return text[0].upper() + text[1:] + ".", spans
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #7e33d913
 def _named(category):
     "A small thing's name with its article; the class word is never said."
-    name = 'ball' if category == 'sports ball' else category
-    return ('an ' if name[0] in 'aeiou' else 'a ')+name
+    name = "ball" if category == "sports ball" else category
+    return ("an " if name[0] in "aeiou" else "a ") + name
 
-def scene_captions(phrase:str,              # a key of PHRASES
-                   use:str,                 # a super-category, or 'none'
-                   sides:dict[str, str],    # region -> category of the small things drawn
-                   ground:str,              # a key of GROUNDS
-                   rng:np.random.Generator, # source of chance for wordings
-                  )->list[tuple]:           # five of (sentence, spans)
+
+def scene_captions(
+    phrase: str,  # a key of PHRASES
+    use: str,  # a super-category, or 'none'
+    sides: dict[str, str],  # region -> category of the small things drawn
+    ground: str,  # a key of GROUNDS
+    rng: np.random.Generator,  # source of chance for wordings
+) -> list[tuple]:  # five of (sentence, spans)
     "Five captions; where no use tells, a neutral remark or nothing stands in its place."
     pick = lambda options: options[rng.integers(len(options))]
-    joints = [', ']*(len(sides)-2)+[' and ']*(len(sides) > 1)+['']
-    listed = [p for (r, c), j in zip(sides.items(), joints) for p in ((_named(c), r), (j, ''))]
+    joints = [", "] * (len(sides) - 2) + [" and "] * (len(sides) > 1) + [""]
+    listed = [p for (r, c), j in zip(sides.items(), joints) for p in ((_named(c), r), (j, ""))]
+
     def fields():
-        remark, region = (pick(_REMARKS), '') if use == 'none' else (pick(TELLING[use]['wordings']), 'telling')
-        return dict(thing=[(pick(PHRASES[phrase]['wordings']), 'main')], use=[(', ', ''), (remark, region)] if remark else [],
-                    sides=listed, ground=[(GROUNDS[ground], 'ground')])
+        remark, region = (pick(_REMARKS), "") if use == "none" else (pick(TELLING[use]["wordings"]), "telling")
+        return dict(
+            thing=[(pick(PHRASES[phrase]["wordings"]), "main")],
+            use=[(", ", ""), (remark, region)] if remark else [],
+            sides=listed,
+            ground=[(GROUNDS[ground], "ground")],
+        )
+
     return [say(pick(t), fields()) for t in (_FIRST, *(_OTHERS if sides else _ALONE))]
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #993096e7
-def natural_counts(n:int,       # scenes, 20 or more
-                  )->np.ndarray: # `(10,)` scenes of each super-category, at least 2, together n
+def natural_counts(
+    n: int,  # scenes, 20 or more
+) -> np.ndarray:  # `(10,)` scenes of each super-category, at least 2, together n
     "The long tail by largest remainder."
-    share = np.array(list(SUPERCATEGORIES.values()))*n
+    share = np.array(list(SUPERCATEGORIES.values())) * n
     counts = np.maximum(np.floor(share), 2).astype(int)
-    order = np.argsort(-(share-np.floor(share)), kind='stable')
-    for i in range(n-counts.sum()): counts[order[i % len(order)]] += 1
-    for _ in range(counts.sum()-n): counts[counts.argmax()] -= 1
+    order = np.argsort(-(share - np.floor(share)), kind="stable")
+    for i in range(n - counts.sum()):
+        counts[order[i % len(order)]] += 1
+    for _ in range(counts.sum() - n):
+        counts[counts.argmax()] -= 1
     return counts
 
-def sample_scenes(rng:np.random.Generator, # source of chance
-                  counts:np.ndarray,       # `(10,)` scenes of each super-category
-                 )->pd.DataFrame:          # one row a scene, in shuffled order
+# %% ../../../nbs/data/mini/04_coco.ipynb #ca4e71f8
+def sample_scenes(
+    rng: np.random.Generator,  # source of chance
+    counts: np.ndarray,  # `(10,)` scenes of each super-category
+) -> pd.DataFrame:  # one row a scene, in shuffled order
     "Draw what each scene is about: the attributes of the large thing, the surface, the small things wanted."
     own, names, model = membership(), list(CATEGORIES), scene_model()
     category = np.concatenate([rng.choice(np.flatnonzero(own[:, k]), c) for k, c in enumerate(counts)])
     drawn = model.sample(rng, rng.permutation(category))
-    for a, v in model.values.items(): drawn[a] = np.array(v)[drawn[a]]
-    drawn['category'] = [names[c] for c in drawn.pop('label')]
-    drawn['supercategory'] = [CATEGORIES[c]['supercategory'] for c in drawn.category]
-    drawn['ground'] = rng.choice(list(GROUNDS), len(drawn))
-    drawn['sides'] = [[names[j] for j in rng.integers(len(names), size=k)] for k in rng.choice(4, len(drawn), p=(.2, .35, .3, .15))]
+    for a, v in model.values.items():
+        drawn[a] = np.array(v)[drawn[a]]
+    drawn["category"] = [names[c] for c in drawn.pop("label")]
+    drawn["supercategory"] = [CATEGORIES[c]["supercategory"] for c in drawn.category]
+    drawn["ground"] = rng.choice(list(GROUNDS), len(drawn))
+    drawn["sides"] = [
+        [names[j] for j in rng.integers(len(names), size=k)]
+        for k in rng.choice(4, len(drawn), p=(0.2, 0.35, 0.3, 0.15))
+    ]
     return drawn
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #15c74fde
 def _annotation(ident, image_id, category, polygons, mask, size):
     "One entry of `annotations`; the area is that of the rendered mask."
-    points = [np.clip(p, 0, size).round(2) for p in polygons]; every = np.concatenate(points)
+    points = [np.clip(p, 0, size).round(2) for p in polygons]
+    every = np.concatenate(points)
     (x, y), (right, bottom) = every.min(0).tolist(), every.max(0).tolist()
-    return dict(id=ident, image_id=image_id, category_id=CATEGORIES[category]['id'], segmentation=[p.ravel().tolist() for p in points],
-                area=float(mask.sum()), bbox=[x, y, round(right-x, 2), round(bottom-y, 2)], iscrowd=0)
+    return dict(
+        id=ident,
+        image_id=image_id,
+        category_id=CATEGORIES[category]["id"],
+        segmentation=[p.ravel().tolist() for p in points],
+        area=float(mask.sum()),
+        bbox=[x, y, round(right - x, 2), round(bottom - y, 2)],
+        iscrowd=0,
+    )
 
-def render_scene(row,                     # a row of `sample_scenes`
-                 image_id:int,            # becomes the file name
-                 first:int,               # id of the first annotation and of the first caption
-                 rng:np.random.Generator, # source of chance
-                 size:int=64,             # pixels
-                )->dict:                  # `image`, `masks`, `annotations`, `captions`, `spans`
+# %% ../../../nbs/data/mini/04_coco.ipynb #119a20a9
+def render_scene(
+    row,  # a row of `sample_scenes`
+    image_id: int,  # becomes the file name
+    first: int,  # id of the first annotation and of the first caption
+    rng: np.random.Generator,  # source of chance
+    size: int = 64,  # pixels
+) -> dict:  # `image`, `masks`, `annotations`, `captions`, `spans`
     "Draw one scene and describe it as COCO does."
-    looks = [CATEGORIES[c]['looks'][rng.integers(len(CATEGORIES[c]['looks']))] for c in row.sides]
+    looks = [CATEGORIES[c]["looks"][rng.integers(len(CATEGORIES[c]["looks"]))] for c in row.sides]
     canvas, main, around = draw_scene(row.look, row.detail, looks, row.ground, rng, size)
     masks = {k: canvas.mask(k) for k in MASKS}
-    there = {'main': (row.category, main)} | {f'side_{k}': (c, p) for k, (c, p) in enumerate(zip(row.sides, around), 1) if p}
-    ids = {r: first+i for i, r in enumerate(there)}
-    told = scene_captions(row.phrase, row.use, {r: c for r, (c, _) in there.items() if r != 'main'}, row.ground, rng)
-    return dict(image=canvas.image(), masks=masks,
-                annotations=[_annotation(ids[r], image_id, c, p, masks[r], size) for r, (c, p) in there.items()],
-                captions=[dict(image_id=image_id, id=first+k, caption=text) for k, (text, _) in enumerate(told)],
-                spans=_span_rows(image_id, first, told, ids | {'telling': ids['main'], 'ground': -1}))
+    there = {"main": (row.category, main)} | {
+        f"side_{k}": (c, p) for k, (c, p) in enumerate(zip(row.sides, around), 1) if p
+    }
+    ids = {r: first + i for i, r in enumerate(there)}
+    told = scene_captions(row.phrase, row.use, {r: c for r, (c, _) in there.items() if r != "main"}, row.ground, rng)
+    return dict(
+        image=canvas.image(),
+        masks=masks,
+        annotations=[_annotation(ids[r], image_id, c, p, masks[r], size) for r, (c, p) in there.items()],
+        captions=[dict(image_id=image_id, id=first + k, caption=text) for k, (text, _) in enumerate(told)],
+        spans=_span_rows(image_id, first, told, ids | {"telling": ids["main"], "ground": -1}),
+    )
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #946cdce7
 def _span_rows(image_id, first, told, ids):
     "Rows of spans.parquet: characters of a caption, the region (a mask's name) and the annotation they speak of; -1 is the surface."
-    return [dict(id=str(image_id), field=f'caption_{k+1}', start=a, stop=b, word=w, region=r, caption_id=first+k, annotation_id=ids[r])
-            for k, (_, found) in enumerate(told) for a, b, w, r in found]
+    return [
+        dict(
+            id=str(image_id),
+            field=f"caption_{k + 1}",
+            start=a,
+            stop=b,
+            word=w,
+            region=r,
+            caption_id=first + k,
+            annotation_id=ids[r],
+        )
+        for k, (_, found) in enumerate(told)
+        for a, b, w, r in found
+    ]
 
-def coco_header(name:str,  # of the set
-               )->dict:    # `info`, `licenses`, `categories`
+# %% ../../../nbs/data/mini/04_coco.ipynb #9d08b5cd
+def coco_header(
+    name: str,  # of the set
+) -> dict:  # `info`, `licenses`, `categories`
     "What stands at the head of an instances file."
-    known = sorted(CATEGORIES.items(), key=lambda kv: kv[1]['id'])
-    return dict(info=dict(description=f'vbg miniature COCO, {name} set: rendered scenes, not photographs', url='', version='1.0', year=2026,
-                          contributor='the vbg authors', date_created='2026/01/01'),
-                licenses=[dict(id=1, name='Apache License 2.0', url='https://www.apache.org/licenses/LICENSE-2.0')],
-                categories=[dict(supercategory=c['supercategory'], id=c['id'], name=n) for n, c in known])
+    known = sorted(CATEGORIES.items(), key=lambda kv: kv[1]["id"])
+    return dict(
+        info=dict(
+            description=f"vbg miniature COCO, {name} set: rendered scenes, not photographs",
+            url="",
+            version="1.0",
+            year=2026,
+            contributor="the vbg authors",
+            date_created="2026/01/01",
+        ),
+        licenses=[dict(id=1, name="Apache License 2.0", url="https://www.apache.org/licenses/LICENSE-2.0")],
+        categories=[dict(supercategory=c["supercategory"], id=c["id"], name=n) for n, c in known],
+    )
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #13fe50fb
-SPLIT_NAME = 'train2017'
+SPLIT_NAME = "train2017"
 
-def scene_items(scenes:pd.DataFrame,  # from `sample_scenes`
-                ids:np.ndarray,       # `(n,)` image ids
-                model:AttributeModel, # of the set's prior
-               )->pd.DataFrame:       # attributes and exact posteriors `image:vehicle` ...
+
+def scene_items(
+    scenes: pd.DataFrame,  # from `sample_scenes`
+    ids: np.ndarray,  # `(n,)` image ids
+    model: AttributeModel,  # of the set's prior
+) -> pd.DataFrame:  # attributes and exact posteriors `image:vehicle` ...
     "One row a scene: what it is about and what the best reader would think of it."
     codes = pd.DataFrame({a: [v.index(x) for x in scenes[a]] for a, v in model.values.items()})
-    post = {f'{k}:{s}': p for k, seen in SEEN.items() for s, p in zip(SUPERCATEGORIES, scene_posterior(model, codes[seen]).T)}
-    return pd.concat([pd.Series([str(i) for i in ids], name='id'), scenes.reset_index(drop=True), pd.DataFrame(post)], axis=1)
+    post = {
+        f"{k}:{s}": p
+        for k, seen in SEEN.items()
+        for s, p in zip(SUPERCATEGORIES, scene_posterior(model, codes[seen]).T)
+    }
+    return pd.concat(
+        [pd.Series([str(i) for i in ids], name="id"), scenes.reset_index(drop=True), pd.DataFrame(post)], axis=1
+    )
 
-def reached(items:pd.DataFrame, # from `scene_items`
-           )->dict:             # modality -> accuracy of the exact posterior
+
+def reached(
+    items: pd.DataFrame,  # from `scene_items`
+) -> dict:  # modality -> accuracy of the exact posterior
     "What the best reader scores on the scenes drawn."
     names = np.array(list(SUPERCATEGORIES))
-    best = {k: names[items[[f'{k}:{s}' for s in names]].to_numpy().argmax(1)] for k in SEEN}
+    best = {k: names[items[[f"{k}:{s}" for s in names]].to_numpy().argmax(1)] for k in SEEN}
     return {k: round(float((b == items.supercategory).mean()), 6) for k, b in best.items()}
 
-def _write_json(path, value): Path(path).write_text(json.dumps(value, separators=(',', ':')))
+
+def _write_json(path, value):
+    Path(path).write_text(json.dumps(value, separators=(",", ":")))
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #6feee8b7
 def _write_set(folder, name, scenes, ids, size, seed):
     "One set in the COCO layout with its ground truth; gives what `reached` says."
-    folder = Path(folder); (folder/SPLIT_NAME).mkdir(parents=True); (folder/'annotations').mkdir()
+    folder = Path(folder)
+    (folder / SPLIT_NAME).mkdir(parents=True)
+    (folder / "annotations").mkdir()
     masks = {k: np.zeros((len(scenes), size, size), np.uint8) for k in MASKS}
     images, annotations, captions, spans = [], [], [], []
     for i, (row, ident) in enumerate(zip(scenes.itertuples(), ids.tolist())):
-        scene = render_scene(row, ident, 10*ident, np.random.default_rng([seed, ident]), size)
-        file = f'{ident:012d}.jpg'; write_jpeg(scene['image'], folder/SPLIT_NAME/file)
-        images.append(dict(license=1, file_name=file, coco_url='', height=size, width=size, date_captured='2026-01-01 00:00:00', flickr_url='', id=ident))
-        annotations += scene['annotations']; captions += scene['captions']; spans += scene['spans']
-        for k in MASKS: masks[k][i] = scene['masks'][k]
-    head = coco_header(name); text = {k: v for k, v in head.items() if k != 'categories'}
-    _write_json(folder/'annotations'/f'instances_{SPLIT_NAME}.json', dict(head, images=images, annotations=annotations))
-    _write_json(folder/'annotations'/f'captions_{SPLIT_NAME}.json', dict(text, images=images, annotations=captions))
+        scene = render_scene(row, ident, 10 * ident, np.random.default_rng([seed, ident]), size)
+        file = f"{ident:012d}.jpg"
+        write_jpeg(scene["image"], folder / SPLIT_NAME / file)
+        images.append(
+            dict(
+                license=1,
+                file_name=file,
+                coco_url="",
+                height=size,
+                width=size,
+                date_captured="2026-01-01 00:00:00",
+                flickr_url="",
+                id=ident,
+            )
+        )
+        annotations += scene["annotations"]
+        captions += scene["captions"]
+        spans += scene["spans"]
+        for k in MASKS:
+            masks[k][i] = scene["masks"][k]
+    head = coco_header(name)
+    text = {k: v for k, v in head.items() if k != "categories"}
+    _write_json(
+        folder / "annotations" / f"instances_{SPLIT_NAME}.json", dict(head, images=images, annotations=annotations)
+    )
+    _write_json(folder / "annotations" / f"captions_{SPLIT_NAME}.json", dict(text, images=images, annotations=captions))
     items = scene_items(scenes, ids, scene_model(name))
-    write_ground_truth(folder/'ground_truth', items.id.tolist(), masks, pd.DataFrame(spans), items)
+    write_ground_truth(folder / "ground_truth", items.id.tolist(), masks, pd.DataFrame(spans), items)
     return reached(items)
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #65b0bafe
-def write_mini_coco(folder:str|Path,           # appears whole or not at all; an old one is replaced
-                    n:int=2400,                # scenes of the natural set, 20 or more
-                    size:int=64,               # pixels, 32 to 224
-                    seed:int=42,               # source of all chance
-                    balanced_per_class:int=40, # scenes of each super-category in the balanced set
-                    scarce_per_class:int=0,    # more scenes of the two scarcest super-categories, a set of their own; 0: no such set
-                   )->dict:                    # what ceilings.json holds
+def write_mini_coco(
+    folder: str | Path,  # appears whole or not at all; an old one is replaced
+    n: int = 2400,  # scenes of the natural set, 20 or more
+    size: int = 64,  # pixels, 32 to 224
+    seed: int = 42,  # source of all chance
+    balanced_per_class: int = 40,  # scenes of each super-category in the balanced set
+    scarce_per_class: int = 0,  # more scenes of the two scarcest super-categories, a set of their own; 0: no such set
+) -> dict:  # what ceilings.json holds
     "Render the miniature COCO: `natural/`, `balanced/`, where asked `scarce/`, and `ceilings.json`. Raises `DataError` on figures it cannot draw."
-    if not 32 <= size <= 224: raise DataError(f'scenes of {size} pixels cannot be drawn', file=folder, remedy='choose a size from 32 to 224')
+    if not 32 <= size <= 224:
+        raise DataError(f"scenes of {size} pixels cannot be drawn", file=folder, remedy="choose a size from 32 to 224")
     if n < 20 or balanced_per_class < 1:
-        raise DataError(f'{n} scenes and {balanced_per_class} a class are too few', file=folder, remedy='ask for 20 scenes and 1 a class, or more')
+        raise DataError(
+            f"{n} scenes and {balanced_per_class} a class are too few",
+            file=folder,
+            remedy="ask for 20 scenes and 1 a class, or more",
+        )
     rng, report = np.random.default_rng(seed), coco_ceilings()
-    counts = {'natural': natural_counts(n), 'balanced': np.full(len(SUPERCATEGORIES), balanced_per_class)}
+    counts = {"natural": natural_counts(n), "balanced": np.full(len(SUPERCATEGORIES), balanced_per_class)}
     if scarce_per_class:
-        counts['scarce'] = np.zeros(len(SUPERCATEGORIES), int); counts['scarce'][np.argsort(counts['natural'], kind='stable')[:2]] = scarce_per_class
+        counts["scarce"] = np.zeros(len(SUPERCATEGORIES), int)
+        counts["scarce"][np.argsort(counts["natural"], kind="stable")[:2]] = scarce_per_class
     sizes = np.cumsum([c.sum() for c in counts.values()])
-    ids = np.split(rng.permutation(580_000)[:sizes[-1]]+9, sizes[:-1])
+    ids = np.split(rng.permutation(580_000)[: sizes[-1]] + 9, sizes[:-1])
     with whole_folder(folder) as made:
         for (name, count), own in zip(counts.items(), ids):
-            report[f'{name}_reached'] = _write_set(made/name, name, sample_scenes(rng, count), np.sort(own), size, seed)
-        _write_json(made/'ceilings.json', report)
+            report[f"{name}_reached"] = _write_set(
+                made / name, name, sample_scenes(rng, count), np.sort(own), size, seed
+            )
+        _write_json(made / "ceilings.json", report)
     return report

@@ -4,9 +4,14 @@
 
 # %% ../../../nbs/data/mini/03_met.ipynb #2822492b
 from __future__ import annotations
-import csv, json
+
+import csv
+import json
 from pathlib import Path
-import numpy as np, pandas as pd
+
+import numpy as np
+import pandas as pd
+
 from .canvas import *
 from .objects import *
 
@@ -16,112 +21,298 @@ __all__ = ['CLASSES', 'CLASS_STEMS', 'SHAPE', 'MATERIAL', 'DETAIL', 'MOTIF', 'TE
            'met_model', 'met_ceilings', 'describe_met', 'evidence', 'posteriors', 'write_met_set', 'write_mini_met']
 
 # %% ../../../nbs/data/mini/03_met.ipynb #ddcf1f1c
-CLASSES = {'painting': ('Paintings', 480), 'sculpture': ('Sculpture', 390), 'ceramics': ('Ceramics', 350), 'textile': ('Textiles', 280),
-           'jewellery': ('Jewelry', 240), 'arms': ('Arms and Armor', 190), 'manuscript': ('Manuscripts', 160), 'bronze': ('Bronzes', 140),
-           'lacquerware': ('Lacquer', 100), 'amulet': ('Amulets', 70)}
-CLASS_STEMS = ('paint', 'sculpt', 'ceramic', 'textil', 'jewel', 'arms', 'armor', 'armour', 'manuscript', 'bronze', 'lacquer', 'amulet')
+CLASSES = {
+    "painting": ("Paintings", 480),
+    "sculpture": ("Sculpture", 390),
+    "ceramics": ("Ceramics", 350),
+    "textile": ("Textiles", 280),
+    "jewellery": ("Jewelry", 240),
+    "arms": ("Arms and Armor", 190),
+    "manuscript": ("Manuscripts", 160),
+    "bronze": ("Bronzes", 140),
+    "lacquerware": ("Lacquer", 100),
+    "amulet": ("Amulets", 70),
+}
+
+# %% ../../../nbs/data/mini/03_met.ipynb #115c87ce
+CLASS_STEMS = (
+    "paint",
+    "sculpt",
+    "ceramic",
+    "textil",
+    "jewel",
+    "arms",
+    "armor",
+    "armour",
+    "manuscript",
+    "bronze",
+    "lacquer",
+    "amulet",
+)
+
 
 def _table(values, **rows):
     "Rows of 'value percent value percent ...' as `(C, V)` probabilities."
-    values = values.split(); table = np.zeros((len(CLASSES), len(values)))
+    values = values.split()
+    table = np.zeros((len(CLASSES), len(values)))
     for name, row in rows.items():
         cells = row.split()
-        for value, percent in zip(cells[::2], cells[1::2]): table[list(CLASSES).index(name), values.index(value)] = int(percent)/100
-    if not np.allclose(table.sum(1), 1): raise ValueError(f'rows do not sum to 100: {table.sum(1)}')
+        for value, percent in zip(cells[::2], cells[1::2]):
+            table[list(CLASSES).index(name), values.index(value)] = int(percent) / 100
+    if not np.allclose(table.sum(1), 1):
+        raise ValueError(f"rows do not sum to 100: {table.sum(1)}")
     return values, table
 
 # %% ../../../nbs/data/mini/03_met.ipynb #39193397
-SHAPE = _table('vase bowl casket panel hanging codex figure head pendant ring beetle blade disc helmet',
-    painting='panel 50 hanging 30 codex 20', textile='hanging 55 panel 30 codex 15', manuscript='codex 60 panel 20 hanging 20',
-    sculpture='figure 50 head 35 disc 10 beetle 5', bronze='vase 30 bowl 25 figure 25 head 10 disc 10', ceramics='vase 50 bowl 40 figure 10',
-    lacquerware='bowl 40 casket 30 vase 30', jewellery='pendant 45 ring 35 beetle 10 disc 10', amulet='pendant 35 beetle 30 figure 20 ring 15',
-    arms='blade 50 helmet 25 disc 25')
-MATERIAL = _table('clay glaze resin alloy gold stone paper wool steel',
-    painting='paper 45 wool 25 gold 15 resin 15', textile='wool 55 paper 25 gold 20', manuscript='paper 60 gold 20 wool 20',
-    sculpture='stone 55 clay 25 alloy 20', bronze='alloy 55 stone 20 gold 15 clay 10', ceramics='clay 40 glaze 40 alloy 12 resin 8',
-    lacquerware='resin 60 clay 20 glaze 20', jewellery='gold 50 steel 20 glaze 15 stone 15', amulet='glaze 35 stone 30 gold 25 clay 10',
-    arms='steel 60 alloy 20 gold 20')
-DETAIL = _table('none seal fringe initial stand gem cord handles',
-    painting='seal 45 none 35 initial 10 cord 10', textile='fringe 55 none 30 cord 10 seal 5', manuscript='initial 50 none 35 seal 15',
-    sculpture='none 45 stand 45 gem 10', bronze='handles 40 none 40 stand 20', ceramics='none 50 handles 30 stand 20',
-    lacquerware='cord 45 none 40 handles 15', jewellery='gem 50 none 40 cord 10', amulet='cord 40 none 40 gem 20',
-    arms='none 50 gem 20 fringe 20 cord 10')
+SHAPE = _table(
+    "vase bowl casket panel hanging codex figure head pendant ring beetle blade disc helmet",
+    painting="panel 50 hanging 30 codex 20",
+    textile="hanging 55 panel 30 codex 15",
+    manuscript="codex 60 panel 20 hanging 20",
+    sculpture="figure 50 head 35 disc 10 beetle 5",
+    bronze="vase 30 bowl 25 figure 25 head 10 disc 10",
+    ceramics="vase 50 bowl 40 figure 10",
+    lacquerware="bowl 40 casket 30 vase 30",
+    jewellery="pendant 45 ring 35 beetle 10 disc 10",
+    amulet="pendant 35 beetle 30 figure 20 ring 15",
+    arms="blade 50 helmet 25 disc 25",
+)
+
+# %% ../../../nbs/data/mini/03_met.ipynb #c8095d2c
+MATERIAL = _table(
+    "clay glaze resin alloy gold stone paper wool steel",
+    painting="paper 45 wool 25 gold 15 resin 15",
+    textile="wool 55 paper 25 gold 20",
+    manuscript="paper 60 gold 20 wool 20",
+    sculpture="stone 55 clay 25 alloy 20",
+    bronze="alloy 55 stone 20 gold 15 clay 10",
+    ceramics="clay 40 glaze 40 alloy 12 resin 8",
+    lacquerware="resin 60 clay 20 glaze 20",
+    jewellery="gold 50 steel 20 glaze 15 stone 15",
+    amulet="glaze 35 stone 30 gold 25 clay 10",
+    arms="steel 60 alloy 20 gold 20",
+)
+
+# %% ../../../nbs/data/mini/03_met.ipynb #9a7dbd66
+DETAIL = _table(
+    "none seal fringe initial stand gem cord handles",
+    painting="seal 45 none 35 initial 10 cord 10",
+    textile="fringe 55 none 30 cord 10 seal 5",
+    manuscript="initial 50 none 35 seal 15",
+    sculpture="none 45 stand 45 gem 10",
+    bronze="handles 40 none 40 stand 20",
+    ceramics="none 50 handles 30 stand 20",
+    lacquerware="cord 45 none 40 handles 15",
+    jewellery="gem 50 none 40 cord 10",
+    amulet="cord 40 none 40 gem 20",
+    arms="none 50 gem 20 fringe 20 cord 10",
+)
 
 # %% ../../../nbs/data/mini/03_met.ipynb #595a48ac
-MOTIF = _table('plain stripes zigzag dots lattice waves scales',
-    painting='waves 30 scales 25 plain 15 dots 10 lattice 10 stripes 5 zigzag 5', textile='stripes 30 zigzag 25 lattice 20 dots 10 plain 5 waves 5 scales 5',
-    manuscript='plain 30 lattice 20 stripes 15 dots 15 waves 10 scales 5 zigzag 5', sculpture='plain 40 stripes 20 scales 10 waves 10 zigzag 10 dots 5 lattice 5',
-    bronze='zigzag 25 plain 25 scales 15 lattice 15 stripes 10 waves 5 dots 5', ceramics='waves 25 stripes 20 zigzag 15 scales 15 plain 10 dots 10 lattice 5',
-    lacquerware='scales 25 dots 25 plain 20 lattice 10 waves 10 stripes 5 zigzag 5', jewellery='dots 30 plain 30 lattice 15 scales 10 zigzag 5 stripes 5 waves 5',
-    amulet='plain 35 stripes 20 zigzag 15 dots 10 lattice 10 scales 5 waves 5', arms='plain 35 scales 20 zigzag 15 stripes 10 lattice 10 dots 5 waves 5')
+MOTIF = _table(
+    "plain stripes zigzag dots lattice waves scales",
+    painting="waves 30 scales 25 plain 15 dots 10 lattice 10 stripes 5 zigzag 5",
+    textile="stripes 30 zigzag 25 lattice 20 dots 10 plain 5 waves 5 scales 5",
+    manuscript="plain 30 lattice 20 stripes 15 dots 15 waves 10 scales 5 zigzag 5",
+    sculpture="plain 40 stripes 20 scales 10 waves 10 zigzag 10 dots 5 lattice 5",
+    bronze="zigzag 25 plain 25 scales 15 lattice 15 stripes 10 waves 5 dots 5",
+    ceramics="waves 25 stripes 20 zigzag 15 scales 15 plain 10 dots 10 lattice 5",
+    lacquerware="scales 25 dots 25 plain 20 lattice 10 waves 10 stripes 5 zigzag 5",
+    jewellery="dots 30 plain 30 lattice 15 scales 10 zigzag 5 stripes 5 waves 5",
+    amulet="plain 35 stripes 20 zigzag 15 dots 10 lattice 10 scales 5 waves 5",
+    arms="plain 35 scales 20 zigzag 15 stripes 10 lattice 10 dots 5 waves 5",
+)
 
 # %% ../../../nbs/data/mini/03_met.ipynb #d45d897b
-TECHNIQUE = _table('brushed moulded woven carved layered cast beaten penned strung',
-    painting='brushed 60 moulded 20 layered 10 penned 10', ceramics='moulded 55 brushed 35 carved 10', amulet='moulded 45 strung 25 carved 20 brushed 10',
-    textile='woven 60 layered 25 strung 15', sculpture='carved 60 layered 20 moulded 10 cast 10', lacquerware='layered 55 carved 25 woven 20',
-    bronze='cast 60 beaten 25 penned 15', manuscript='penned 55 brushed 20 beaten 15 cast 10', jewellery='beaten 45 strung 30 cast 25',
-    arms='beaten 55 cast 30 layered 15')
-PURPOSE = _table('tomb feast altar house court war study dress',
-    painting='house 40 tomb 30 altar 20 court 10', ceramics='feast 55 tomb 30 house 15', amulet='tomb 55 dress 20 study 15 war 10',
-    textile='dress 45 house 35 altar 20', sculpture='altar 55 house 20 court 15 tomb 10', lacquerware='house 40 feast 30 dress 30',
-    bronze='court 40 altar 35 feast 15 war 10', manuscript='study 60 court 30 altar 10', jewellery='dress 50 court 40 tomb 10', arms='war 60 court 40')
-THEME = _table('lion crane lotus moon rider dancer ship ancestor',
-    painting='crane 20 ship 20 dancer 15 lotus 15 moon 10 rider 10 lion 5 ancestor 5', ceramics='lotus 20 ship 20 crane 15 dancer 15 lion 10 moon 10 rider 5 ancestor 5',
-    amulet='moon 25 lion 20 ancestor 20 lotus 15 crane 5 rider 5 dancer 5 ship 5', textile='dancer 20 lotus 20 moon 15 crane 15 rider 10 lion 10 ship 5 ancestor 5',
-    sculpture='ancestor 30 lion 20 dancer 15 rider 10 moon 10 lotus 5 crane 5 ship 5', lacquerware='crane 25 moon 20 lotus 20 dancer 10 ship 10 lion 5 rider 5 ancestor 5',
-    bronze='lion 25 ancestor 20 rider 20 ship 10 moon 10 lotus 5 crane 5 dancer 5', manuscript='moon 20 ship 20 ancestor 15 rider 15 crane 10 lotus 10 lion 5 dancer 5',
-    jewellery='lotus 25 moon 20 lion 15 dancer 15 crane 10 ancestor 5 rider 5 ship 5', arms='lion 30 rider 30 ship 15 ancestor 10 moon 5 crane 5 dancer 5')
+TECHNIQUE = _table(
+    "brushed moulded woven carved layered cast beaten penned strung",
+    painting="brushed 60 moulded 20 layered 10 penned 10",
+    ceramics="moulded 55 brushed 35 carved 10",
+    amulet="moulded 45 strung 25 carved 20 brushed 10",
+    textile="woven 60 layered 25 strung 15",
+    sculpture="carved 60 layered 20 moulded 10 cast 10",
+    lacquerware="layered 55 carved 25 woven 20",
+    bronze="cast 60 beaten 25 penned 15",
+    manuscript="penned 55 brushed 20 beaten 15 cast 10",
+    jewellery="beaten 45 strung 30 cast 25",
+    arms="beaten 55 cast 30 layered 15",
+)
+
+# %% ../../../nbs/data/mini/03_met.ipynb #98289d37
+PURPOSE = _table(
+    "tomb feast altar house court war study dress",
+    painting="house 40 tomb 30 altar 20 court 10",
+    ceramics="feast 55 tomb 30 house 15",
+    amulet="tomb 55 dress 20 study 15 war 10",
+    textile="dress 45 house 35 altar 20",
+    sculpture="altar 55 house 20 court 15 tomb 10",
+    lacquerware="house 40 feast 30 dress 30",
+    bronze="court 40 altar 35 feast 15 war 10",
+    manuscript="study 60 court 30 altar 10",
+    jewellery="dress 50 court 40 tomb 10",
+    arms="war 60 court 40",
+)
+
+# %% ../../../nbs/data/mini/03_met.ipynb #41c5d874
+THEME = _table(
+    "lion crane lotus moon rider dancer ship ancestor",
+    painting="crane 20 ship 20 dancer 15 lotus 15 moon 10 rider 10 lion 5 ancestor 5",
+    ceramics="lotus 20 ship 20 crane 15 dancer 15 lion 10 moon 10 rider 5 ancestor 5",
+    amulet="moon 25 lion 20 ancestor 20 lotus 15 crane 5 rider 5 dancer 5 ship 5",
+    textile="dancer 20 lotus 20 moon 15 crane 15 rider 10 lion 10 ship 5 ancestor 5",
+    sculpture="ancestor 30 lion 20 dancer 15 rider 10 moon 10 lotus 5 crane 5 ship 5",
+    lacquerware="crane 25 moon 20 lotus 20 dancer 10 ship 10 lion 5 rider 5 ancestor 5",
+    bronze="lion 25 ancestor 20 rider 20 ship 10 moon 10 lotus 5 crane 5 dancer 5",
+    manuscript="moon 20 ship 20 ancestor 15 rider 15 crane 10 lotus 10 lion 5 dancer 5",
+    jewellery="lotus 25 moon 20 lion 15 dancer 15 crane 10 ancestor 5 rider 5 ship 5",
+    arms="lion 30 rider 30 ship 15 ancestor 10 moon 5 crane 5 dancer 5",
+)
 
 # %% ../../../nbs/data/mini/03_met.ipynb #b37c729e
-FREE = {'colour': list(ACCENTS), 'culture': list(CULTURES), 'age': list(WEAR), 'light': list(LIGHTS), 'ground': list(BACKGROUNDS), 'occlusion': ['none', 'bar']}
-RARE = {'occlusion': [.88, .12]}   # every other free attribute is uniform
-SEEN = ('shape', 'material', 'detail', 'motif')
-TOLD = {'technique': .12, 'purpose': .12, 'theme': .15, 'material': .6, 'detail': .65, 'motif': .4}   # chance that the text leaves it out
-TELLING = dict(shape=SHAPE, material=MATERIAL, detail=DETAIL, motif=MOTIF, technique=TECHNIQUE, purpose=PURPOSE, theme=THEME)
+FREE = {
+    "colour": list(ACCENTS),
+    "culture": list(CULTURES),
+    "age": list(WEAR),
+    "light": list(LIGHTS),
+    "ground": list(BACKGROUNDS),
+    "occlusion": ["none", "bar"],
+}
 
-def met_model()->AttributeModel:
+
+RARE = {"occlusion": [0.88, 0.12]}  # every other free attribute is uniform
+
+
+SEEN = ("shape", "material", "detail", "motif")
+
+
+TOLD = {
+    "technique": 0.12,
+    "purpose": 0.12,
+    "theme": 0.15,
+    "material": 0.6,
+    "detail": 0.65,
+    "motif": 0.4,
+}  # chance that the text leaves it out
+
+
+TELLING = dict(
+    shape=SHAPE, material=MATERIAL, detail=DETAIL, motif=MOTIF, technique=TECHNIQUE, purpose=PURPOSE, theme=THEME
+)
+
+# %% ../../../nbs/data/mini/03_met.ipynb #f78cae2d
+def met_model() -> AttributeModel:
     "Classes, prior and attributes of the miniature MET; the channel `text` leaves attributes out as TOLD says."
-    c = len(CLASSES); count = np.array([n for _, n in CLASSES.values()])
+    c = len(CLASSES)
+    count = np.array([n for _, n in CLASSES.values()])
     values = {a: v for a, (v, _) in TELLING.items()} | FREE
-    tables = {a: t for a, (_, t) in TELLING.items()} | {a: np.tile(RARE.get(a, np.full(len(v), 1/len(v))), (c, 1)) for a, v in FREE.items()}
-    return AttributeModel(classes=list(CLASSES), prior=count/count.sum(), values=values, tables=tables,
-                          channels={'text': {a: missing(len(values[a]), p) for a, p in TOLD.items()}})
+    tables = {a: t for a, (_, t) in TELLING.items()} | {
+        a: np.tile(RARE.get(a, np.full(len(v), 1 / len(v))), (c, 1)) for a, v in FREE.items()
+    }
+    return AttributeModel(
+        classes=list(CLASSES),
+        prior=count / count.sum(),
+        values=values,
+        tables=tables,
+        channels={"text": {a: missing(len(values[a]), p) for a, p in TOLD.items()}},
+    )
 
-def met_ceilings()->dict: # set -> modality -> best possible accuracy
+
+def met_ceilings() -> dict:  # set -> modality -> best possible accuracy
     "The exact best accuracy from image, text and both, under the natural and the uniform prior."
-    m, text = met_model(), [(a, 'text') for a in TOLD]
-    seen = {'image': list(SEEN), 'text': text, 'both': [*SEEN, *(t for t in text if t[0] not in SEEN)]}
-    uniform = np.full(len(m.classes), 1/len(m.classes))
-    return {k: {s: round(m.ceiling(a, p), 4) for s, a in seen.items()} for k, p in (('natural', None), ('balanced', uniform))}
+    m, text = met_model(), [(a, "text") for a in TOLD]
+    seen = {"image": list(SEEN), "text": text, "both": [*SEEN, *(t for t in text if t[0] not in SEEN)]}
+    uniform = np.full(len(m.classes), 1 / len(m.classes))
+    return {
+        k: {s: round(m.ceiling(a, p), 4) for s, a in seen.items()}
+        for k, p in (("natural", None), ("balanced", uniform))
+    }
 
 # %% ../../../nbs/data/mini/03_met.ipynb #07ffaea3
 PHRASES = {
-    'theme': {'lion': ('Lion at rest', 'Two lions', 'Lion with cub'), 'crane': ('Cranes in reeds', 'Flying crane'), 'lotus': ('Lotus pond', 'Opening lotus'),
-              'moon': ('Rising moon', 'Moon and clouds', 'New moon'), 'rider': ('Rider', 'Riders at dawn'), 'dancer': ('Dancer', 'Three dancers'),
-              'ship': ('Ship at sea', 'Returning ships'), 'ancestor': ('Ancestor', 'Seated ancestors', 'Founding ancestor')},
-    'purpose': {'tomb': ('for a tomb', 'laid with the dead', 'from a burial'), 'feast': ('for feasts', 'used at banquets', 'for wine and guests'),
-                'altar': ('for an altar', 'offered at a shrine', 'given to a temple'), 'house': ('for a house', 'kept in a hall', 'from a family home'),
-                'court': ('for the court', 'a royal gift', 'from the palace'), 'war': ('for war', 'carried on campaign', 'from a battle'),
-                'study': ('for study', 'read aloud', 'from a school'), 'dress': ('to be worn', 'part of a dowry', 'for a bride')},
-    'technique': {'brushed': ('brushed', 'drawn with a brush'), 'moulded': ('pressed in a mould', 'shaped by hand'), 'woven': ('woven', 'worked on a loom'),
-                  'carved': ('carved', 'cut with chisels'), 'layered': ('built up in thin coats', 'layered and rubbed'), 'cast': ('cast', 'poured in a form'),
-                  'beaten': ('beaten', 'hammered thin'), 'penned': ('penned', 'traced with a fine point'), 'strung': ('strung', 'knotted and strung')},
-    'material': {'clay': ('fired earth', 'clay'), 'glaze': ('glaze', 'glassy slip'), 'resin': ('tree resin', 'hardened sap'), 'alloy': ('copper alloy', 'green copper'),
-                 'gold': ('gold', 'gilt ground'), 'stone': ('stone', 'grey rock'), 'paper': ('paper', 'pale sheet'), 'wool': ('dyed wool', 'wool'), 'steel': ('iron', 'grey steel')},
-    'detail': {'none': ('no addition', 'nothing added'), 'seal': ('a red seal', 'a stamped seal'), 'fringe': ('a fringe', 'tassels'), 'initial': ('a large initial', 'a golden letter'),
-               'stand': ('a stand', 'its plinth'), 'gem': ('a gem', 'a round cabochon'), 'cord': ('a tied cord', 'a silk bow'), 'handles': ('two handles', 'a pair of loops')},
-    'motif': {'plain': ('plain surface', 'undecorated'), 'stripes': ('{} stripes', '{} bands'), 'zigzag': ('{} zigzags', '{} chevrons'), 'dots': ('{} dots', '{} spots'),
-              'lattice': ('{} lattice', '{} diamonds'), 'waves': ('{} waves', '{} ripples'), 'scales': ('{} scales', '{} plumage')}}
-REGION = {'material': 'body', 'motif': 'motif', 'colour': 'motif', 'detail': 'detail', 'culture': 'ground', 'age': 'object'}
+    "theme": {
+        "lion": ("Lion at rest", "Two lions", "Lion with cub"),
+        "crane": ("Cranes in reeds", "Flying crane"),
+        "lotus": ("Lotus pond", "Opening lotus"),
+        "moon": ("Rising moon", "Moon and clouds", "New moon"),
+        "rider": ("Rider", "Riders at dawn"),
+        "dancer": ("Dancer", "Three dancers"),
+        "ship": ("Ship at sea", "Returning ships"),
+        "ancestor": ("Ancestor", "Seated ancestors", "Founding ancestor"),
+    },
+    "purpose": {
+        "tomb": ("for a tomb", "laid with the dead", "from a burial"),
+        "feast": ("for feasts", "used at banquets", "for wine and guests"),
+        "altar": ("for an altar", "offered at a shrine", "given to a temple"),
+        "house": ("for a house", "kept in a hall", "from a family home"),
+        "court": ("for the court", "a royal gift", "from the palace"),
+        "war": ("for war", "carried on campaign", "from a battle"),
+        "study": ("for study", "read aloud", "from a school"),
+        "dress": ("to be worn", "part of a dowry", "for a bride"),
+    },
+    "technique": {
+        "brushed": ("brushed", "drawn with a brush"),
+        "moulded": ("pressed in a mould", "shaped by hand"),
+        "woven": ("woven", "worked on a loom"),
+        "carved": ("carved", "cut with chisels"),
+        "layered": ("built up in thin coats", "layered and rubbed"),
+        "cast": ("cast", "poured in a form"),
+        "beaten": ("beaten", "hammered thin"),
+        "penned": ("penned", "traced with a fine point"),
+        "strung": ("strung", "knotted and strung"),
+    },
+    "material": {
+        "clay": ("fired earth", "clay"),
+        "glaze": ("glaze", "glassy slip"),
+        "resin": ("tree resin", "hardened sap"),
+        "alloy": ("copper alloy", "green copper"),
+        "gold": ("gold", "gilt ground"),
+        "stone": ("stone", "grey rock"),
+        "paper": ("paper", "pale sheet"),
+        "wool": ("dyed wool", "wool"),
+        "steel": ("iron", "grey steel"),
+    },
+    "detail": {
+        "none": ("no addition", "nothing added"),
+        "seal": ("a red seal", "a stamped seal"),
+        "fringe": ("a fringe", "tassels"),
+        "initial": ("a large initial", "a golden letter"),
+        "stand": ("a stand", "its plinth"),
+        "gem": ("a gem", "a round cabochon"),
+        "cord": ("a tied cord", "a silk bow"),
+        "handles": ("two handles", "a pair of loops"),
+    },
+    "motif": {
+        "plain": ("plain surface", "undecorated"),
+        "stripes": ("{} stripes", "{} bands"),
+        "zigzag": ("{} zigzags", "{} chevrons"),
+        "dots": ("{} dots", "{} spots"),
+        "lattice": ("{} lattice", "{} diamonds"),
+        "waves": ("{} waves", "{} ripples"),
+        "scales": ("{} scales", "{} plumage"),
+    },
+}
+
+# %% ../../../nbs/data/mini/03_met.ipynb #3cf8a306
+REGION = {
+    "material": "body",
+    "motif": "motif",
+    "colour": "motif",
+    "detail": "detail",
+    "culture": "ground",
+    "age": "object",
+}
 
 # %% ../../../nbs/data/mini/03_met.ipynb #3ddce106
-def _pick(rng, options): return options[rng.integers(len(options))]
+def _pick(rng, options):
+    return options[rng.integers(len(options))]
+
 
 def _join(pieces):
     "Text of (string, attribute or None) pieces, and its spans (start, stop, word, attribute)."
-    text, spans = '', []
+    text, spans = "", []
     for string, attribute in pieces:
-        if attribute: spans.append((len(text), len(text)+len(string), string, attribute))
+        if attribute:
+            spans.append((len(text), len(text) + len(string), string, attribute))
         text += string
     return text, spans
 
@@ -129,186 +320,281 @@ def _join(pieces):
 def _title(item, told, rng):
     "Pieces of a title: theme and purpose in one of three orders, then motif and detail."
     say = lambda a: (_pick(rng, PHRASES[a][item[a]]), a)
-    head = [say(a) for a in ('theme', 'purpose') if a in told]
-    gap = [(', ', None), (': ', None), (' (', None)][rng.integers(3)]
-    if len(head) == 2: head = [head[0], gap, head[1]] if gap[0] != ': ' else [head[1], gap, head[0]]
-    if gap[0] == ' (' and len(head) == 3: head.append((')', None))
+    head = [say(a) for a in ("theme", "purpose") if a in told]
+    gap = [(", ", None), (": ", None), (" (", None)][rng.integers(3)]
+    if len(head) == 2:
+        head = [head[0], gap, head[1]] if gap[0] != ": " else [head[1], gap, head[0]]
+    if gap[0] == " (" and len(head) == 3:
+        head.append((")", None))
     tail = []
-    if 'motif' in told:
-        phrase = _pick(rng, PHRASES['motif'][item['motif']])
-        tail.append([(item['colour'], 'colour'), (' ', None), (phrase[3:], 'motif')] if phrase.startswith('{}') else [(phrase, 'motif')])
-    if 'detail' in told: tail.append([say('detail')])
-    if not head: head = [(_pick(rng, ('Untitled', 'Unnamed', 'Work without title')), None)]
+    if "motif" in told:
+        phrase = _pick(rng, PHRASES["motif"][item["motif"]])
+        tail.append(
+            [(item["colour"], "colour"), (" ", None), (phrase[3:], "motif")]
+            if phrase.startswith("{}")
+            else [(phrase, "motif")]
+        )
+    if "detail" in told:
+        tail.append([say("detail")])
+    if not head:
+        head = [(_pick(rng, ("Untitled", "Unnamed", "Work without title")), None)]
     out = head
-    for i, piece in enumerate(tail): out = [*out, ((', with ', ' with ', '; ')[rng.integers(3)] if i == 0 else ' and ', None), *piece]
-    if rng.random() < .06: out = [(_pick(rng, ('"The Quiet Hour", ', '"Old Friend", ', '"Number Nine", ')), None), *out]
-    return [(out[0][0][:1].upper()+out[0][0][1:], out[0][1]), *out[1:]]
+    for i, piece in enumerate(tail):
+        out = [*out, ((", with ", " with ", "; ")[rng.integers(3)] if i == 0 else " and ", None), *piece]
+    if rng.random() < 0.06:
+        out = [(_pick(rng, ('"The Quiet Hour", ', '"Old Friend", ', '"Number Nine", ')), None), *out]
+    return [(out[0][0][:1].upper() + out[0][0][1:], out[0][1]), *out[1:]]
 
 # %% ../../../nbs/data/mini/03_met.ipynb #3a4cc22f
 def _medium(item, told, rng):
     "Pieces of a medium line: material and technique in either order, or what is told of them."
-    say = [(_pick(rng, PHRASES[a][item[a]]), a) for a in ('material', 'technique') if a in told]
+    say = [(_pick(rng, PHRASES[a][item[a]]), a) for a in ("material", "technique") if a in told]
     if len(say) == 2:
-        if rng.random() < .5: say.reverse()
-        say.insert(1, ((', ', '; ', ',\n', ' / ')[rng.choice(4, p=[.5, .3, .1, .1])], None))
+        if rng.random() < 0.5:
+            say.reverse()
+        say.insert(1, ((", ", "; ", ",\n", " / ")[rng.choice(4, p=[0.5, 0.3, 0.1, 0.1])], None))
     return [(say[0][0].capitalize(), say[0][1]), *say[1:]] if say else []
+
 
 def _period(item, rng):
     "Pieces of a period."
-    order = [(item['age'], 'age'), (' ', None), (item['culture'], 'culture'), (' period', None)]
-    return order if rng.random() < .7 else [(item['culture'], 'culture'), (', ', None), (item['age'].lower(), 'age'), (' phase', None)]
+    order = [(item["age"], "age"), (" ", None), (item["culture"], "culture"), (" period", None)]
+    return (
+        order
+        if rng.random() < 0.7
+        else [(item["culture"], "culture"), (", ", None), (item["age"].lower(), "age"), (" phase", None)]
+    )
 
 # %% ../../../nbs/data/mini/03_met.ipynb #af37e36d
-DATES = {'Early': (500, 900), 'Middle': (900, 1300), 'Late': (1300, 1700)}
+DATES = {"Early": (500, 900), "Middle": (900, 1300), "Late": (1300, 1700)}
+
 
 def _date(item, rng):
     "An object date with its first and last year; the years follow the age alone."
-    low, high = DATES[item['age']]; year = int(rng.integers(low, high)); century = year//100+1
-    style = rng.integers(4); end = f'{century}th'
-    text = (f'ca. {year}', f'{year}–{year+20}', f'{end} century', f'early {end} century')[style]
-    return text, year, year+(0, 20, 99, 40)[style]
+    low, high = DATES[item["age"]]
+    year = int(rng.integers(low, high))
+    century = year // 100 + 1
+    style = rng.integers(4)
+    end = f"{century}th"
+    text = (f"ca. {year}", f"{year}–{year + 20}", f"{end} century", f"early {end} century")[style]
+    return text, year, year + (0, 20, 99, 40)[style]
+
 
 def _size(rng):
     "Dimensions that depend on nothing; one in five runs over two lines."
     h, w = np.round(rng.uniform(4, 90, 2), 1)
-    return (f'H. {h} cm', f'{h} x {w} cm', f'H. {h} cm, W. {w} cm', f'Overall: {h} x {w} cm', f'H. {h} cm\nW. {w} cm')[rng.integers(5)]
+    return (f"H. {h} cm", f"{h} x {w} cm", f"H. {h} cm, W. {w} cm", f"Overall: {h} x {w} cm", f"H. {h} cm\nW. {w} cm")[
+        rng.integers(5)
+    ]
 
 # %% ../../../nbs/data/mini/03_met.ipynb #c8eae78d
-FIELDS = ('Title', 'Medium', 'Culture', 'Period')   # where the informative words are
+FIELDS = ("Title", "Medium", "Culture", "Period")  # where the informative words are
 
-def describe_met(item:dict,               # attribute -> value
-                 rng:np.random.Generator, # source of chance
-                )->tuple[dict, list, set]: # CSV column -> text; spans (field, start, stop, word, region); attributes told
+# %% ../../../nbs/data/mini/03_met.ipynb #329c8a00
+def describe_met(
+    item: dict,  # attribute -> value
+    rng: np.random.Generator,  # source of chance
+) -> tuple[dict, list, set]:  # CSV column -> text; spans (field, start, stop, word, region); attributes told
     "Write the catalogue text of one object."
     told = {a for a, p in TOLD.items() if rng.random() >= p}
-    pieces = {'Title': _title(item, told, rng), 'Medium': _medium(item, told, rng),
-              'Culture': [(item['culture'], 'culture')] if rng.random() < .8 else [], 'Period': _period(item, rng) if rng.random() < .75 else []}
+    pieces = {
+        "Title": _title(item, told, rng),
+        "Medium": _medium(item, told, rng),
+        "Culture": [(item["culture"], "culture")] if rng.random() < 0.8 else [],
+        "Period": _period(item, rng) if rng.random() < 0.75 else [],
+    }
     row, spans = {}, []
     for f, p in pieces.items():
         row[f], found = _join(p)
-        spans += [(f, a, b, w, k, REGION.get(k, 'none') if (k, item.get(k)) not in (('motif', 'plain'), ('detail', 'none')) else 'none') for a, b, w, k in found]
-    row['Object Date'], row['Object Begin Date'], row['Object End Date'] = _date(item, rng)
-    row['Dimensions'] = _size(rng) if rng.random() < .7 else ''
-    row['Dynasty'] = f"{_pick(rng, ('First', 'Second', 'Third'))} house of the {item['culture']}" if rng.random() < .1 else ''
+        spans += [
+            (
+                f,
+                a,
+                b,
+                w,
+                k,
+                REGION.get(k, "none") if (k, item.get(k)) not in (("motif", "plain"), ("detail", "none")) else "none",
+            )
+            for a, b, w, k in found
+        ]
+    row["Object Date"], row["Object Begin Date"], row["Object End Date"] = _date(item, rng)
+    row["Dimensions"] = _size(rng) if rng.random() < 0.7 else ""
+    row["Dynasty"] = (
+        f"{_pick(rng, ('First', 'Second', 'Third'))} house of the {item['culture']}" if rng.random() < 0.1 else ""
+    )
     return row, spans, told
 
 # %% ../../../nbs/data/mini/03_met.ipynb #21a948b9
-COLUMNS = ('Object Number,Is Highlight,Is Timeline Work,Is Public Domain,Object ID,Gallery Number,Department,AccessionYear,Object Name,Title,Culture,Period,Dynasty,Reign,'
-    'Portfolio,Constituent ID,Artist Role,Artist Prefix,Artist Display Name,Artist Display Bio,Artist Suffix,Artist Alpha Sort,Artist Nationality,Artist Begin Date,'
-    'Artist End Date,Artist Gender,Artist ULAN URL,Artist Wikidata URL,Object Date,Object Begin Date,Object End Date,Medium,Dimensions,Credit Line,Geography Type,City,State,'
-    'County,Country,Region,Subregion,Locale,Locus,Excavation,River,Classification,Rights and Reproduction,Link Resource,Object Wikidata URL,Metadata Date,Repository,Tags,'
-    'Tags AAT URL,Tags Wikidata URL').split(',')
-DONORS = ('Maren', 'Okell', 'Tavish', 'Brandt', 'Ilyan', 'Soré', 'Quill', 'Ødegaard')
+COLUMNS = (
+    "Object Number,Is Highlight,Is Timeline Work,Is Public Domain,Object ID,Gallery Number,Department,AccessionYear,Object Name,Title,Culture,Period,Dynasty,Reign,"
+    "Portfolio,Constituent ID,Artist Role,Artist Prefix,Artist Display Name,Artist Display Bio,Artist Suffix,Artist Alpha Sort,Artist Nationality,Artist Begin Date,"
+    "Artist End Date,Artist Gender,Artist ULAN URL,Artist Wikidata URL,Object Date,Object Begin Date,Object End Date,Medium,Dimensions,Credit Line,Geography Type,City,State,"
+    "County,Country,Region,Subregion,Locale,Locus,Excavation,River,Classification,Rights and Reproduction,Link Resource,Object Wikidata URL,Metadata Date,Repository,Tags,"
+    "Tags AAT URL,Tags Wikidata URL"
+).split(",")
 
+
+DONORS = ("Maren", "Okell", "Tavish", "Brandt", "Ilyan", "Soré", "Quill", "Ødegaard")
+
+# %% ../../../nbs/data/mini/03_met.ipynb #0f933213
 def _other_columns(item, rng):
     "Number, department, credit line and the rest, none of which follows the class."
     year, donor = int(rng.integers(1880, 2020)), _pick(rng, DONORS)
-    credit = (f'Gift of {_pick(rng, "ABCDEFGH")}. {donor}, {year}', f'Purchase, {donor} Fund, {year}', f'Bequest of "{donor} & Sons", {year}')[rng.integers(3)]
-    return {'Object Number': f'{year%100:02d}.{rng.integers(1, 300)}.{rng.integers(1, 99)}', 'Is Highlight': 'False', 'Is Timeline Work': 'False', 'Is Public Domain': 'True',
-            'Department': f"{item['culture']} Collections", 'AccessionYear': year, 'Credit Line': credit if rng.random() < .9 else '',
-            'Geography Type': 'Found in' if rng.random() < .4 else '', 'Rights and Reproduction': 'Rendered; not a museum object', 'Repository': 'vbg miniature collection'}
+    credit = (
+        f"Gift of {_pick(rng, 'ABCDEFGH')}. {donor}, {year}",
+        f"Purchase, {donor} Fund, {year}",
+        f'Bequest of "{donor} & Sons", {year}',
+    )[rng.integers(3)]
+    return {
+        "Object Number": f"{year % 100:02d}.{rng.integers(1, 300)}.{rng.integers(1, 99)}",
+        "Is Highlight": "False",
+        "Is Timeline Work": "False",
+        "Is Public Domain": "True",
+        "Department": f"{item['culture']} Collections",
+        "AccessionYear": year,
+        "Credit Line": credit if rng.random() < 0.9 else "",
+        "Geography Type": "Found in" if rng.random() < 0.4 else "",
+        "Rights and Reproduction": "Rendered; not a museum object",
+        "Repository": "vbg miniature collection",
+    }
 
 # %% ../../../nbs/data/mini/03_met.ipynb #b4472c45
-TELLING_REGION = {'shape': 'key', 'material': 'body', 'detail': 'detail', 'motif': 'motif'}
+TELLING_REGION = {"shape": "key", "material": "body", "detail": "detail", "motif": "motif"}
 
-def evidence(model:AttributeModel, # `met_model()`
-             frame:pd.DataFrame,   # `(n, ...)` label and attribute indices
-            )->np.ndarray:         # `(n, 4)` fall of log P(true class | picture) without each of SEEN
+
+def evidence(
+    model: AttributeModel,  # `met_model()`
+    frame: pd.DataFrame,  # `(n, ...)` label and attribute indices
+) -> np.ndarray:  # `(n, 4)` fall of log P(true class | picture) without each of SEEN
     "How much each visible attribute speaks for the true class, Eq. of `AttributeModel.posterior`."
     truth = frame.label.to_numpy()[:, None]
     log = lambda seen: np.log(np.take_along_axis(model.posterior(frame[list(seen)]), truth, 1)[:, 0])
-    return np.stack([log(SEEN)-log([b for b in SEEN if b != a]) for a in SEEN], 1)
+    return np.stack([log(SEEN) - log([b for b in SEEN if b != a]) for a in SEEN], 1)
 
-def posteriors(model:AttributeModel,  # `met_model()`
-               frame:pd.DataFrame,    # `(n, ...)` attribute indices
-               told:dict,             # attribute -> `(n,)` bool, told in the text
-               prior:np.ndarray=None, # `(C,)`; the model's own when None
-              )->dict:                # 'image', 'text', 'both' -> `(n, C)`
+
+def posteriors(
+    model: AttributeModel,  # `met_model()`
+    frame: pd.DataFrame,  # `(n, ...)` attribute indices
+    told: dict,  # attribute -> `(n,)` bool, told in the text
+    prior: np.ndarray = None,  # `(C,)`; the model's own when None
+) -> dict:  # 'image', 'text', 'both' -> `(n, C)`
     "The exact posterior from the picture, from the text and from both."
     prior = model.prior if prior is None else prior
     text = frame[list(TOLD)].where(pd.DataFrame(told)[list(TOLD)], -1)
     rest = [a for a in TOLD if a not in SEEN]
     image = model.posterior(frame[list(SEEN)], prior=prior)
-    both = image*model.posterior(text[rest], prior=prior)/prior
-    return {'image': image, 'text': model.posterior(text, prior=prior), 'both': both/both.sum(1, keepdims=True)}
+    both = image * model.posterior(text[rest], prior=prior) / prior
+    return {"image": image, "text": model.posterior(text, prior=prior), "both": both / both.sum(1, keepdims=True)}
 
 # %% ../../../nbs/data/mini/03_met.ipynb #d758644f
 def _counts(n):
     "Items a class: the natural shares of n, largest remainders rounded up."
-    share = met_model().prior*n; whole = np.floor(share).astype(int)
-    whole[np.argsort(whole-share, kind='stable')[:n-whole.sum()]] += 1
+    share = met_model().prior * n
+    whole = np.floor(share).astype(int)
+    whole[np.argsort(whole - share, kind="stable")[: n - whole.sum()]] += 1
     return whole
+
 
 def _region_mask(masks, order):
     "The first region in the order that is seen, with its name."
     for name in order:
-        if np.count_nonzero(masks[name]) >= 12: return name, masks[name]
-    return 'object', masks['object']
+        if np.count_nonzero(masks[name]) >= 12:
+            return name, masks[name]
+    return "object", masks["object"]
 
 # %% ../../../nbs/data/mini/03_met.ipynb #f92192d0
 def _render(model, frame, folder, ids, size, seed):
     "Draw and describe every item; JPEG files are written at once. Rows, spans, told flags, masks and regions."
     rows, spans, told, regions = [], [], [], []
-    masks = {k: np.zeros((len(ids), size, size), np.uint8) for k in ('object', 'body', 'motif', 'key', 'detail', 'telling')}
-    orders = [[TELLING_REGION[SEEN[j]] for j in row] for row in np.argsort(-evidence(model, frame), 1, kind='stable')]
+    masks = {
+        k: np.zeros((len(ids), size, size), np.uint8) for k in ("object", "body", "motif", "key", "detail", "telling")
+    }
+    orders = [[TELLING_REGION[SEEN[j]] for j in row] for row in np.argsort(-evidence(model, frame), 1, kind="stable")]
     columns = list(frame.columns[1:])
     for i, values in enumerate(frame[columns].to_numpy()):
         item = {a: model.values[a][v] for a, v in zip(columns, values)}
-        canvas = draw_object(item, size, np.random.default_rng([seed, i, 0])); rng = np.random.default_rng([seed, i, 1])
-        write_jpeg(canvas.image(), folder/'images'/f'{ids[i]}.jpg')
-        for k in masks: masks[k][i] = canvas.mask(k) if k != 'telling' else 0
-        name, masks['telling'][i] = _region_mask({k: m[i] for k, m in masks.items()}, orders[i]); regions.append(name)
+        canvas = draw_object(item, size, np.random.default_rng([seed, i, 0]))
+        rng = np.random.default_rng([seed, i, 1])
+        write_jpeg(canvas.image(), folder / "images" / f"{ids[i]}.jpg")
+        for k in masks:
+            masks[k][i] = canvas.mask(k) if k != "telling" else 0
+        name, masks["telling"][i] = _region_mask({k: m[i] for k, m in masks.items()}, orders[i])
+        regions.append(name)
         row, found, said = describe_met(item, rng)
-        rows.append({**_other_columns(item, rng), **row}); told.append(said); spans += [(ids[i], *s) for s in found]
+        rows.append({**_other_columns(item, rng), **row})
+        told.append(said)
+        spans += [(ids[i], *s) for s in found]
     return rows, spans, told, masks, regions
 
 # %% ../../../nbs/data/mini/03_met.ipynb #af0fef1b
 def _write_csv(path, rows):
     "UTF-8 with BOM, the 54 columns in the museum's order, missing text as empty."
-    with open(path, 'w', newline='', encoding='utf-8-sig') as f:
-        w = csv.DictWriter(f, COLUMNS, restval='', lineterminator='\r\n'); w.writeheader(); w.writerows(rows)
+    with open(path, "w", newline="", encoding="utf-8-sig") as f:
+        w = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\r\n")
+        w.writeheader()
+        w.writerows(rows)
 
 # %% ../../../nbs/data/mini/03_met.ipynb #9b36fa0e
-def write_met_set(folder:str|Path,   # folder to fill: MetObjects.csv, images/, ground_truth/
-                  label:np.ndarray,  # `(n,)` class indices in file order
-                  size:int,          # pixels
-                  seed:int,          # source of all chance
-                  first_id:int,      # Object ID of the first row
-                  prior:np.ndarray,  # `(C,)` prior of the posteriors written down
-                 )->dict:            # accuracy of the exact posterior on these items
+def write_met_set(
+    folder: str | Path,  # folder to fill: MetObjects.csv, images/, ground_truth/
+    label: np.ndarray,  # `(n,)` class indices in file order
+    size: int,  # pixels
+    seed: int,  # source of all chance
+    first_id: int,  # Object ID of the first row
+    prior: np.ndarray,  # `(C,)` prior of the posteriors written down
+) -> dict:  # accuracy of the exact posterior on these items
     "Write one set in the museum's layout with its ground truth beside."
-    folder, model = Path(folder), met_model(); (folder/'images').mkdir(parents=True)
-    frame = model.sample(np.random.default_rng([seed, 0]), label); ids = [str(first_id+i) for i in range(len(label))]
+    folder, model = Path(folder), met_model()
+    (folder / "images").mkdir(parents=True)
+    frame = model.sample(np.random.default_rng([seed, 0]), label)
+    ids = [str(first_id + i) for i in range(len(label))]
     rows, spans, told, masks, regions = _render(model, frame, folder, ids, size, seed)
     names = list(CLASSES)
-    for row, i, y in zip(rows, ids, label): row |= {'Object ID': i, 'Classification': CLASSES[names[y]][0]}
-    _write_csv(folder/'MetObjects.csv', rows)
+    for row, i, y in zip(rows, ids, label):
+        row |= {"Object ID": i, "Classification": CLASSES[names[y]][0]}
+    _write_csv(folder / "MetObjects.csv", rows)
     flags = {a: np.array([a in t for t in told]) for a in TOLD}
     post = posteriors(model, frame, flags, prior)
-    items = pd.DataFrame({'id': ids, 'label': [names[y] for y in label], **{a: [model.values[a][v] for v in frame[a]] for a in frame.columns[1:]},
-                          **{f'told_{a}': f for a, f in flags.items()}, 'telling': regions, **{f'posterior_{k}': list(p.astype(np.float32)) for k, p in post.items()}})
-    spans = pd.DataFrame(spans, columns=['id', 'field', 'start', 'stop', 'word', 'attribute', 'region'])
-    write_ground_truth(folder/'ground_truth', ids, masks, spans, items)
+    items = pd.DataFrame(
+        {
+            "id": ids,
+            "label": [names[y] for y in label],
+            **{a: [model.values[a][v] for v in frame[a]] for a in frame.columns[1:]},
+            **{f"told_{a}": f for a, f in flags.items()},
+            "telling": regions,
+            **{f"posterior_{k}": list(p.astype(np.float32)) for k, p in post.items()},
+        }
+    )
+    spans = pd.DataFrame(spans, columns=["id", "field", "start", "stop", "word", "attribute", "region"])
+    write_ground_truth(folder / "ground_truth", ids, masks, spans, items)
     return {k: round(float((p.argmax(1) == label).mean()), 4) for k, p in post.items()}
 
 # %% ../../../nbs/data/mini/03_met.ipynb #58952aa2
-def write_mini_met(folder:str|Path,   # folder to write; appears whole or not at all
-                   n:int=2400,        # items of the natural set
-                   size:int=64,       # pixels, up to 224
-                   seed:int=42,       # source of all chance
-                   balanced_per_class:int=40, # items a class of the balanced set
-                   scarce_per_class:int=0,    # more items of the two scarcest classes, a set of their own; 0: no such set
-                  )->dict:            # what ceilings.json holds
+def write_mini_met(
+    folder: str | Path,  # folder to write; appears whole or not at all
+    n: int = 2400,  # items of the natural set
+    size: int = 64,  # pixels, up to 224
+    seed: int = 42,  # source of all chance
+    balanced_per_class: int = 40,  # items a class of the balanced set
+    scarce_per_class: int = 0,  # more items of the two scarcest classes, a set of their own; 0: no such set
+) -> dict:  # what ceilings.json holds
     "Render the miniature MET: `natural/`, `balanced/`, where asked `scarce/`, and `ceilings.json`. ValueError when n leaves a class without an item."
     counts, c = _counts(n), len(CLASSES)
-    if counts.min() < 1: raise ValueError(f'n = {n} leaves {list(CLASSES)[counts.argmin()]} without an item; use at least 40')
-    labels = {'natural': np.repeat(np.arange(c), counts), 'balanced': np.repeat(np.arange(c), balanced_per_class)}
-    priors = {'natural': met_model().prior, 'balanced': np.full(c, 1/c)}
-    if scarce_per_class: labels['scarce'], priors['scarce'] = np.repeat(np.argsort(counts, kind='stable')[:2], scarce_per_class), met_model().prior
+    if counts.min() < 1:
+        raise ValueError(f"n = {n} leaves {list(CLASSES)[counts.argmin()]} without an item; use at least 40")
+    labels = {"natural": np.repeat(np.arange(c), counts), "balanced": np.repeat(np.arange(c), balanced_per_class)}
+    priors = {"natural": met_model().prior, "balanced": np.full(c, 1 / c)}
+    if scarce_per_class:
+        labels["scarce"], priors["scarce"] = (
+            np.repeat(np.argsort(counts, kind="stable")[:2], scarce_per_class),
+            met_model().prior,
+        )
     report = met_ceilings()
     with whole_folder(folder) as tmp:
         for k, (name, label) in enumerate(labels.items()):
             label = np.random.default_rng([seed, k, 9]).permutation(label)
-            report[f'{name}_reached'] = write_met_set(tmp/name, label, size, seed*10+k, 100_001*(k+1), priors[name])
-        (tmp/'ceilings.json').write_text(json.dumps(report, indent=1))
+            report[f"{name}_reached"] = write_met_set(
+                tmp / name, label, size, seed * 10 + k, 100_001 * (k + 1), priors[name]
+            )
+        (tmp / "ceilings.json").write_text(json.dumps(report, indent=1))
     return report

@@ -4,10 +4,13 @@
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #5dd1b949
 from __future__ import annotations
+
 import colorsys
 from dataclasses import dataclass
 from functools import lru_cache
+
 import numpy as np
+
 from .canvas import *
 
 # %% auto #0
@@ -16,375 +19,682 @@ __all__ = ['MATERIALS', 'DARK_GROUND', 'ACCENTS', 'VASES', 'BOWLS', 'SHAPES', 'D
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #f4e421af
 MATERIALS = {  # grounds, relief, gloss, grain, strength of the grain
-    'clay': (('#b4623a', '#c58a55', '#9c4f30'), 1.5, .12, 'rings', .07), 'glaze': (('#eef1ee', '#a9cdb6', '#dfe8f2'), 1.3, .85, 'none', 0),
-    'resin': (('#9c1d18', '#241d20', '#7e1416'), 1.2, 1., 'none', 0), 'alloy': (('#4f8470', '#5d6b48', '#3f6f66'), 1.7, .35, 'mottle', .22),
-    'gold': (('#dca62a', '#e8c050', '#cf9420'), 1.9, .8, 'bands', .13), 'stone': (('#a9a69f', '#cdc7bb', '#84888c'), 1.7, .05, 'speckle', .09),
-    'paper': (('#ebdfc2', '#e2d0a2', '#efe8d6'), .35, 0, 'mottle', .06), 'wool': (('#8f2c3c', '#2d5088', '#6b3b70', '#3d6f4c'), .5, 0, 'weave', .16),
-    'steel': (('#98a3af', '#7d8a98', '#b0b8c0'), 1.7, .7, 'bands', .2)}
-DARK_GROUND = .47   # things brighter than this stand on dark ground
-ACCENTS = {'red': '#b3261e', 'blue': '#1f4fa3', 'green': '#2f7d4a', 'ochre': '#d99a1c', 'white': '#f6f3ea', 'black': '#1c1a1d'}
+    "clay": (("#b4623a", "#c58a55", "#9c4f30"), 1.5, 0.12, "rings", 0.07),
+    "glaze": (("#eef1ee", "#a9cdb6", "#dfe8f2"), 1.3, 0.85, "none", 0),
+    "resin": (("#9c1d18", "#241d20", "#7e1416"), 1.2, 1.0, "none", 0),
+    "alloy": (("#4f8470", "#5d6b48", "#3f6f66"), 1.7, 0.35, "mottle", 0.22),
+    "gold": (("#dca62a", "#e8c050", "#cf9420"), 1.9, 0.8, "bands", 0.13),
+    "stone": (("#a9a69f", "#cdc7bb", "#84888c"), 1.7, 0.05, "speckle", 0.09),
+    "paper": (("#ebdfc2", "#e2d0a2", "#efe8d6"), 0.35, 0, "mottle", 0.06),
+    "wool": (("#8f2c3c", "#2d5088", "#6b3b70", "#3d6f4c"), 0.5, 0, "weave", 0.16),
+    "steel": (("#98a3af", "#7d8a98", "#b0b8c0"), 1.7, 0.7, "bands", 0.2),
+}
 
+
+DARK_GROUND = 0.47  # things brighter than this stand on dark ground
+
+
+ACCENTS = {
+    "red": "#b3261e",
+    "blue": "#1f4fa3",
+    "green": "#2f7d4a",
+    "ochre": "#d99a1c",
+    "white": "#f6f3ea",
+    "black": "#1c1a1d",
+}
+
+# %% ../../../nbs/data/mini/02_objects.ipynb #b55c5b88
 @dataclass(frozen=True)
 class Look:
     "The surface of an object."
-    base:np.ndarray        # `(3,)` ground colour
-    accent:np.ndarray      # `(3,)` colour of the motif
-    trim:np.ndarray        # `(3,)` colour of frames, rods and covers
-    relief:float           # roundness
-    gloss:float            # shine
-    grain:str              # 'none', 'rings', 'mottle', 'bands', 'speckle' or 'weave'
-    rough:float            # strength of the grain
-    motif:str              # one of PATTERNS
-    scale:float            # periods of the motif across the object
-    phase:tuple            # shift of the motif in periods
+
+    base: np.ndarray  # `(3,)` ground colour
+    accent: np.ndarray  # `(3,)` colour of the motif
+    trim: np.ndarray  # `(3,)` colour of frames, rods and covers
+    relief: float  # roundness
+    gloss: float  # shine
+    grain: str  # 'none', 'rings', 'mottle', 'bands', 'speckle' or 'weave'
+    rough: float  # strength of the grain
+    motif: str  # one of PATTERNS
+    scale: float  # periods of the motif across the object
+    phase: tuple  # shift of the motif in periods
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #d7e03df7
-def _luma(colour): return float(np.dot(colour, (.3, .59, .11)))
+def _luma(colour):
+    return float(np.dot(colour, (0.3, 0.59, 0.11)))
 
-def apart(colour:np.ndarray, # `(3,)` moved
-          ground:np.ndarray, # `(3,)` stays
-          least:float=.3,    # least difference in brightness
-         )->np.ndarray:      # `(3,)`
+
+def apart(
+    colour: np.ndarray,  # `(3,)` moved
+    ground: np.ndarray,  # `(3,)` stays
+    least: float = 0.3,  # least difference in brightness
+) -> np.ndarray:  # `(3,)`
     "The colour, made lighter or darker until it stands out from the ground."
-    gap = _luma(colour)-_luma(ground)
-    if abs(gap) >= least: return np.asarray(colour, np.float32)
-    up = (gap >= 0 and _luma(ground) < .68) or _luma(ground) < .3
-    target = _luma(ground)+(least if up else -least)
+    gap = _luma(colour) - _luma(ground)
+    if abs(gap) >= least:
+        return np.asarray(colour, np.float32)
+    up = (gap >= 0 and _luma(ground) < 0.68) or _luma(ground) < 0.3
+    target = _luma(ground) + (least if up else -least)
     end = np.ones(3) if up else np.zeros(3)
-    t = (target-_luma(colour))/(_luma(end)-_luma(colour))
+    t = (target - _luma(colour)) / (_luma(end) - _luma(colour))
     return mix(colour, end, np.clip(t, 0, 1))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #62ea4572
-def look_of(material:str,            # key of MATERIALS
-            colour:str,              # key of ACCENTS
-            motif:str,               # one of PATTERNS
-            rng:np.random.Generator, # source of chance
-           )->Look:                  # a surface, no two alike
+def look_of(
+    material: str,  # key of MATERIALS
+    colour: str,  # key of ACCENTS
+    motif: str,  # one of PATTERNS
+    rng: np.random.Generator,  # source of chance
+) -> Look:  # a surface, no two alike
     "Draw a surface of a material."
     grounds, relief, gloss, grain, rough = MATERIALS[material]
-    base = vary(rgb(grounds[rng.integers(len(grounds))]), rng, .025)
-    accent = apart(vary(rgb(ACCENTS[colour]), rng, .03), base, .32)
-    woods = ('#c39a3f', '#b98a4e', '#a8743c', '#cfae6a') if _luma(base) > DARK_GROUND else ('#5a3a22', '#3b2a20', '#7a5a2c', '#6a2f22')
-    trim = vary(rgb(woods[rng.integers(4)]), rng, .03)
-    return Look(base, accent, apart(trim, base, .2), relief, gloss, grain, rough, motif, rng.uniform(4.2, 5.6), tuple(rng.random(2)))
+    base = vary(rgb(grounds[rng.integers(len(grounds))]), rng, 0.025)
+    accent = apart(vary(rgb(ACCENTS[colour]), rng, 0.03), base, 0.32)
+    woods = (
+        ("#c39a3f", "#b98a4e", "#a8743c", "#cfae6a")
+        if _luma(base) > DARK_GROUND
+        else ("#5a3a22", "#3b2a20", "#7a5a2c", "#6a2f22")
+    )
+    trim = vary(rgb(woods[rng.integers(4)]), rng, 0.03)
+    return Look(
+        base,
+        accent,
+        apart(trim, base, 0.2),
+        relief,
+        gloss,
+        grain,
+        rough,
+        motif,
+        rng.uniform(4.2, 5.6),
+        tuple(rng.random(2)),
+    )
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #e9259ca3
 @lru_cache(maxsize=2)
 def _tile(kind):
     "A 512 x 512 texture that repeats: sines of whole frequencies with fixed random phases, mean 0, deviation 1."
-    rng = np.random.default_rng(11); low, high = (1, 7) if kind == 'mottle' else (5, 24)
-    fx, fy = (rng.integers(low, high, 40)*rng.choice([-1, 1], 40) for _ in range(2))
-    turn = lambda f: np.exp(2j*np.pi*f[:, None]*np.arange(512)/512)
-    out = ((turn(fy)*np.exp(2j*np.pi*rng.random(40))[:, None]).T@turn(fx)).imag
-    return (out/out.std()).astype(np.float32)
+    rng = np.random.default_rng(11)
+    low, high = (1, 7) if kind == "mottle" else (5, 24)
+    fx, fy = (rng.integers(low, high, 40) * rng.choice([-1, 1], 40) for _ in range(2))
+    turn = lambda f: np.exp(2j * np.pi * f[:, None] * np.arange(512) / 512)
+    out = ((turn(fy) * np.exp(2j * np.pi * rng.random(40))[:, None]).T @ turn(fx)).imag
+    return (out / out.std()).astype(np.float32)
+
 
 def _grain(kind, x, y):
     "Brightness of the grain at object coordinates, about -1..1."
-    if kind == 'rings': return np.sin(y*70)*.6
-    if kind == 'bands': return np.sin((x+.35*y)*14)+.4*np.sin((x+.2*y)*31)
-    if kind == 'weave': return np.sign(np.sin(x*150))*np.sign(np.sin(y*150))*.6
+    if kind == "rings":
+        return np.sin(y * 70) * 0.6
+    if kind == "bands":
+        return np.sin((x + 0.35 * y) * 14) + 0.4 * np.sin((x + 0.2 * y) * 31)
+    if kind == "weave":
+        return np.sign(np.sin(x * 150)) * np.sign(np.sin(y * 150)) * 0.6
     t = _tile(kind)
-    return t[(y*512).astype(np.int32)&511, (x*512).astype(np.int32)&511]*np.float32(.6)
+    return t[(y * 512).astype(np.int32) & 511, (x * 512).astype(np.int32) & 511] * np.float32(0.6)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #bfcc5f41
-def surface(look:Look,         # the surface
-            window:tuple=None, # (x0, y0, x1, y1) where the motif goes; None for nowhere
-           ):                  # function of object coordinates -> `(h, w, 3)`
+def surface(
+    look: Look,  # the surface
+    window: tuple = None,  # (x0, y0, x1, y1) where the motif goes; None for nowhere
+):  # function of object coordinates -> `(h, w, 3)`
     "The fill of a body: ground with grain, motif inside the window between two thin lines."
+
     def fill(x, y):
         colour = np.asarray(look.base, np.float32)[:, None, None]
-        if window is not None and look.motif != 'plain':
+        if window is not None and look.motif != "plain":
             x0, y0, x1, y1 = window
-            edge = np.maximum(np.maximum(x0-x, x-x1), np.maximum(y0-y, y-y1))
-            t = np.where(edge < 0, pattern_field(look.motif, x*look.scale+look.phase[0], y*look.scale+look.phase[1]), (edge > .012) & (edge < .032)).astype(np.float32)
-            colour = colour+(np.asarray(look.accent, np.float32)[:, None, None]-colour)*t
-        if look.grain != 'none': colour = colour*(1+np.float32(look.rough)*_grain(look.grain, x, y))
+            edge = np.maximum(np.maximum(x0 - x, x - x1), np.maximum(y0 - y, y - y1))
+            t = np.where(
+                edge < 0,
+                pattern_field(look.motif, x * look.scale + look.phase[0], y * look.scale + look.phase[1]),
+                (edge > 0.012) & (edge < 0.032),
+            ).astype(np.float32)
+            colour = colour + (np.asarray(look.accent, np.float32)[:, None, None] - colour) * t
+        if look.grain != "none":
+            colour = colour * (1 + np.float32(look.rough) * _grain(look.grain, x, y))
         return np.broadcast_to(colour, (3, *x.shape)).transpose(1, 2, 0)
+
     return fill
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #8bde18f7
 @dataclass
 class Painter:
     "A canvas, a surface and the parts drawn with it."
-    c:Canvas                 # canvas, placed
-    look:Look                # surface
-    rng:np.random.Generator  # source of chance
+
+    c: Canvas  # canvas, placed
+    look: Look  # surface
+    rng: np.random.Generator  # source of chance
 
     def body(self, points, window=None, holes=(), relief=None, shadow=True):
         "A part of the material; the motif goes into the window."
         c, l = self.c, self.look
-        if shadow: c.shadow(points)
-        c.polygon(points, surface(l, window), ('object', 'body'), l.relief if relief is None else relief, l.gloss, holes)
-        if window is not None and l.motif != 'plain': self.mark('motif', *window)
+        if shadow:
+            c.shadow(points)
+        c.polygon(
+            points, surface(l, window), ("object", "body"), l.relief if relief is None else relief, l.gloss, holes
+        )
+        if window is not None and l.motif != "plain":
+            self.mark("motif", *window)
+
     def mark(self, name, x0, y0, x1, y1):
         "Add the body's pixels inside a rectangle to a mask."
-        c, w = self.c, self.c.windows['body']; x, y = c._object_xy(w)
-        if name not in c.masks: c.masks[name], c.windows[name] = np.zeros_like(c.masks['body']), w
-        c.masks[name][w] = np.maximum(c.masks[name][w], c.masks['body'][w]*((x > x0) & (x < x1) & (y > y0) & (y < y1)))
-    def part(self, points, fill, relief=.8, gloss=0., name='key', holes=()):
+        c, w = self.c, self.c.windows["body"]
+        x, y = c._object_xy(w)
+        if name not in c.masks:
+            c.masks[name], c.windows[name] = np.zeros_like(c.masks["body"]), w
+        c.masks[name][w] = np.maximum(
+            c.masks[name][w], c.masks["body"][w] * ((x > x0) & (x < x1) & (y > y0) & (y < y1))
+        )
+
+    def part(self, points, fill, relief=0.8, gloss=0.0, name="key", holes=()):
         "A part of its own colour."
-        self.c.polygon(points, fill, ('object', name), relief, gloss, holes)
-    def line(self, points, width, fill, name='key', relief=.8, gloss=0.):
+        self.c.polygon(points, fill, ("object", name), relief, gloss, holes)
+
+    def line(self, points, width, fill, name="key", relief=0.8, gloss=0.0):
         "A drawn line of its own colour."
-        self.c.stroke(points, width, fill, ('object', name), relief, gloss)
+        self.c.stroke(points, width, fill, ("object", name), relief, gloss)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #cb7c4a85
 def _anchors(centre, base, side, corner, upper, tie):
     "Where details go: centre (x, y); base (half width, y); side (half width, y); corner, upper, tie (x, y)."
     return dict(centre=centre, base=base, side=side, corner=corner, upper=upper, tie=tie)
 
-VASES = (([(.15, .05), (.12, .10), (.095, .21), (.29, .36), (.37, .54), (.27, .78), (.15, .91), (.2, .96)], .24, .36, .66),
-         ([(.12, .03), (.075, .09), (.07, .34), (.2, .46), (.35, .66), (.33, .84), (.2, .96)], .37, .53, .84),
-         ([(.27, .08), (.24, .15), (.35, .28), (.41, .5), (.33, .76), (.22, .95)], .17, .3, .7))
+# %% ../../../nbs/data/mini/02_objects.ipynb #dc2361e9
+VASES = (
+    (
+        [
+            (0.15, 0.05),
+            (0.12, 0.10),
+            (0.095, 0.21),
+            (0.29, 0.36),
+            (0.37, 0.54),
+            (0.27, 0.78),
+            (0.15, 0.91),
+            (0.2, 0.96),
+        ],
+        0.24,
+        0.36,
+        0.66,
+    ),
+    (
+        [(0.12, 0.03), (0.075, 0.09), (0.07, 0.34), (0.2, 0.46), (0.35, 0.66), (0.33, 0.84), (0.2, 0.96)],
+        0.37,
+        0.53,
+        0.84,
+    ),
+    ([(0.27, 0.08), (0.24, 0.15), (0.35, 0.28), (0.41, 0.5), (0.33, 0.76), (0.22, 0.95)], 0.17, 0.3, 0.7),
+)
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #682a46db
 def _vase(p):
     "A tall vessel: amphora, bottle or jar."
     profile, neck, y0, y1 = VASES[p.rng.integers(3)]
     p.body(mirror(profile), (0, y0, 1, y1))
-    p.mark('key', 0, 0, 1, neck)
+    p.mark("key", 0, 0, 1, neck)
     w, y = profile[0]
-    p.part(ellipse(.5, y, w, .032), mix(p.look.base, np.zeros(3), .62), 0)
-    return _anchors((.5, (y0+y1)/2), (profile[-1][0], .95), (.3, (y0+neck)/2), (.62, y1-.04), (.36, y0+.08), (.5, neck))
+    p.part(ellipse(0.5, y, w, 0.032), mix(p.look.base, np.zeros(3), 0.62), 0)
+    return _anchors(
+        (0.5, (y0 + y1) / 2),
+        (profile[-1][0], 0.95),
+        (0.3, (y0 + neck) / 2),
+        (0.62, y1 - 0.04),
+        (0.36, y0 + 0.08),
+        (0.5, neck),
+    )
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #4f066ee7
-BOWLS = (([(.45, .28), (.44, .4), (.34, .62), (.16, .73), (.13, .77), (.19, .86)], .34, .6),
-         ([(.44, .2), (.42, .36), (.27, .5), (.07, .57), (.055, .76), (.1, .84), (.25, .9)], .25, .46),
-         ([(.42, .26), (.47, .42), (.42, .66), (.25, .82), (.2, .87)], .34, .68))
+BOWLS = (
+    ([(0.45, 0.28), (0.44, 0.4), (0.34, 0.62), (0.16, 0.73), (0.13, 0.77), (0.19, 0.86)], 0.34, 0.6),
+    ([(0.44, 0.2), (0.42, 0.36), (0.27, 0.5), (0.07, 0.57), (0.055, 0.76), (0.1, 0.84), (0.25, 0.9)], 0.25, 0.46),
+    ([(0.42, 0.26), (0.47, 0.42), (0.42, 0.66), (0.25, 0.82), (0.2, 0.87)], 0.34, 0.68),
+)
+
 
 def _bowl(p):
     "A wide vessel: bowl, stem cup or basin."
     profile, y0, y1 = BOWLS[p.rng.integers(3)]
     p.body(mirror(profile), (0, y0, 1, y1))
     w, y = profile[0]
-    p.part(ellipse(.5, y, w, .085), mix(p.look.base, np.ones(3), .25), .4)
-    p.part(ellipse(.5, y+.008, w*.9, .06), mix(p.look.base, np.zeros(3), .55), 0)
-    return _anchors((.5, (y0+y1)/2), (profile[-1][0], profile[-1][1]), (w-.03, y0+.08), (.64, y1-.06), (.33, y0+.1), (.5, y0+.03))
+    p.part(ellipse(0.5, y, w, 0.085), mix(p.look.base, np.ones(3), 0.25), 0.4)
+    p.part(ellipse(0.5, y + 0.008, w * 0.9, 0.06), mix(p.look.base, np.zeros(3), 0.55), 0)
+    return _anchors(
+        (0.5, (y0 + y1) / 2),
+        (profile[-1][0], profile[-1][1]),
+        (w - 0.03, y0 + 0.08),
+        (0.64, y1 - 0.06),
+        (0.33, y0 + 0.1),
+        (0.5, y0 + 0.03),
+    )
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #aa23030c
 def _casket(p):
     "A box with a lid, seen from a little above."
-    high = p.rng.uniform(.1, .22)
-    p.body(rectangle(.1, .42, .9, .9), (.16, .5, .84, .84), relief=p.look.relief*.6)
-    lid = np.array([(.07, .43), (.2, .42-high-.12), (.8, .42-high-.12), (.93, .43)])
-    p.body(lid, None, relief=p.look.relief*.8, shadow=False); p.mark('key', 0, 0, 1, .43)
-    p.line([(.07, .435), (.93, .435)], .035, mix(p.look.base, np.zeros(3), .5))
-    p.part(rectangle(.45, .4, .55, .52), rgb('#d9b13c'), 1.2, .6)
-    return _anchors((.5, .68), (.38, .9), (.4, .6), (.7, .72), (.3, .62), (.5, .52))
+    high = p.rng.uniform(0.1, 0.22)
+    p.body(rectangle(0.1, 0.42, 0.9, 0.9), (0.16, 0.5, 0.84, 0.84), relief=p.look.relief * 0.6)
+    lid = np.array([(0.07, 0.43), (0.2, 0.42 - high - 0.12), (0.8, 0.42 - high - 0.12), (0.93, 0.43)])
+    p.body(lid, None, relief=p.look.relief * 0.8, shadow=False)
+    p.mark("key", 0, 0, 1, 0.43)
+    p.line([(0.07, 0.435), (0.93, 0.435)], 0.035, mix(p.look.base, np.zeros(3), 0.5))
+    p.part(rectangle(0.45, 0.4, 0.55, 0.52), rgb("#d9b13c"), 1.2, 0.6)
+    return _anchors((0.5, 0.68), (0.38, 0.9), (0.4, 0.6), (0.7, 0.72), (0.3, 0.62), (0.5, 0.52))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #f43c5c4c
 def _panel(p):
     "A framed picture with a sun or moon over a patterned ground."
-    w, h = (.45, .36) if p.rng.random() < .5 else (.36, .45)
-    x0, y0, x1, y1 = .5-w, .5-h, .5+w, .5+h
+    w, h = (0.45, 0.36) if p.rng.random() < 0.5 else (0.36, 0.45)
+    x0, y0, x1, y1 = 0.5 - w, 0.5 - h, 0.5 + w, 0.5 + h
     p.c.shadow(rectangle(x0, y0, x1, y1))
-    e, horizon = .085, y0+2*h*p.rng.uniform(.38, .5)
-    p.part(rectangle(x0, y0, x1, y1), p.look.trim, 1.6, .4, holes=(rectangle(x0+e, y0+e, x1-e, y1-e),))
-    p.body(rectangle(x0+e, y0+e, x1-e, y1-e), (x0+e, horizon, x1-e, y1-e), relief=.15, shadow=False)
-    p.c.polygon(ellipse(p.rng.uniform(x0+.25, x1-.25), (y0+e+horizon)/2+.02, .075), p.look.accent, ('object', 'body'))
-    p.c.polygon(rectangle(x0+e, y0+e, x1-e, y0+e+.02), np.zeros(3), opacity=.3)
-    return _anchors((.5, .52), (w-.03, y1), (w, .5), (x1-e-.12, y1-e-.12), (x0+e+.15, y0+e+.15), (.5, y0+.09))
+    e, horizon = 0.085, y0 + 2 * h * p.rng.uniform(0.38, 0.5)
+    p.part(rectangle(x0, y0, x1, y1), p.look.trim, 1.6, 0.4, holes=(rectangle(x0 + e, y0 + e, x1 - e, y1 - e),))
+    p.body(rectangle(x0 + e, y0 + e, x1 - e, y1 - e), (x0 + e, horizon, x1 - e, y1 - e), relief=0.15, shadow=False)
+    p.c.polygon(
+        ellipse(p.rng.uniform(x0 + 0.25, x1 - 0.25), (y0 + e + horizon) / 2 + 0.02, 0.075),
+        p.look.accent,
+        ("object", "body"),
+    )
+    p.c.polygon(rectangle(x0 + e, y0 + e, x1 - e, y0 + e + 0.02), np.zeros(3), opacity=0.3)
+    return _anchors(
+        (0.5, 0.52),
+        (w - 0.03, y1),
+        (w, 0.5),
+        (x1 - e - 0.12, y1 - e - 0.12),
+        (x0 + e + 0.15, y0 + e + 0.15),
+        (0.5, y0 + 0.09),
+    )
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #709151ae
 def _hanging(p):
     "A long cloth or scroll between two rods."
-    w = p.rng.uniform(.27, .33); sway = p.rng.uniform(-.02, .02)
-    y = np.linspace(.09, .91, 9); side = w+.012*np.sin(y*14+p.rng.uniform(0, 6))
-    p.line([(.3, .07), (.5, -.02), (.7, .07)], .018, rgb('#4a3a2c'), relief=0)
-    p.body(np.concatenate([np.stack([.5+side+sway*y, y], 1), np.stack([.5-side+sway*y, y], 1)[::-1]]), (.5-w+.07, .18, .5+w-.07, .82))
-    for at in (.085, .915):
-        p.line([(.5-w-.07, at), (.5+w+.07, at)], .058, p.look.trim, relief=1.2, gloss=.4)
-    return _anchors((.5, .5), (w-.02, .93), (w+.01, .5), (.5+w-.16, .74), (.5-w+.17, .24), (.5, .2))
+    w = p.rng.uniform(0.27, 0.33)
+    sway = p.rng.uniform(-0.02, 0.02)
+    y = np.linspace(0.09, 0.91, 9)
+    side = w + 0.012 * np.sin(y * 14 + p.rng.uniform(0, 6))
+    p.line([(0.3, 0.07), (0.5, -0.02), (0.7, 0.07)], 0.018, rgb("#4a3a2c"), relief=0)
+    p.body(
+        np.concatenate([np.stack([0.5 + side + sway * y, y], 1), np.stack([0.5 - side + sway * y, y], 1)[::-1]]),
+        (0.5 - w + 0.07, 0.18, 0.5 + w - 0.07, 0.82),
+    )
+    for at in (0.085, 0.915):
+        p.line([(0.5 - w - 0.07, at), (0.5 + w + 0.07, at)], 0.058, p.look.trim, relief=1.2, gloss=0.4)
+    return _anchors(
+        (0.5, 0.5), (w - 0.02, 0.93), (w + 0.01, 0.5), (0.5 + w - 0.16, 0.74), (0.5 - w + 0.17, 0.24), (0.5, 0.2)
+    )
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #a3b5eb72
 def _codex(p):
     "An open book: written lines on the left leaf, the motif on the right one."
-    cover = np.array([(.02, .2), (.5, .24), (.98, .2), (.98, .86), (.5, .9), (.02, .86)])
-    p.c.shadow(cover); p.part(cover, p.look.trim, 1., .2)
-    bend = [(0, 0), (.14, -.045), (.3, -.04), (.43, .02)]
+    cover = np.array([(0.02, 0.2), (0.5, 0.24), (0.98, 0.2), (0.98, 0.86), (0.5, 0.9), (0.02, 0.86)])
+    p.c.shadow(cover)
+    p.part(cover, p.look.trim, 1.0, 0.2)
+    bend = [(0, 0), (0.14, -0.045), (0.3, -0.04), (0.43, 0.02)]
     for s in (-1, 1):
-        top = smooth([(.5+s*(.44-dx), .2+dy) for dx, dy in bend], closed=False); low = top[::-1]+[0, .63]
-        p.body(np.concatenate([top, low]), (.55, .3, .89, .74) if s > 0 else None, relief=.5, shadow=False)
-    ink = mix(p.look.accent, p.look.base, .25)
-    for i in range(6): p.line([(.12, .3+.085*i), (.44 if i%3 < 2 else .34, .3+.085*i)], .026, ink, relief=0)
-    p.line([(.5, .24), (.5, .86)], .022, mix(p.look.base, np.zeros(3), .6), relief=0)
-    return _anchors((.5, .54), (.44, .88), (.47, .52), (.8, .68), (.23, .36), (.5, .3))
+        top = smooth([(0.5 + s * (0.44 - dx), 0.2 + dy) for dx, dy in bend], closed=False)
+        low = top[::-1] + [0, 0.63]
+        p.body(np.concatenate([top, low]), (0.55, 0.3, 0.89, 0.74) if s > 0 else None, relief=0.5, shadow=False)
+    ink = mix(p.look.accent, p.look.base, 0.25)
+    for i in range(6):
+        p.line([(0.12, 0.3 + 0.085 * i), (0.44 if i % 3 < 2 else 0.34, 0.3 + 0.085 * i)], 0.026, ink, relief=0)
+    p.line([(0.5, 0.24), (0.5, 0.86)], 0.022, mix(p.look.base, np.zeros(3), 0.6), relief=0)
+    return _anchors((0.5, 0.54), (0.44, 0.88), (0.47, 0.52), (0.8, 0.68), (0.23, 0.36), (0.5, 0.3))
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #43f67dc1
 def _ring(p):
     "A finger ring or bangle with a bezel."
-    l = p.look; r = p.rng.uniform(.36, .39); inner = r*p.rng.uniform(.54, .62)
-    p.body(ellipse(.5, .6, r), (0, 0, 1, 1), holes=(ellipse(.5, .6, inner),), shadow=False)
-    bezel = (ellipse(.5, .19, .19, .13), smooth([(.3, .17), (.5, .05), (.7, .17), (.64, .3), (.36, .3)]), rectangle(.32, .07, .68, .3))[p.rng.integers(3)]
+    l = p.look
+    r = p.rng.uniform(0.36, 0.39)
+    inner = r * p.rng.uniform(0.54, 0.62)
+    p.body(ellipse(0.5, 0.6, r), (0, 0, 1, 1), holes=(ellipse(0.5, 0.6, inner),), shadow=False)
+    bezel = (
+        ellipse(0.5, 0.19, 0.19, 0.13),
+        smooth([(0.3, 0.17), (0.5, 0.05), (0.7, 0.17), (0.64, 0.3), (0.36, 0.3)]),
+        rectangle(0.32, 0.07, 0.68, 0.3),
+    )[p.rng.integers(3)]
     p.part(bezel, l.base, l.relief, l.gloss)
-    p.part((bezel-[.5, .185])*.68+[.5, .185], mix(l.accent, l.base, .15), l.relief*.6, .5)
-    return _anchors((.5, .19), (.2, .97), (r, .6), (.7, .84), (.28, .4), (.5, .95))
+    p.part((bezel - [0.5, 0.185]) * 0.68 + [0.5, 0.185], mix(l.accent, l.base, 0.15), l.relief * 0.6, 0.5)
+    return _anchors((0.5, 0.19), (0.2, 0.97), (r, 0.6), (0.7, 0.84), (0.28, 0.4), (0.5, 0.95))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #54891376
 def _figure(p):
     "A standing figure in a robe."
-    l, seat = p.look, p.rng.random() < .4
-    robe = [(.08, .28), (.2, .34), (.23, .47), (.18, .58), (.3, .94)] if not seat else [(.08, .3), (.22, .36), (.25, .55), (.42, .78), (.42, .94)]
-    skin = mix(l.base, np.ones(3), .12)
-    p.body(mirror(robe), (.1, .56, .9, .9))
+    l, seat = p.look, p.rng.random() < 0.4
+    robe = (
+        [(0.08, 0.28), (0.2, 0.34), (0.23, 0.47), (0.18, 0.58), (0.3, 0.94)]
+        if not seat
+        else [(0.08, 0.3), (0.22, 0.36), (0.25, 0.55), (0.42, 0.78), (0.42, 0.94)]
+    )
+    skin = mix(l.base, np.ones(3), 0.12)
+    p.body(mirror(robe), (0.1, 0.56, 0.9, 0.9))
     for s in (-1, 1):
-        hand = p.rng.uniform(.5, .62) if seat else p.rng.uniform(.44, .66)
-        p.c.stroke(smooth([(.5+s*.18, .37), (.5+s*.33, .5), (.5+s*.2, hand)], closed=False), .085, skin, ('object', 'body'), l.relief*.5, l.gloss*.5)
-    p.part(ellipse(.5, .17, .115, .135), skin, l.relief*.6, l.gloss)
-    p.part(np.concatenate([ellipse(.5, .13, .135, .115, start=.5, stop=1.), [(.6, .16), (.4, .16)]]), mix(l.accent, l.base, .2), .8)
-    for s in (-1, 1): p.part(ellipse(.5+s*.045, .185, .017, .013, n=8), mix(l.base, np.zeros(3), .7), 0)
-    return _anchors((.5, .44), (.3 if not seat else .42, .95), (.26, .5), (.6, .8), (.36, .68), (.5, .56))
+        hand = p.rng.uniform(0.5, 0.62) if seat else p.rng.uniform(0.44, 0.66)
+        p.c.stroke(
+            smooth([(0.5 + s * 0.18, 0.37), (0.5 + s * 0.33, 0.5), (0.5 + s * 0.2, hand)], closed=False),
+            0.085,
+            skin,
+            ("object", "body"),
+            l.relief * 0.5,
+            l.gloss * 0.5,
+        )
+    p.part(ellipse(0.5, 0.17, 0.115, 0.135), skin, l.relief * 0.6, l.gloss)
+    p.part(
+        np.concatenate([ellipse(0.5, 0.13, 0.135, 0.115, start=0.5, stop=1.0), [(0.6, 0.16), (0.4, 0.16)]]),
+        mix(l.accent, l.base, 0.2),
+        0.8,
+    )
+    for s in (-1, 1):
+        p.part(ellipse(0.5 + s * 0.045, 0.185, 0.017, 0.013, n=8), mix(l.base, np.zeros(3), 0.7), 0)
+    return _anchors((0.5, 0.44), (0.3 if not seat else 0.42, 0.95), (0.26, 0.5), (0.6, 0.8), (0.36, 0.68), (0.5, 0.56))
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #084f6972
 def _beetle(p):
     "A beetle seen from above."
-    l = p.look; dark = mix(l.base, np.zeros(3), .45)
+    l = p.look
+    dark = mix(l.base, np.zeros(3), 0.45)
     for s in (-1, 1):
-        for y, dy in ((.38, -.12), (.56, .02), (.72, .16)):
-            p.line(smooth([(.5+s*.2, y), (.5+s*.4, y+dy*.6), (.5+s*.45, y+dy+.06)], closed=False), .055, dark, relief=0)
-    p.part(ellipse(.5, .2, .17, .13), mix(l.base, np.zeros(3), .12), l.relief, l.gloss)
-    p.body(mirror([(.1, .25), (.27, .33), (.31, .58), (.25, .84), (.06, .97)]), (.15, .45, .85, .95))
-    p.line([(.22, .43), (.78, .43)], .03, dark, relief=0); p.line([(.5, .43), (.5, .95)], .025, dark, relief=0)
-    return _anchors((.5, .34), (.16, .95), (.31, .56), (.62, .76), (.37, .6), (.5, .43))
+        for y, dy in ((0.38, -0.12), (0.56, 0.02), (0.72, 0.16)):
+            p.line(
+                smooth(
+                    [(0.5 + s * 0.2, y), (0.5 + s * 0.4, y + dy * 0.6), (0.5 + s * 0.45, y + dy + 0.06)], closed=False
+                ),
+                0.055,
+                dark,
+                relief=0,
+            )
+    p.part(ellipse(0.5, 0.2, 0.17, 0.13), mix(l.base, np.zeros(3), 0.12), l.relief, l.gloss)
+    p.body(mirror([(0.1, 0.25), (0.27, 0.33), (0.31, 0.58), (0.25, 0.84), (0.06, 0.97)]), (0.15, 0.45, 0.85, 0.95))
+    p.line([(0.22, 0.43), (0.78, 0.43)], 0.03, dark, relief=0)
+    p.line([(0.5, 0.43), (0.5, 0.95)], 0.025, dark, relief=0)
+    return _anchors((0.5, 0.34), (0.16, 0.95), (0.31, 0.56), (0.62, 0.76), (0.37, 0.6), (0.5, 0.43))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #d87eda8a
 def _head(p):
     "A head with a patterned headcloth, on shoulders."
-    l = p.look; dark = mix(l.base, np.zeros(3), .7)
-    p.body(mirror([(.1, .66), (.16, .74), (.4, .82), (.45, .96)]), None)
-    p.body(mirror([(.08, .03), (.28, .09), (.37, .3), (.4, .55), (.36, .8), (.24, .82)]), (0, .02, 1, .78), shadow=False)
-    p.part(mirror([(.1, .16), (.21, .22), (.235, .4), (.18, .6), (.07, .7)]), mix(l.base, np.ones(3), .1), l.relief, l.gloss)
+    l = p.look
+    dark = mix(l.base, np.zeros(3), 0.7)
+    p.body(mirror([(0.1, 0.66), (0.16, 0.74), (0.4, 0.82), (0.45, 0.96)]), None)
+    p.body(
+        mirror([(0.08, 0.03), (0.28, 0.09), (0.37, 0.3), (0.4, 0.55), (0.36, 0.8), (0.24, 0.82)]),
+        (0, 0.02, 1, 0.78),
+        shadow=False,
+    )
+    p.part(
+        mirror([(0.1, 0.16), (0.21, 0.22), (0.235, 0.4), (0.18, 0.6), (0.07, 0.7)]),
+        mix(l.base, np.ones(3), 0.1),
+        l.relief,
+        l.gloss,
+    )
     for s in (-1, 1):
-        p.part(ellipse(.5+s*.105, .4, .055, .026), dark, 0)
-        p.line(smooth([(.5+s*.05, .335), (.5+s*.11, .315), (.5+s*.17, .34)], closed=False), .022, dark, relief=0)
-    p.line([(.5, .38), (.475, .52), (.52, .525)], .02, dark, relief=0)
-    p.line(smooth([(.43, .6), (.5, .615), (.57, .6)], closed=False), .026, dark, relief=0)
-    return _anchors((.5, .2), (.44, .96), (.39, .5), (.74, .84), (.26, .2), (.5, .8))
+        p.part(ellipse(0.5 + s * 0.105, 0.4, 0.055, 0.026), dark, 0)
+        p.line(
+            smooth([(0.5 + s * 0.05, 0.335), (0.5 + s * 0.11, 0.315), (0.5 + s * 0.17, 0.34)], closed=False),
+            0.022,
+            dark,
+            relief=0,
+        )
+    p.line([(0.5, 0.38), (0.475, 0.52), (0.52, 0.525)], 0.02, dark, relief=0)
+    p.line(smooth([(0.43, 0.6), (0.5, 0.615), (0.57, 0.6)], closed=False), 0.026, dark, relief=0)
+    return _anchors((0.5, 0.2), (0.44, 0.96), (0.39, 0.5), (0.74, 0.84), (0.26, 0.2), (0.5, 0.8))
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #2a722006
 def _disc(p):
     "A round plate with a rim and a boss: shield or mirror."
-    l = p.look; r = .44
-    p.body(ellipse(.5, .5, r), (0, 0, 1, 1))
-    p.part(ellipse(.5, .5, r), mix(l.base, np.zeros(3), .3), 1., l.gloss, holes=(ellipse(.5, .5, r-.07),))
-    for a in range(10): p.part(ellipse(*ellipse(.5, .5, r-.035, n=11)[a], .02, n=8), mix(l.base, np.ones(3), .45), 0)
-    p.part(ellipse(.5, .5, .16), l.base, l.relief, max(l.gloss, .3))
-    p.part(ellipse(.5, .5, .16), l.accent, 0, holes=(ellipse(.5, .5, .13),))
-    return _anchors((.5, .5), (.2, .93), (r, .5), (.71, .71), (.29, .29), (.5, .76))
+    l = p.look
+    r = 0.44
+    p.body(ellipse(0.5, 0.5, r), (0, 0, 1, 1))
+    p.part(ellipse(0.5, 0.5, r), mix(l.base, np.zeros(3), 0.3), 1.0, l.gloss, holes=(ellipse(0.5, 0.5, r - 0.07),))
+    for a in range(10):
+        p.part(ellipse(*ellipse(0.5, 0.5, r - 0.035, n=11)[a], 0.02, n=8), mix(l.base, np.ones(3), 0.45), 0)
+    p.part(ellipse(0.5, 0.5, 0.16), l.base, l.relief, max(l.gloss, 0.3))
+    p.part(ellipse(0.5, 0.5, 0.16), l.accent, 0, holes=(ellipse(0.5, 0.5, 0.13),))
+    return _anchors((0.5, 0.5), (0.2, 0.93), (r, 0.5), (0.71, 0.71), (0.29, 0.29), (0.5, 0.76))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #9ea17e2c
 def _pendant(p):
     "A drop, disc, lozenge or crescent on a chain."
     l, k = p.look, p.rng.integers(4)
-    chain = mix(l.base, rgb('#7a5a2c'), .35); arc = ellipse(.5, -.06, .4, .27, 19, 0, .5)
-    p.line(arc, .035, mix(chain, np.zeros(3), .3), relief=0)
-    for q in arc[1:-1:2]: p.part(ellipse(*q, .038, n=10), chain, 0)
-    outline = (mirror([(.02, .27), (.13, .36), (.35, .61), (.31, .83), (.13, .96), (0, .98)]), ellipse(.5, .62, .36), mirror([(0, .24), (.37, .61), (0, .98)], steps=0),
-               smooth([(.12, .32), (.24, .56), (.5, .64), (.76, .56), (.88, .32), (.88, .7), (.5, .98), (.12, .7)]))[k]
-    p.body(outline, (0, .34, 1, .97))
-    if k == 3: p.line([(.5, .25), (.5, .66)], .05, chain)
-    p.part(ellipse(.5, .255, .075), chain, 1., l.gloss, holes=(ellipse(.5, .255, .035),))
-    return _anchors((.5, .62 if k < 3 else .8), (.16, .96), (.34, .64), (.64, .76), (.36, .55), (.5, .4))
+    chain = mix(l.base, rgb("#7a5a2c"), 0.35)
+    arc = ellipse(0.5, -0.06, 0.4, 0.27, 19, 0, 0.5)
+    p.line(arc, 0.035, mix(chain, np.zeros(3), 0.3), relief=0)
+    for q in arc[1:-1:2]:
+        p.part(ellipse(*q, 0.038, n=10), chain, 0)
+    outline = (
+        mirror([(0.02, 0.27), (0.13, 0.36), (0.35, 0.61), (0.31, 0.83), (0.13, 0.96), (0, 0.98)]),
+        ellipse(0.5, 0.62, 0.36),
+        mirror([(0, 0.24), (0.37, 0.61), (0, 0.98)], steps=0),
+        smooth(
+            [(0.12, 0.32), (0.24, 0.56), (0.5, 0.64), (0.76, 0.56), (0.88, 0.32), (0.88, 0.7), (0.5, 0.98), (0.12, 0.7)]
+        ),
+    )[k]
+    p.body(outline, (0, 0.34, 1, 0.97))
+    if k == 3:
+        p.line([(0.5, 0.25), (0.5, 0.66)], 0.05, chain)
+    p.part(ellipse(0.5, 0.255, 0.075), chain, 1.0, l.gloss, holes=(ellipse(0.5, 0.255, 0.035),))
+    return _anchors((0.5, 0.62 if k < 3 else 0.8), (0.16, 0.96), (0.34, 0.64), (0.64, 0.76), (0.36, 0.55), (0.5, 0.4))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #c5b59544
 def _blade(p):
     "A broad straight, leaf-shaped or curved blade with its hilt."
     l, k = p.look, p.rng.integers(3)
-    blade = (mirror([(0, -.06), (.15, .12), (.19, .64)], steps=0), mirror([(0, -.06), (.13, .12), (.24, .34), (.13, .64)]),
-             smooth([(.14, -.04), (.36, .16), (.41, .4), (.36, .64), (.68, .64), (.75, .38), (.56, .1)]))[k]
-    p.body(blade, (.1, .28, .9, .62))
-    p.line([(.5, .08 if k != 2 else .26), (.5, .6)], .016, mix(l.base, np.ones(3), .5), 'body', relief=0)
-    p.part(smooth([(.2, .6), (.5, .65), (.8, .6), (.82, .69), (.5, .73), (.18, .69)]), l.trim, 1.2, .5)
-    p.part(rectangle(.435, .7, .565, .92), mix(l.trim, np.zeros(3), .4), 1.)
-    for y in (.76, .82, .88): p.line([(.435, y), (.565, y-.025)], .02, l.trim, relief=0)
-    p.part(ellipse(.5, .955, .09), l.trim, 1.2, .5)
-    return _anchors((.5, .665), (.11, 1.02), (.26, .655), (.5, .5), (.5, .3), (.5, .72))
+    blade = (
+        mirror([(0, -0.06), (0.15, 0.12), (0.19, 0.64)], steps=0),
+        mirror([(0, -0.06), (0.13, 0.12), (0.24, 0.34), (0.13, 0.64)]),
+        smooth([(0.14, -0.04), (0.36, 0.16), (0.41, 0.4), (0.36, 0.64), (0.68, 0.64), (0.75, 0.38), (0.56, 0.1)]),
+    )[k]
+    p.body(blade, (0.1, 0.28, 0.9, 0.62))
+    p.line([(0.5, 0.08 if k != 2 else 0.26), (0.5, 0.6)], 0.016, mix(l.base, np.ones(3), 0.5), "body", relief=0)
+    p.part(smooth([(0.2, 0.6), (0.5, 0.65), (0.8, 0.6), (0.82, 0.69), (0.5, 0.73), (0.18, 0.69)]), l.trim, 1.2, 0.5)
+    p.part(rectangle(0.435, 0.7, 0.565, 0.92), mix(l.trim, np.zeros(3), 0.4), 1.0)
+    for y in (0.76, 0.82, 0.88):
+        p.line([(0.435, y), (0.565, y - 0.025)], 0.02, l.trim, relief=0)
+    p.part(ellipse(0.5, 0.955, 0.09), l.trim, 1.2, 0.5)
+    return _anchors((0.5, 0.665), (0.11, 1.02), (0.26, 0.655), (0.5, 0.5), (0.5, 0.3), (0.5, 0.72))
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #ab28aae7
 def _helmet(p):
     "A helmet with cheek guards and a crest."
-    l = p.look; plume = apart(rgb('#a8281f'), l.base, .2)
-    p.part(np.concatenate([ellipse(.5, .42, .4, .4, 20, .53, .97), ellipse(.5, .42, .29, .27, 20, .97, .53)]), plume, .8)
-    p.body(mirror([(.05, .15), (.24, .2), (.35, .4), (.36, .62), (.31, .93), (.17, .95), (.1, .66), (.055, .56)]), (0, .2, 1, .44))
-    p.part(mirror([(.05, .62), (.12, .68), (.17, .95), (.02, .95)], steps=0), rgb('#171316'), 0)
-    for s in (-1, 1): p.part(ellipse(.5+s*.15, .55, .085, .05), rgb('#171316'), 0)
-    p.line([(.14, .46), (.86, .46)], .035, mix(l.base, np.ones(3), .35), relief=.5)
-    return _anchors((.5, .34), (.3, .95), (.36, .6), (.71, .76), (.3, .34), (.5, .47))
+    l = p.look
+    plume = apart(rgb("#a8281f"), l.base, 0.2)
+    p.part(
+        np.concatenate([ellipse(0.5, 0.42, 0.4, 0.4, 20, 0.53, 0.97), ellipse(0.5, 0.42, 0.29, 0.27, 20, 0.97, 0.53)]),
+        plume,
+        0.8,
+    )
+    p.body(
+        mirror(
+            [
+                (0.05, 0.15),
+                (0.24, 0.2),
+                (0.35, 0.4),
+                (0.36, 0.62),
+                (0.31, 0.93),
+                (0.17, 0.95),
+                (0.1, 0.66),
+                (0.055, 0.56),
+            ]
+        ),
+        (0, 0.2, 1, 0.44),
+    )
+    p.part(mirror([(0.05, 0.62), (0.12, 0.68), (0.17, 0.95), (0.02, 0.95)], steps=0), rgb("#171316"), 0)
+    for s in (-1, 1):
+        p.part(ellipse(0.5 + s * 0.15, 0.55, 0.085, 0.05), rgb("#171316"), 0)
+    p.line([(0.14, 0.46), (0.86, 0.46)], 0.035, mix(l.base, np.ones(3), 0.35), relief=0.5)
+    return _anchors((0.5, 0.34), (0.3, 0.95), (0.36, 0.6), (0.71, 0.76), (0.3, 0.34), (0.5, 0.47))
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #c6e38f84
-SHAPES = {'vase': _vase, 'bowl': _bowl, 'casket': _casket, 'panel': _panel, 'hanging': _hanging, 'codex': _codex, 'figure': _figure,
-          'head': _head, 'pendant': _pendant, 'ring': _ring, 'beetle': _beetle, 'blade': _blade, 'disc': _disc, 'helmet': _helmet}
+SHAPES = {
+    "vase": _vase,
+    "bowl": _bowl,
+    "casket": _casket,
+    "panel": _panel,
+    "hanging": _hanging,
+    "codex": _codex,
+    "figure": _figure,
+    "head": _head,
+    "pendant": _pendant,
+    "ring": _ring,
+    "beetle": _beetle,
+    "blade": _blade,
+    "disc": _disc,
+    "helmet": _helmet,
+}
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #c64b87bd
 def _seal(p, a):
-    x, y = a['corner']; red = rgb('#d01f1a')
-    box = rectangle(x-.115, y-.115, x+.115, y+.115)
-    p.part((box-[x, y])*1.2+[x, y], rgb('#f3ead6'), 0, name='detail'); p.part(box, red, 0, name='detail')
-    for d in (-.045, .04): p.line([(x-.06, y+d), (x+.06, y+d)], .024, rgb('#f3ead6'), 'detail', 0)
-    p.line([(x, y-.07), (x, y+.07)], .024, rgb('#f3ead6'), 'detail', 0)
+    x, y = a["corner"]
+    red = rgb("#d01f1a")
+    box = rectangle(x - 0.115, y - 0.115, x + 0.115, y + 0.115)
+    p.part((box - [x, y]) * 1.2 + [x, y], rgb("#f3ead6"), 0, name="detail")
+    p.part(box, red, 0, name="detail")
+    for d in (-0.045, 0.04):
+        p.line([(x - 0.06, y + d), (x + 0.06, y + d)], 0.024, rgb("#f3ead6"), "detail", 0)
+    p.line([(x, y - 0.07), (x, y + 0.07)], 0.024, rgb("#f3ead6"), "detail", 0)
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #457e06ef
 def _initial(p, a):
-    x, y = a['upper']; gold = rgb('#f2c23a')
-    p.part(rectangle(x-.145, y-.145, x+.145, y+.145), gold, 0, name='detail')
-    p.part(rectangle(x-.12, y-.12, x+.12, y+.12), rgb('#1d3fa8'), 0, name='detail')
-    p.line(smooth([(x+.05, y-.075), (x-.05, y-.06), (x-.06, y+.03), (x+.01, y+.075), (x+.07, y+.02)], closed=False), .04, gold, 'detail', 0)
+    x, y = a["upper"]
+    gold = rgb("#f2c23a")
+    p.part(rectangle(x - 0.145, y - 0.145, x + 0.145, y + 0.145), gold, 0, name="detail")
+    p.part(rectangle(x - 0.12, y - 0.12, x + 0.12, y + 0.12), rgb("#1d3fa8"), 0, name="detail")
+    p.line(
+        smooth(
+            [
+                (x + 0.05, y - 0.075),
+                (x - 0.05, y - 0.06),
+                (x - 0.06, y + 0.03),
+                (x + 0.01, y + 0.075),
+                (x + 0.07, y + 0.02),
+            ],
+            closed=False,
+        ),
+        0.04,
+        gold,
+        "detail",
+        0,
+    )
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #28562bef
 def _gem(p, a):
-    x, y = a['centre']; stone = rgb(('#1fb0a0', '#c01f6a', '#2f6fe0')[p.rng.integers(3)])
-    p.part(ellipse(x, y, .14), rgb('#f0d27a'), 1.4, .5, 'detail'); p.part(ellipse(x, y, .105), stone, 1., .6, 'detail')
-    p.part(ellipse(x-.035, y-.04, .03, .022), np.ones(3), 0, 0, 'detail')
+    x, y = a["centre"]
+    stone = rgb(("#1fb0a0", "#c01f6a", "#2f6fe0")[p.rng.integers(3)])
+    p.part(ellipse(x, y, 0.14), rgb("#f0d27a"), 1.4, 0.5, "detail")
+    p.part(ellipse(x, y, 0.105), stone, 1.0, 0.6, "detail")
+    p.part(ellipse(x - 0.035, y - 0.04, 0.03, 0.022), np.ones(3), 0, 0, "detail")
+
 
 def _stand(p, a):
-    w, y = a['base']; w = max(w, .16)+.07; wood = rgb('#4a2c1a')
-    p.part(rectangle(.5-w, y-.015, .5+w, y+.055), mix(wood, np.ones(3), .18), 1., .2, 'detail')
-    p.part(np.array([(.5-w+.04, y+.055), (.5+w-.04, y+.055), (.5+w, y+.15), (.5-w, y+.15)]), wood, .8, .1, 'detail')
+    w, y = a["base"]
+    w = max(w, 0.16) + 0.07
+    wood = rgb("#4a2c1a")
+    p.part(rectangle(0.5 - w, y - 0.015, 0.5 + w, y + 0.055), mix(wood, np.ones(3), 0.18), 1.0, 0.2, "detail")
+    p.part(
+        np.array([(0.5 - w + 0.04, y + 0.055), (0.5 + w - 0.04, y + 0.055), (0.5 + w, y + 0.15), (0.5 - w, y + 0.15)]),
+        wood,
+        0.8,
+        0.1,
+        "detail",
+    )
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #833b02d5
 def _fringe(p, a):
-    w, y = a['base']; w = max(w, .2)
-    p.line([(.5-w, y), (.5+w, y)], .035, rgb('#e8b93a'), 'detail')
-    for i, x in enumerate(np.linspace(.5-w+.02, .5+w-.02, 7)):
-        p.line([(x, y+.01), (x+.012*(-1)**i, y+.14)], .042, rgb('#e8b93a') if i%2 else rgb('#b83a1e'), 'detail', 0)
+    w, y = a["base"]
+    w = max(w, 0.2)
+    p.line([(0.5 - w, y), (0.5 + w, y)], 0.035, rgb("#e8b93a"), "detail")
+    for i, x in enumerate(np.linspace(0.5 - w + 0.02, 0.5 + w - 0.02, 7)):
+        p.line(
+            [(x, y + 0.01), (x + 0.012 * (-1) ** i, y + 0.14)],
+            0.042,
+            rgb("#e8b93a") if i % 2 else rgb("#b83a1e"),
+            "detail",
+            0,
+        )
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #df4acf5b
 def _handles(p, a):
-    w, y = a['side']; metal = mix(p.look.base, np.zeros(3), .28)
+    w, y = a["side"]
+    metal = mix(p.look.base, np.zeros(3), 0.28)
     for s in (-1, 1):
-        arc = smooth([(.5+s*(w-.03), y-.11), (.5+s*(w+.1), y-.13), (.5+s*(w+.14), y), (.5+s*(w+.07), y+.11), (.5+s*(w-.03), y+.12)], closed=False)
-        p.line(arc, .062, metal, 'detail', 1.2, p.look.gloss)
+        arc = smooth(
+            [
+                (0.5 + s * (w - 0.03), y - 0.11),
+                (0.5 + s * (w + 0.1), y - 0.13),
+                (0.5 + s * (w + 0.14), y),
+                (0.5 + s * (w + 0.07), y + 0.11),
+                (0.5 + s * (w - 0.03), y + 0.12),
+            ],
+            closed=False,
+        )
+        p.line(arc, 0.062, metal, "detail", 1.2, p.look.gloss)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #1047350e
 def _cord(p, a):
-    x, y = a['tie']; silk = rgb('#8a3fc0'); w = min(a['side'][0]+.03, .46)
-    p.line([(x-w, y), (x+w, y)], .05, silk, 'detail', 0)
+    x, y = a["tie"]
+    silk = rgb("#8a3fc0")
+    w = min(a["side"][0] + 0.03, 0.46)
+    p.line([(x - w, y), (x + w, y)], 0.05, silk, "detail", 0)
     for s in (-1, 1):
-        p.line(smooth([(x, y), (x+s*.12, y-.1), (x+s*.17, y-.01), (x, y)], closed=False), .04, mix(silk, np.ones(3), .25), 'detail', 0)
-        p.line(smooth([(x, y), (x+s*.05, y+.11), (x+s*.09, y+.22)], closed=False), .05, silk, 'detail', 0)
-    p.part(ellipse(x, y, .045), mix(silk, np.ones(3), .4), .8, name='detail')
+        p.line(
+            smooth([(x, y), (x + s * 0.12, y - 0.1), (x + s * 0.17, y - 0.01), (x, y)], closed=False),
+            0.04,
+            mix(silk, np.ones(3), 0.25),
+            "detail",
+            0,
+        )
+        p.line(
+            smooth([(x, y), (x + s * 0.05, y + 0.11), (x + s * 0.09, y + 0.22)], closed=False), 0.05, silk, "detail", 0
+        )
+    p.part(ellipse(x, y, 0.045), mix(silk, np.ones(3), 0.4), 0.8, name="detail")
 
-DETAILS = {'none': lambda p, a: None, 'seal': _seal, 'fringe': _fringe, 'initial': _initial, 'stand': _stand, 'gem': _gem, 'cord': _cord, 'handles': _handles}
+# %% ../../../nbs/data/mini/02_objects.ipynb #2a9abf86
+DETAILS = {
+    "none": lambda p, a: None,
+    "seal": _seal,
+    "fringe": _fringe,
+    "initial": _initial,
+    "stand": _stand,
+    "gem": _gem,
+    "cord": _cord,
+    "handles": _handles,
+}
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #a7a0f570
-WEAR = {'Early': .22, 'Middle': .08, 'Late': 0.}
-CULTURES = ('Delta', 'Highland', 'Steppe', 'Island', 'Oasis', 'Harbour', 'Forest', 'Plateau')   # invented
+WEAR = {"Early": 0.22, "Middle": 0.08, "Late": 0.0}
+CULTURES = ("Delta", "Highland", "Steppe", "Island", "Oasis", "Harbour", "Forest", "Plateau")  # invented
 
-def backdrop(culture:str,             # one of CULTURES
-             base:np.ndarray,         # `(3,)` colour of the object in front
-             rng:np.random.Generator, # source of chance
-            )->tuple:                 # two colours `(3,)`
+
+def backdrop(
+    culture: str,  # one of CULTURES
+    base: np.ndarray,  # `(3,)` colour of the object in front
+    rng: np.random.Generator,  # source of chance
+) -> tuple:  # two colours `(3,)`
     "The culture's hue, as light or dark as the object needs."
-    hue = CULTURES.index(culture)/8+rng.normal(0, .012)
-    value = rng.uniform(.26, .4) if _luma(base) > DARK_GROUND else rng.uniform(.74, .9)
-    one = np.array(colorsys.hsv_to_rgb(hue%1, .34 if value < .5 else .2, value), np.float32)
-    return one, np.clip(one*rng.uniform(.72, .86), 0, 1)
+    hue = CULTURES.index(culture) / 8 + rng.normal(0, 0.012)
+    value = rng.uniform(0.26, 0.4) if _luma(base) > DARK_GROUND else rng.uniform(0.74, 0.9)
+    one = np.array(colorsys.hsv_to_rgb(hue % 1, 0.34 if value < 0.5 else 0.2, value), np.float32)
+    return one, np.clip(one * rng.uniform(0.72, 0.86), 0, 1)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #4b160b5d
-def draw_object(item:dict,               # attribute -> value
-             size:int,                # pixels
-             rng:np.random.Generator, # source of chance
-            )->Canvas:                # finished, with masks object, body, motif, key, detail
+def draw_object(
+    item: dict,  # attribute -> value
+    size: int,  # pixels
+    rng: np.random.Generator,  # source of chance
+) -> Canvas:  # finished, with masks object, body, motif, key, detail
     "Render one object."
-    c, look = Canvas(size=size, rng=rng), look_of(item['material'], item['colour'], item['motif'], rng)
-    c.background(item['ground'], *backdrop(item['culture'], look.base, rng)).light(item['light'], rng.uniform(.1, .35))
-    low, wide = item['detail'] in ('stand', 'fringe'), item['detail'] == 'handles'
-    scale = rng.uniform(.84, .9)*(.91 if low else .9 if wide else 1)
-    c.place((.5+rng.normal(0, .015), (.455 if low else .5)+rng.normal(0, .015)), scale, rng.normal(0, 4)+(rng.uniform(-30, 30) if item['shape'] == 'blade' and not low else 0))
+    c, look = Canvas(size=size, rng=rng), look_of(item["material"], item["colour"], item["motif"], rng)
+    c.background(item["ground"], *backdrop(item["culture"], look.base, rng)).light(
+        item["light"], rng.uniform(0.1, 0.35)
+    )
+    low, wide = item["detail"] in ("stand", "fringe"), item["detail"] == "handles"
+    scale = rng.uniform(0.84, 0.9) * (0.91 if low else 0.9 if wide else 1)
+    c.place(
+        (0.5 + rng.normal(0, 0.015), (0.455 if low else 0.5) + rng.normal(0, 0.015)),
+        scale,
+        rng.normal(0, 4) + (rng.uniform(-30, 30) if item["shape"] == "blade" and not low else 0),
+    )
     painter = Painter(c, look, rng)
-    anchors = SHAPES[item['shape']](painter)
-    c.wear('body', WEAR[item['age']]*rng.uniform(.6, 1.2), mix(look.base, rgb('#8d8578'), .45)*rng.uniform(.65, 1.1))
-    DETAILS[item['detail']](painter, anchors)
-    if item['occlusion'] == 'bar': c.occlude(rng.uniform(.05, .08), vary(rgb('#3a3836'), rng))
-    return c.noise(rng.uniform(.015, .035))
+    anchors = SHAPES[item["shape"]](painter)
+    c.wear(
+        "body", WEAR[item["age"]] * rng.uniform(0.6, 1.2), mix(look.base, rgb("#8d8578"), 0.45) * rng.uniform(0.65, 1.1)
+    )
+    DETAILS[item["detail"]](painter, anchors)
+    if item["occlusion"] == "bar":
+        c.occlude(rng.uniform(0.05, 0.08), vary(rgb("#3a3836"), rng))
+    return c.noise(rng.uniform(0.015, 0.035))
