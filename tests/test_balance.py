@@ -71,15 +71,15 @@ def test_held_out_items_and_unknown_kinds_are_refused():
 
 def test_runs_are_balanced_at_an_equal_budget(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
-    batches, fits, whole = [], {}, fit_module._train_epoch
+    batches, fits, whole = [], {}, fit_module.train_epoch
     fit = fit_module.fit
 
-    def counted(accelerator, model, optimizer, loader, *rest):
-        out = whole(accelerator, model, optimizer, loader, *rest)
-        batches.append((len(loader), out[2]))
+    def counted(loop, *rest):
+        out = whole(loop, *rest)
+        batches.append((len(loop.loader), out[2]))
         return out
 
-    monkeypatch.setattr(fit_module, "_train_epoch", counted)
+    monkeypatch.setattr(fit_module, "train_epoch", counted)
     for kind, more in [
         ("none", {}),
         ("oversampling", {}),
@@ -87,7 +87,7 @@ def test_runs_are_balanced_at_an_equal_budget(tmp_path, monkeypatch):
         ("oversampling", dict(mixup=0.4, crop=0.2)),
     ]:
         monkeypatch.setattr(
-            fit_module,
+            vt,
             "fit",
             lambda **k: (
                 fits.setdefault((kind, len(more)), (np.bincount(k["train"].label), k["train"].weight)) and fit(**k)

@@ -1,4 +1,4 @@
-"""What a model and a training step cost: counts against the equations, the measurement kept as a run, tables from its file alone."""
+"""Cost of a model and a step: counts against the equations, the measurement kept as a run, tables from its file."""
 
 import json
 import math
@@ -68,12 +68,8 @@ def test_the_step_is_the_step_of_training(monkeypatch):
 
     named = dict(zip(("pixel_values", "input_ids", "attention_mask", "label"), batch))
     seed_everything(5)
-    fit_module._train_epoch(
-        Accelerator(cpu=True),
-        model,
-        optimizer,
-        [named],
-        schedule,
+    fit_module.train_epoch(
+        fit_module.Loop(Accelerator(cpu=True), model, optimizer, [named], schedule),
         settings.train,
         settings.model["auxiliary_weight"],
         lambda input_ids, attention_mask: input_ids,

@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import vbg.train.jobs as vt
 from vbg.core.files import DataError
+from vbg.core.profiles import profile as read_profile
 from vbg.data import sets as sets_module
+from vbg.data.store import ExampleData
 from vbg.models import batches as batches_module
+from vbg.models.vbg import build_model
 from vbg.runs.store import run_folder
 from vbg.train import fit as fit_module
 
@@ -38,12 +42,12 @@ def spoiled(sets):
 
 
 def test_the_fit_is_blind_to_the_test_split(home, monkeypatch):
-    plain = sets_module.study_data
-    monkeypatch.setattr(sets_module, "study_data", lambda *a, **k: spoiled(plain(*a, **k)))
+    plain = vt.study_data
+    monkeypatch.setattr(vt, "study_data", lambda *a, **k: spoiled(plain(*a, **k)))
     monkeypatch.setattr(
         batches_module,
         "_tokenise_once",
-        lambda data, folder, key, tokenizer, length: vt.tokenise(data, tokenizer, length),
+        lambda data, folder, key, tokenizer, length: batches_module.tokenise(data, tokenizer, length),
     )
     vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=TINY, store="spoiled")
     a, b = (run_folder(store, "met", "without_gan", 0) for store in ("plain", "spoiled"))
@@ -65,13 +69,13 @@ def test_tokens_are_stored_once_and_read_back(home):
 def test_a_set_of_another_size_is_mapped_into_memory(home, monkeypatch):
     monkeypatch.setattr(sets_module, "IN_MEMORY", 0)
     asked = []
-    monkeypatch.setattr(vt, "load_examples", lambda folder, in_memory: asked.append(in_memory))
+    monkeypatch.setattr(sets_module, "load_examples", lambda folder, in_memory: asked.append(in_memory))
     sets_module._load(sets_module.study_folders("smoke", "met")["natural"])
     assert asked == [False]
 
 
 def test_random_captions_are_uniform_over_the_texts_an_item_has():
-    data = vt.ExampleData(
+    data = ExampleData(
         ids=np.array(["a", "b"]),
         pixels=np.zeros((2, 8, 8, 3), np.uint8),
         label=np.array([0, 1]),
@@ -118,9 +122,9 @@ def test_crop_and_mixup_draw_nothing_when_they_are_off(home):
     )
     first = [b.__getitems__(range(8))["pixel_values"] for b in (plain, cut)]
     assert not first[0].equal(first[1])
-    draws = vt.torch.Generator().manual_seed(1)
-    vt.torch.rand(8, generator=draws)  # choice of text
-    batches_module.augment(vt.torch.zeros(8, 4, 4, 3, dtype=vt.torch.uint8), 0.5, 2, draws)
+    draws = torch.Generator().manual_seed(1)
+    torch.rand(8, generator=draws)  # choice of text
+    batches_module.augment(torch.zeros(8, 4, 4, 3, dtype=torch.uint8), 0.5, 2, draws)
     assert plain.generator.get_state().equal(draws.get_state()) and not cut.generator.get_state().equal(
         draws.get_state()
     )
@@ -128,22 +132,22 @@ def test_crop_and_mixup_draw_nothing_when_they_are_off(home):
 
 
 def test_stored_tokens_are_mixed_like_those_of_running_encoders(home):
-    model = vt.build_model(vt.read_profile("smoke"), variant="without_gan", num_classes=4, vocab_size=60, seed=0).eval()
-    draw = vt.torch.Generator().manual_seed(0)
+    model = build_model(read_profile("smoke"), variant="without_gan", num_classes=4, vocab_size=60, seed=0).eval()
+    draw = torch.Generator().manual_seed(0)
     batch = dict(
-        pixel_values=vt.torch.randn(4, 3, 64, 64, generator=draw),
-        input_ids=vt.torch.randint(5, 60, (4, 6), generator=draw),
-        attention_mask=(vt.torch.arange(6) < vt.torch.tensor([[6], [3], [4], [2]])).long(),
+        pixel_values=torch.randn(4, 3, 64, 64, generator=draw),
+        input_ids=torch.randint(5, 60, (4, 6), generator=draw),
+        attention_mask=(torch.arange(6) < torch.tensor([[6], [3], [4], [2]])).long(),
     )
     tokens = model.encode(batch["pixel_values"], batch["input_ids"], batch["attention_mask"].bool())
     tokens["text_tokens"][1, 3:] = 1e6  # what a store holds under padding does not count
     stored = dict(attention_mask=batch["attention_mask"], label=None, **tokens)
-    partner = vt.torch.tensor([1, 2, 3, 0])
+    partner = torch.tensor([1, 2, 3, 0])
     one, two = (model(**fit_module.mix_batch(model, b, 0.3, partner)).logits for b in (batch, stored))
-    assert vt.torch.allclose(one, two, atol=1e-5)
+    assert torch.allclose(one, two, atol=1e-5)
     with pytest.raises(ValueError, match="crop has no image"):
         batches_module.Batches(
-            data=vt.ExampleData(
+            data=ExampleData(
                 ids=["a"],
                 pixels=None,
                 label=np.zeros(1, int),

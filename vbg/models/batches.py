@@ -12,7 +12,6 @@ import warnings
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 
 from ..core.files import write_atomic
 from ..core.profiles import Profile
@@ -23,7 +22,7 @@ from .vision import to_pixel_values
 from ..runs.version import code_version, environment
 
 # %% auto #0
-__all__ = ['augment', 'crop_images', 'withhold', 'Batches', 'predict']
+__all__ = ['TOKENS', 'augment', 'crop_images', 'withhold', 'model_inputs', 'Batches', 'predict', 'tokenise_sets']
 
 # %% ../../nbs/models/12_batches.ipynb #05be019c
 def augment(
@@ -47,7 +46,7 @@ def crop_images(
     crop: float,  # largest share of the side that is cut away, 0 to below 1
     generator: torch.Generator,  # on the CPU
 ) -> torch.Tensor:  # `(B, H, W, 3)` uint8
-    "Keep a square window of each image, its size and place drawn, at the size of the image. Raises ValueError on an impossible share."
+    "Cut a square window of random size and place from each image and resize it. Raises ValueError on a wrong share."
     if not 0 <= crop < 1:
         raise ValueError(f"train.crop is a share of the side, 0 to below 1, not {crop}")
     kept, *place = torch.rand(3, len(pixels), generator=generator)
@@ -71,101 +70,9 @@ def withhold(
     pixels = batch["pixel_values"] * ~image[:, None, None, None]
     return batch | dict(attention_mask=keep, pixel_values=pixels)
 
-# %% ../../nbs/models/12_batches.ipynb #60c242f0
-class Batches(torch.utils.data.Dataset):
-    "Items of one split; asked for many at once, it returns a batch."
-
-    def __init__(
-        self,
-        *,
-        data: ExampleData,  # tokenised
-        train: bool = False,  # draw text alternatives and augment
-        flip: float = 0.0,  # see `augment`
-        shift: int = 0,  # pixels
-        crop: float = 0.0,  # see `crop_images`
-        dropout: float = 0.0,  # of each modality: share of the items that lose it, 0 to 0.5
-        without: str = "",  # 'image' or 'text': every item loses it
-        seed: int = 0,  # of text choice and augmentation
-    ):
-        if not 0 <= dropout <= 0.5:
-            raise ValueError(
-                f"train.modality_dropout is a share of the items for each modality, 0 to 0.5, not {dropout}"
-            )
-        self.train, self.flip, self.shift, self.crop, self.dropout, self.without = (
-            train,
-            flip,
-            shift,
-            crop,
-            dropout,
-            without,
-        )
-        self.generator = torch.Generator().manual_seed(seed)
-        self.hold(data)
-
-    def hold(self, data):
-        "Serve these items from now on. The generator goes on."
-        self.parts = {
-            name: _tensor(getattr(data, name))
-            for name in (*_INPUTS, *_TOKENS, "weight")
-            if getattr(data, name) is not None
-        }
-        self.label = torch.as_tensor(data.label)
-        self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
-        for name, asked in dict(
-            crop=self.train and self.crop, modality_dropout=self.train and self.dropout, without=self.without
-        ).items():
-            if asked and any(part in self.parts for part in _TOKENS):
-                raise ValueError(
-                    f"train.{name} has no image and text to change where the tokens of frozen encoders are stored: leave it out"
-                )
-
-    def __len__(self):
-        return len(self.label)
-
-# %% ../../nbs/models/12_batches.ipynb #413e5d79
-@patch
-def __getitems__(self: Batches, items):
-    "A batch: mask, labels, weights where there are any, and pixels and words or the stored tokens in their place."
-    items, parts = torch.as_tensor(items), self.parts
-    choice = torch.zeros(len(items), dtype=torch.long)
-    if self.train:
-        choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
-    words, keep = trim(parts["input_ids"][items, choice], parts["attention_mask"][items, choice])
-    batch = dict(attention_mask=keep, label=self.label[items])
-    batch |= {name: parts[name][items] for name in ("metadata", "weight", "image_tokens") if name in parts}
-    if "text_tokens" in parts:
-        batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
-    return (
-        batch
-        if any(name in parts for name in _TOKENS)
-        else _withheld(self, batch | _encoder_inputs(self, items, words))
-    )
-
-# %% ../../nbs/models/12_batches.ipynb #6ec52200
-def _withheld(batches, batch):
-    "The batch without what is withheld; a modality that is dropped in training is never the only one."
-    count = len(batch["label"])
-    if batches.without:
-        return withhold(batch, *(torch.full((count,), batches.without == name) for name in ("image", "text")))
-    if not (batches.train and batches.dropout):
-        return batch
-    draw = torch.rand(count, generator=batches.generator)
-    return withhold(batch, draw < batches.dropout, draw >= 1 - batches.dropout)
-
-
-def _encoder_inputs(batches, items, words):
-    "Augmented pixels and words."
-    pixels = batches.parts["pixels"][items]
-    if batches.train and (
-        batches.flip or batches.shift
-    ):  # else no draw is made: a stored encoder sees the same texts as a live one
-        pixels = augment(pixels, batches.flip, batches.shift, batches.generator)
-    if batches.train and batches.crop:
-        pixels = crop_images(pixels, batches.crop, batches.generator)
-    return dict(pixel_values=to_pixel_values(pixels), input_ids=words)
-
 # %% ../../nbs/models/12_batches.ipynb #9ddf37ac
-_INPUTS, _TOKENS = ("pixels", "input_ids", "attention_mask", "metadata"), ("image_tokens", "text_tokens")
+TOKENS = ("image_tokens", "text_tokens")  # what frozen encoders gave for an item, in place of pixels and words
+_INPUTS = ("pixels", "input_ids", "attention_mask", "metadata")
 
 
 def _tensor(values):
@@ -175,13 +82,97 @@ def _tensor(values):
         return torch.as_tensor(values)
 
 
-def _inputs(batch, device=None):
-    "What a model reads of a batch."
-    return {
-        name: value if device is None else value.to(device)
-        for name, value in batch.items()
-        if name not in ("label", "weight")
-    }
+def model_inputs(
+    batch: dict,  # from `Batches`
+    device=None,  # where the tensors go; None: they stay
+) -> dict:  # arguments of a model's forward
+    "What a model reads of a batch: everything but labels and weights."
+    read = {name: value for name, value in batch.items() if name not in ("label", "weight")}
+    return read if device is None else {name: value.to(device) for name, value in read.items()}
+
+# %% ../../nbs/models/12_batches.ipynb #6ec52200
+def _augmented(pixels, generator, flip, shift, crop):
+    "Augmented pixels; a setting of 0 makes no draw."
+    pixels = augment(pixels, flip, shift, generator) if flip or shift else pixels
+    return crop_images(pixels, crop, generator) if crop else pixels
+
+
+def _withheld(batch, without, dropout, generator):
+    "The batch without what is withheld; dropout never takes both modalities of an item."
+    count = len(batch["label"])
+    if without:
+        return withhold(batch, *(torch.full((count,), without == name) for name in ("image", "text")))
+    if not dropout:
+        return batch
+    draw = torch.rand(count, generator=generator)
+    return withhold(batch, draw < dropout, draw >= 1 - dropout)
+
+# %% ../../nbs/models/12_batches.ipynb #413e5d79
+def _parts_of(data, **changes):
+    "The arrays of a set as tensors. Raises ValueError where tokens are stored and a setting would change them."
+    parts = {name: getattr(data, name) for name in (*_INPUTS, *TOKENS, "weight")}
+    parts = {name: _tensor(values) for name, values in parts.items() if values is not None}
+    for name, asked in changes.items():
+        if asked and any(part in parts for part in TOKENS):
+            raise ValueError(
+                f"train.{name} has no image and text to change where the tokens of frozen encoders are stored: "
+                "leave it out"
+            )
+    return parts
+
+# %% ../../nbs/models/12_batches.ipynb #60c242f0
+class Batches(torch.utils.data.Dataset):
+    "Items of one split; indexed with a list of items, it returns a batch."
+
+    def __init__(
+        self,
+        *,
+        data: ExampleData,  # tokenised
+        train: bool = False,  # draw text alternatives, augment and drop modalities
+        flip: float = 0.0,  # see `augment`
+        shift: int = 0,  # pixels
+        crop: float = 0.0,  # see `crop_images`
+        dropout: float = 0.0,  # of each modality: share of the items that lose it, 0 to 0.5
+        without: str = "",  # 'image' or 'text': every item loses it
+        seed: int = 0,  # of text choice and augmentation
+    ):
+        if not 0 <= dropout <= 0.5:
+            raise ValueError(f"train.modality_dropout is a share of items, 0 to 0.5, not {dropout}")
+        self.train, self.dropout, self.without = train, dropout if train else 0.0, without
+        self.changes = dict(flip=flip, shift=shift, crop=crop) if train else dict(flip=0.0, shift=0, crop=0.0)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.hold(data)
+
+    def hold(self, data):
+        "Replace the items; keep the random state."
+        changes = dict(crop=self.changes["crop"], modality_dropout=self.dropout, without=self.without)
+        self.parts, self.label = _parts_of(data, **changes), torch.as_tensor(data.label)
+        self.texts = torch.tensor([max(1, len(texts)) for texts in data.texts])  # alternatives of each item
+
+    def __len__(self):
+        return len(self.label)
+
+    def __getitems__(self, items):
+        "A batch: mask, labels, weights where there are any, and pixels and words, or the stored tokens."
+        items, choice = torch.as_tensor(items), torch.zeros(len(items), dtype=torch.long)
+        if self.train:
+            choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
+        batch, words = _stored(self.parts, items, choice)
+        batch["label"] = self.label[items]
+        if any(name in batch for name in TOKENS):
+            return batch
+        pixels = to_pixel_values(_augmented(self.parts["pixels"][items], self.generator, **self.changes))
+        batch |= dict(pixel_values=pixels, input_ids=words)
+        return _withheld(batch, self.without, self.dropout, self.generator)
+
+# %% ../../nbs/models/12_batches.ipynb #4db5df29
+def _stored(parts, items, choice):
+    "What of a batch is read as it is stored, and the words; both cut to the longest text."
+    words, keep = trim(parts["input_ids"][items, choice], parts["attention_mask"][items, choice])
+    batch = {name: parts[name][items] for name in ("metadata", "weight", "image_tokens") if name in parts}
+    if "text_tokens" in parts:
+        batch["text_tokens"] = parts["text_tokens"][items, choice, : keep.shape[1]]
+    return batch | dict(attention_mask=keep), words
 
 # %% ../../nbs/models/12_batches.ipynb #d2573f11
 @torch.no_grad()
@@ -197,7 +188,7 @@ def predict(
     batches, rows = Batches(data=data, without=without), []
     for start in range(0, len(batches), batch_size):
         batch = batches.__getitems__(range(start, min(start + batch_size, len(batches))))
-        output = model(**_inputs(batch, device), return_maps=False)
+        output = model(**model_inputs(batch, device), return_maps=False)
         rows.append(output.logits.float().softmax(-1).cpu().numpy())
     model.train(training)
     return np.concatenate(rows)
@@ -212,8 +203,9 @@ def tokenise_sets(
     require_training(learnt_from, "the tokenizer", sets["natural"])
     tokenizer = tokenizer_for(learnt_from, settings.text["vocab_size"], settings.text["checkpoint"])
     length = settings.text["max_length"]
-    said = f"{tokenizer.backend_tokenizer.to_str()} {length} {code_version('models.text')} {environment()['packages']['tokenizers']}"
-    key = hashlib.sha256(said.encode()).hexdigest()[:16]
+    packages = environment()["packages"]
+    said = (tokenizer.backend_tokenizer.to_str(), length, code_version("models.text"), packages["tokenizers"])
+    key = hashlib.sha256(" ".join(map(str, said)).encode()).hexdigest()[:16]
     known = learn_metadata(sets["natural"], settings.model["metadata"])
     for name, folder in sets["folders"].items():
         _tokenise_once(sets[name], folder, key, tokenizer, length)
@@ -222,7 +214,7 @@ def tokenise_sets(
 
 # %% ../../nbs/models/12_batches.ipynb #94e763cc
 def _tokenise_once(data, folder, key, tokenizer, max_length):
-    "Token numbers are stored beside the pixels, one pair of files a tokenizer and length, and mapped into memory when there."
+    "Store token numbers beside the pixels, two files for each tokenizer and length; map them into memory if stored."
     ids, mask = (folder / f"{name}-{key}.npy" for name in ("input_ids", "attention_mask"))
     if not (ids.exists() and mask.exists()):
         tokenise(data, tokenizer, max_length)

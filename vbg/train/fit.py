@@ -16,17 +16,18 @@ import torch
 import torch.nn.functional as F
 
 from ..data.store import ExampleData
-from ..models.batches import _TOKENS, Batches, _inputs, predict
+from ..models.batches import TOKENS, Batches, model_inputs, predict
 from ..models.text import mask_tokens
 from ..runs.store import HISTORY
 from ..stats.metrics import evaluate
 
 # %% auto #0
-__all__ = ['SeededOrder', 'training_loss', 'parameter_groups', 'mixup_draws', 'mix_batch', 'Progress', 'Fit', 'fit']
+__all__ = ['SeededOrder', 'training_loss', 'parameter_groups', 'mixup_draws', 'mix_batch', 'Progress', 'Fit', 'Loop',
+           'train_epoch', 'validate', 'Best', 'fit']
 
 # %% ../../nbs/train/01_fit.ipynb #69619c50
 class SeededOrder(torch.utils.data.Sampler):
-    "A permutation of the items for each epoch, or the next piece of a row of permutations, from (seed, epoch) alone."
+    "A permutation of the items for each epoch, or the next piece of a sequence of them, from (seed, epoch) alone."
 
     def __init__(
         self,
@@ -36,16 +37,14 @@ class SeededOrder(torch.utils.data.Sampler):
         items: int | None = None,  # of an epoch; None: every item once
     ):
         if items is not None and items < 1:
-            raise ValueError(
-                f"train.items_per_epoch is a number of items above 0, or None for every item once; not {items}"
-            )
+            raise ValueError(f"train.items_per_epoch is a number above 0, or None for every item once; not {items}")
         self.count, self.seed, self.items, self.epoch, self.since = count, seed, items, 0, 1
 
     def __len__(self):
         return self.items or self.count
 
     def __iter__(self):
-        place = (self.epoch - self.since) * len(self)  # in the row of permutations that starts with epoch `since`
+        place = (self.epoch - self.since) * len(self)  # in the sequence of permutations that starts with epoch `since`
         for turn in range(place // self.count, -(-(place + len(self)) // self.count)):
             generator = torch.Generator().manual_seed(self.seed * 100_003 + self.since + turn)
             begin = place - turn * self.count
@@ -58,7 +57,7 @@ def training_loss(
     auxiliary_weight: float = 0.0,  # weight of the mean loss of the unimodal heads
     weight: torch.Tensor | None = None,  # `(B,)` float, of each item; None: all alike
 ) -> torch.Tensor:  # scalar, nats
-    "Cross-entropy of the fused logits, what the model adds of its own, and the unimodal heads at their weight. The L2 penalty of the head is added by `fit`."
+    "Cross-entropy of the fused logits, the model's own loss and the unimodal heads; `fit` adds the L2 penalty."
     loss = _mean_loss(output.logits, label, weight)
     loss = loss if getattr(output, "loss", None) is None else loss + output.loss
     heads = list((output.auxiliary_logits or {}).values())
@@ -117,7 +116,7 @@ def mix_batch(
     share: float,  # lambda, 0 to 1
     partner: torch.Tensor,  # `(B,)` int, a permutation
 ) -> dict:  # what the model reads: 'attention_mask' and mixed tokens
-    "Mix the encoders' tokens of each item with those of its partner. Raises ValueError for a model that cannot be mixed."
+    "Mix the tokens of each item with those of its partner. Raises ValueError for a model that cannot be mixed."
     if model.trunk is not None or model.metadata is not None:
         what = (
             "this variant has no encoders whose tokens"
@@ -126,7 +125,7 @@ def mix_batch(
         )
         raise ValueError(f"{what} could be mixed: set train.mixup to 0")
     keep = batch["attention_mask"].bool()
-    tokens = {name: batch[name] for name in _TOKENS if name in batch} or model.encode(
+    tokens = {name: batch[name] for name in TOKENS if name in batch} or model.encode(
         batch["pixel_values"], batch["input_ids"], keep
     )
     if "text_tokens" in tokens:
@@ -136,7 +135,7 @@ def mix_batch(
 
 # %% ../../nbs/train/01_fit.ipynb #64e7f295
 class Progress:
-    "Lines with rate and time left, printed and added to a log file."
+    "Print one line an epoch, with rate and time left, and add it to a log file."
 
     def __init__(
         self,
@@ -156,7 +155,7 @@ class Progress:
                 out.write(line + "\n")
 
     def skip(self, epochs):
-        "Leave epochs out of the reckoning: their run is kept."
+        "Leave out epochs of a run that is kept."
         self.total -= epochs
 
     def epoch(self, name, row):
@@ -164,15 +163,15 @@ class Progress:
         self.done += 1
         seconds = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
         left = f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left"
-        self.say(
-            f"{name} epoch {row['epoch']}: loss {row['train_loss']:.3f} | validation loss {row['validation_loss']:.3f}, "
-            f"accuracy {row['validation_accuracy']:.3f} | {row['items_per_second']:.0f} items/s | {left}"
-        )
+        parts = [f"{name} epoch {row['epoch']}: loss {row['train_loss']:.3f}"]
+        if math.isfinite(row["validation_loss"]):
+            parts += [f"validation loss {row['validation_loss']:.3f}, accuracy {row['validation_accuracy']:.3f}"]
+        self.say(" | ".join([*parts, f"{row['items_per_second']:.0f} items/s", left]))
 
 # %% ../../nbs/train/01_fit.ipynb #3003b2c4
 @dataclass
 class Fit:
-    "What `fit` leaves: the model at its best epoch, and the way there."
+    "The result of a training: the model at its best epoch, and the history."
 
     model: torch.nn.Module  # on the CPU, in evaluation mode, weights of the best epoch
     history: pd.DataFrame  # one row per epoch
@@ -182,6 +181,24 @@ class Fit:
     files: dict = field(default_factory=dict)  # more files of the run folder, name to bytes
 
 # %% ../../nbs/train/01_fit.ipynb #cf250483
+@dataclass
+class Loop:
+    "The parts of a training loop, on the devices that accelerate finds."
+
+    accelerator: object
+    model: torch.nn.Module  # as accelerate wraps it
+    optimizer: torch.optim.Optimizer
+    loader: object  # gives batches
+    schedule: object  # of the learning rate
+    order: SeededOrder | None = None  # of the items
+    batches: Batches | None = None  # that the loader reads
+
+    @property
+    def bare(self):
+        "The model as it was before accelerate wrapped it."
+        return self.accelerator.unwrap_model(self.model)
+
+# %% ../../nbs/train/01_fit.ipynb #f10e701a
 def _prepare(model, data, settings, seed):
     "Batches, optimiser and schedule on the devices that accelerate finds."
     from accelerate import Accelerator
@@ -204,40 +221,49 @@ def _prepare(model, data, settings, seed):
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps = settings["epochs"] * len(loader)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(settings["warmup"] * steps), steps)
-    return accelerator, model, optimizer, loader, schedule, order, batches
+    return Loop(accelerator, model, optimizer, loader, schedule, order, batches)
 
 # %% ../../nbs/train/01_fit.ipynb #c068607b
-def _train_epoch(accelerator, model, optimizer, loader, schedule, settings, auxiliary_weight, mask, mix=None):
-    "One epoch; returns mean cross-entropy of the fused prediction, accuracy and items seen."
+def train_epoch(
+    loop: Loop,  # model, optimiser, batches
+    settings: dict,  # a profile's `train` section
+    auxiliary_weight: float,  # see `training_loss`
+    mask,  # function: words, attention mask -> words of which some are hidden
+    mix=None,  # from `mixup_draws`
+) -> tuple:  # mean cross-entropy of the fused prediction, accuracy, items seen
+    "Train for one epoch. Raises FloatingPointError when the loss is no number."
     loss_sum, hits, seen = 0.0, 0, 0
-    model.train()
-    for batch in loader:
+    loop.model.train()
+    for batch in loop.loader:
         if "input_ids" in batch:
             batch["input_ids"] = mask(batch["input_ids"], batch["attention_mask"])
-        output, goals = _read(accelerator, model, batch, mix)
-        loss = sum(share * training_loss(output, label, auxiliary_weight, weight) for share, label, weight in goals)
-        loss = loss + accelerator.unwrap_model(model).head_penalty()
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), settings["clip_norm"])
-        optimizer.step()
-        schedule.step()
+        output, goals = _read(loop.accelerator, loop.model, batch, mix)
+        _update(loop, output, goals, settings["clip_norm"], auxiliary_weight)
         logits = output.logits.detach().float()
         loss_sum += sum(share * F.cross_entropy(logits, label, reduction="sum").item() for share, label, _ in goals)
         hits += sum(share * (logits.argmax(-1) == label).sum().item() for share, label, _ in goals)
         seen += len(batch["label"])
     if not math.isfinite(loss_sum):
-        raise FloatingPointError(
-            "the training loss is not a number any more; lower the learning rate in the profile's train section"
-        )
+        raise FloatingPointError("the training loss is not a number: lower the learning rate in the train section")
     return loss_sum / seen, hits / seen, seen
+
+# %% ../../nbs/train/01_fit.ipynb #982e9b4e
+def _update(loop, output, goals, clip_norm, auxiliary_weight):
+    "One step of the optimiser and the schedule."
+    loss = sum(share * training_loss(output, label, auxiliary_weight, weight) for share, label, weight in goals)
+    loss = loss + loop.bare.head_penalty()
+    loop.optimizer.zero_grad()
+    loop.accelerator.backward(loss)
+    loop.accelerator.clip_grad_norm_(loop.model.parameters(), clip_norm)
+    loop.optimizer.step()
+    loop.schedule.step()
 
 # %% ../../nbs/train/01_fit.ipynb #fa82d809
 def _read(accelerator, model, batch, mix):
-    "The output for a batch, and what it is held against: (share, labels, weights), twice where items are mixed."
+    "The output for a batch and its targets: (share, labels, weights), two of them where items are mixed."
     label, weight = batch["label"], batch.get("weight")
     if mix is None:
-        return model(**_inputs(batch)), [(1.0, label, weight)]
+        return model(**model_inputs(batch)), [(1.0, label, weight)]
     share, partner = mix(len(label))
     partner = partner.to(label.device)
     with accelerator.autocast():
@@ -248,7 +274,10 @@ def _read(accelerator, model, batch, mix):
     ]
 
 # %% ../../nbs/train/01_fit.ipynb #217a2045
-def _validate(model, data):
+def validate(
+    model: torch.nn.Module,  # a model of the study
+    data: ExampleData | None,  # tokenised validation split
+) -> dict:  # validation_loss (nats), validation_accuracy, validation_f1
     "Loss, accuracy and macro-F1 of the validation split; nan without one."
     if data is None:
         return dict.fromkeys(("validation_loss", "validation_accuracy", "validation_f1"), math.nan)
@@ -257,40 +286,54 @@ def _validate(model, data):
     loss = -np.log(np.maximum(probabilities[np.arange(len(data.label)), data.label], 1e-12)).mean()
     return dict(validation_loss=float(loss), validation_accuracy=scores["accuracy"], validation_f1=scores["f1"])
 
+# %% ../../nbs/train/01_fit.ipynb #acf86227
+class Best:
+    "The history so far, and the epoch that is kept: the best on validation, or without validation the last."
+
+    def __init__(self):
+        self.history, self.score, self.epoch, self.weights = [], None, 0, None
+
+    def note(
+        self,
+        row: dict,  # of the epoch; holds the columns of `HISTORY`
+        model: torch.nn.Module,  # after that epoch
+    ):
+        "Add an epoch; keep its weights if it is the best."
+        self.history.append({column: row[column] for column in HISTORY})
+        score = (row["validation_accuracy"], -row["validation_loss"])
+        if self.score is None or not score <= self.score:  # a nan is never smaller
+            self.score, self.epoch = score, row["epoch"]
+            self.weights = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
 # %% ../../nbs/train/01_fit.ipynb #02fc5480
 def fit(
     *,
     model: torch.nn.Module,  # a fresh model of the study; trained in place
     train: ExampleData,  # tokenised training split
-    validation: ExampleData
-    | None,  # tokenised validation split; None: nothing is held back, and the last epoch is kept
+    validation: ExampleData | None,  # tokenised validation split; None: nothing is held back, the last epoch is kept
     settings: dict,  # a profile's `train` section
     auxiliary_weight: float = 0.0,  # see `training_loss`
     mask_token_id: int | None = None,  # needed where `token_masking` is above 0
     seed: int = 0,  # of order, text choice, augmentation and masking
     progress: Progress | None = None,  # told of each epoch
     name: str = "",  # how progress calls this run
-    between=None,  # None, or called as `between(epoch, model, rows)` after each validation; may give the items of the next epochs
+    between=None,  # `between(epoch, model, rows)`, called after each validation; may return the next training items
 ) -> Fit:
-    "Train, validate after each epoch, keep the best epoch, or the last without validation. Raises FloatingPointError when the loss is no number."
-    accelerator, wrapped, optimizer, loader, schedule, order, batches = _prepare(model, train, settings, seed)
-    mask, mix = _masking(settings["token_masking"], mask_token_id, seed), mixup_draws(settings["mixup"], seed)
-    bare, history, best, start = accelerator.unwrap_model(wrapped), [], None, time.perf_counter()
+    "Train, validate after each epoch, keep the best epoch. Raises FloatingPointError when the loss is no number."
+    loop, best, start = _prepare(model, train, settings, seed), Best(), time.perf_counter()
+    how = _how(settings, auxiliary_weight, mask_token_id, seed)
     for epoch in range(1, settings["epochs"] + 1):
-        began, order.epoch = time.perf_counter(), epoch
-        learned = _train_epoch(accelerator, wrapped, optimizer, loader, schedule, settings, auxiliary_weight, mask, mix)
-        row = _row(epoch, learned, time.perf_counter() - began, bare, validation, schedule)
-        history.append({column: row[column] for column in HISTORY})
-        best = _better(best, row, bare)
+        row = _epoch(loop, epoch, validation, settings, how)
+        best.note(row, loop.bare)
         if progress:
             progress.epoch(name, row)
-        _renew(batches, order, _called(between, epoch, bare, history), settings)
-    bare.cpu().eval().load_state_dict(best[2])
-    return Fit(bare, pd.DataFrame(history), best[1], time.perf_counter() - start)
+        _renew(loop, _called(between, epoch, loop.bare, best.history), settings)
+    loop.bare.cpu().eval().load_state_dict(best.weights)
+    return Fit(loop.bare, pd.DataFrame(best.history), best.epoch, time.perf_counter() - start)
 
 # %% ../../nbs/train/01_fit.ipynb #5edd9565
 def _called(between, epoch, model, history):
-    "What `between` gives; mode of the model and torch's generator are afterwards as they were."
+    "The items that `between` returns. It changes neither the mode of the model nor the state of torch's generator."
     if between is None:
         return None
     training = model.training
@@ -300,21 +343,18 @@ def _called(between, epoch, model, history):
     return items
 
 
-def _renew(batches, order, items, settings):
-    "Train on `items` from the next epoch on; None: on the same as before."
+def _renew(loop, items, settings):
+    "Train on `items` from the next epoch on; None: keep the items."
     if items is None:
         return
     if settings["items_per_epoch"] is None:
-        raise ValueError(
-            "new training items would change the number of steps: set train.items_per_epoch, the items of an epoch"
-        )
-    held = set(batches.parts)
+        raise ValueError("new training items would change the number of steps: set train.items_per_epoch")
+    batches, held = loop.batches, set(loop.batches.parts)
     batches.hold(items)
     if set(batches.parts) - {"weight"} != held - {"weight"}:
-        raise ValueError(
-            f"new training items hold {', '.join(sorted(batches.parts))}, the ones before {', '.join(sorted(held))}: tokenise and encode both alike"
-        )
-    order.count, order.since = len(batches), order.epoch + 1
+        new, old = (", ".join(sorted(parts)) for parts in (batches.parts, held))
+        raise ValueError(f"new training items hold {new}, the ones before {old}: tokenise and encode both alike")
+    loop.order.count, loop.order.since = len(batches), loop.order.epoch + 1
 
 # %% ../../nbs/train/01_fit.ipynb #557148c3
 def _masking(share, mask_token_id, seed):
@@ -327,23 +367,23 @@ def _masking(share, mask_token_id, seed):
     )
 
 
-def _row(epoch, learned, seconds, model, validation, schedule):
-    "The row of one epoch; validates the model."
-    loss, accuracy, seen = learned
+def _how(settings, auxiliary_weight, mask_token_id, seed):
+    "What `train_epoch` is told beside the settings."
+    mask = _masking(settings["token_masking"], mask_token_id, seed)
+    return auxiliary_weight, mask, mixup_draws(settings["mixup"], seed)
+
+
+def _epoch(loop, epoch, validation, settings, how):
+    "Train one epoch and validate: its row of the history, and the items a second."
+    began, loop.order.epoch = time.perf_counter(), epoch
+    loss, accuracy, seen = train_epoch(loop, settings, *how)
+    seconds = time.perf_counter() - began
     return dict(
         epoch=epoch,
         train_loss=loss,
         train_accuracy=accuracy,
-        **_validate(model, validation),
-        lr=schedule.get_last_lr()[-1],
+        **validate(loop.bare, validation),
+        lr=loop.schedule.get_last_lr()[-1],
         seconds=seconds,
         items_per_second=seen / seconds,
     )
-
-# %% ../../nbs/train/01_fit.ipynb #acf86227
-def _better(best, row, model):
-    "The better of the best epoch so far and this one: (score, epoch, weights). Without validation the later one is."
-    score = (row["validation_accuracy"], -row["validation_loss"])
-    if best is not None and score <= best[0]:  # never true of nan
-        return best
-    return score, row["epoch"], {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
