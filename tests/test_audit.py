@@ -481,7 +481,7 @@ def test_seconds_of_vbg_hold_those_of_its_gan_where_they_are_known(evidence, hom
 
 
 def with_gan(evidence, home, **seconds):
-    "Each row names its GAN, or the run whose pairs it learns. The GAN took 5 s, VBG's loop what 24 epochs leave of 124 s."
+    "Each row names its GAN, or the run whose pairs it learns. GAN: 5 s; VBG's loop: what 24 epochs leave of 124 s."
     folder = home / "runs" / "smoke" / "gan" / "met" / "attributes" / "gan7"
     (folder / "text").mkdir(parents=True, exist_ok=True)
     (folder / "gan.json").write_text(json.dumps(dict(history=[dict(seconds=1.0), dict(seconds=2.0)])))
