@@ -24,7 +24,7 @@ from vbg.results.study import comparison_table, confusion_claims, late_average, 
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.runs.version import environment
-from vbg.stats.intervals import paired_difference, same_items, summarise_runs
+from vbg.stats.intervals import Bootstrap, paired_difference, same_items, summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 from vbg.stats.verdicts import VERDICTS
 
@@ -170,7 +170,7 @@ def test_every_printed_number_stands_in_the_ledger_once(table):
 def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
     met = [r for r in evidence.runs if r.dataset == "met"]
     direct = (
-        summarise_runs([r for r in met if r.model == "swin"], **evidence.settings.evaluation)
+        summarise_runs([r for r in met if r.model == "swin"], bootstrap=Bootstrap(**evidence.settings.evaluation))
         .set_index("metric")
         .loc["f1"]
     )
@@ -181,21 +181,15 @@ def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
     )
     sides = [[r for r in met if r.model == m] for m in ("vbg", "without_gan")]
     labels, tables = same_items(sum(sides, []), "test")
-    gaps = paired_difference(labels, tables[:2], tables[2:], **evidence.settings.evaluation)[
-        ["difference", "low", "high"]
-    ]
-    gap = 100 * gaps.loc["accuracy"]
-    assert (
-        table.set_index("id").ours["ablation-without-gan-met"]
-        == f"{gap.difference:+.1f} points [{gap.low:.1f}, {gap.high:.1f}]"
-    )
+    drawn = Bootstrap(**evidence.settings.evaluation)
+    gap = paired_difference(labels, tables[:2], tables[2:], drawn)["accuracy"]
+    said = f"{100 * gap.mean:+.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+    assert table.set_index("id").ours["ablation-without-gan-met"] == said
     labels, tables = same_items(
         [r for m in ("resnet", "swin") for r in met if r.model == m], "test"
     )  # two that make errors
-    gaps = paired_difference(labels, tables[:2], tables[2:], **evidence.settings.evaluation)[
-        ["difference", "low", "high"]
-    ]
-    assert list(E.difference(evidence, "met", "resnet", "swin", "f1")) == pytest.approx(gaps.loc["f1"].tolist())
+    gap = paired_difference(labels, tables[:2], tables[2:], drawn)["f1"]
+    assert list(E.difference(evidence, "met", "resnet", "swin", "f1")) == pytest.approx([gap.mean, gap.low, gap.high])
 
 
 def test_what_the_tables_decide_the_ledger_decides_alike(evidence, table):

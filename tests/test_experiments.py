@@ -15,7 +15,7 @@ from vbg.results import experiments as E
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, run_folder, write_run
 from vbg.runs.version import environment
-from vbg.stats.intervals import interval, seed_bootstrap
+from vbg.stats.intervals import Bootstrap, draw_scores, interval
 from vbg.stats.metrics import evaluate, measure, one_hot
 
 N, CLASSES = 120, 4
@@ -98,6 +98,13 @@ def test_rows_are_read_in_order_and_sorted_by_dataset_model_and_seed():
     assert runs["adapted"][0].folder.parts[-4] == "smoke-adaptation-adapted"
 
 
+def drawn(tables):
+    "Metric to draws over items and seeds, without `Estimate`."
+    bootstrap = Bootstrap(300, 7)
+    each = draw_scores(Y, tables, bootstrap)
+    return {m: bootstrap.over_seeds([e[m] for e in each]) for m in each[0]}
+
+
 def test_table_has_the_numbers_of_a_direct_computation():
     fill("inputs", skills={"metadata": 3.5, "both": 1.0})
     runs = E.experiment_runs("smoke", "inputs")
@@ -106,7 +113,7 @@ def test_table_has_the_numbers_of_a_direct_computation():
         base = [r.select(split)[2] for r in runs["last layer, no metadata"]]
         for change, made in runs.items():
             row, mine = table_row(table, test=title, change=change), [r.select(split)[2] for r in made]
-            draws = seed_bootstrap(Y, mine, resamples=300, seed=7)
+            draws = drawn(mine)
             for metric, head in (("accuracy", "accuracy, %"), ("f1", "macro-F1, %")):
                 mean, (low, high) = np.mean([measure(Y, p)[metric][0] for p in mine]), interval(draws[metric])
                 assert row[head] == f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -114,11 +121,7 @@ def test_table_has_the_numbers_of_a_direct_computation():
                 assert row["difference, points"] == row["verdict"] == "–"
                 continue
             right = [np.mean([(p.argmax(1) == Y).mean() for p in side]) for side in (mine, base)]
-            ours = (
-                seed_bootstrap(Y, mine, ("accuracy",), 300, 7)["accuracy"]
-                - seed_bootstrap(Y, base, ("accuracy",), 300, 7)["accuracy"]
-            )
-            low, high = interval(ours)
+            low, high = interval(drawn(mine)["accuracy"] - drawn(base)["accuracy"])
             assert row["difference, points"] == f"{100 * (right[0] - right[1]):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
             assert row["verdict"] == ("better" if low > 0 else "worse" if high < 0 else "smaller than the noise")
     assert table_row(table, test="natural", change="metadata")["verdict"] == "better"

@@ -16,7 +16,7 @@ from vbg.core.profiles import PROFILES, profile
 from vbg.results import publish as F
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.stats import verdicts as verdicts_module
-from vbg.stats.intervals import summarise_runs
+from vbg.stats.intervals import Bootstrap, summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 
 
@@ -178,7 +178,7 @@ def test_loss_curves_of_one_and_two_data_sets_and_unequal_lengths():
 
 def test_beside_paper_keeps_models_that_only_one_side_has():
     toy_run(), toy_run(model="new_model")
-    table = F.beside_paper(summarise_runs(load_runs("smoke"), resamples=50), F.paper_table("table4"))
+    table = F.beside_paper(summarise_runs(load_runs("smoke"), bootstrap=Bootstrap(50)), F.paper_table("table4"))
     row = table[(table["data set"] == "MET") & (table.model == "without GAN")].iloc[0]
     assert (
         row["accuracy, %, paper"] == "83"

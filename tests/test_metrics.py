@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from vbg.stats import intervals as intervals_module
 from vbg.stats import metrics as M
+from vbg.stats.intervals import (
+    Bootstrap,
+    draw_scores,
+    estimate_scores,
+    paired_difference,
+    resample_weights,
+    summarise_runs,
+)
 
 
 def random_set(seed, n=200, classes=6, coarse=False):
@@ -35,7 +42,7 @@ def test_every_metric_equals_scikit_learn(seed, coarse):
 @pytest.mark.parametrize("seed", range(6))
 def test_weights_are_copies_of_items(seed):
     y, p = random_set(seed, n=60, coarse=True)
-    w = intervals_module.resample_weights(60, 3, np.random.default_rng(seed))
+    w = resample_weights(60, 3, np.random.default_rng(seed))
     for row, name in enumerate(("a", "b", "c")):
         long = np.repeat(np.arange(60), w[row].astype(int))
         for metric, value in M.measure(y, p, w).items():
@@ -50,11 +57,10 @@ def test_metrics_do_not_depend_on_the_order_of_items():
 
 def test_bootstrap_is_the_same_to_the_last_bit_and_whatever_the_piece(monkeypatch):
     y, p = random_set(1)
-    first = intervals_module.bootstrap(y, p, resamples=100)
-    again = intervals_module.bootstrap(y, p, resamples=100)
+    (first,), (again,) = (draw_scores(y, [p], Bootstrap(100)) for _ in range(2))
     assert all(np.array_equal(first[m], again[m]) for m in M.METRICS)
-    rng, all_at_once = np.random.default_rng(42), intervals_module.resample_weights(200, 100, np.random.default_rng(42))
-    pieces = np.vstack([intervals_module.resample_weights(200, size, rng) for size in (30, 1, 69)])
+    rng, all_at_once = np.random.default_rng(42), resample_weights(200, 100, np.random.default_rng(42))
+    pieces = np.vstack([resample_weights(200, size, rng) for size in (30, 1, 69)])
     assert np.array_equal(pieces, all_at_once)
 
 
@@ -64,7 +70,7 @@ def test_bootstrap_of_a_test_set_takes_well_under_a_second_a_metric():
         seconds = []
         for _ in range(3):
             start = time.process_time()
-            intervals_module.bootstrap_interval(y, p, (metric,))
+            estimate_scores(y, [p], score=(metric,))
             seconds.append(time.process_time() - start)
         assert min(seconds) < 1.5, (metric, seconds)  # measured 0.02-0.3 s; the slack is for a busy machine
 
@@ -73,9 +79,8 @@ def test_absent_and_single_classes():
     p = np.full((4, 3), 1 / 3)
     found = M.evaluate(np.array([2, 2, 2, 2]), p)
     assert np.isnan(found["auc"]) and found["classes_auc"] == 0 and found["map"] == 1
-    assert intervals_module.bootstrap_interval(np.array([2, 2, 2, 2]), p)["auc"] == pytest.approx(
-        (np.nan, np.nan), nan_ok=True
-    )
+    area = estimate_scores(np.array([2, 2, 2, 2]), [p])["auc"]
+    assert np.isnan([area.mean, area.low, area.high]).all() and area.text() == area.verdict == "–"
     table = M.per_class(np.array([2, 2, 2, 2]), p)
     assert table.recall.isna().tolist() == [True, True, False] and table["items"].tolist() == [0, 0, 4]
 
@@ -102,24 +107,21 @@ def test_bad_input_is_named(labels, p, message):
 
 def test_crossed_bootstrap_does_not_shrink_with_copies_but_knows_seeds():
     y, p = random_set(5)
-    single = intervals_module.interval(intervals_module.bootstrap(y, p, ("accuracy",))["accuracy"])
-    copies = intervals_module.interval(intervals_module.seed_bootstrap(y, [p] * 5, ("accuracy",))["accuracy"])
+    sides = [p], [p] * 5, [p, p[:, ::-1]]
+    made = [estimate_scores(y, tables, score=("accuracy",))["accuracy"] for tables in sides]
+    single, copies, spread = [(e.low, e.high) for e in made]
     assert single == pytest.approx(copies, abs=1e-12)
-    flipped = p[:, ::-1]
-    spread = intervals_module.interval(intervals_module.seed_bootstrap(y, [p, flipped], ("accuracy",))["accuracy"])
     assert np.ptp(spread) > 2 * np.ptp(single)
 
 
-def test_paired_difference_of_lists_and_tables():
+def test_a_paired_difference_is_that_of_the_metrics():
     y, p = random_set(5)
     q = np.random.default_rng(0).dirichlet(np.ones(6), size=len(y))
-    one, listed = intervals_module.paired_difference(y, p, q), intervals_module.paired_difference(y, [p], [q])
-    assert one.equals(listed) and one.loc["accuracy", "low"] > 0
-    assert one.loc["accuracy", "difference"] == pytest.approx(
-        M.evaluate(y, p)["accuracy"] - M.evaluate(y, q)["accuracy"]
-    )
-    several = intervals_module.paired_difference(y, [p, p, p], [q, q])
-    assert several.loc["f1", "difference"] == pytest.approx(one.loc["f1", "difference"])
+    one = paired_difference(y, [p], [q])
+    assert one["accuracy"].low > 0 and one["accuracy"].verdict == "better"
+    assert one["accuracy"].mean == pytest.approx(M.evaluate(y, p)["accuracy"] - M.evaluate(y, q)["accuracy"])
+    several = paired_difference(y, [p, p, p], [q, q])
+    assert several["f1"].mean == pytest.approx(one["f1"].mean)
 
 
 def test_summary_refuses_an_empty_split():
@@ -127,13 +129,13 @@ def test_summary_refuses_an_empty_split():
         dataset="d", model="m", seed=0, select=lambda s: (np.array([]), np.array([]), np.zeros((0, 2)))
     )
     with pytest.raises(ValueError, match="no item of split 'test'"):
-        intervals_module.summarise_runs([run])
+        summarise_runs([run])
 
 
 def test_eighty_classes_and_five_thousand_items_stay_in_memory():
     rng = np.random.default_rng(0)
     truth = rng.random((5000, 80)) < 0.04
-    draws = intervals_module.bootstrap(truth.astype(int), rng.random((5000, 80)), ("accuracy", "f1"), resamples=50)
+    (draws,) = draw_scores(truth.astype(int), [rng.random((5000, 80))], Bootstrap(50), ("accuracy", "f1"))
     assert np.isfinite(draws["f1"]).all()
 
 
@@ -142,6 +144,6 @@ def test_equal_models_with_equal_seeds_rarely_differ():
     for _ in range(40):
         right = rng.random((2, 3, 240)) < 0.8
         sides = [[np.stack([made, ~made], 1).astype(float) for made in side] for side in right]
-        d = intervals_module.paired_difference(np.zeros(240, int), *sides, ("accuracy",), resamples=200).loc["accuracy"]
-        found.append(d.low > 0 or d.high < 0)
+        gap = paired_difference(np.zeros(240, int), *sides, Bootstrap(200), ("accuracy",))["accuracy"]
+        found.append(gap.low > 0 or gap.high < 0)
     assert np.mean(found) <= 0.05

@@ -14,7 +14,7 @@ from vbg.results import study as S
 from vbg.results.publish import paper_table
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
-from vbg.stats.intervals import summarise_runs
+from vbg.stats.intervals import Bootstrap, summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 
 SPLITS = ("validation", "test", "balanced")
@@ -115,7 +115,7 @@ def test_scores_are_those_of_summarise_runs():
     runs = load_runs("smoke")
     ours, theirs = (
         S.comparison_table(runs, ("test",), resamples=100, seed=3).iloc[0],
-        summarise_runs(runs, resamples=100, seed=3),
+        summarise_runs(runs, bootstrap=Bootstrap(100, 3)),
     )
     for r in theirs.itertuples():
         assert (ours[r.metric], ours[f"{r.metric}_low"], ours[f"{r.metric}_high"]) == (r.mean, r.low, r.high)

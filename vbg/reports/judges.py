@@ -41,7 +41,7 @@ from vbg.results.study import (
     sign_verdict,
     stability,
 )
-from ..stats.intervals import paired_difference, same_items
+from ..stats.intervals import Bootstrap, paired_difference, same_items
 from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS, verdict_order, verdict_sign
 
@@ -753,8 +753,7 @@ def scarce_recall(e, d):
     labels, tables = same_items(runs + e.of(d, "without_gan"), split)
     mine, k = np.isin(labels, few), len(runs)
     sides = [[t[mine] for t in part] for part in (tables[:k], tables[k:])]
-    found = paired_difference(labels[mine], *sides, ("accuracy",), **e.settings.evaluation).loc["accuracy"]
-    gap = Score(*found[["difference", "low", "high"]])
+    gap = paired_difference(labels[mine], *sides, Bootstrap(**e.settings.evaluation), ("accuracy",))["accuracy"]
     names = ", ".join(list(e.cards[d]["classes"])[c] for c in few)
     reason = (
         f"recall of {names}, VBG minus without GAN, {split} test: against no more items at all, "

@@ -16,11 +16,12 @@ from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
 from .publish import DATASETS, PAPER_MODELS, PERCENT, data_title
 from ..runs.store import load_runs
-from ..stats.intervals import interval_text, paired_difference, same_items, summarise_runs
+from ..stats.intervals import Bootstrap, interval_text, paired_difference, same_items, summarise_runs
+from ..stats.verdicts import difference_verdict
 
 # %% auto #0
-__all__ = ['COMPARED', 'experiment_runs', 'difference_verdict', 'experiment_table', 'parameter_spread', 'fusion_parameters',
-           'adaptation_reports', 'perplexity_table']
+__all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread', 'fusion_parameters', 'adaptation_reports',
+           'perplexity_table']
 
 # %% ../../nbs/results/02_experiments.ipynb #0705f900
 _OF_GAN = ("settings.gan.",)
@@ -136,16 +137,6 @@ def _leaves(tree, path=""):
         else:
             yield f"{path}{key}", json.loads(json.dumps(value))
 
-# %% ../../nbs/results/02_experiments.ipynb #034b4af5
-def difference_verdict(
-    low: float,  # interval of the difference
-    high: float,  # interval of the difference
-) -> str:  # "better", "worse" or "smaller than the noise"
-    "What the interval of a difference to the reference allows to say."
-    if np.isnan(low) or np.isnan(high):
-        return "–"
-    return "better" if low > 0 else "worse" if high < 0 else "smaller than the noise"
-
 # %% ../../nbs/results/02_experiments.ipynb #a79ab635
 def experiment_table(
     runs: dict,  # row to its runs, from `experiment_runs`; the first row is the reference
@@ -191,7 +182,7 @@ def _title(run):
 # %% ../../nbs/results/02_experiments.ipynb #e7550f54
 def _scores(made, split, metrics, resamples, seed):
     "Mean and interval of each metric."
-    table = summarise_runs(made, split, metrics, resamples, seed)
+    table = summarise_runs(made, split, metrics, Bootstrap(resamples, seed))
     return {PERCENT[r.metric]: interval_text(r.mean, r.low, r.high) for r in table.itertuples()}
 
 
@@ -200,13 +191,9 @@ def _difference(made, base, split, resamples, seed):
     if base is None:
         return {"difference, points": "–", "verdict": "–"}
     labels, tables = same_items([*made, *base], split)
-    d = paired_difference(labels, tables[: len(made)], tables[len(made) :], ("accuracy",), resamples, seed).loc[
-        "accuracy"
-    ]
-    return {
-        "difference, points": interval_text(d.difference, d.low, d.high),
-        "verdict": difference_verdict(d.low, d.high),
-    }
+    sides = tables[: len(made)], tables[len(made) :]
+    gap = paired_difference(labels, *sides, Bootstrap(resamples, seed), ("accuracy",))["accuracy"]
+    return {"difference, points": gap.text(), "verdict": gap.verdict}
 
 
 def _size(made, split):

@@ -21,13 +21,11 @@ from .experiments import difference_verdict
 from .publish import DATASETS, PALETTE, WIDTH, data_title, paper_table, save_figure, style
 from ..stats.comparison import holm
 from vbg.stats.intervals import (
-    bootstrap,
-    interval,
+    Bootstrap,
+    estimate_scores,
     interval_text,
     paired_difference,
-    paired_draws,
     same_items,
-    seed_bootstrap,
 )
 from ..stats.metrics import measure
 
@@ -287,12 +285,8 @@ def paired(
     seed: int = 42,  # of the bootstrap
 ) -> dict:  # difference, low, high, p
     "First minus second, its interval and two-sided bootstrap p; seeds are paired where both have as many."
-    gap = paired_draws(
-        *([bootstrap(labels, t, (metric,), resamples, seed)[metric] for t in side] for side in (first, second)), seed
-    )
-    means = [np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in side]) for side in (first, second)]
-    p = 2 * min((1 + (gap <= 0).sum()) / (1 + len(gap)), (1 + (gap >= 0).sum()) / (1 + len(gap)))
-    return dict(zip(("difference", "low", "high", "p"), (float(means[0] - means[1]), *interval(gap), float(min(1, p)))))
+    gap = paired_difference(labels, first, second, Bootstrap(resamples, seed), (metric,))[metric]
+    return dict(difference=gap.mean, low=gap.low, high=gap.high, p=gap.p)
 
 # %% ../../nbs/results/05_gan.ipynb #de47c448
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
@@ -364,7 +358,7 @@ def balance_scores(
         block = []
         for way, (labels, tables) in scored.items():
             values = [measure(labels, t, metrics=(metric,))[metric][0] for t in tables]
-            low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
+            e = estimate_scores(labels, tables, Bootstrap(resamples, seed), (metric,))[metric]
             gap = (
                 paired(labels, tables, scored[first][1], metric, resamples, seed)
                 if way != first
@@ -376,8 +370,8 @@ def balance_scores(
                     merit=merit,
                     way=way,
                     mean=float(np.mean(values)),
-                    low=low,
-                    high=high,
+                    low=e.low,
+                    high=e.high,
                     seeds=len(tables),
                     items=len(labels),
                     values=values,
@@ -647,7 +641,7 @@ def scarcity_scores(
                 judged_split({name: made}, dataset),
                 scarce_classes(cards[dataset]),
             )[part]
-            low, high = interval(seed_bootstrap(labels, tables, (metric,), resamples, seed)[metric])
+            e = estimate_scores(labels, tables, Bootstrap(resamples, seed), (metric,))[metric]
             rows.append(
                 dict(
                     dataset=dataset,
@@ -655,8 +649,8 @@ def scarcity_scores(
                     count=int(count),
                     merit=merit,
                     mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])),
-                    low=low,
-                    high=high,
+                    low=e.low,
+                    high=e.high,
                     seeds=len(tables),
                     items=len(labels),
                 )

@@ -24,7 +24,7 @@ from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
 from ..runs.store import Run
 from ..runs.version import code_version, environment, notebook_version
-from ..stats.intervals import interval_text, paired_difference, same_items, summarise_runs
+from ..stats.intervals import Bootstrap, interval_text, paired_difference, same_items, summarise_runs
 
 # %% auto #0
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'PALETTE', 'WIDTH', 'paper_table', 'data_title', 'beside_paper',
@@ -182,7 +182,7 @@ def summary_table(
     rows = []
     for split in [s for s in splits if any(s in r.metrics for r in runs)]:
         table = summarise_runs(
-            [r for r in _in_order(runs) if split in r.metrics], split, resamples=resamples, seed=seed
+            [r for r in _in_order(runs) if split in r.metrics], split, bootstrap=Bootstrap(resamples, seed)
         )
         for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
             title = next(_run_title(r) for r in runs if r.dataset == dataset)
@@ -227,11 +227,11 @@ def fusion_gain_table(
         scores = {what: float(np.mean([r.metrics[split][metric] for r in g])) for what, g in groups.items()}
         better, n = max(("image", "text"), key=scores.get), len(groups["both"])
         labels, tables = same_items(groups["both"] + groups[better], split)
-        gain = paired_difference(labels, tables[:n], tables[n:], (metric,), resamples, seed).loc[metric]
+        gain = paired_difference(labels, tables[:n], tables[n:], Bootstrap(resamples, seed), (metric,))[metric]
         rows.append(
             {"data set": _run_title(groups["both"][0]), "test": _TESTS.get(split, split)}
             | {f"{what}, %": f"{100 * score:.1f}" for what, score in scores.items()}
-            | {"better": better, "gain, points": interval_text(gain.difference, gain.low, gain.high), "seeds": n}
+            | {"better": better, "gain, points": gain.text(), "seeds": n}
         )
     return pd.DataFrame(rows)
 

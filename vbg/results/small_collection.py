@@ -19,11 +19,10 @@ import pandas as pd
 
 from ..core.files import RunError, home, root, write_atomic
 from ..core.profiles import profile as read_profile
-from .experiments import difference_verdict
 from .publish import PERCENT
 from ..runs.store import load_runs, why_stale
 from ..runs.version import code_version, environment
-from ..stats.intervals import interval_text, paired_difference, same_items, summarise_runs
+from ..stats.intervals import Bootstrap, interval_text, paired_difference, same_items, summarise_runs
 
 # %% auto #0
 __all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
@@ -228,7 +227,7 @@ def small_collection_table(
         made = [pooled_predictions(runs[row], deal) for deal in DEALS]
         labels, tables = same_items([*made, *base], "test")
         scores = (
-            summarise_runs(made, metrics=_COMPARED, resamples=resamples, seed=seed)
+            summarise_runs(made, metrics=_COMPARED, bootstrap=Bootstrap(resamples, seed))
             .set_index("metric")
             .loc[list(_COMPARED)]
         )
@@ -260,12 +259,12 @@ _COMPARED = ("accuracy", "f1")
 # %% ../../nbs/results/06_small_collection.ipynb #b07c1fb4
 def _over(labels, ours, theirs, resamples, seed):
     "Difference to the logistic regression in each metric, and what may be said of it."
-    difference, cells = paired_difference(labels, ours, theirs, _COMPARED, resamples, seed), {}
-    for metric, d in difference.iterrows():
+    difference, cells = paired_difference(labels, ours, theirs, Bootstrap(resamples, seed), _COMPARED), {}
+    for metric, d in difference.items():
         name = PERCENT[metric].removesuffix(", %")
         cells |= {
-            f"{name} over the regression, points": interval_text(d.difference, d.low, d.high),
-            f"{name}, verdict": difference_verdict(d.low, d.high),
+            f"{name} over the regression, points": d.text(),
+            f"{name}, verdict": d.verdict,
         }
     return cells
 

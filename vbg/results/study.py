@@ -18,8 +18,9 @@ from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, LATE_AVERAGE, VAR
 from .experiments import difference_verdict
 from .publish import DATASETS, PALETTE, PAPER_MODELS, PERCENT, WIDTH, data_title, style
 from ..runs.store import Run
-from ..stats.comparison import holm, mcnemar, reliability
-from ..stats.intervals import interval, interval_text, over_seeds, paired_draws, resample_weights, same_items
+from ..stats import intervals
+from ..stats.comparison import BINS, ece, holm, mcnemar, reliability
+from ..stats.intervals import Bootstrap, interval, interval_text, over_seeds, same_items
 from vbg.stats.metrics import (
     METRICS,
     area_under_curve,
@@ -35,10 +36,10 @@ from vbg.stats.metrics import (
 from ..stats.verdicts import VERDICTS, Verdict, verdict_level, verdict_order, verdict_sign
 
 # %% auto #0
-__all__ = ['TITLES', 'ORDER', 'TESTS', 'BINS', 'DISAGREE', 'FEW', 'RARE', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS',
-           'model_title', 'reads', 'fed', 'of_models', 'Averaged', 'late_average', 'best_model', 'draw_scores',
-           'item_draws', 'ece', 'learning_rates', 'rates_apart', 'comparison_table', 'combined_verdict', 'scores_table',
-           'tests_table', 'p_text', 'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text', 'confusion',
+__all__ = ['TITLES', 'ORDER', 'TESTS', 'DISAGREE', 'FEW', 'RARE', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS', 'model_title',
+           'reads', 'fed', 'of_models', 'Averaged', 'late_average', 'best_model', 'draw_scores', 'item_draws',
+           'learning_rates', 'rates_apart', 'comparison_table', 'combined_verdict', 'scores_table', 'tests_table',
+           'p_text', 'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text', 'confusion',
            'confusion_figure', 'largest_confusions', 'confusion_claims', 'stable_from', 'stability', 'stability_table',
            'Fig5Claim', 'short_schedule', 'fig5_verdict', 'stability_claims', 'model_curves', 'class_scores',
            'beside_control', 'class_table', 'print_classes', 'class_figure', 'pooled_reliability', 'calibrated_ece',
@@ -53,7 +54,6 @@ TITLES = (
 )
 ORDER = (*BASELINE_MODELS, *VARIANTS, *FUSION_ABLATIONS, LATE_AVERAGE)  # of rows
 TESTS = {"test": "natural", "balanced": "class-balanced"}
-BINS = 10  # of confidence
 DISAGREE = "interval and test disagree"
 FEW = 10  # predictions in a bin, under which the reliability curve has no point
 
@@ -191,46 +191,16 @@ def _mean_accuracy(members, split):
     return float(np.mean([r.metrics[split]["accuracy"] for r in members]))
 
 # %% ../../nbs/results/03_study.ipynb #f315fbe2
-def draw_scores(
-    labels: np.ndarray,  # `(N,)` int
-    tables: list,  # one `(N, C)` a seed, of the same items
-    score,  # labels, table, weights `(r, N)` -> name to `(r,)` or `(r, C)`
-    resamples: int = 2000,  # `R`
-    seed: int = 42,  # of the draws
-) -> list:  # one a seed: name to `(R,)` or `(R, C)`
-    "Scores in resamples of the items, the same items for every seed. Works in pieces of about 4 million weights."
-    rng, step, parts = np.random.default_rng(seed), max(1, 4_000_000 // len(labels)), [[] for _ in tables]
-    for done in range(0, resamples, step):
-        weights = resample_weights(len(labels), min(step, resamples - done), rng)
-        for part, table in zip(parts, tables):
-            part.append(score(labels, table, weights))
-    return [{name: np.concatenate([piece[name] for piece in part]) for name in part[0]} for part in parts]
+def draw_scores(labels, tables, score, resamples=2000, seed=42):
+    "`vbg.stats.intervals.draw_scores` under its old name."
+    return intervals.draw_scores(labels, tables, Bootstrap(resamples, seed), score)
 
 # %% ../../nbs/results/03_study.ipynb #45702f99
-def item_draws(
-    values: np.ndarray,  # `(S, N)`, nan where an item has no such score
-    resamples: int = 2000,  # R
-    seed: int = 42,  # of the draws; the same seed draws the same items
-) -> np.ndarray:  # `(R,)`
-    "The mean in resamples of items and seeds."
-    there = np.isfinite(values)
-    weights = resample_weights(values.shape[1], resamples, np.random.default_rng(seed))
-    total, count = weights @ np.where(there, values, 0).T, weights @ there.T.astype(float)
-    return over_seeds(list(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).T), seed)
+def item_draws(values, resamples=2000, seed=42):
+    "Draws of `estimate_values` under their old name."
+    return intervals.estimate_values(values, Bootstrap(resamples, seed)).draws
 
 # %% ../../nbs/results/03_study.ipynb #1744b112
-def ece(
-    labels: np.ndarray,  # `(N,)` int
-    probabilities: np.ndarray,  # `(N, C)`
-    weights: np.ndarray,  # `(R, N)` copies of each item
-    bins: int = BINS,  # of equal width in 0..1
-) -> np.ndarray:  # `(R,)`
-    "Expected calibration error of every resample at once."
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return np.abs(weights @ (_one_of(place, bins) * (right - confidence)[:, None])).sum(1) / weights.sum(1)
-
-
 def _one_of(place, bins):
     return (place[:, None] == np.arange(bins)).astype(float)
 
@@ -313,7 +283,9 @@ def _scores(labels, tables, drawn, seed):
 
 def _against(labels, tables, drawn, model, reference, seed):
     "Accuracy over the reference with interval; McNemar on the items."
-    gap = paired_draws(*([d["accuracy"] for d in drawn[m]] for m in (model, reference)), seed)
+    sides = [[d["accuracy"] for d in drawn[m]] for m in (model, reference)]
+    apart = int(len(sides[0]) != len(sides[1]))
+    gap = over_seeds(sides[0], seed) - over_seeds(sides[1], seed, apart)
     mean = {m: np.mean([(t.argmax(1) == labels).mean() for t in tables[m]]) for m in (model, reference)}
     low, high = interval(gap)
     test = mcnemar(labels, tables[model], tables[reference])

@@ -5,18 +5,17 @@
 # %% ../../nbs/stats/03_comparison.ipynb #78d61ad9
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from .intervals import resample_weights
+from .intervals import Bootstrap, estimate_ratio
 
 # %% auto #0
-__all__ = ['mean_probabilities', 'mcnemar', 'holm', 'reliability', 'calibration_error', 'ratio_draws']
+__all__ = ['BINS', 'mean_probabilities', 'mcnemar', 'holm', 'reliability', 'calibration_error', 'ece', 'confidence_bin',
+           'ratio_draws']
 
 # %% ../../nbs/stats/03_comparison.ipynb #7097548f
 def mean_probabilities(
@@ -62,7 +61,7 @@ def reliability(
 ) -> pd.DataFrame:  # one row a bin with items: low_edge, high_edge, n, confidence, accuracy, low, high (95 %, Wilson)
     "Accuracy by confidence."
     confidence, right = probabilities.max(1), probabilities.argmax(1) == np.asarray(labels)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # right edges belong to their bin
+    place = confidence_bin(confidence, bins)
     rows = []
     for k in np.unique(place):
         mine = place == k
@@ -90,21 +89,35 @@ def calibration_error(
     table = reliability(labels, probabilities, bins)
     return float((table.n * (table.accuracy - table.confidence).abs()).sum() / table.n.sum())
 
+# %% ../../nbs/stats/03_comparison.ipynb #0c57e844
+BINS = 10  # of confidence
+
+
+def ece(
+    labels: np.ndarray,  # `(N,)` int
+    probabilities: np.ndarray,  # `(N, C)`
+    weights: np.ndarray,  # `(R, N)` copies of each item
+    bins: int = BINS,  # of equal width in 0..1
+) -> np.ndarray:  # `(R,)`
+    "Expected calibration error of every resample at once; a score for `estimate_scores`."
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    one_of = (confidence_bin(confidence, bins)[:, None] == np.arange(bins)).astype(float)
+    return np.abs(weights @ (one_of * (right - confidence)[:, None])).sum(1) / weights.sum(1)
+
+
+def confidence_bin(
+    confidence: np.ndarray,  # `(N,)` in 0..1
+    bins: int = BINS,  # of equal width in 0..1
+) -> np.ndarray:  # `(N,)` int from 0
+    "Number of the bin; right edges belong to their bin."
+    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+
 # %% ../../nbs/stats/03_comparison.ipynb #792bbaa3
-@lru_cache(maxsize=8)
-def _draws(items, seeds, resamples, seed):
-    "How often each item `(R, N)` and each seed `(R, S)` is drawn."
-    weights = resample_weights(items, resamples, np.random.default_rng(seed))
-    return weights, np.random.default_rng([seed, 0]).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-
-
 def ratio_draws(
     top: np.ndarray,  # `(S, N)`
     bottom: np.ndarray,  # `(S, N)`, 0 or more
     resamples: int,  # R
     seed: int,  # of the draws
 ) -> np.ndarray:  # `(R,)`, nan where nothing was drawn
-    "A share in resamples of items and seeds."
-    weights, times = _draws(np.shape(top)[1], len(top), resamples, seed)
-    above, below = (((weights @ np.asarray(side, float).T) * times).sum(1) for side in (top, bottom))
-    return np.divide(above, below, out=np.full(resamples, np.nan), where=below > 0)
+    "Draws of `estimate_ratio` under their old name."
+    return estimate_ratio(top, bottom, Bootstrap(resamples, seed)).draws

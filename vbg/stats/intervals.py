@@ -5,14 +5,19 @@
 # %% ../../nbs/stats/02_intervals.ipynb #ac9c8b32
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
 import numpy as np
 import pandas as pd
 
 from .metrics import METRICS, measure
+from .verdicts import difference_verdict
 
 # %% auto #0
-__all__ = ['resample_weights', 'bootstrap', 'interval', 'bootstrap_interval', 'over_seeds', 'seed_bootstrap', 'same_items',
-           'summarise_runs', 'paired_draws', 'paired_difference', 'interval_text']
+__all__ = ['resample_weights', 'interval', 'Bootstrap', 'crossed_copies', 'Estimate', 'estimate_draws', 'estimate_seeds',
+           'estimate_values', 'estimate_ratio', 'estimate_pooled', 'draw_scores', 'estimate_scores', 'same_items',
+           'summarise_runs', 'paired_difference', 'interval_text', 'over_seeds']
 
 # %% ../../nbs/stats/02_intervals.ipynb #825762cb
 def resample_weights(
@@ -24,20 +29,6 @@ def resample_weights(
     draws = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float, order="F")
 
-# %% ../../nbs/stats/02_intervals.ipynb #5aa6a39e
-def bootstrap(
-    labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
-    probabilities: np.ndarray,  # `(N, C)` float
-    metrics: tuple = METRICS,  # which of `METRICS`
-    resamples: int = 2000,  # `R`
-    seed=42,  # int or list of ints; the same seed draws the same items
-) -> dict[str, np.ndarray]:  # metric to `(R,)`
-    "Each metric in `resamples` resamples of the items. Works in pieces of about 4 million weights, whatever `N`."
-    rng, step = np.random.default_rng(seed), max(1, 4_000_000 // len(labels))
-    sizes = [min(step, resamples - done) for done in range(0, resamples, step)]
-    parts = [measure(labels, probabilities, resample_weights(len(labels), size, rng), metrics) for size in sizes]
-    return {name: np.concatenate([part[name] for part in parts]) for name in metrics}
-
 # %% ../../nbs/stats/02_intervals.ipynb #7c9862ab
 def interval(
     draws: np.ndarray,  # `(R,)` values of resamples
@@ -48,47 +39,172 @@ def interval(
     low, high = np.nanquantile(draws, [tail, 1 - tail]) if np.isfinite(draws).any() else (np.nan, np.nan)
     return float(low), float(high)
 
+# %% ../../nbs/stats/02_intervals.ipynb #e1d265a7
+@dataclass(frozen=True)
+class Bootstrap:
+    "How an interval is drawn: number of resamples and seed. Equal ones draw the same items and the same seeds."
 
-def bootstrap_interval(
+    resamples: int = 2000  # `R`
+    seed: int = 42  # int or tuple of ints
+
+    def pieces(self, items):
+        "Yield `(r, items)` copies of each item, in pieces of about 4 million numbers, `R` rows in all."
+        rng, step = np.random.default_rng(self.seed), max(1, 4_000_000 // items)
+        for done in range(0, self.resamples, step):
+            yield resample_weights(items, min(step, self.resamples - done), rng)
+
+    def over_seeds(self, each, stream=0):
+        "Mean over seeds drawn anew in each resample: `(R,)` or `(R, C)` from one such array a seed."
+        size = self.resamples, len(each)
+        picks = np.random.default_rng([self.seed, stream]).integers(len(each), size=size)
+        return np.stack(each)[picks, np.arange(self.resamples)[:, None]].mean(1)
+
+
+@lru_cache(maxsize=8)
+def crossed_copies(
+    items: int,  # N
+    seeds: int,  # S
+    bootstrap: Bootstrap,  # how the interval is drawn
+) -> tuple[np.ndarray, np.ndarray]:  # copies of each item `(R, N)` and of each seed `(R, S)`
+    "Resamples of items and seeds, for sums over both."
+    weights = resample_weights(items, bootstrap.resamples, np.random.default_rng(bootstrap.seed))
+    drawn = np.random.default_rng([bootstrap.seed, 0]).multinomial(
+        seeds, np.full(seeds, 1 / seeds), bootstrap.resamples
+    )
+    return weights, drawn
+
+# %% ../../nbs/stats/02_intervals.ipynb #1f7702df
+@dataclass(frozen=True)
+class Estimate:
+    "A mean, or a difference of two, with its 95 % interval over seeds and items; nan where there is no value."
+
+    mean: float
+    low: float
+    high: float
+    seeds: int = None
+    items: int = None
+    draws: np.ndarray = field(default=None, repr=False, compare=False)  # `(R,)`, one a resample
+    apart: np.ndarray = field(default=None, repr=False, compare=False)  # `(R,)`, seeds drawn for this side alone
+
+    def __sub__(self, other):
+        "First minus second inside each resample: paired on items, and on seeds where both have as many."
+        draws = self.draws - (other.draws if self.seeds == other.seeds else other.apart)
+        return estimate_draws(self.mean - other.mean, draws, self.seeds, self.items)
+
+    @property
+    def p(self) -> float:
+        "Two-sided p of the bootstrap: how often a draw lies on the other side of zero."
+        sides = (self.draws <= 0).sum(), (self.draws >= 0).sum()
+        return float(min(1, 2 * min((1 + side) / (1 + len(self.draws)) for side in sides)))
+
+    @property
+    def verdict(self) -> str:
+        "Of a difference: better, worse or smaller than the noise."
+        return difference_verdict(self.low, self.high)
+
+    def text(self, scale=100, digits=1) -> str:
+        "Such as 84.6 [82.1, 87.0]; `scale` 100 is percent. A value that does not exist is a dash."
+        if not np.isfinite(self.mean):
+            return "–"
+        mean, low, high = (f"{scale * v:.{digits}f}" for v in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
+
+def estimate_draws(
+    mean: float,  # of the data as they are
+    draws: np.ndarray,  # `(R,)`, the same in each resample; nan where a resample has no value
+    seeds: int = None,  # that it rests on
+    items: int = None,  # that it rests on
+) -> Estimate:
+    "An estimate from draws made elsewhere."
+    return Estimate(float(mean), *interval(draws), seeds, items, draws)
+
+# %% ../../nbs/stats/02_intervals.ipynb #60c28ca9
+def estimate_seeds(
+    mean: float,  # of the data as they are
+    each: list,  # `(R,)` a seed, from the same resamples of the same items
+    bootstrap: Bootstrap = Bootstrap(),  # how the seeds are drawn
+    items: int = None,  # that it rests on
+) -> Estimate:
+    "An estimate from one array of draws a seed: the mean over seeds drawn anew in each resample."
+    draws, apart = (bootstrap.over_seeds(each, stream) for stream in (0, 1))
+    return Estimate(float(mean), *interval(draws), len(each), items, draws, apart)
+
+
+def estimate_values(
+    values: np.ndarray,  # `(S, N)`, nan where an item has no value
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+) -> Estimate:
+    "Mean over the items of a seed, then over the seeds; `items` are those with a value in some seed."
+    there = np.isfinite(values)
+    if not there.any():
+        return Estimate(np.nan, np.nan, np.nan, len(values), 0, np.full(bootstrap.resamples, np.nan))
+    each = np.where(there, values, 0).sum(1) / np.maximum(there.sum(1), 1)
+    weights = resample_weights(values.shape[1], bootstrap.resamples, np.random.default_rng(bootstrap.seed))
+    total, count = weights @ np.where(there, values, 0).T, weights @ there.T.astype(float)
+    drawn = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return estimate_seeds(each[there.any(1)].mean(), list(drawn.T), bootstrap, int(there.any(0).sum()))
+
+# %% ../../nbs/stats/02_intervals.ipynb #5ae72136
+def estimate_ratio(
+    top: np.ndarray,  # `(S, N)`, what is counted
+    bottom: np.ndarray,  # `(S, N)`, among what, 0 or more
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+) -> Estimate:
+    "A share over seeds and items in one sum; `items` are those that count in some seed."
+    weights, times = crossed_copies(np.shape(top)[1], len(top), bootstrap)
+    above, below = (((weights @ np.asarray(side, float).T) * times).sum(1) for side in (top, bottom))
+    draws = np.divide(above, below, out=np.full(bootstrap.resamples, np.nan), where=below > 0)
+    mean = top.sum() / bottom.sum() if bottom.any() else np.nan
+    return estimate_draws(mean, draws, len(top), int(bottom.any(0).sum()))
+
+
+def estimate_pooled(
+    values: np.ndarray,  # `(S, N)`, nan where an item has no value
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+) -> Estimate:
+    "Mean over all values of all seeds, each value weighing the same."
+    return estimate_ratio(np.nan_to_num(values), np.isfinite(values), bootstrap)
+
+# %% ../../nbs/stats/02_intervals.ipynb #8b89c2d6
+def draw_scores(
     labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
-    probabilities: np.ndarray,  # `(N, C)` float
-    metrics: tuple = METRICS,  # which of `METRICS`
-    resamples: int = 2000,  # `R`
-    seed=42,  # int or list of ints
-    level: float = 0.95,  # share of the draws inside
-) -> dict[str, tuple[float, float]]:  # metric to low, high
-    "Interval of each metric over items."
-    return {name: interval(d, level) for name, d in bootstrap(labels, probabilities, metrics, resamples, seed).items()}
-
-# %% ../../nbs/stats/02_intervals.ipynb #d02b7b89
-def over_seeds(
-    each: list,  # `(R,)` or `(R, C)` a seed
-    seed: int = 42,  # of the draws
-    stream: int = 0,  # another stream draws other seeds for the same items
-) -> np.ndarray:  # `(R,)` or `(R, C)`
-    "Mean over seeds drawn anew in each resample."
-    size = len(each[0]), len(each)
-    picks = np.random.default_rng([seed, stream]).integers(len(each), size=size)
-    return np.stack(each)[picks, np.arange(size[0])[:, None]].mean(1)
+    tables: list,  # `(N, C)` a seed, of the same items
+    bootstrap: Bootstrap = Bootstrap(),  # how the items are drawn
+    score=METRICS,  # some of `METRICS`, or a function of labels, table, weights `(r, N)` to name -> `(r,)` or `(r, C)`
+) -> list:  # one a seed: name to `(R,)` or `(R, C)`
+    "Scores in resamples of the items, the same items for every seed."
+    score, parts = _scorer(score), [[] for _ in tables]
+    for weights in bootstrap.pieces(len(labels)):
+        for part, table in zip(parts, tables):
+            part.append(score(labels, table, weights))
+    return [{name: np.concatenate([piece[name] for piece in part]) for name in part[0]} for part in parts]
 
 
-def seed_bootstrap(
+def _scorer(score):
+    return score if callable(score) else partial(measure, metrics=score)
+
+
+def estimate_scores(
     labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
-    probabilities: list,  # one `(N, C)` a seed, of the same items
-    metrics: tuple = METRICS,  # which of `METRICS`
-    resamples: int = 2000,  # `R`
-    seed: int = 42,  # of the draws
-) -> dict[str, np.ndarray]:  # metric to `(R,)`, mean over the drawn seeds
-    "Each metric in resamples of items and seeds, crossed."
-    each = [bootstrap(labels, p, metrics, resamples, seed) for p in probabilities]
-    return {m: over_seeds([e[m] for e in each], seed) for m in metrics}
+    tables: list,  # `(N, C)` a seed, of the same items
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+    score=METRICS,  # as in `draw_scores`, `(r,)` each
+) -> dict[str, Estimate]:
+    "Each score: mean over the seeds, interval over seeds and items."
+    drawn, ones = draw_scores(labels, tables, bootstrap, score), np.ones((1, len(labels)))
+    whole = [_scorer(score)(labels, table, ones) for table in tables]
+    return {
+        m: estimate_seeds(np.mean([w[m][0] for w in whole]), [d[m] for d in drawn], bootstrap, len(labels))
+        for m in drawn[0]
+    }
 
 # %% ../../nbs/stats/02_intervals.ipynb #f684922e
 def same_items(
     runs: list,  # runs of one data set
     split: str,  # which items
 ) -> tuple[np.ndarray, list]:  # labels `(N,)` or `(N, C)`, and one `(N, C)` of probabilities a run
-    "Predictions of several runs side by side. Raises ValueError when a run has no such items, or other items or labels than the first."
+    "Predictions of several runs side by side. Raises ValueError where a run has none, or other items or labels."
     ids, labels, first = runs[0].select(split)
     tables = [first]
     if not len(ids):
@@ -96,9 +212,8 @@ def same_items(
     for run in runs[1:]:
         other, its_labels, table = run.select(split)
         if not (np.array_equal(ids, other) and np.array_equal(labels, its_labels)):
-            raise ValueError(
-                f"{run.dataset}: {runs[0].model} seed {runs[0].seed} and {run.model} seed {run.seed} were tested on different items"
-            )
+            names = " and ".join(f"{r.model} seed {r.seed}" for r in (runs[0], run))
+            raise ValueError(f"{run.dataset}: {names} were tested on different items")
         tables.append(table)
     return labels, tables
 
@@ -107,67 +222,47 @@ def summarise_runs(
     runs: list,  # runs (`vbg.runs.store.Run`): attributes dataset, model, seed and `select(split)`
     split: str = "test",  # which items
     metrics: tuple = METRICS,  # which of `METRICS`
-    resamples: int = 2000,  # `R`
-    seed: int = 42,  # of the draws
-    level: float = 0.95,  # share of the draws inside
-) -> pd.DataFrame:  # one row a dataset, model and metric: mean, low, high, n (seeds), items
-    "Mean over seeds with its interval over seeds and items. Raises ValueError when seeds of a model were tested on different items or a seed comes twice."
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
+) -> pd.DataFrame:  # one row a dataset, model and metric: estimate, mean, low, high, n (seeds), items
+    "Estimates over seeds and items. Raises ValueError on different items, or a seed that comes twice."
     rows, groups = [], {}
     for run in runs:
         groups.setdefault((run.dataset, run.model), []).append(run)
     for (dataset, model), members in groups.items():
         if len({r.seed for r in members}) < len(members):
             raise ValueError(f"{dataset}, {model}: a seed comes twice")
-        labels, probabilities = same_items(members, split)
-        draws = seed_bootstrap(labels, probabilities, metrics, resamples, seed)
-        values = [measure(labels, p, metrics=metrics) for p in probabilities]
-        for m in metrics:
-            low, high = interval(draws[m], level)
-            rows.append(
-                (dataset, model, m, float(np.mean([v[m][0] for v in values])), low, high, len(members), len(labels))
-            )
-    return pd.DataFrame(rows, columns=["dataset", "model", "metric", "mean", "low", "high", "n", "items"])
+        for metric, e in estimate_scores(*same_items(members, split), bootstrap, metrics).items():
+            rows.append((dataset, model, metric, e, e.mean, e.low, e.high, e.seeds, e.items))
+    return pd.DataFrame(rows, columns=["dataset", "model", "metric", "estimate", "mean", "low", "high", "n", "items"])
 
 # %% ../../nbs/stats/02_intervals.ipynb #14a9cce8
-def paired_draws(
-    first: list,  # `(R,)` a seed, from the same resamples of the same items
-    second: list,  # `(R,)` a seed
-    seed: int = 42,  # of the draws
-) -> np.ndarray:  # `(R,)`
-    "First minus second, each the mean over seeds drawn anew in each resample; seeds are paired in the order given, where both have as many."
-    return over_seeds(first, seed) - over_seeds(second, seed, int(len(first) != len(second)))
-
-
 def paired_difference(
     labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
-    first: list,  # `(N, C)`, or a list of one a seed
-    second: list,  # the same items, by the other model
-    metrics: tuple = METRICS,  # which of `METRICS`
-    resamples: int = 2000,  # `R`
-    seed: int = 42,  # of the draws
-    level: float = 0.95,  # share of the draws inside
-) -> pd.DataFrame:  # one row a metric: first, second, difference (first - second), low, high
-    "First model minus second on the same items, with its interval over items and seeds; seeds are paired in the order given, where both have as many."
-    sides = [[s] if isinstance(s, np.ndarray) and s.ndim == 2 else list(s) for s in (first, second)]
-    each = [[bootstrap(labels, p, metrics, resamples, seed) for p in s] for s in sides]
-    draws = {m: paired_draws(*([e[m] for e in side] for side in each), seed) for m in metrics}
-    means = [
-        {m: float(np.mean([measure(labels, p, metrics=metrics)[m][0] for p in s])) for m in metrics} for s in sides
-    ]
-    rows = [(m, means[0][m], means[1][m], means[0][m] - means[1][m], *interval(draws[m], level)) for m in metrics]
-    return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"]).set_index("metric")
+    first: list,  # `(N, C)` a seed
+    second: list,  # `(N, C)` a seed of the other model, the same items
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+    score=METRICS,  # as in `draw_scores`
+) -> dict[str, Estimate]:  # first minus second
+    "First model minus second on the same items; seeds are paired in the order given, where both have as many."
+    sides = [estimate_scores(labels, list(side), bootstrap, score) for side in (first, second)]
+    return {name: sides[0][name] - sides[1][name] for name in sides[0]}
 
 # %% ../../nbs/stats/02_intervals.ipynb #cinterva
 def interval_text(
     mean: float,  # in 0..1
     low: float,  # in 0..1
     high: float,  # in 0..1
-    n: int = None,  # seeds; None leaves it out
     scale: float = 100,  # 100 for percent
     digits: int = 1,  # after the point
-) -> str:  # such as "84.6 [82.1, 87.0], n 3"
-    "A mean with its interval. A value that does not exist is a dash."
-    if not np.isfinite(mean):
-        return "–"
-    m, l, h = (f"{scale * v:.{digits}f}" for v in (mean, low, high))
-    return f"{m} [{l}, {h}]" + (f", n {n}" if n is not None else "")
+) -> str:  # such as "84.6 [82.1, 87.0]"
+    "Text of three numbers that are no `Estimate`."
+    return Estimate(mean, low, high).text(scale, digits)
+
+# %% ../../nbs/stats/02_intervals.ipynb #65821372
+def over_seeds(
+    each: list,  # `(R,)` or `(R, C)` a seed
+    seed: int = 42,  # of the draws
+    stream: int = 0,  # another stream draws other seeds for the same items
+) -> np.ndarray:  # `(R,)` or `(R, C)`
+    "`Bootstrap.over_seeds` under its old name."
+    return Bootstrap(len(each[0]), seed).over_seeds(each, stream)

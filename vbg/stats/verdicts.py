@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['VERDICTS', 'Verdict', 'verdict_level', 'verdict_sign', 'verdict_order']
+__all__ = ['VERDICTS', 'Verdict', 'verdict_level', 'difference_verdict', 'verdict_sign', 'verdict_order']
 
 # %% ../../nbs/stats/04_verdicts.ipynb #b103d0c9
 VERDICTS = ("reproduced", "not reproduced", "contradicts itself", "needs the real data")
@@ -35,6 +35,16 @@ def verdict_level(
         return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
     held = low <= printed <= high
     return Verdict(VERDICTS[not held], f"{printed:.3g} lies {'in' if held else 'outside'} [{low:.3g}, {high:.3g}]")
+
+# %% ../../nbs/stats/04_verdicts.ipynb #b8cf6d3f
+def difference_verdict(
+    low: float,  # interval of the difference
+    high: float,  # interval of the difference
+) -> str:  # "better", "worse" or "smaller than the noise"
+    "What the interval of a difference to the reference allows to say."
+    if np.isnan(low) or np.isnan(high):
+        return "–"
+    return "better" if low > 0 else "worse" if high < 0 else "smaller than the noise"
 
 # %% ../../nbs/stats/04_verdicts.ipynb #5a61de26
 def verdict_sign(
