@@ -12,7 +12,7 @@ from vbg.core.chance import seed_everything
 from vbg.core.files import home
 from vbg.core.profiles import VARIANTS
 from vbg.core.profiles import profile as read_profile
-from vbg.models.vbg import build_model, multiply_adds
+from vbg.models.vbg import build_model, multiply_adds, one_item
 from vbg.runs.notebook import study_notebook
 from vbg.train import cost
 
@@ -26,7 +26,7 @@ def test_table_has_a_row_for_every_variant_and_counts_what_is_built():
     for name, variant in VARIANTS.items():
         built = build_model(read_profile("smoke"), name, num_classes=10, seed=0)
         assert smoke.loc[variant.row, "parameters"] == sum(p.numel() for p in built.parameters())
-        assert smoke.loc[variant.row, "multiply-adds"] == multiply_adds(built, 64, 64) > 0
+        assert smoke.loc[variant.row, "multiply-adds"] == multiply_adds(built, one_item(64, 64, "cpu")) > 0
 
 
 def test_more_text_positions_cost_parameters_and_no_multiply_adds():
@@ -39,7 +39,7 @@ def test_more_text_positions_cost_parameters_and_no_multiply_adds():
             for n in (128, 512)
         )
     assert sum(p.numel() for p in long.parameters()) - sum(p.numel() for p in short.parameters()) == 294_912
-    assert multiply_adds(long, 224, 128) == multiply_adds(short, 224, 128)
+    assert multiply_adds(long, one_item(224, 128)) == multiply_adds(short, one_item(224, 128))
 
 
 @pytest.mark.parametrize("variant", ["without_gan", "without_bert_gan", "without_vit_gan"])
@@ -48,7 +48,7 @@ def test_a_step_takes_three_forward_passes(variant):
     settings = read_profile("mini")
     step = cost.Step(settings=settings, variant=variant)
     counted = cost.count_flop(step, cost.random_batch(settings, 4, 64, 10))
-    assert counted / 4 == pytest.approx(3 * 2 * multiply_adds(step.model, 64, 64), rel=0.05)
+    assert counted / 4 == pytest.approx(3 * 2 * multiply_adds(step.model, one_item(64, 64, "cpu")), rel=0.05)
 
 
 def test_the_step_is_the_step_of_training(monkeypatch):

@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vbg.models.fusion import BidirectionalFusion, FusionOutput
+from vbg.models.fusion import BidirectionalFusion, FusionOutput, masked_mean
 from vbg.models.fusion_zoo import (
     FUSIONS,
     MLP,
     LateAverageHead,
     bidirectional_parameters,
     build_fusion,
-    fusion_multiply_adds,
     matched_width,
 )
+from vbg.models.vbg import weight_penalty
 
 KINDS = [
     "bidirectional",
@@ -59,7 +59,7 @@ def build(kind, width=32, heads=4, seed=0, **settings):
 
 
 def test_the_names_are_the_promised_ones():
-    assert list(FUSIONS) == KINDS
+    assert list(FUSIONS) == [*KINDS, "fixed_gate"]
     assert type(build_fusion(hidden_size=32, num_heads=4)) is BidirectionalFusion
 
 
@@ -291,24 +291,70 @@ def test_the_hidden_width_is_the_nearest():
     assert matched_width(target=0, fixed=100, per_unit=37) == 1
 
 
-@every_kind
-@pytest.mark.parametrize("width, heads, patches, words", [(32, 4, 16, 9), (64, 8, 49, 1), (64, 1, 1, 24)])
-@with_and_without_maps
-def test_multiply_adds_are_half_of_what_pytorch_counts(kind, width, heads, patches, words, maps):
-    layer, g = build(kind, width, heads).eval(), torch.Generator().manual_seed(0)
-    image, text = torch.randn(2, patches, width, generator=g), torch.randn(2, words, width, generator=g)
+def work(layer, width, patches, words, maps):
+    "Multiply-adds of two items, as PyTorch counts them."
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        layer(image, text, return_maps=maps)
-    assert 2 * 2 * fusion_multiply_adds(layer, patches, words) == counter.get_total_flops()
+        layer(torch.zeros(2, patches, width), torch.zeros(2, words, width), return_maps=maps)
+    return counter.get_total_flops() // 2
 
 
-def test_multiply_adds_of_one_layer_by_hand():
-    D, Ni, Nt = 32, 16, 9
-    assert (
-        fusion_multiply_adds(build("bidirectional"), Ni, Nt) == 2 * (2 * (Ni + Nt) * D**2 + 2 * Ni * Nt * D) + 2 * D**2
-    )
-    assert fusion_multiply_adds(build("bidirectional_vectors"), Ni, Nt) == 2 * (4 * D**2 + 2 * D) + 2 * D**2
-    assert fusion_multiply_adds(build("sum"), Ni, Nt) == fusion_multiply_adds(build("sum"), 1, 1)
+@pytest.mark.parametrize("D, heads, Ni, Nt", [(32, 4, 16, 9), (64, 8, 49, 1), (64, 1, 1, 24)])
+@with_and_without_maps
+def test_multiply_adds_by_hand(D, heads, Ni, Nt, maps):
+    "Four maps and two products a direction, the gate, the weights of the perceptrons."
+    layers = {kind: build(kind, D, heads).eval() for kind in KINDS}
+    reads = 2 * (Ni + Nt) * D**2 + 2 * Ni * Nt * D
+    mlps = {
+        kind: sum(p.numel() for m in layer.modules() if isinstance(m, MLP) for p in m.parameters() if p.ndim > 1)
+        for kind, layer in layers.items()
+    }
+    by_hand = dict(mlps) | {
+        "bidirectional": 2 * reads + 2 * D**2,
+        "bidirectional_vectors": 2 * (4 * D**2 + 2 * D) + 2 * D**2,
+        "image_reads_text": reads + mlps["image_reads_text"],
+        "text_reads_image": reads + mlps["text_reads_image"],
+        "gated": 2 * D**2 + mlps["gated"],
+    }
+    assert {kind: work(layer, D, Ni, Nt, maps) for kind, layer in layers.items()} == {
+        kind: 2 * count for kind, count in by_hand.items()
+    }
+
+
+@pytest.mark.parametrize("own_head", [False, True])
+def test_a_new_layer_is_one_class_and_one_line(monkeypatch, own_head):
+    from vbg.core.profiles import profile
+    from vbg.models.vbg import build_model, multiply_adds, one_item
+
+    class Product(torch.nn.Module):
+        def __init__(self, *, hidden_size, num_heads, dropout=0.1, seed=None):
+            super().__init__()
+            self.output_size = hidden_size
+
+        def forward(self, image_tokens, text_tokens, text_keep=None, return_maps=True):
+            a, b = image_tokens.mean(1), masked_mean(text_tokens, text_keep)
+            return FusionOutput(a * b, image_summary=a, text_summary=b)
+
+    class Head(torch.nn.Module):
+        def __init__(self, *, hidden_size, num_classes, dropout):
+            super().__init__()
+            self.linear = torch.nn.Linear(hidden_size, num_classes)
+
+        def forward(self, fused):
+            return self.linear(fused)
+
+    if own_head:
+        Product.head = Head
+    monkeypatch.setitem(FUSIONS, "product", Product)
+    settings = profile("smoke", {"fusion": dict(kind="product")})
+    model = build_model(settings, num_classes=4, seed=0)
+    plain = build_model(profile("smoke", {"fusion": dict(kind="sum")}), num_classes=4, seed=0)
+    assert type(model.fusion) is Product and isinstance(model.head, Head) == own_head
+    model(**one_item(64, 12, "cpu")).logits.sum().backward()
+    weight = model.head.linear.weight if own_head else model.head[-1].weight
+    assert weight.grad.any() and model.head_penalty() == 0.001 * weight.square().sum()
+    item = one_item(64, 12, "cpu")
+    perceptrons = sum(m.weight.numel() for m in plain.fusion.modules() if isinstance(m, torch.nn.Linear))
+    assert multiply_adds(plain, item) - multiply_adds(model, item) == perceptrons
 
 
 # ---- the late average ----
@@ -322,7 +368,7 @@ def late_head(classes=5, **settings):
 def test_late_average_is_the_mean_of_two_softmaxes():
     head, fused = late_head().eval(), torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
     logits = head(fused)
-    one, two = head.weights
+    one, two = head.image.weight, head.text.weight
     mean = ((fused[:, :32] @ one.T).softmax(-1) + (fused[:, 32:] @ two.T).softmax(-1)) / 2
     assert logits.shape == (6, 5) and torch.allclose(logits.softmax(-1), mean, atol=1e-6)
     assert torch.allclose(
@@ -344,8 +390,9 @@ def test_late_average_stays_finite_where_one_side_is_certain_and_wrong():
 def test_late_average_head_starts_as_set_and_gives_its_weights_to_a_penalty():
     head = late_head(classes=500, init_std=0.03)
     assert not head.image.bias.any() and not head.text.bias.any()
-    assert all(abs(w.std() / 0.03 - 1) < 0.03 for w in head.weights) and not torch.equal(*head.weights)
-    sum(w.square().sum() for w in head.weights).backward()
+    weights = head.image.weight, head.text.weight
+    assert all(abs(w.std() / 0.03 - 1) < 0.03 for w in weights) and not torch.equal(*weights)
+    weight_penalty(head).backward()
     assert torch.equal(head.image.weight.grad, 2 * head.image.weight) and torch.equal(
         head.text.weight.grad, 2 * head.text.weight
     )

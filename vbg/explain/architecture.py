@@ -20,7 +20,7 @@ from .trace import Stage, counted, merge_repeats, not_met, trace, within
 from ..gan.networks import ImageDiscriminator, ImageGenerator
 from ..gan.pairs import REASONS
 from ..gan.text import TextGenerator, load_text_generator
-from ..models.fusion_zoo import ABLATED, FUSIONS
+from ..models.fusion_zoo import FUSIONS
 from ..models.vbg import build_model
 from ..results.publish import WIDTH, style
 from ..train.cost import from_scratch
@@ -307,7 +307,7 @@ OPENED = (
     "BertModel",
     "BertEncoder",
     "DiscriminatorTrunk",
-    *(layer.__name__ for layer in (FUSIONS | ABLATED).values()),
+    *(layer.__name__ for layer in FUSIONS.values()),
 )
 
 # %% ../../nbs/explain/13_architecture.ipynb #e3fbd6fc

@@ -43,11 +43,10 @@ class CrossAttention(nn.Module):
         pairs = (self.query, reader), (self.key, source), (self.value, source)
         query, key, value = (split_heads(project(tokens), self.num_heads) for project, tokens in pairs)
         mask = None if keep is None else keep[:, None, None]
-        out, weights = (
-            attend(query, key, value, keep)
-            if return_map
-            else (F.scaled_dot_product_attention(query, key, value, mask), None)
-        )
+        if return_map:
+            out, weights = attend(query, key, value, keep)
+        else:
+            out, weights = F.scaled_dot_product_attention(query, key, value, mask), None
         return self.output(out.transpose(1, 2).flatten(2)), weights
 
 # %% ../../nbs/models/06_fusion.ipynb #ee8dee68
@@ -116,9 +115,8 @@ class BidirectionalFusion(nn.Module):
         super().__init__()
         self.output_size = hidden_size
         with seeded(seed):
-            self.image_reads, self.text_reads = (
-                CrossAttention(hidden_size=hidden_size, num_heads=num_heads) for _ in range(2)
-            )
+            self.image_reads = CrossAttention(hidden_size=hidden_size, num_heads=num_heads)
+            self.text_reads = CrossAttention(hidden_size=hidden_size, num_heads=num_heads)
             self.image_norm, self.text_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
             self.gate, self.dropout = Gate(hidden_size=hidden_size), nn.Dropout(dropout)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.utils import ModelOutput as _Mapping
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.utils import ModelOutput as Mapping
 
 from ..core.chance import seeded
 from ..core.files import DataError
@@ -24,18 +25,19 @@ from ..core.profiles import VARIANTS, Profile
 from ..data.metadata import MetadataEncoder
 from .checkpoints import FeatureMapEncoder, build_vision
 from .fusion import BidirectionalFusion, masked_mean
-from .fusion_zoo import FUSIONS, LateAverageHead, build_fusion, fusion_multiply_adds
-from .text import TextEncoder, text_multiply_adds
-from .trunk import DiscriminatorTrunk, trunk_multiply_adds
-from .vision import VisionEncoder, patchify, vision_multiply_adds, vit_from_scratch
+from .fusion_zoo import build_fusion
+from .text import TextEncoder
+from .trunk import DiscriminatorTrunk
+from .vision import VisionEncoder, patchify, vit_from_scratch
 
 # %% auto #0
-__all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'VBG', 'Standardise', 'make_expert', 'expert_features',
-           'multiply_predictions', 'build_model', 'multiply_adds', 'save_weights', 'load_weights']
+__all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'Standardise', 'make_expert', 'expert_features', 'multiply_predictions',
+           'weight_penalty', 'EncoderPair', 'Classifier', 'VBG', 'build_model', 'multiply_adds', 'one_item',
+           'save_weights', 'load_weights']
 
 # %% ../../nbs/models/09_vbg.ipynb #bd1a0e4d
 @dataclass
-class ModelOutput(_Mapping):
+class ModelOutput(Mapping):
     "Prediction, features and attention maps of a batch."
 
     logits: Tensor | None = None  # `(B, C)` class scores before the softmax
@@ -47,7 +49,7 @@ class ModelOutput(_Mapping):
     gate: Tensor | None = None  # `(B, D)` share of the image side, per feature
     loss: Tensor | None = None  # scalar, a further loss of the model; in training only
     auxiliary_logits: dict | None = (
-        None  # 'image', 'text', 'image_expert', 'text_expert': `(B, C)` from one modality alone
+        None  # `(B, C)` by 'image', 'text', 'image_expert', 'text_expert': one modality each
     )
 
 # %% ../../nbs/models/09_vbg.ipynb #75eb29f0
@@ -84,8 +86,223 @@ class MeanEmbeddings(nn.Module):
         image = self.patch(patchify(pixel_values, self.patch_size).mean(1))
         return self.join(torch.cat([image, masked_mean(self.word(input_ids.long()), keep)], dim=-1))
 
-# %% ../../nbs/models/09_vbg.ipynb #105b6c26
-class VBG(nn.Module):
+# %% ../../nbs/models/09_vbg.ipynb #2f18e8f8
+class Standardise(nn.BatchNorm1d):
+    "Each feature to mean 0 and variance 1, over its training batch; a batch of one uses the running statistics."
+
+    def forward(self, features: Tensor) -> Tensor:  # `(B, D)` twice
+        if self.training and len(features) == 1:
+            return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(features)
+
+
+def make_expert(
+    size: int,  # width of the encoder
+    num_classes: int,  # C
+) -> nn.Sequential:  # `(B, size)` to `(B, C)`
+    "A linear classifier on standardised features; its first prediction is uniform."
+    linear = nn.Linear(size, num_classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(Standardise(size, affine=False), linear)
+
+
+def expert_features(
+    tokens: Tensor,  # `(B, N, D)` of one encoder
+    keep: Tensor | None = None,  # `(B, N)` bool; False leaves a token out
+) -> Tensor:  # `(B, D)`
+    "Mean of the tokens, each normalised to mean 0 and variance 1."
+    return masked_mean(F.layer_norm(tokens, tokens.shape[-1:]), keep)
+
+# %% ../../nbs/models/09_vbg.ipynb #b002c7ec
+def multiply_predictions(
+    logits: list,  # each `(B, C)`
+) -> Tensor:  # `(B, C)`, log-probabilities
+    "The normalised product of several predictions, as logits."
+    return torch.stack([one.log_softmax(-1) for one in logits]).sum(0).log_softmax(-1)
+
+# %% ../../nbs/models/09_vbg.ipynb #9cd2cbe5
+def weight_penalty(
+    *heads: nn.Module,  # classifiers
+) -> Tensor:  # scalar
+    "The squared norm of the weights of classifiers. Biases are free."
+    return sum(p.square().sum() for head in heads for p in head.parameters() if p.ndim > 1)
+
+# %% ../../nbs/models/09_vbg.ipynb #2a800c86
+def _build_trunk(reading, channels, vision, text, seed):
+    "The network in place of the encoders where both are removed."
+    sizes = dict(vocab_size=text["vocab_size"], hidden_size=vision["hidden_size"], seed=seed)
+    if reading == "discriminator":
+        return DiscriminatorTrunk(channels=channels, **sizes)
+    if reading == "embeddings":
+        return MeanEmbeddings(patch_size=vision["patch_size"], **sizes)
+    raise ValueError(f"no_encoder is 'discriminator' or 'embeddings', not {reading!r}")
+
+
+def _build_projections(sizes, width, seeds):
+    "One normalised linear map for each modality whose width is not that of fusion."
+    parts = nn.ModuleDict()
+    for (modality, size), seed in zip(sizes.items(), seeds):
+        if size != width:
+            with seeded(seed):
+                parts[modality] = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
+    return parts
+
+# %% ../../nbs/models/09_vbg.ipynb #929607ae
+def _build_heads(model, width, dropout, seeds):
+    "The head on the output of fusion, and one on each modality alone where the loss asks for it."
+    with seeded(seeds[0]):
+        if own := getattr(model.fusion, "head", None):  # a layer may bring its own classifier
+            model.head = own(hidden_size=width, num_classes=model.num_classes, dropout=dropout)
+        else:
+            model.head = make_head(getattr(model.fusion, "output_size", width), model.num_classes, dropout)
+    model.auxiliary = nn.ModuleDict()
+    for modality, seed in zip(("image", "text"), seeds[1:]):
+        if model.fusion is not None and model.auxiliary_weight > 0:
+            with seeded(seed):
+                model.auxiliary[modality] = make_head(width, model.num_classes, dropout)
+
+
+def _build_experts(model, sizes):
+    "A linear classifier on the features of each encoder, where the settings ask for one."
+    if model.expert_l2 is not None and not model.auxiliary_weight > 0:
+        raise ValueError(
+            "experts learn from the unimodal losses: auxiliary_weight must be above 0 where expert_l2 is set"
+        )
+    asked = model.fusion is not None and model.expert_l2 is not None
+    model.experts = nn.ModuleDict({name: make_expert(size, model.num_classes) for name, size in sizes.items() if asked})
+
+# %% ../../nbs/models/09_vbg.ipynb #394e682a
+def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
+    "Encoders, projections, fusion and heads of the model's variant, each from its own seed."
+    seeds, use = torch.randint(2**31, (10,), device="cpu").tolist(), model.variant
+    model.vision = build_vision(**({"seed": seeds[0]} | vision)) if use.image else None
+    model.text = TextEncoder(**({"seed": seeds[1]} | text)) if use.text else None
+    model.trunk = None if use.image or use.text else _build_trunk(*trunk, vision, text, seeds[6])
+    encoders = dict(image=model.vision, text=model.text)
+    sizes = {name: encoder.hidden_size for name, encoder in encoders.items() if encoder is not None}
+    width = fusion.get("hidden_size") or min(sizes.values(), default=vision["hidden_size"])
+    model.projection = _build_projections(sizes, width, seeds[8:])
+    read = use.text and metadata_sizes
+    model.metadata = MetadataEncoder(sizes=metadata_sizes, hidden_size=width, seed=seeds[7]) if read else None
+    both = use.image and use.text
+    model.fusion = build_fusion(**({"seed": seeds[2]} | fusion | {"hidden_size": width})) if both else None
+    _build_heads(model, width, dropout, seeds[3:6])
+    _build_experts(model, sizes)
+
+# %% ../../nbs/models/09_vbg.ipynb #10927af7
+class EncoderPair(nn.Module):
+    "What models of one or two encoders share: `vision` and `text`, of which one may be None."
+
+    frozen = False  # True: the encoders keep their weights and stay in evaluation mode
+
+    def encode(
+        self,
+        pixel_values: Tensor | None = None,  # `(B, 3, H, W)`
+        input_ids: Tensor | None = None,  # `(B, L)`
+        keep: Tensor | None = None,  # `(B, L)` bool
+    ) -> dict:  # 'image_tokens' `(B, N, Di)`, 'text_tokens' `(B, L, Dt)`; what the variant lacks is absent
+        "The tokens of the encoders, before projection."
+        image = {} if self.vision is None else {"image_tokens": self.vision(pixel_values)}
+        return image | ({} if self.text is None else {"text_tokens": self.text(input_ids, keep)})
+
+    def freeze_encoders(self) -> EncoderPair:  # the same model
+        "Keep the encoders as they are: no gradients, evaluation mode. Raises ValueError where there is no encoder."
+        encoders = [encoder for encoder in (self.vision, self.text) if encoder is not None]
+        if not encoders:
+            raise ValueError("there is no encoder to freeze in this variant")
+        self.frozen = True
+        for encoder in encoders:
+            encoder.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(
+        self,
+        mode: bool = True,  # False: evaluation
+    ) -> EncoderPair:  # the same model
+        "Training mode; frozen encoders stay in evaluation mode."
+        super().train(mode)
+        for encoder in filter(None, (self.vision, self.text) if self.frozen else ()):
+            encoder.eval()
+        return self
+
+# %% ../../nbs/models/09_vbg.ipynb #032bc98c
+def _expert_logits(model, tokens, keep):
+    "The prediction of each expert from its encoder's tokens."
+    masks = dict(image=None, text=keep)
+    return {
+        f"{name}_expert": expert(expert_features(tokens[f"{name}_tokens"], masks[name]))
+        for name, expert in model.experts.items()
+    }
+
+
+def _sides(model, tokens, keep, metadata):
+    "Projected tokens of both sides; the metadata token is appended to the text."
+    image, text = (
+        model.projection[name](side) if name in model.projection else side
+        for name, side in (("image", tokens.get("image_tokens")), ("text", tokens.get("text_tokens")))
+    )
+    if model.metadata is not None:
+        if metadata is None:
+            raise ValueError("this model reads metadata; give it `metadata`, `(B, F)`")
+        keep = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if keep is None else keep
+        text = torch.cat([text, model.metadata(metadata)], dim=1)
+        keep = torch.cat([keep, keep.new_ones(len(keep), 1)], dim=1)
+    return image, text, keep
+
+# %% ../../nbs/models/09_vbg.ipynb #9ce9f66c
+def _fuse(model, image, text, keep, maps):
+    "Features of each side, gate and maps by name; the vector that the head reads."
+    found = {} if image is None else {"image_features": image.mean(1)}
+    found |= {} if text is None else {"text_features": masked_mean(text, keep)}
+    if model.fusion is None:
+        return found, next(iter(found.values()))
+    both = model.fusion(image, text, keep, maps)
+    return found | {name: getattr(both, name) for name in ("gate", "image_to_text", "text_to_image")}, both.fused
+
+
+def _classify(model, tokens, keep, metadata, maps):
+    "From the tokens of the encoders to the prediction."
+    experts = _expert_logits(model, tokens, keep)
+    found, fused = _fuse(model, *_sides(model, tokens, keep, metadata), maps)
+    heads = {name: head(found[f"{name}_features"]) for name, head in model.auxiliary.items()} | experts
+    logits = model.head(fused)
+    if experts and not model.training:
+        logits = multiply_predictions([logits, *experts.values()])
+    return ModelOutput(logits=logits, fused=fused, auxiliary_logits=heads or None, **found)
+
+# %% ../../nbs/models/09_vbg.ipynb #069c549f
+class Classifier(EncoderPair):
+    "The forward pass and the penalty of VBG, whose constructor makes the parts."
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,  # `(B, 3, H, W)`; not read by a text-only variant
+        input_ids: Tensor | None = None,  # `(B, L)`; not read by an image-only variant
+        attention_mask: Tensor | None = None,  # `(B, L)`, 1 for a word; None: no padding
+        return_maps: bool | None = None,  # None: maps in evaluation, none in training (the faster kernel)
+        *,
+        metadata: Tensor | None = None,  # `(B, F)`; read where the model has metadata fields
+        image_tokens: Tensor | None = None,  # `(B, N, Di)` from `encode`, in place of pixels
+        text_tokens: Tensor | None = None,  # `(B, L, Dt)` from `encode`, in place of words
+    ) -> ModelOutput:
+        "Encode, fuse, classify. A modality that the variant lacks is ignored."
+        keep = None if attention_mask is None else attention_mask.bool()
+        if self.trunk is not None:
+            fused = self.trunk(pixel_values, input_ids, keep)
+            return ModelOutput(logits=self.head(fused), fused=fused)
+        stored = dict(image_tokens=image_tokens, text_tokens=text_tokens)
+        stored = {name: value for name, value in stored.items() if value is not None}
+        tokens = stored or self.encode(pixel_values, input_ids, keep)
+        return _classify(self, tokens, keep, metadata, not self.training if return_maps is None else return_maps)
+
+    def head_penalty(self) -> Tensor:  # scalar
+        "L2 regularisation: 0.001 times the squared norm of the head's weights, and the experts' with their own factor."
+        penalty = self.head_l2 * weight_penalty(self.head)
+        return penalty + self.expert_l2 * weight_penalty(*self.experts.values()) if self.experts else penalty
+
+# %% ../../nbs/models/09_vbg.ipynb #19c65d89
+class VBG(Classifier):
     "Image, text or both to class scores. Raises ValueError for a variant or setting that does not exist."
 
     def __init__(
@@ -111,232 +328,10 @@ class VBG(nn.Module):
             raise ValueError(f"no variant {variant!r}; there are {', '.join(VARIANTS)}")
         if len(metadata) != len(metadata_sizes):
             raise ValueError(f"{len(metadata)} metadata fields with {len(metadata_sizes)} sizes")
-        self.variant, self.num_classes, self.frozen = VARIANTS[variant], num_classes, False
+        self.variant, self.num_classes = VARIANTS[variant], num_classes
         self.head_l2, self.auxiliary_weight, self.expert_l2 = head_l2, auxiliary_weight, expert_l2
         with seeded(seed):
             _build_parts(self, vision, text, fusion, head_dropout, metadata_sizes, (no_encoder, trunk_channels))
-
-# %% ../../nbs/models/09_vbg.ipynb #394e682a
-def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
-    "Encoders, projections, fusion and heads of the model's variant, each from its own draw."
-    seeds, use = torch.randint(2**31, (10,), device="cpu").tolist(), model.variant
-    model.vision = build_vision(**({"seed": seeds[0]} | vision)) if use.image else None
-    model.text = TextEncoder(**({"seed": seeds[1]} | text)) if use.text else None
-    model.trunk = None if use.image or use.text else _build_trunk(*trunk, vision, text, seeds[6])
-    sizes = {
-        name: part.hidden_size for name, part in (("image", model.vision), ("text", model.text)) if part is not None
-    }
-    width = fusion.get("hidden_size") or min(sizes.values(), default=vision["hidden_size"])
-    model.projection = _build_projections(sizes, width, seeds[8:])
-    model.metadata = (
-        MetadataEncoder(sizes=metadata_sizes, hidden_size=width, seed=seeds[7]) if metadata_sizes and use.text else None
-    )
-    both = use.image and use.text
-    model.fusion = build_fusion(**({"seed": seeds[2]} | fusion | {"hidden_size": width})) if both else None
-    _build_heads(model, width, dropout, seeds[3:6])
-    model.experts = nn.ModuleDict()
-    if model.expert_l2 is not None and not model.auxiliary_weight > 0:
-        raise ValueError(
-            "experts learn from the unimodal losses: auxiliary_weight must be above 0 where expert_l2 is set"
-        )
-    for modality in sizes if both and model.expert_l2 is not None else ():
-        model.experts[modality] = make_expert(sizes[modality], model.num_classes)
-
-# %% ../../nbs/models/09_vbg.ipynb #2a800c86
-def _build_trunk(reading, channels, vision, text, seed):
-    "What stands in for the encoders where both are removed."
-    sizes = dict(vocab_size=text["vocab_size"], hidden_size=vision["hidden_size"], seed=seed)
-    if reading == "discriminator":
-        return DiscriminatorTrunk(channels=channels, **sizes)
-    if reading == "embeddings":
-        return MeanEmbeddings(patch_size=vision["patch_size"], **sizes)
-    raise ValueError(f"no_encoder is 'discriminator' or 'embeddings', not {reading!r}")
-
-
-def _build_projections(sizes, width, seeds):
-    "One normalised linear map for each modality whose width is not that of fusion."
-    parts = nn.ModuleDict()
-    for (modality, size), seed in zip(sizes.items(), seeds):
-        if size != width:
-            with seeded(seed):
-                parts[modality] = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
-    return parts
-
-# %% ../../nbs/models/09_vbg.ipynb #929607ae
-def _build_heads(model, width, dropout, seeds):
-    "The head on what fusion gives out, and one on each modality alone where the loss asks for it."
-    size = model.fusion.output_size if model.fusion is not None else width
-    with seeded(seeds[0]):
-        late = size == 2 * width
-        model.head = (
-            LateAverageHead(hidden_size=width, num_classes=model.num_classes, dropout=dropout)
-            if late
-            else make_head(size, model.num_classes, dropout)
-        )
-    model.auxiliary = nn.ModuleDict()
-    for modality, seed in zip(("image", "text"), seeds[1:]):
-        if model.fusion is not None and model.auxiliary_weight > 0:
-            with seeded(seed):
-                model.auxiliary[modality] = make_head(width, model.num_classes, dropout)
-
-# %% ../../nbs/models/09_vbg.ipynb #2f18e8f8
-class Standardise(nn.BatchNorm1d):
-    "Each feature to mean 0 and variance 1, by its batch in training; a batch of one item is judged by the earlier ones."
-
-    def forward(self, features: Tensor) -> Tensor:  # `(B, D)` twice
-        if self.training and len(features) == 1:
-            return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(features)
-
-
-def make_expert(
-    size: int,  # width of the encoder
-    num_classes: int,  # C
-) -> nn.Sequential:  # `(B, size)` to `(B, C)`
-    "A linear classifier on standardised features; it starts undecided."
-    linear = nn.Linear(size, num_classes)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return nn.Sequential(Standardise(size, affine=False), linear)
-
-
-def expert_features(
-    tokens: Tensor,  # `(B, N, D)` of one encoder
-    keep: Tensor | None = None,  # `(B, N)` bool; False leaves a token out
-) -> Tensor:  # `(B, D)`
-    "Mean of the tokens, each normalised to mean 0 and variance 1."
-    return masked_mean(F.layer_norm(tokens, tokens.shape[-1:]), keep)
-
-# %% ../../nbs/models/09_vbg.ipynb #b002c7ec
-def multiply_predictions(
-    logits: list,  # each `(B, C)`
-) -> Tensor:  # `(B, C)`, log-probabilities
-    "The normalised product of several predictions, as logits."
-    return torch.stack([one.log_softmax(-1) for one in logits]).sum(0).log_softmax(-1)
-
-# %% ../../nbs/models/09_vbg.ipynb #9cd2cbe5
-@patch
-def head_penalty(
-    self: VBG,
-) -> Tensor:  # scalar
-    "L2 regularisation of the classifier: 0.001 times the squared norm of its weights. Biases are free."
-    weights = self.head.weights if isinstance(self.head, LateAverageHead) else [self.head[-1].weight]
-    experts = [expert[-1].weight.square().sum() for expert in self.experts.values()]
-    return self.head_l2 * sum(weight.square().sum() for weight in weights) + (
-        self.expert_l2 * sum(experts) if experts else 0
-    )
-
-# %% ../../nbs/models/09_vbg.ipynb #10927af7
-@patch
-def encode(
-    self: VBG,
-    pixel_values: Tensor | None = None,  # `(B, 3, H, W)`
-    input_ids: Tensor | None = None,  # `(B, L)`
-    keep: Tensor | None = None,  # `(B, L)` bool
-) -> dict:  # 'image_tokens' `(B, N, Di)`, 'text_tokens' `(B, L, Dt)`; what the variant lacks is absent
-    "The tokens of the encoders, before projection."
-    tokens = {}
-    if self.vision is not None:
-        tokens["image_tokens"] = self.vision(pixel_values)
-    if self.text is not None:
-        tokens["text_tokens"] = self.text(input_ids, keep)
-    return tokens
-
-# %% ../../nbs/models/09_vbg.ipynb #032bc98c
-def _expert_logits(model, tokens, keep):
-    "What each expert says of its encoder's tokens."
-    masks = dict(image=None, text=keep)
-    return {
-        f"{name}_expert": expert(expert_features(tokens[f"{name}_tokens"], masks[name]))
-        for name, expert in model.experts.items()
-    }
-
-
-def _pooled(image, text, keep):
-    "The features of each side, and those of the last one."
-    found = {} if image is None else {"image_features": image.mean(1)}
-    found |= {} if text is None else {"text_features": masked_mean(text, keep)}
-    return found, list(found.values())[-1]
-
-
-def _sides(model, tokens, keep, metadata):
-    "Projected tokens of both sides; the metadata token stands at the end of the text."
-    image, text = (
-        model.projection[name](side) if name in model.projection else side
-        for name, side in (("image", tokens.get("image_tokens")), ("text", tokens.get("text_tokens")))
-    )
-    if model.metadata is not None:
-        if metadata is None:
-            raise ValueError("this model reads metadata; give it `metadata`, `(B, F)`")
-        keep = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if keep is None else keep
-        text = torch.cat([text, model.metadata(metadata)], dim=1)
-        keep = torch.cat([keep, keep.new_ones(len(keep), 1)], dim=1)
-    return image, text, keep
-
-# %% ../../nbs/models/09_vbg.ipynb #069c549f
-@patch
-def forward(
-    self: VBG,
-    pixel_values: Tensor | None = None,  # `(B, 3, H, W)`; not read by a text-only variant
-    input_ids: Tensor | None = None,  # `(B, L)`; not read by an image-only variant
-    attention_mask: Tensor | None = None,  # `(B, L)`, 1 for a word; None: no padding
-    return_maps: bool | None = None,  # None: maps in evaluation, none in training (the faster kernel)
-    *,
-    metadata: Tensor | None = None,  # `(B, F)`; read where the model has metadata fields
-    image_tokens: Tensor | None = None,  # `(B, N, Di)` from `encode`, in place of pixels
-    text_tokens: Tensor | None = None,  # `(B, L, Dt)` from `encode`, in place of words
-) -> ModelOutput:
-    "Encode, fuse, classify. A modality that the variant lacks is ignored."
-    keep = None if attention_mask is None else attention_mask.bool()
-    if self.trunk is not None:
-        fused = self.trunk(pixel_values, input_ids, keep)
-        return ModelOutput(logits=self.head(fused), fused=fused)
-    stored = {
-        name: value
-        for name, value in dict(image_tokens=image_tokens, text_tokens=text_tokens).items()
-        if value is not None
-    }
-    tokens = stored or self.encode(pixel_values, input_ids, keep)
-    experts = _expert_logits(self, tokens, keep)
-    image, text, keep = _sides(self, tokens, keep, metadata)
-    found, fused = _pooled(image, text, keep)
-    if self.fusion is not None:
-        both = self.fusion(image, text, keep, not self.training if return_maps is None else return_maps)
-        found |= dict(gate=both.gate, image_to_text=both.image_to_text, text_to_image=both.text_to_image)
-        fused = both.fused
-    heads = {name: head(found[f"{name}_features"]) for name, head in self.auxiliary.items()} | experts
-    logits = [self.head(fused), *(() if self.training else experts.values())]
-    return ModelOutput(
-        logits=multiply_predictions(logits) if len(logits) > 1 else logits[0],
-        fused=fused,
-        auxiliary_logits=heads or None,
-        **found,
-    )
-
-# %% ../../nbs/models/09_vbg.ipynb #5fa16f1b
-@patch
-def freeze_encoders(
-    self: VBG,
-) -> VBG:  # the same model
-    "Keep both encoders as they are: no gradients, evaluation mode. Raises ValueError for a variant without encoders."
-    if self.trunk is not None:
-        raise ValueError("there is no encoder to freeze in this variant")
-    self.frozen = True
-    for encoder in filter(None, (self.vision, self.text)):
-        encoder.requires_grad_(False)
-    return self.train(self.training)
-
-
-@patch
-def train(
-    self: VBG,
-    mode: bool = True,  # False: evaluation
-) -> VBG:  # the same model
-    "Training mode; frozen encoders stay in evaluation mode."
-    nn.Module.train(self, mode)
-    for encoder in filter(None, (self.vision, self.text) if self.frozen else ()):
-        encoder.eval()
-    return self
 
 # %% ../../nbs/models/09_vbg.ipynb #8ca32ca2
 def build_model(
@@ -379,43 +374,27 @@ def _refuse_unknown(section, settings, *builders):
             raise ValueError(f"no setting of {section!r} is called {name!r}; there are {', '.join(sorted(known))}")
 
 # %% ../../nbs/models/09_vbg.ipynb #1580bdf4
+@torch.no_grad()
 def multiply_adds(
-    model: VBG,  # any variant
+    model: nn.Module,  # any model of the study, on any device, `meta` included
+    inputs: dict,  # of one batch, on the same device
+) -> int:  # of the whole batch; a training step takes three times as many
+    "Multiply-adds of a forward pass in evaluation mode: linear maps, convolutions and attention products."
+    training = model.training
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.eval()(**inputs, return_maps=False)
+    model.train(training)
+    return counter.get_total_flops() // 2
+
+
+def one_item(
     image_size: int,  # pixels a side
     length: int,  # tokens of the text
-) -> int:  # of one forward pass for one item; a training step takes three times as many
-    "Multiply-adds of the linear maps, convolutions and attention products."
-    heads = sum(
-        m.weight.numel()
-        for part in (model.head, model.auxiliary, model.experts)
-        for m in part.modules()
-        if isinstance(m, nn.Linear)
-    )
-    if model.vision is not None and image_size != model.vision.image_size:
-        raise ValueError(f"image_size {image_size} for an encoder of {model.vision.image_size} pixels a side")
-    if model.trunk is not None:
-        return heads + (
-            trunk_multiply_adds(model.trunk, image_size)
-            if isinstance(model.trunk, DiscriminatorTrunk)
-            else sum(m.weight.numel() for m in model.trunk.modules() if isinstance(m, nn.Linear))
-        )
-    image, text = (
-        vision_multiply_adds(model.vision) if model.vision is not None else 0,
-        text_multiply_adds(model.text, length) if model.text is not None else 0,
-    )
-    places = dict(
-        image=(image_size // model.vision.transformer.config.patch_size) ** 2 if model.vision is not None else 0,
-        text=length,
-    )
-    mapped = sum(part[1].weight.numel() * places[name] for name, part in model.projection.items())
-    words = length + (model.metadata is not None)
-    return (
-        image
-        + text
-        + mapped
-        + heads
-        + (fusion_multiply_adds(model.fusion, places["image"], words) if model.fusion is not None else 0)
-    )
+    device: str = "meta",  # of the tensors; `meta` holds shapes alone
+) -> dict:  # inputs of one item
+    "An image and a text for `multiply_adds`."
+    pixels = torch.zeros(1, 3, image_size, image_size, device=device)
+    return dict(pixel_values=pixels, input_ids=torch.zeros(1, length, dtype=torch.long, device=device))
 
 # %% ../../nbs/models/09_vbg.ipynb #eedee071
 def save_weights(
@@ -435,12 +414,10 @@ def load_weights(
     model: nn.Module,  # built with the same settings; changed in place
     file: str | Path,  # from `save_weights`
 ) -> nn.Module:  # the same model, in evaluation mode
-    "Read weights; frozen encoders, whose weights their checkpoint holds, keep theirs. Raises DataError when the file is absent, damaged, or of another model."
-    frozen = {
-        k: v
-        for k, v in model.state_dict().items()
-        if getattr(model, "frozen", False) and k.startswith(("vision.", "text."))
-    }
+    """Read weights; frozen encoders, whose weights their checkpoint holds, keep theirs.
+    Raises DataError when the file is absent, damaged, or of another model."""
+    kept = ("vision.", "text.") if getattr(model, "frozen", False) else ()
+    frozen = {name: value for name, value in model.state_dict().items() if name.startswith(kept)}
     try:
         model.load_state_dict(frozen | load_file(file))
     except (OSError, SafetensorError) as error:

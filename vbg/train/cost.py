@@ -25,7 +25,7 @@ from ..core.chance import seed_everything
 from ..core.files import home, write_atomic
 from ..core.profiles import VARIANTS, Profile
 from ..core.profiles import profile as read_profile
-from ..models.vbg import build_model, multiply_adds
+from ..models.vbg import build_model, multiply_adds, one_item
 from ..models.vision import to_pixel_values
 from ..runs.version import code_version, environment
 from .fit import parameter_groups, training_loss
@@ -64,7 +64,7 @@ def _variant_cost(settings, variant, num_classes):
     return {
         "model": VARIANTS[variant].row,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "multiply-adds": multiply_adds(model, settings.vision["image_size"], settings.text["max_length"]),
+        "multiply-adds": multiply_adds(model, one_item(settings.vision["image_size"], settings.text["max_length"])),
     }
 
 # %% ../../nbs/train/04_cost.ipynb #ace59495

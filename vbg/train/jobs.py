@@ -25,8 +25,8 @@ from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
 from ..models.baselines import BASELINES, FITTED
 from ..models.batches import Batches, model_inputs, predict, tokenise_sets
 from ..models.frozen import check_encoders, checkpoint_version, encode_features
-from ..models.networks import NETWORKS, build_network, count_multiply_adds
-from ..models.vbg import build_model
+from ..models.networks import NETWORKS, build_network
+from ..models.vbg import build_model, multiply_adds
 from ..runs.store import HISTORY, Run, is_current, load_runs, note_run, predictions_table, run_folder, write_run
 from ..runs.version import code_version, environment
 from ..stats.metrics import evaluate
@@ -434,9 +434,7 @@ def _cost(job, settings, model, name):
         return dict(multiply_adds=None, step_memory=None)
     items = job.sets["natural"].select("train").take(slice(0, 32))
     inputs = model_inputs(Batches(data=items).__getitems__(range(len(items))))
-    return dict(
-        multiply_adds=round(count_multiply_adds(model, inputs) / len(items)), step_memory=step_memory(model, inputs)
-    )
+    return dict(multiply_adds=round(multiply_adds(model, inputs) / len(items)), step_memory=step_memory(model, inputs))
 
 # %% ../../nbs/train/02_jobs.ipynb #a7035757
 def one_run(
