@@ -1,21 +1,21 @@
 # The order of the study. Every job runs one notebook through `python -m vbg.runs.notebook` (papermill with checked parameters).
 # Paths are relative to the folder that holds data/, runs/ and figures/ (`snakemake --directory`).
 # A job runs again when its notebook, its settings or the code that it uses changed; a comment in a module is no change.
-import ast
 import functools
 import hashlib
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from vbg.runs.version import code_version, imported_modules, notebook_version
+from vbg.runs.version import inputs_text, notebook_version
+from vbg.train.code import code_of_job, code_of_runs
 from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS, profile as read_profile
 from vbg.core.files import home, root
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.runs.workflow import broken_notes
 
-code_version, notebook_version = functools.cache(code_version), functools.cache(notebook_version)
 NAME = config.get("profile", "mini")
 PROFILE = read_profile(NAME)
 DATASETS = list(PROFILE.data)
@@ -45,18 +45,14 @@ STUDY = root() / "nbs" / "study"
 NOTEBOOK = {path.stem: path for path in STUDY.glob("*/*.ipynb")}
 
 
-@functools.cache
-def modules_of(name):
-    "The modules of vbg that a study notebook imports."
-    cells = json.loads(NOTEBOOK[name].read_text(encoding="utf-8"))["cells"]
-    code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
-    return imported_modules(code)
+def inputs(name, *, readers=None, code=None, **settings):
+    """What a job depends on, as one text that Snakemake compares with the last run's: its notebook, the code that this uses, its settings.
+    Snakemake compares no param whose function takes more than the wildcards."""
+    notebook = {f"{NOTEBOOK[name].parent.name}/{name}": notebook_version(NOTEBOOK[name])}
+    return inputs_text(dict(notebook=notebook, code=code or code_of_job(NOTEBOOK[name], readers or list(READERS.values())), settings=settings))
 
 
-def inputs(name, *modules, **settings):
-    """What a job depends on, as one text that Snakemake compares with the last run's: its notebook, the code of the modules that this imports, its settings.
-    Jobs that train name their module, so that an edit of a table trains nothing. Snakemake compares no param whose function takes more than the wildcards."""
-    return f"{notebook_version(NOTEBOOK[name])} {code_version(*(modules or modules_of(name)))} {settings}"
+READERS = {name: described["reader"] for name, described in PROFILE.data.items()}
 
 
 @functools.cache
@@ -84,7 +80,6 @@ def papermill(name, **parameters):
     return f"VBG_NOTEBOOK={where} python -m vbg.runs.notebook {{STUDY:q}}/{where}.ipynb {{output.notebook:q}} --timeout {limit} -p profile {NAME} {given}"
 
 
-NO_WILDCARDS = str.maketrans("{}", "()")  # a checkpoint's name may hold {seed}
 LOOK = workflow.dryrun or "look" in config  # nothing may change: `make status`, `make figures`
 LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
 
@@ -134,7 +129,7 @@ rule all:
 
 rule data:
     output: notebook=f"{BOOK}/data-{{dataset}}.ipynb"
-    params: inputs=lambda w: inputs("data", "data.sets", settings=PROFILE.data[w.dataset], vision=PROFILE.vision, source=source(w.dataset))
+    params: inputs=lambda w: inputs("data", readers=[READERS[w.dataset]], settings=PROFILE.data[w.dataset], vision=PROFILE.vision, source=source(w.dataset))
     shell: papermill("data", dataset="{wildcards.dataset}")
 
 
@@ -146,7 +141,7 @@ rule train:
     resources: gpu=1
     output: notebook=f"{BOOK}/train-{{dataset}}-{{seed}}.ipynb"
     params:
-        inputs=lambda w: inputs("train", "train.jobs", settings=PROFILE, models=MODELS, overrides=OF_STUDY).translate(NO_WILDCARDS) + lost(f"{BOOK}/train-{w.dataset}-{w.seed}.ipynb"),
+        inputs=lambda w: inputs("train", code=code_of_runs(PROFILE, w.dataset, MODELS), settings=asdict(PROFILE), models=MODELS, overrides=OF_STUDY) + lost(f"{BOOK}/train-{w.dataset}-{w.seed}.ipynb"),
         overrides=json.dumps(OF_STUDY)
     shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]", overrides="{params.overrides}")
 
@@ -159,7 +154,7 @@ for artefact, files in ARTEFACTS.items():
             [f"{FIGURES}/{file}" for file in files],
             notebook=f"{BOOK}/{artefact}.ipynb"
         params:
-            inputs=inputs(artefact, settings=PROFILE),
+            inputs=inputs(artefact, settings=asdict(PROFILE)),
             artefact=artefact
         shell: papermill(artefact)
 
@@ -284,7 +279,7 @@ rule gans:
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+", number="[0-9]+"
     resources: gpu=1
     params:
-        inputs=lambda w: inputs("gan", "train.gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb"),
+        inputs=lambda w: inputs("gan", readers=[READERS[w.dataset]], gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb"),
         overrides=lambda w: json.dumps({"gan": experiment_overrides(NAME, "scarcity", f"GAN pairs, {w.scarce}")["gan"]} if int(w.scarce) else {})
     shell: papermill("gan", dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
@@ -294,7 +289,7 @@ rule gans_measured:
     output: notebook=f"{BOOK}/gan_measured-{{dataset}}-{{conditioning}}-{{scarce}}-{{number}}.ipynb"
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="0", number="[0-9]+"
     resources: gpu=1
-    params: inputs=lambda w: inputs("gan_measured", "train.gan_jobs", gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan_measured-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb")
+    params: inputs=lambda w: inputs("gan_measured", readers=[READERS[w.dataset]], gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan_measured-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb")
     shell: papermill("gan_measured", dataset="{wildcards.dataset}", numbers="[{wildcards.number}]", conditioning="{wildcards.conditioning}")
 
 
@@ -304,7 +299,7 @@ rule gan_choice:
         [f"{FIGURES}/gan_choice.{kind}" for kind in TABLE],
         notebook=f"{BOOK}/gan_choice.ipynb"
     resources: gpu=1
-    params: inputs=inputs("gan_choice", "train.gan_jobs", settings=PROFILE), dataset=(DATASETS or ["none"])[0]
+    params: inputs=inputs("gan_choice", settings=asdict(PROFILE)), dataset=(DATASETS or ["none"])[0]
     shell: papermill("gan_choice", dataset="{params.dataset}")
 
 
@@ -332,7 +327,7 @@ rule gan_cost:
         [f"{FIGURES}/gan_cost.{kind}" for kind in TABLE],
         notebook=f"{BOOK}/gan_cost.ipynb"
     threads: workflow.cores
-    params: inputs=inputs("gan_cost", "train.gan_jobs", settings=PROFILE)
+    params: inputs=inputs("gan_cost", settings=asdict(PROFILE))
     shell: papermill("gan_cost")
 
 
@@ -342,7 +337,7 @@ rule gan_samples:
         [f"{FIGURES}/{table}.{kind}" for table in ("gan_quality", "gan_classes") for kind in TABLE],
         [f"{FIGURES}/{figure}_{dataset}.{kind}" for figure in ("gan_samples", "gan_neighbours") for dataset in DATASETS for kind in FIGURE],
         notebook=f"{BOOK}/gan_samples.ipynb"
-    params: inputs=inputs("gan_samples", settings=PROFILE)
+    params: inputs=inputs("gan_samples", settings=asdict(PROFILE))
     shell: papermill("gan_samples")
 
 
@@ -352,7 +347,7 @@ rule gan_judged:
         [f"{FIGURES}/{table}_{{dataset}}.{kind}" for table in ("gan_judged", "gan_judged_best", "gan_claim") for kind in TABLE],
         notebook=f"{BOOK}/gan_judged-{{dataset}}.ipynb"
     wildcard_constraints: dataset="|".join(DATASETS)
-    params: inputs=inputs("gan_judged", settings=PROFILE, experiment=EXPERIMENTS["balance"]).translate(NO_WILDCARDS)
+    params: inputs=inputs("gan_judged", settings=asdict(PROFILE), experiment=asdict(EXPERIMENTS["balance"]))
     shell: papermill("gan_judged", dataset="{wildcards.dataset}")
 
 
@@ -362,7 +357,7 @@ rule loop:
         [f"{FIGURES}/loop_rounds.{kind}" for kind in TABLE],
         [f"{FIGURES}/loop_samples_{dataset}.{kind}" for dataset in DATASETS for kind in FIGURE],
         notebook=f"{BOOK}/loop.ipynb"
-    params: inputs=inputs("loop", settings=PROFILE)
+    params: inputs=inputs("loop", settings=asdict(PROFILE))
     shell: papermill("loop")
 
 
@@ -374,7 +369,7 @@ rule experiment:
     resources: gpu=1
     wildcard_constraints: store="|".join(ROWS), dataset="|".join(DATASETS)
     params:
-        inputs=lambda w: (inputs("train", "train.jobs", settings=PROFILE, row=ROWS[w.store]) + lost(f"runs/{w.store}/{w.dataset}.ipynb")).translate(NO_WILDCARDS),
+        inputs=lambda w: inputs("train", code=code_of_runs(read_profile(NAME, ROWS[w.store]["overrides"]), w.dataset, ROWS[w.store]["models"]), settings=asdict(PROFILE), row=ROWS[w.store]) + lost(f"runs/{w.store}/{w.dataset}.ipynb"),
         row=lambda w: {key: json.dumps(ROWS[w.store][key]) for key in ("models", "seeds", "splits", "overrides")}
     shell:
         papermill("train", dataset="{wildcards.dataset}", model="{params.row[models]}", seeds="{params.row[seeds]}",
@@ -385,7 +380,7 @@ rule language_model:
     input: f"{BOOK}/data-{{dataset}}.ipynb"
     output: notebook=f"{BOOK}/language_model-{{dataset}}.ipynb"
     resources: gpu=1
-    params: inputs=lambda w: inputs("language_model", "train.language_model", settings=PROFILE).translate(NO_WILDCARDS) + lost(f"{BOOK}/language_model-{w.dataset}.ipynb")
+    params: inputs=lambda w: inputs("language_model", readers=[READERS[w.dataset]], settings=asdict(PROFILE)) + lost(f"{BOOK}/language_model-{w.dataset}.ipynb")
     shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=SEEDS)
 
 
@@ -398,7 +393,7 @@ for name, (experiments, tables) in SUPPLEMENT.items():
             [f"{FIGURES}/{file}" for file in MORE_FILES.get(name, [])],
             notebook=f"{BOOK}/{name}.ipynb"
         params:
-            inputs=inputs(name, settings=PROFILE, experiments=[EXPERIMENTS[e] for e in experiments]).translate(NO_WILDCARDS),
+            inputs=inputs(name, settings=asdict(PROFILE), experiments={e: asdict(EXPERIMENTS[e]) for e in experiments}),
             name=name
         shell: papermill(name)
 
@@ -409,7 +404,7 @@ rule step_cost:
         [f"{FIGURES}/{table}.{kind}" for table in ("step_cost", "step_profile") for kind in TABLE],
         notebook=f"{BOOK}/step_cost.ipynb"
     threads: workflow.cores
-    params: inputs=inputs("step_cost", "train.cost", settings=PROFILE)
+    params: inputs=inputs("step_cost", settings=asdict(PROFILE))
     shell: papermill("step_cost", sizes=[NAME] if NAME == "smoke" else ["mini", "paper"])
 
 
@@ -432,6 +427,13 @@ def collection_words(wildcards):
     return {key: json.dumps(value) for key, value in dict(job, data=data, splits=SPLITS).items()} | dict(profile=job["profile"])
 
 
+def collection_code(wildcards):
+    "The code of the runs of one training notebook."
+    words = collection_words(wildcards)
+    data, overrides, models = (json.loads(words[key]) for key in ("data", "overrides", "models"))
+    return code_of_runs(read_profile(words["profile"], overrides | {"data": {wildcards.dataset: data}}), wildcards.dataset, models)
+
+
 rule collection:
     input: f"{TABLES}/small_collection.json", list(COLLECTION)
 
@@ -441,7 +443,7 @@ rule collection_run:
     resources: gpu=1
     wildcard_constraints: store="collection-[a-z-]+", dataset="deal[0-9]-fold[0-9]"
     params:
-        inputs=lambda w: inputs("train", "train.jobs", words=collection_words(w), files=listing(FOLDER)).translate(NO_WILDCARDS) + lost(f"runs/{w.store}/{w.dataset}.ipynb"),
+        inputs=lambda w: inputs("train", code=collection_code(w), words=collection_words(w), files=listing(FOLDER)) + lost(f"runs/{w.store}/{w.dataset}.ipynb"),
         words=collection_words
     shell:
         "VBG_NOTEBOOK=train/train python -m vbg.runs.notebook {STUDY:q}/train/train.ipynb {output.notebook:q} --timeout 86400 -p profile {params.words[profile]} "
@@ -494,7 +496,7 @@ for name in SEEN:
             seen_files(name),
             notebook=f"{BOOK}/{name}-{{dataset}}.ipynb"
         wildcard_constraints: dataset="|".join(DATASETS)
-        params: inputs=inputs(name, settings=PROFILE).translate(NO_WILDCARDS), name=name
+        params: inputs=inputs(name, settings=asdict(PROFILE)), name=name
         shell: papermill(name, dataset="{wildcards.dataset}")
 
 
@@ -506,7 +508,7 @@ for name, tables in DRAWN.items():
             [f"{FIGURES}/{name}.{kind}" for kind in FIGURE],
             [f"{FIGURES}/{table}.{kind}" for table in tables for kind in TABLE],
             notebook=f"{BOOK}/{name}.ipynb"
-        params: inputs=inputs(name, settings=PROFILE).translate(NO_WILDCARDS), name=name, dataset=(DATASETS or ["none"])[0]
+        params: inputs=inputs(name, settings=asdict(PROFILE)), name=name, dataset=(DATASETS or ["none"])[0]
         shell: papermill(name, dataset="{params.dataset}")
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from vbg.runs.workflow import TRAINS
 
 TELL = "import json; from vbg.runs.workflow import planned; print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
-CODE = "\nADDED_BY_A_TEST = 1\n"
+CODE = "\nprint\n"  # a statement of the module: counts wherever the module is used
 WORDS = '\n# A comment of a test.\n"A string that is no code."\n'
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 
 from ..core.files import RunError, home
 from ..core.profiles import PROFILES
-from .version import environment
+from .version import differences, environment, what_changed
 
 # %% auto #0
 __all__ = ['HISTORY', 'FILES', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'write_run', 'note_run', 'Run',
@@ -341,13 +341,9 @@ def why_stale(
         run.metrics, run._read("history.csv"), run._read("predictions.parquet")
     except RunError:
         return "a file was changed after the run was written"
-    old, new = run.info["inputs"], _plain(inputs)
-    changed = [f"{k}: {a} -> {b}" for k, a, b in _differences(old, new)]
-    return (
-        None
-        if not changed
-        else "changed: " + "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-    )
+    changed = what_changed(run.info["inputs"], _plain(inputs))
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return "changed: " + "; ".join(changed[:3]) + more if changed else None
 
 # %% ../../nbs/runs/02_store.ipynb #e9573624
 def is_current(
@@ -356,15 +352,6 @@ def is_current(
 ) -> bool:
     "Is there a whole run, made from these inputs?"
     return why_stale(folder, inputs) is None
-
-# %% ../../nbs/runs/02_store.ipynb #9d075a03
-def _differences(old, new, path=""):
-    "Leaves in which two nested dicts differ."
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key, "absent"), new.get(key, "absent"), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield path, old, new
 
 # %% ../../nbs/runs/02_store.ipynb #a62be856
 def assert_complete(
@@ -391,13 +378,18 @@ def assert_complete(
 
 # %% ../../nbs/runs/02_store.ipynb #fc849891
 def _assert_alike(runs):
-    "Seeds of a model must differ in nothing but the seed, its checkpoint and its pairs; models of a data set also in what makes a row of Tables 3 and 4."
+    """Seeds of a model must differ in nothing but the seed, its checkpoint and its pairs.
+
+    Models of a data set may also differ in what makes a row of Tables 3 and 4, and in the code of their parts."""
     first = {}
     for r in runs:
         mates = first.setdefault((r.dataset, r.model), r), first.setdefault(r.dataset, r)
         one, other = mates[0], _other(mates[0], r, ("seed", "checkpoints", "pairs"))
         if not other:
-            one, other = mates[1], _other(mates[1], r, ("seed", "checkpoints", "pairs", "model", *OF_A_ROW))
+            one, other = (
+                mates[1],
+                _other(mates[1], r, ("seed", "checkpoints", "pairs", "model", *OF_A_ROW, *OF_A_MODEL)),
+            )
         if other:
             raise RunError(
                 f"{one.model} seed {one.seed} and {r.model} seed {r.seed} of {r.dataset} were made from different inputs "
@@ -417,13 +409,14 @@ OF_A_ROW = tuple(
         "baselines",
     )
 )
+OF_A_MODEL = tuple(f"code.{package}" for package in ("core", "data", "gan", "models", "runs"))
 
 # %% ../../nbs/runs/02_store.ipynb #7be70d53
 def _other(one, r, free):
     "Inputs in which two runs differ and should not."
     return [
         f"{k}: {a} -> {b}"
-        for k, a, b in _differences(one.info["inputs"], r.info["inputs"])
+        for k, a, b in differences(one.info["inputs"], r.info["inputs"])
         if not any(k == f or k.startswith(f + ".") for f in free)
     ]
 

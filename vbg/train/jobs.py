@@ -30,6 +30,7 @@ from ..models.vbg import build_model, multiply_adds
 from ..runs.store import HISTORY, Run, is_current, load_runs, note_run, predictions_table, run_folder, write_run
 from ..runs.version import code_version, environment
 from ..stats.metrics import evaluate
+from .code import code_of_run
 from .fit import Fit, Progress, fit, validate
 
 # %% auto #0
@@ -68,7 +69,7 @@ def run_inputs(
         model=model,
         seed=int(seed),
         splits=list(splits),
-        code=code_version("train.jobs", without=("core.profiles",)),
+        code=code_of_run(settings, dataset, model),
         versions=versions,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
