@@ -12,7 +12,8 @@ from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
 from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions
 
 # %% auto #0
-__all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job']
+__all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job',
+           'code_of_tokens']
 
 # %% ../../nbs/train/06_code.ipynb #c0de0606
 PARTS = {
@@ -113,3 +114,9 @@ def code_of_job(
     entries = dict(fusion=[], model=[], reader=readers, renderer=readers)
     choose = {table: entries[what] for what, tables in TABLES.items() for table in tables}
     return used_code(*notebook_uses(notebook), cut=("core.profiles.PROFILES", *PARTS["kept"][1:]), choose=choose)
+
+
+def code_of_tokens() -> dict:  # module to hash
+    "The code behind the stored tokens of frozen encoders."
+    cut = tuple(name for part in ("fusion", "trunk", "kept") for name in PARTS[part])
+    return used_code("models.frozen.encode_features", "models.vbg.VBG", cut=cut)

@@ -28,9 +28,9 @@ from ..models.frozen import check_encoders, checkpoint_version, encode_features
 from ..models.networks import NETWORKS, build_network
 from ..models.vbg import build_model, multiply_adds
 from ..runs.store import HISTORY, Run, is_current, load_runs, note_run, predictions_table, run_folder, write_run
-from ..runs.version import code_version, environment
+from ..runs.version import environment
 from ..stats.metrics import evaluate
-from .code import code_of_run
+from .code import code_of_run, code_of_tokens
 from .fit import Fit, Progress, fit, validate
 
 # %% auto #0
@@ -320,7 +320,7 @@ def _made_by(settings, network, data, key):
     packages = environment()["packages"]
     return dict(
         **{part: checkpoint_version(getattr(settings, part)["checkpoint"]) for part in ("vision", "text")},
-        code=code_version("models.frozen", "models.vbg"),
+        code=code_of_tokens(),
         **{name: packages[name] for name in ("torch", "torchvision", "transformers")},
         parts=[network.vision is not None, network.text is not None],
         size=settings.vision["image_size"],
