@@ -91,6 +91,9 @@ class Estimate:
         draws = self.draws - (other.draws if self.seeds == other.seeds else other.apart)
         return estimate_draws(self.mean - other.mean, draws, self.seeds, self.items)
 
+    def __iter__(self):
+        return iter((self.mean, self.low, self.high))
+
     @property
     def p(self) -> float:
         "Two-sided p of the bootstrap: how often a draw lies on the other side of zero."
