@@ -29,7 +29,7 @@ PARTS = {
 
 
 TABLES = {
-    "fusion": ("models.fusion_zoo.FUSIONS", "models.fusion_zoo.ABLATED"),
+    "fusion": ("models.fusion_zoo.FUSIONS",),
     "model": ("models.baselines.BASELINES", "models.baselines.FITTED"),
     "reader": ("data.sets.READERS",),
     "renderer": ("data.sets.RENDERERS",),
