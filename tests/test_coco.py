@@ -1,4 +1,4 @@
-"What the notebook data/07_coco does not show: bad files, odd folders, several splits, and that the label is what pycocotools would say."
+"What the notebook data/08_coco does not show: bad files, odd folders, several splits, the label by pycocotools."
 
 import json
 

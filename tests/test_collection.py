@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from vbg.core.files import DataError
-from vbg.data.collection import compose_text, read_collection, read_folder, read_objects, read_table, words_of_name
+from vbg.data.collection import join_fields, read_collection, read_folder, read_objects, words_of_name
 from vbg.data.splits import assign_splits
 from vbg.data.store import build_dataset, load_examples
+from vbg.data.tables import read_table
 
 HEADER = ["id", "image", "title", "description", "category", "place"]
 CHOICE = dict(label="category", id="id")
@@ -242,9 +243,9 @@ def test_an_image_outside_every_class_is_named(tmp_path):
         read_folder(folder)
 
 
-def test_compose_text_repeats_nothing():
-    assert compose_text(["Head.", "Head", "head of a man"]) == "Head. head of a man"
-    assert compose_text(["", " "]) == "" and compose_text(["Which? ", "This"]) == "Which? This"
+def test_join_fields_repeats_nothing():
+    assert join_fields(["Head.", "Head", "head of a man"]) == "Head. head of a man"
+    assert join_fields(["", " "]) == "" and join_fields(["Which? ", "This"]) == "Which? This"
 
 
 def test_words_of_name_hide_the_label():

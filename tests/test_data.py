@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from vbg.core.files import DataError
-from vbg.data import card as card_module
 from vbg.data import store as module
 from vbg.data.card import card_tables, show_card
 from vbg.data.images import decode_image, near_pairs, read_image
@@ -170,7 +169,7 @@ def test_strict_build_leaves_nothing_behind(tmp_path):
 
 def test_a_crash_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
     examples = assign_splits(make(tmp_path / "images"))
-    monkeypatch.setattr(card_module, "data_card", lambda *a: 1 / 0)
+    monkeypatch.setattr(module, "data_card", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build_dataset(examples, 16, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

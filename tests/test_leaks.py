@@ -1,4 +1,4 @@
-"""The label-leak audit on the miniature MET: clean as rendered, caught with planted leaks of all or of some items, at the sizes of smoke and of mini."""
+"""The leak audit on the miniature MET: clean as rendered; planted leaks of all or some items, two sizes."""
 
 import json
 import re

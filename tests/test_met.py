@@ -1,4 +1,4 @@
-"What the notebook data/06_met does not show: bad files, odd folders, invariances, and the whole museum at once."
+"What the notebook data/07_met does not show: bad files, odd folders, invariances, and the whole museum at once."
 
 import csv
 import json
@@ -68,8 +68,9 @@ def raw(folder, change):
 
 def test_header_is_the_museums():
     known = (
-        "Object Number,Is Highlight,Is Timeline Work,Is Public Domain,Object ID,Gallery Number,Department,AccessionYear,Object Name,Title,"
-        "Culture,Period,Dynasty,Reign,Portfolio,Constituent ID,Artist Role,Artist Prefix"
+        "Object Number,Is Highlight,Is Timeline Work,Is Public Domain,Object ID,Gallery Number,Department,"
+        "AccessionYear,Object Name,Title,Culture,Period,Dynasty,Reign,Portfolio,Constituent ID,Artist Role,"
+        "Artist Prefix"
     )
     assert ",".join(MET_COLUMNS).startswith(known) and len(MET_COLUMNS) == 54
 
@@ -257,7 +258,8 @@ def test_instance_recognition_layout(tmp_path):
 
 def test_record_across_blocks_keeps_its_row_number(tmp_path):
     "Rows are counted over parser blocks as well, embedded line breaks included."
-    from vbg.data.met import met_header, read_columns
+    from vbg.data.met import met_header
+    from vbg.data.tables import read_columns
 
     folder = write(tmp_path, [r | {"Title": f"Work {i}\nline\nline"} for i, r in enumerate(objects(400))])
     raw(folder, lambda b: b.replace(b",377,", b",377,,", 1))
@@ -273,12 +275,15 @@ import resource, sys, time
 from vbg.data.met import read_met
 wall, work = time.perf_counter(), time.process_time()
 met = read_met(sys.argv[1], label_set=sys.argv[2])
-print(len(met), time.perf_counter() - wall, time.process_time() - work, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == 'darwin' else 1024) / 2**10)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == 'darwin' else 1024) / 2**10
+print(len(met), time.perf_counter() - wall, time.process_time() - work, peak)
 """
 
 
 def write_museum(folder, n=485_000):
-    "About 300 MB in the museum's layout: every row has its own id, title, date and link; every tenth title has a line break. Empty image files."
+    """About 300 MB in the museum's layout, with empty image files.
+
+    Every row has its own id, title, date and link; every tenth title has a line break."""
     (folder / "images").mkdir(parents=True)
     blank = dict.fromkeys(MET_COLUMNS, "")
     filler = {
@@ -326,8 +331,10 @@ def write_museum(folder, n=485_000):
 
 @pytest.mark.slow
 def test_half_a_million_rows(tmp_path):
-    """485,000 rows become examples in 10 s and 1.5 GB, images not decoded. A process of its own, so that the peak is the reader's.
-    The reader runs on one thread: what is asserted is processor time, which other jobs on the machine distort less; wall time is printed."""
+    """485,000 rows become examples in 10 s and 1.5 GB, images not decoded.
+
+    It runs in a process of its own, so that the peak is the reader's. The reader runs on one thread. Processor time is
+    asserted, which other jobs on the machine distort less; wall time is printed."""
     folder = write_museum(tmp_path / "met")
     for label_set in ("coarse", "fine"):
         out = subprocess.run(
@@ -335,7 +342,6 @@ def test_half_a_million_rows(tmp_path):
         ).stdout
         n, wall, seconds, peak = (float(v) for v in out.split())
         size = (folder / "MetObjects.csv").stat().st_size / 1e6
-        print(
-            f"{label_set}: {size:.0f} MB, {n:.0f} examples, {seconds:.1f} s of processor, {wall:.1f} s of wall, peak {peak:.2f} GB"
-        )
+        times = f"{seconds:.1f} s of processor, {wall:.1f} s of wall"
+        print(f"{label_set}: {size:.0f} MB, {n:.0f} examples, {times}, peak {peak:.2f} GB")
         assert n == 485_000 and seconds <= 10 and peak <= 1.5
