@@ -31,8 +31,8 @@ PARTS = {
 TABLES = {
     "fusion": ("models.fusion_zoo.FUSIONS",),
     "model": ("models.baselines.BASELINES", "models.baselines.FITTED"),
-    "reader": ("data.sets.READERS",),
-    "renderer": ("data.sets.RENDERERS",),
+    "reader": ("data.readers.READERS",),
+    "renderer": ("data.readers.RENDERERS",),
 }  # what chooses -> the registries of which it takes one entry
 
 # %% ../../nbs/train/06_code.ipynb #c0de0607
