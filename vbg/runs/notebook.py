@@ -15,11 +15,11 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.files import RunError, root, write_atomic
+from ..core.files import RunError, home, root, write_atomic
 from .store import _lives, _plain
 
 # %% auto #0
-__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'run_notebook', 'main']
+__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'run_notebook', 'job_name', 'main']
 
 # %% ../../nbs/runs/03_notebook.ipynb #c0dee010
 def study_notebook(
@@ -108,29 +108,38 @@ def run_notebook(
     parameters: dict = None,  # name to value
     timeout: int = None,  # seconds a cell may take; None for no limit
 ) -> Path:  # `output`
-    "Execute a notebook with papermill. `output` appears only when all cells ran; a failed copy stays as `<stem>.failed.ipynb` and RunError names cell and error."
+    """Execute a notebook with papermill. `output` appears only when all cells ran.
+
+    A failed copy stays as `<stem>.failed.ipynb`; RunError names cell and error."""
     notebook, output = Path(notebook), Path(output).resolve()
     asked = check_parameters(notebook, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
-    part, failed = _part(output), output.with_name(f"{output.stem}.failed.ipynb")
-    with _Log(output.with_suffix(".log")) as log, _written() as written:
-        log.say(f"{notebook.name} {json.dumps(asked)}")
-        try:
-            _execute(notebook, part, asked, timeout, log)
-        except (Exception, KeyboardInterrupt) as e:
-            if part.exists():
-                os.replace(part, failed)
-            _attach(failed, written())
-            log.say(f"failed: {str(e) or _short(e)}".rstrip())
-            raise RunError(f"{notebook} failed, see {failed}\n{_short(e)}") from e
-        failed.unlink(missing_ok=True)
-        os.replace(part, output)
-        _attach(output, written())
-        log.say("finished")
+    with _Log(output) as log, _written() as written:
+        log.note(f"{notebook.name} {json.dumps(asked)}")
+        _attempt(notebook, output, written, asked=asked, timeout=timeout, log=log)
     return output
+
+# %% ../../nbs/runs/03_notebook.ipynb #aae1fb86
+def _attempt(notebook, output, written, **how):
+    "Run under a hidden name; rename the copy, and put it into the runs that were written."
+    part, failed, begun = _part(output), output.with_name(f"{output.stem}.failed.ipynb"), time.time()
+    try:
+        _execute(notebook, part, **how)
+    except (Exception, KeyboardInterrupt) as e:
+        if part.exists():
+            os.replace(part, failed)
+        _attach(failed, written())
+        how["log"].say(f"failed: {str(e) or _short(e)}".rstrip())
+        raise RunError(f"{notebook} failed, see {failed}\n{_short(e)}") from e
+    failed.unlink(missing_ok=True)
+    os.replace(part, output)
+    _attach(output, written())
+    how["log"].say(f"finished in {time.time() - begun:.0f} s")
 
 # %% ../../nbs/runs/03_notebook.ipynb #0bec4e8d
 EFFECTIVE = "application/vnd.vbg.parameters+json"
+# tqdm asks for a widget that no executed notebook can show
+QUIET = "import warnings; warnings.filterwarnings('ignore', 'IProgress not found')"
 
 # %% ../../nbs/runs/03_notebook.ipynb #5c63e864
 def _execute(notebook, part, asked, timeout, log):
@@ -140,8 +149,7 @@ def _execute(notebook, part, asked, timeout, log):
     import papermill
 
     nb, known = nbformat.read(notebook, as_version=4), notebook_parameters(notebook)
-    show = f"from IPython.display import display\ndisplay({{{EFFECTIVE!r}: {{n: globals()[n] for n in {sorted(known)}}}}}, raw=True)"
-    nb.cells.append(nbformat.v4.new_code_cell(show, metadata={"tags": ["effective-parameters"]}))
+    nb.cells.append(nbformat.v4.new_code_cell(_showing(known), metadata={"tags": ["effective-parameters"]}))
     done = papermill.execute_notebook(
         nb,
         str(part),
@@ -151,7 +159,7 @@ def _execute(notebook, part, asked, timeout, log):
         execution_timeout=timeout,
         stdout_file=log,
         stderr_file=log,
-        extra_arguments=["--IPKernelApp.log_level=40"],
+        extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={QUIET}"],
     )
     effective = done.cells[-1].outputs[0]["data"][EFFECTIVE]
     wrong = {n: effective[n] for n, v in (known | asked).items() if effective[n] != _plain(v)}
@@ -160,12 +168,28 @@ def _execute(notebook, part, asked, timeout, log):
     done.metadata["papermill"] = {"parameters": asked, "duration": done.metadata["papermill"]["duration"]}  # no paths
     nbformat.write(done, part)
 
-# %% ../../nbs/runs/03_notebook.ipynb #35ae5b8c
-class _Log:
-    "Writes to a file and to the terminal; keeps kernel noise out of both."
+# %% ../../nbs/runs/03_notebook.ipynb #fde15910
+def _showing(names):
+    "The source of a cell that shows parameters."
+    values = f"{{n: globals()[n] for n in {sorted(names)}}}"
+    return f"from IPython.display import display\ndisplay({{{EFFECTIVE!r}: {values}}}, raw=True)"
 
-    def __init__(self, path):
-        self.path = path
+# %% ../../nbs/runs/03_notebook.ipynb #35ae5b8c
+def job_name(
+    output: Path,  # an executed copy
+) -> str:  # such as "train-met-0" or "experiments/plain/met"
+    "What a job is called in the log of the study."
+    place = Path(output).resolve()
+    place = place.relative_to(home()) if place.is_relative_to(home()) else Path(place.name)
+    words = place.with_suffix("").parts[2:] if place.parts[0] == "runs" else place.with_suffix("").parts[-1:]
+    return "/".join(word for word in words if word != "notebooks")
+
+# %% ../../nbs/runs/03_notebook.ipynb #07a7afc4
+class _Log:
+    "Writes to a file and to the terminal, there with the job's name; keeps kernel noise out of both."
+
+    def __init__(self, output):
+        self.path, self.name, self.fresh = output.with_suffix(".log"), job_name(output), True
 
     def __enter__(self):
         self.file = open(self.path, "w", encoding="utf-8")
@@ -177,15 +201,22 @@ class _Log:
     def write(self, text):
         if "[IPKernelApp]" in text:
             return
-        for stream in (self.file, sys.stdout):
-            stream.write(text)
-            stream.flush()
+        self.file.write(text)
+        for line in text.splitlines(keepends=True):
+            sys.stdout.write(f"{self.name}: {line}" if self.fresh else line)
+            self.fresh = line.endswith("\n")
+        self.flush()
 
     def flush(self):
-        pass
+        self.file.flush()
+        sys.stdout.flush()
 
     def say(self, text):
         self.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def note(self, text):
+        "Only into the file."
+        self.file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 # %% ../../nbs/runs/03_notebook.ipynb #1035e4a5
 @contextmanager
