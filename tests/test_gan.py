@@ -1,4 +1,4 @@
-"""The GAN, its pairs and the loop: what they may see, what they promise, and what they say when something is missing."""
+"""The GAN, its pairs and the loop: what they may read, what they promise, their errors when something is missing."""
 
 import json
 

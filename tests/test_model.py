@@ -470,7 +470,7 @@ def test_encoders_of_two_widths_are_brought_to_one():
 
 @pytest.mark.slow
 def test_one_step_of_the_exact_table_2_model(tmp_path):
-    "ViT-Base and BERT-Base in the real format on disk, loaded by folder, and one training step with the printed batch of 32."
+    "ViT-Base and BERT-Base in the real format, loaded by folder, and one training step with the printed batch of 32."
     from vbg.core.chance import seed_everything
     from vbg.train.fit import training_loss
 

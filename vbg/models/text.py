@@ -32,8 +32,7 @@ from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer', 'tokenise', 'trim',
            'mask_tokens', 'embed_tokens', 'feed_forward', 'transform_for_words', 'word_probabilities',
-           'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder', 'available_positions',
-           'text_multiply_adds']
+           'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder', 'available_positions']
 
 # %% ../../nbs/models/03_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
@@ -71,7 +70,8 @@ def train_tokenizer(
     texts: Iterable[str],  # the texts of the training split; the caller chooses them
     vocab_size: int = 2000,  # words and pieces at most, special tokens included
 ) -> PreTrainedTokenizerFast:  # pads with 0
-    "Learn a lower-cased WordPiece vocabulary. The same texts in any order give the same tokenizer. Raises DataError without text."
+    """Learn a lower-cased WordPiece vocabulary. The same texts in any order give the same tokenizer.
+    Raises DataError without text."""
     learner = _word_piece()
     texts = [learner.normalizer.normalize_str(str(text)) for text in texts]
     letters = _alphabet(texts, max(1, (vocab_size - len(SPECIAL_TOKENS)) // 4))
@@ -148,8 +148,8 @@ def _remedy(checkpoint, file):
     if Path(checkpoint).is_dir():
         return f"the folder must hold {file}, as `save_pretrained` writes it"
     return (
-        f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, run `hf download {checkpoint}` once; "
-        f"it is then kept in {HF_HUB_CACHE}"
+        f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, "
+        f"run `hf download {checkpoint}` once; it is then kept in {HF_HUB_CACHE}"
     )
 
 # %% ../../nbs/models/03_text.ipynb #349daad9
@@ -158,7 +158,7 @@ def tokenise(
     tokenizer: PreTrainedTokenizerFast,  # from `tokenizer_for`
     max_length: int,  # L; longer texts are cut, shorter ones padded
 ):  # the same object, now with `input_ids` (N, K, L) int32 and `attention_mask` (N, K, L) bool
-    "Add token numbers to the data: K texts an example, L tokens a text. Raises DataError when the tokenizer cannot pad."
+    "Add token numbers to the data: K texts an example, L tokens a text. Raises DataError if the tokenizer cannot pad."
     if tokenizer.pad_token_id is None:
         raise DataError(
             "the tokenizer has no padding token",
@@ -168,15 +168,8 @@ def tokenise(
     tokenizer.truncation_side = "right"  # an argument of the call would be ignored
     K = max(map(len, data.texts), default=1)
     flat = [texts[k % len(texts)] if texts else "" for texts in data.texts for k in range(K)]
-    tokens = tokenizer(
-        flat,
-        padding="max_length",
-        truncation=True,
-        max_length=max_length,
-        return_tensors="np",
-        padding_side="right",
-        return_token_type_ids=False,
-    )
+    length = dict(padding="max_length", truncation=True, max_length=max_length, padding_side="right")
+    tokens = tokenizer(flat, **length, return_tensors="np", return_token_type_ids=False)
     shape = (len(data.texts), K, max_length)
     data.input_ids = tokens["input_ids"].astype("int32").reshape(shape)
     data.attention_mask = tokens["attention_mask"].astype(bool).reshape(shape)
@@ -322,7 +315,8 @@ def text_family(
 
 # %% ../../nbs/models/03_text.ipynb #498e818b
 class TextEncoder(nn.Module):
-    "Token numbers to tokens, Eq. 8-13. Raises ValueError on a setting that does not fit, DataError on a checkpoint. None: as in the checkpoint."
+    """Token numbers to tokens, Eq. 8-13. A size of None is the checkpoint's.
+    Raises ValueError on a setting that does not fit, DataError on a checkpoint."""
 
     def __init__(
         self,
@@ -347,16 +341,13 @@ class TextEncoder(nn.Module):
             intermediate_size=intermediate_size,
             activation=activation,
         )
-        self.transformer = (
-            _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed)
-            if checkpoint is None
-            else _pretrained(vocab_size, max_length, sizes, str(checkpoint))
-        )
+        if checkpoint is None:
+            self.transformer = _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed)
+        else:
+            self.transformer = _pretrained(vocab_size, max_length, sizes, str(checkpoint))
         self.hidden_size = self.transformer.config.hidden_size
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:  # `(B, L)` twice to `(B, L, D)`
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # `(B, L)` to `(B, L, D)`
         if (length := input_ids.shape[1]) > (positions := available_positions(self.transformer.config)):
             raise ValueError(f"texts of {length} tokens for an encoder of {positions} positions")
         return self.transformer(input_ids.long(), attention_mask).last_hidden_state
@@ -364,9 +355,8 @@ class TextEncoder(nn.Module):
 # %% ../../nbs/models/03_text.ipynb #bf8681a2
 def _fresh_bert(vocab_size, max_length, sizes, dropout, init_std, seed):
     "A `BertModel` from scratch."
-    absent = [
-        name for name, value in (sizes | dict(vocab_size=vocab_size, max_length=max_length)).items() if value is None
-    ]
+    asked = sizes | dict(vocab_size=vocab_size, max_length=max_length)
+    absent = [name for name, value in asked.items() if value is None]
     if absent:
         raise ValueError(f"{', '.join(absent)}: without a checkpoint a size cannot be None")
     if sizes["activation"] not in ("relu", "gelu"):
@@ -412,16 +402,3 @@ def _pretrained(vocab_size, max_length, sizes, checkpoint):
             remedy="take the tokenizer of the checkpoint",
         )
     return model.float()  # a checkpoint may be stored in half precision
-
-# %% ../../nbs/models/03_text.ipynb #c314227d
-def text_multiply_adds(
-    encoder: nn.Module,  # TextEncoder
-    length: int,  # n, tokens of the text
-) -> int:  # multiply-adds for one text
-    "Work of the linear layers and attention products for one text. Raises ValueError for another kind of encoder."
-    config = getattr(getattr(encoder, "transformer", None), "config", None)
-    if getattr(config, "model_type", None) not in TEXT_FAMILIES:
-        raise ValueError(f"multiply-adds are known for {', '.join(TEXT_FAMILIES)}, not for {type(encoder).__name__}")
-    names = _DISTIL if config.model_type == "distilbert" else _SIZES
-    width, layers, inner = (getattr(config, names[name]) for name in ("hidden_size", "num_layers", "intermediate_size"))
-    return layers * (4 * length * width**2 + 2 * length * width * inner + 2 * length**2 * width)

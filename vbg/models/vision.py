@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -29,16 +28,14 @@ from ..core.files import DataError
 # %% auto #0
 __all__ = ['to_pixel_values', 'patchify', 'embed_patches', 'ConvStem', 'add_positions', 'sincos_positions', 'split_heads',
            'attend', 'multi_head_attention', 'encoder_layer', 'PostNormLayer', 'load_checkpoint', 'checkpoint_config',
-           'checkpoint_normalisation', 'vit_from_scratch', 'VisionEncoder', 'vision_multiply_adds']
+           'checkpoint_normalisation', 'vit_from_scratch', 'PatchEncoder', 'VisionEncoder']
 
 # %% ../../nbs/models/01_vision.ipynb #b2da7c02
 def to_pixel_values(
     pixels: Tensor,  # `(B, H, W, 3)` uint8
     mean: float | tuple = 0.5,  # per channel or for all, of values in [0, 1]
     std: float | tuple = 0.5,  # the same
-) -> (
-    Tensor
-):  # `(B, 3, H, W)` float32, in the memory order of the bytes (channels last), which convolutions run through faster
+) -> Tensor:  # `(B, 3, H, W)` float32, channels last in memory as the bytes are, which is faster in convolutions
     "Bytes to normalised floats."
     mean, std = (torch.as_tensor(v, dtype=torch.float32, device=pixels.device) for v in (mean, std))
     return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
@@ -177,7 +174,7 @@ class PostNormLayer(ViTLayer):
 # %% ../../nbs/models/01_vision.ipynb #d80b8e6d
 @contextlib.contextmanager
 def _quiet():
-    "The library's bars and reports are held back; what they say is checked by `load_checkpoint`."
+    "Silence the library's bars and reports; `load_checkpoint` checks what they would say."
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -196,26 +193,25 @@ def load_checkpoint(
     config: PreTrainedConfig | None = None,  # in place of the checkpoint's own
     **expected,  # values that the checkpoint's config must have, such as hidden_size=768; None is not compared
 ) -> nn.Module:  # the pretrained model in float32, SDPA attention, no pooler
-    "Load pretrained weights; what is in the local cache is not asked for again. Raises DataError when they cannot be had or do not fit."
+    """Load pretrained weights; what is in the local cache is not downloaded again.
+    Raises DataError when they cannot be had or do not fit."""
     checkpoint = str(checkpoint)
-    options = dict(
-        attn_implementation="sdpa", use_safetensors=True, output_loading_info=True, dtype=torch.float32
-    )  # whatever it is stored in
+    options = dict(attn_implementation="sdpa", use_safetensors=True, output_loading_info=True)
+    options["dtype"] = torch.float32  # whatever it is stored in
     if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
         options["add_pooling_layer"] = False
     if config is not None:
         options["config"] = config
     with _quiet():
-        model, report = _read_checkpoint(
-            partial(model_class.from_pretrained, checkpoint, **options), model_class.__name__, checkpoint, offline
-        )
+        read = partial(model_class.from_pretrained, checkpoint, **options)
+        model, report = _read_checkpoint(read, model_class.__name__, checkpoint, offline)
     _refuse_missing(model, report, checkpoint)
     _compare_sizes(model.config, expected, checkpoint)
     return model
 
 # %% ../../nbs/models/01_vision.ipynb #5a21bd4f
 def _read_checkpoint(read, kind, checkpoint, offline):
-    "Read from the folder or the cache, else from the network; an error says what was looked for, where, and what to do."
+    "Read from the folder or the cache, else from the network; an error names what is missing, where, and a remedy."
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
@@ -232,7 +228,8 @@ def _read_checkpoint(read, kind, checkpoint, offline):
             remedy = "the folder must hold config.json and model.safetensors, as `save_pretrained` writes them"
         else:
             remedy = (
-                f"it is neither a folder nor in the cache {HF_HUB_CACHE}; with a network run `hf download {checkpoint}` once, "
+                f"it is neither a folder nor in the cache {HF_HUB_CACHE}; with a network "
+                f"run `hf download {checkpoint}` once, "
                 "or set `checkpoint` to a folder, or to None to train from scratch"
             )
         reason = str(error).strip().split("\n")[0].rstrip(".")
@@ -301,7 +298,7 @@ def checkpoint_normalisation(
     checkpoint: str | Path,  # folder, or a name on the hub
     offline: bool = False,  # True: folder and local cache only
 ) -> tuple[tuple, tuple]:  # mean and spread of each channel, of values in [0, 1]
-    "What a checkpoint's pixels are normalised with: its preprocessor_config.json, or 0.5 and 0.5, with a warning, where it has no such file."
+    "Mean and spread in a checkpoint's preprocessor_config.json; 0.5 and 0.5, with a warning, where it has none."
     file, half = _preprocessor_file(str(checkpoint), offline), (0.5, 0.5, 0.5)
     if file is None:
         return half, half
@@ -323,16 +320,15 @@ def checkpoint_normalisation(
 
 # %% ../../nbs/models/01_vision.ipynb #91147df0
 def _preprocessor_file(checkpoint, offline, name="preprocessor_config.json"):
-    "Where a checkpoint's preprocessor file lies, None if it has none. A name on the hub is looked up in the cache first."
+    "Path of a checkpoint's preprocessor file, None if it has none. A hub name is looked up in the cache first."
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     folder = Path(checkpoint)
-    cached = (
-        (str(folder / name) if (folder / name).is_file() else False)
-        if folder.is_dir()
-        else try_to_load_from_cache(checkpoint, name)
-    )
+    if folder.is_dir():
+        cached = (folder / name).is_file() and str(folder / name)
+    else:
+        cached = try_to_load_from_cache(checkpoint, name)
     if isinstance(cached, str):
         return cached
     if cached is None:  # neither the file nor the knowledge that there is none
@@ -342,17 +338,18 @@ def _preprocessor_file(checkpoint, offline, name="preprocessor_config.json"):
             pass
         except OSError:
             return _warn_once(
-                f"{name} of {checkpoint} is neither in the cache nor within reach: its pixels are taken to have mean 0.5 and "
-                f"spread 0.5. With a network run `hf download {checkpoint}` once"
+                f"{name} of {checkpoint} is neither in the cache nor within reach: its pixels are taken to have "
+                f"mean 0.5 and spread 0.5. With a network run `hf download {checkpoint}` once"
             )
     return _warn_once(
-        f"{checkpoint} has no {name}: its pixels are taken to have mean 0.5 and spread 0.5. Give it the file of the model it comes from"
+        f"{checkpoint} has no {name}: its pixels are taken to have mean 0.5 and spread 0.5. "
+        "Give it the file of the model it comes from"
     )
 
 # %% ../../nbs/models/01_vision.ipynb #80d6334b
 @cache
 def _warn_once(text):
-    "Say it the first time."
+    "Warn once in a process."
     warnings.warn(text, stacklevel=4)
 
 # %% ../../nbs/models/01_vision.ipynb #07abd8dc
@@ -470,15 +467,11 @@ def _refuse_size(config, *sizes):
 def _set_up(encoder, image_size, checkpoint, cls, layers, init_std):
     "The attributes of an encoder, beside its transformer."
     config = encoder.transformer.config
-    encoder.hidden_size, encoder.image_size = (
-        config.hidden_size,
-        _size_in(config, "image_size") if image_size is None else image_size,
-    )
+    encoder.hidden_size = config.hidden_size
+    encoder.image_size = _size_in(config, "image_size") if image_size is None else image_size
     _refuse_size(config, encoder.image_size)
     encoder.num_special = _SPECIAL_TOKENS[config.model_type](config) if cls else 0
-    encoder.one_size = (
-        checkpoint is None or config.model_type == "swin"
-    )  # Swin's layers remember the first size they see
+    encoder.one_size = checkpoint is None or config.model_type == "swin"  # Swin's layers keep the first size they see
     encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, layers, init_std)
     mean, std = checkpoint_normalisation(checkpoint) if checkpoint else ((0.5,), (0.5,))
     for name, buffer in zip(("pixel_scale", "pixel_shift"), _pixel_map(mean, std)):
@@ -492,8 +485,40 @@ def _pixel_map(mean, std):
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
     return 0.5 / std, (0.5 - mean) / std
 
+# %% ../../nbs/models/01_vision.ipynb #e2801dcb
+def _size_options(encoder, height, width):
+    "Options of the transformer for images of this size."
+    size = encoder.image_size
+    if encoder.one_size and (height, width) != (size, size):
+        raise ValueError(f"images are {height} x {width} pixels; this encoder is made for image_size {size}")
+    config = encoder.transformer.config
+    trained = _size_in(config, "image_size")
+    if (height, width) == (trained, trained):
+        return {}
+    _refuse_size(config, height, width)
+    return {} if config.model_type.startswith("dinov2") else {"interpolate_pos_encoding": True}
+
+# %% ../../nbs/models/01_vision.ipynb #76674d2b
+class PatchEncoder(nn.Module):
+    "The forward pass of `VisionEncoder`, whose constructor makes the transformer."
+
+    def forward(
+        self,
+        pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
+    ) -> Tensor:  # `(B, N, D)`, patch tokens only
+        "Eq. 1-7. Raises ValueError on an image size that the encoder cannot take."
+        options = _size_options(self, *pixel_values.shape[-2:])
+        if self.pixel_scale is not None:
+            pixel_values = torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale)
+        if self.layers is None:
+            return self.transformer(pixel_values, **options).last_hidden_state[:, self.num_special :]
+        if self.transformer.config.model_type == "swin":
+            options["output_hidden_states_before_downsampling"] = True
+        out = self.transformer(pixel_values, output_hidden_states=True, **options)
+        return self.joint(torch.cat(_layer_tokens(self, out), dim=-1))
+
 # %% ../../nbs/models/01_vision.ipynb #e44a9abf
-class VisionEncoder(nn.Module):
+class VisionEncoder(PatchEncoder):
     "Images to patch tokens, Eq. 1-7. Raises ValueError on a setting that does not fit, DataError on a checkpoint."
 
     def __init__(
@@ -524,42 +549,11 @@ class VisionEncoder(nn.Module):
         )
         options |= dict(qkv_bias=qkv_bias)
         with seeded(seed):
-            self.transformer = (
-                _fresh(sizes, dropout, init_std, options)
-                if checkpoint is None
-                else _pretrained(sizes, dropout, checkpoint, options)
-            )
+            if checkpoint is None:
+                self.transformer = _fresh(sizes, dropout, init_std, options)
+            else:
+                self.transformer = _pretrained(sizes, dropout, checkpoint, options)
             _set_up(self, image_size, checkpoint, options.get("cls", True), layers, init_std)
-
-# %% ../../nbs/models/01_vision.ipynb #76674d2b
-@patch
-def forward(
-    self: VisionEncoder,
-    pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
-) -> Tensor:  # `(B, N, D)`, patch tokens only
-    "Eq. 1-7. Raises ValueError on an image size that the encoder cannot take."
-    options = _size_options(self, *pixel_values.shape[-2:])
-    if self.pixel_scale is not None:
-        pixel_values = torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale)
-    if self.layers is None:
-        return self.transformer(pixel_values, **options).last_hidden_state[:, self.num_special :]
-    if self.transformer.config.model_type == "swin":
-        options["output_hidden_states_before_downsampling"] = True
-    out = self.transformer(pixel_values, output_hidden_states=True, **options)
-    return self.joint(torch.cat(_layer_tokens(self, out), dim=-1))
-
-# %% ../../nbs/models/01_vision.ipynb #e2801dcb
-def _size_options(encoder, height, width):
-    "What the transformer must be told about images of this size."
-    size = encoder.image_size
-    if encoder.one_size and (height, width) != (size, size):
-        raise ValueError(f"images are {height} x {width} pixels; this encoder is made for image_size {size}")
-    config = encoder.transformer.config
-    trained = _size_in(config, "image_size")
-    if (height, width) == (trained, trained):
-        return {}
-    _refuse_size(config, height, width)
-    return {} if config.model_type.startswith("dinov2") else {"interpolate_pos_encoding": True}
 
 # %% ../../nbs/models/01_vision.ipynb #0b9d81f9
 def _joint_map(config, layers, init_std):
@@ -568,9 +562,7 @@ def _joint_map(config, layers, init_std):
     chosen = tuple(layers) if isinstance(layers, Iterable) else ()
     if not chosen or any(number not in range(1, depth + 1) for number in chosen) or len(set(chosen)) < len(chosen):
         raise ValueError(f"layers are different numbers from 1 to {depth}, as in (1, {depth}), not {layers!r}")
-    widths = [
-        first * 2 ** (number - 1) if first else config.hidden_size for number in chosen
-    ]  # Swin doubles at each stage
+    widths = [first * 2 ** (number - 1) if first else config.hidden_size for number in chosen]  # Swin doubles a stage
     joint = nn.Linear(sum(widths), config.hidden_size)
     nn.init.normal_(joint.weight, std=init_std)
     nn.init.zeros_(joint.bias)
@@ -590,26 +582,3 @@ def _layer_tokens(encoder, out):
             tokens = out.hidden_states[number]
         found.append(F.layer_norm(tokens[:, encoder.num_special :], tokens.shape[-1:]))
     return found
-
-# %% ../../nbs/models/01_vision.ipynb #03aa9e67
-def vision_multiply_adds(
-    encoder: VisionEncoder,  # from scratch, or a checkpoint of ViT, DeiT, DINOv2
-) -> int:  # for one image of the encoder's image_size
-    "Multiply-adds of Eq. 1-7: linear maps, stem and attention products. Raises ValueError for another model."
-    config = getattr(getattr(encoder, "transformer", None), "config", None)
-    if getattr(config, "model_type", "swin") not in set(_SPECIAL_TOKENS) - {"swin"}:
-        raise ValueError(
-            f"multiply-adds have a formula for ViT, DeiT and DINOv2, not for {getattr(config, 'model_type', type(encoder).__name__)}"
-        )
-    width, patches = config.hidden_size, (encoder.image_size // _size_in(config, "patch_size")) ** 2
-    tokens, total, side = patches + encoder.num_special, 0, encoder.image_size
-    for module in encoder.transformer.embeddings.patch_embeddings.projection.modules():
-        if isinstance(module, nn.Conv2d):  # one linear map (Eq. 1), or the steps of the stem
-            side //= module.stride[0]
-            total += side**2 * module.weight.numel()
-    maps, inside = 2, _size_in(config, "intermediate_size")
-    if inside is None:  # the gated MLP of DINOv2's largest model: two thirds, rounded up to a multiple of 8
-        maps, inside = 3, (int(int(width * config.mlp_ratio) * 2 / 3) + 7) // 8 * 8
-    layer = 4 * tokens * width**2 + 2 * tokens**2 * width + maps * tokens * width * inside
-    joint = patches * encoder.joint.weight.numel() if encoder.joint else 0
-    return total + config.num_hidden_layers * layer + joint
