@@ -113,7 +113,7 @@ def test_something_new_leaves_the_other_runs_current(copy):
     before = code_in(copy)
     (copy / "vbg/models/toy.py").write_text("class Toy:\n    pass\n")
     add(copy, "models.fusion_zoo", "\nfrom .toy import Toy\nFUSIONS['toy'] = Toy\n")
-    add(copy, "data.sets", "\ndef read_toy(folder):\n    pass\n\nREADERS['toy'] = read_toy\n")
+    add(copy, "data.readers", "\ndef read_toy(folder):\n    pass\n\nREADERS['toy'] = read_toy\n")
     add(copy, "models.baselines", "\ndef fit_toy(train):\n    pass\n\nBASELINES['toy'] = fit_toy\n")
     assert code_in(copy) == before
 
