@@ -5,16 +5,14 @@
 # %% ../../nbs/data/06_store.ipynb #ab3dade4
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
 import os
 import shutil
 import tempfile
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +23,10 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
 from tqdm import tqdm
 
 from ..core.files import DataError, home, write_atomic
-from .card import class_order, data_card, find_duplicates
-from .images import decode_image, orientation, read_image, to_rgb
+from .card import class_order, data_card
+from .images import read_image
 from .schema import SPLITS, Examples, drop_rows, require_file
+from ..runs.version import used_code
 
 # %% auto #0
 __all__ = ['data_fingerprint', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take', 'select', 'load_examples',
@@ -41,15 +40,15 @@ def _digest(*parts):
     return h.hexdigest()[:16]
 
 
-def _code(*functions):
-    "Syntax trees without docstrings: comments and layout do not count."
-    trees = [ast.parse(textwrap.dedent(inspect.getsource(f))) for f in functions]
-    for node in (n for t in trees for n in ast.walk(t) if isinstance(n, ast.FunctionDef) and ast.get_docstring(n)):
-        node.body = node.body[1:]
-    return [ast.dump(t) for t in trees]
+@cache
+def _code():
+    "The code that shapes a stored set: decoding, the Arrow table, the data card."
+    roots = ("data.images.read_image", "data.card.data_card", "data.store._arrow", "data.store._write_store")
+    return used_code(*roots, cut=("core", "data.schema"))
 
 
 def _contents(paths, limit=10**9):
+    "The hash of each file; above `limit` bytes together, their sizes."
     sizes = [os.path.getsize(p) if os.path.exists(p) else -1 for p in paths]
     return sizes if sum(sizes) > limit else [_file_hash(p) if s >= 0 else "" for p, s in zip(paths, sizes)]
 
@@ -73,11 +72,10 @@ def data_fingerprint(
 
 def _examples_fingerprint(examples, image_size):
     table = examples.table.drop(columns="image")
-    code = (to_rgb, orientation, decode_image, read_image, _arrow, _write_store, data_card, find_duplicates)
     columns = {c: table[c].tolist() for c in sorted(table.columns)}
     order = [examples.name, examples.class_names, examples.label_names]
     lost = [examples.skipped.drop(columns="file").values.tolist(), examples.tiny.values.tolist()]
-    return _digest(order, columns, lost, _contents(examples.table.image), image_size, PIL.__version__, _code(*code))
+    return _digest(order, columns, lost, _contents(examples.table.image), image_size, PIL.__version__, _code())
 
 # %% ../../nbs/data/06_store.ipynb #09b738a1
 def _in_order(pool, function, jobs, chunk=1000):
