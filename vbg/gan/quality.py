@@ -24,6 +24,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..core.chance import seeded
 from ..core.files import DataError
+from ..data.images import decode_image
 from ..data.store import ExampleData, require_training
 from ..models.text import SPECIAL_TOKENS
 from ..models.vision import to_pixel_values
@@ -374,7 +375,7 @@ def jpeg_round_trip(
     for i, image in enumerate(pixels):
         stored = io.BytesIO()
         Image.fromarray(image).save(stored, "JPEG", quality=quality, subsampling=0)
-        out[i] = np.asarray(Image.open(stored).convert("RGB"))
+        out[i] = decode_image(stored, len(image))
     return out
 
 # %% ../../nbs/gan/06_quality.ipynb #bbdd0524
