@@ -14,6 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+import vbg
+from ..core.files import DataError, RunError, home, write_atomic
+from ..explain.decision import ALIKE, Decision, Desk, decide, first_text, open_desk, share_right, unread
+from ..explain.restore import restore
 from vbg.reports.object_words import (
     CLEAR,
     LABEL,
@@ -31,11 +36,6 @@ from vbg.reports.object_words import (
     where_hot,
     word_list,
 )
-
-import vbg
-from ..core.files import DataError, RunError, home, write_atomic
-from ..explain.decision import ALIKE, Decision, Desk, decide, first_text, open_desk, share_right, unread
-from ..explain.restore import restore
 from .page import esc, page, section, table_html
 from ..results.publish import data_title, provenance
 from ..results.study import model_title
