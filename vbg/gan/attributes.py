@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from fastcore.basics import patch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tokenizers import normalizers, pre_tokenizers
 
@@ -20,7 +19,7 @@ from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData, require_training
 
 # %% auto #0
-__all__ = ['split_words', 'has_letter', 'AttributeTable', 'learn_table', 'save_table', 'load_table']
+__all__ = ['split_words', 'has_letter', 'CategoryRows', 'AttributeTable', 'learn_table', 'save_table', 'load_table']
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000005
 _NORMALISE, _CUT = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
@@ -38,27 +37,6 @@ def has_letter(
 ) -> bool:
     "Whether the category-attribute table has a say on a word."
     return any(c.isalpha() for c in word)
-
-# %% ../../nbs/gan/02_attributes.ipynb #a9000008
-@dataclass(kw_only=True)
-class AttributeTable:
-    "Which words describe which category. Made by `learn_table`."
-
-    class_names: list  # C names
-    rows: list  # R pairs (class index, kind); kind '' where there is none
-    words: list  # W attribute words that condition a generator
-    seen: list  # R sorted lists: every word with a letter in the training texts of the row
-    counts: np.ndarray  # `(R,)` training items
-    free: list = field(default_factory=list)  # sorted numbers and marks of all training texts, free in every row
-    kind: str | None = None  # the attribute that holds the kind
-
-    @cached_property
-    def _sets(self):
-        return [set(words) for words in self.seen]
-
-    @cached_property
-    def _row(self):
-        return {tuple(row): r for r, row in enumerate(self.rows)}
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000009
 def _kinds(data, kind):
@@ -80,6 +58,90 @@ def _category(name, kind):
 def _pairs(data, kind):
     "Class and kind of each item."
     return [(int(c), k) for c, k in zip(data.label, _kinds(data, kind))]
+
+# %% ../../nbs/gan/02_attributes.ipynb #a900000f
+def _rows_of(table, data):
+    "The row of each item; DataError names the first item whose category is not in the table."
+    if list(data.class_names) != table.class_names:
+        raise DataError(
+            f"classes {data.class_names} are not the table's, {table.class_names}",
+            remedy="learn the table from this data set",
+        )
+    pairs = _pairs(data, table.kind)
+    for name, (label, kind) in zip(data.ids, pairs):
+        if (label, kind) not in table.row:
+            category = _category(table.class_names[label], kind)
+            raise DataError(
+                f"item {str(name)!r} is of category {category!r}, which no training item is of",
+                remedy="leave it out (`has_row`)",
+            )
+    return np.array([table.row[pair] for pair in pairs], np.int64)
+
+# %% ../../nbs/gan/02_attributes.ipynb #a9000008
+@dataclass(kw_only=True)
+class CategoryRows:
+    "The fields of `AttributeTable`, and what its rows tell."
+
+    class_names: list  # C names
+    rows: list  # R pairs (class index, kind); kind '' where there is none
+    words: list  # W attribute words that condition a generator
+    seen: list  # R sorted lists: every word with a letter in the training texts of the row
+    counts: np.ndarray  # `(R,)` training items
+    free: list = field(default_factory=list)  # sorted numbers and marks of all training texts, free in every row
+    kind: str | None = None  # the attribute that holds the kind
+
+    @cached_property
+    def row(self) -> dict:  # category, a pair (class index, kind), to its row
+        return {tuple(row): r for r, row in enumerate(self.rows)}
+
+    def has_row(self, data: ExampleData) -> np.ndarray:  # `(N,)` bool
+        "Which items are of a category of the table."
+        return np.array([pair in self.row for pair in _pairs(data, self.kind)], bool)
+
+    def row_of(self, data: ExampleData) -> np.ndarray:  # `(N,)` int64
+        "The row of each item. Raises DataError naming the first item whose category is not in the table."
+        return _rows_of(self, data)
+
+    def row_name(self, row: int) -> str:  # class, and kind where there is one
+        "The name of a category in messages."
+        label, kind = self.rows[row]
+        return _category(self.class_names[label], kind)
+
+    def row_one_hot(self, rows: np.ndarray) -> np.ndarray:  # `(N,)` int to `(N, R)` float32
+        "A 1 in the column of each row."
+        return np.eye(len(self.rows), dtype=np.float32)[rows]
+
+    def rows_of_class(self, label: int) -> np.ndarray:  # `(n,)` int64
+        "The rows of a class, in order."
+        return np.array([r for r, (c, _) in enumerate(self.rows) if c == label], np.int64)
+
+# %% ../../nbs/gan/02_attributes.ipynb #a9000013
+class AttributeTable(CategoryRows):
+    "Which words describe which category. Made by `learn_table`."
+
+    @cached_property
+    def allowed(self) -> list:  # R sets, the words of `seen`
+        return [set(words) for words in self.seen]
+
+    def encode(
+        self,
+        texts: list,  # N texts
+    ) -> np.ndarray:  # `(N, W)` float32, 1 where the text has the word
+        "The attribute words of each text."
+        column = {word: i for i, word in enumerate(self.words)}
+        bags = np.zeros((len(texts), len(self.words)), np.float32)
+        for bag, text in zip(bags, texts):
+            bag[[column[word] for word in split_words(text) if word in column]] = 1
+        return bags
+
+    def outside(
+        self,
+        row: int,  # index into `rows`
+        text: str,  # any text
+    ) -> list:  # its words that are not in the table for that row, in order; empty: the text is inside
+        "The words of a text that no training text of the category has."
+        words = dict.fromkeys(split_words(text))
+        return [word for word in words if has_letter(word) and word not in self.allowed[row]]
 
 # %% ../../nbs/gan/02_attributes.ipynb #a900000a
 def _attribute_words(texts, minimum, limit):
@@ -113,87 +175,6 @@ def learn_table(
         free=sorted(w for w in set().union(*known.values()) if not has_letter(w)),
         kind=kind,
     )
-
-# %% ../../nbs/gan/02_attributes.ipynb #a900000f
-@patch
-def has_row(
-    self: AttributeTable,
-    data: ExampleData,  # N items
-) -> np.ndarray:  # `(N,)` bool
-    "Which items are of a category of the table."
-    return np.array([pair in self._row for pair in _pairs(data, self.kind)], bool)
-
-# %% ../../nbs/gan/02_attributes.ipynb #3a1489d9
-@patch
-def row_of(
-    self: AttributeTable,
-    data: ExampleData,  # N items
-) -> np.ndarray:  # `(N,)` int64
-    "The row of each item. Raises DataError naming the first item whose category is not in the table."
-    if list(data.class_names) != self.class_names:
-        raise DataError(
-            f"classes {data.class_names} are not the table's, {self.class_names}",
-            remedy="learn the table from this data set",
-        )
-    pairs = _pairs(data, self.kind)
-    for name, (label, kind) in zip(data.ids, pairs):
-        if (label, kind) not in self._row:
-            raise DataError(
-                f"item {str(name)!r} is of category {_category(self.class_names[label], kind)!r}, which no training item is of",
-                remedy="leave it out (`has_row`)",
-            )
-    return np.array([self._row[pair] for pair in pairs], np.int64)
-
-# %% ../../nbs/gan/02_attributes.ipynb #a9000010
-@patch
-def row_name(
-    self: AttributeTable,
-    row: int,  # index into `rows`
-) -> str:  # class, and kind where there is one
-    "How messages call a category."
-    label, kind = self.rows[row]
-    return _category(self.class_names[label], kind)
-
-
-@patch
-def row_one_hot(
-    self: AttributeTable,
-    rows: np.ndarray,  # `(N,)` int
-) -> np.ndarray:  # `(N, R)` float32
-    "A 1 in the column of each row."
-    return np.eye(len(self.rows), dtype=np.float32)[rows]
-
-
-@patch
-def rows_of_class(
-    self: AttributeTable,
-    label: int,  # index into `class_names`
-) -> np.ndarray:  # `(n,)` int64
-    "The rows of a class, in order."
-    return np.array([r for r, (c, _) in enumerate(self.rows) if c == label], np.int64)
-
-# %% ../../nbs/gan/02_attributes.ipynb #a9000013
-@patch
-def encode(
-    self: AttributeTable,
-    texts: list,  # N texts
-) -> np.ndarray:  # `(N, W)` float32, 1 where the text has the word
-    "The attribute words of each text."
-    column = {word: i for i, word in enumerate(self.words)}
-    bags = np.zeros((len(texts), len(self.words)), np.float32)
-    for bag, text in zip(bags, texts):
-        bag[[column[word] for word in split_words(text) if word in column]] = 1
-    return bags
-
-
-@patch
-def outside(
-    self: AttributeTable,
-    row: int,  # index into `rows`
-    text: str,  # any text
-) -> list:  # its words that are not in the table for that row, in order; empty: the text is inside
-    "The words of a text that no training text of the category has."
-    return [word for word in dict.fromkeys(split_words(text)) if has_letter(word) and word not in self._sets[row]]
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000016
 def save_table(

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -27,12 +26,12 @@ from .attributes import AttributeTable
 from ..models.text import trim
 
 # %% auto #0
-__all__ = ['TEXT_GENERATOR', 'TextGenerator', 'perplexity', 'drop_asked', 'TextFit', 'fit_text_generator', 'WordGraph',
-           'word_graph', 'generate_texts', 'save_text_generator', 'load_text_generator']
+__all__ = ['TEXT_GENERATOR', 'WordStep', 'TextGenerator', 'perplexity', 'drop_asked', 'TextFit', 'fit_text_generator',
+           'WordGraph', 'word_graph', 'generate_texts', 'save_text_generator', 'load_text_generator']
 
 # %% ../../nbs/gan/03_text.ipynb #b9000005
-class TextGenerator(nn.Module):
-    "A GRU over word tokens that knows its category and the words it is asked for, Eq. 16-17."
+class WordStep(nn.Module):
+    "The parts of `TextGenerator` and one step of it, Eq. 16-17."
 
     def __init__(
         self,
@@ -56,56 +55,42 @@ class TextGenerator(nn.Module):
             nn.init.normal_(self.asked.weight)  # a word of the bag counts as much as an embedding
         self.dropout = nn.Dropout(dropout)
 
+    def begin(self, rows: Tensor, asked: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        "`(B,)`, `(B, W)`, `(B, Z)` to h_0 `(B, H)` and the condition `(B, E)`, which every step adds to its input."
+        row, words = self.row(rows), self.asked(asked)
+        return torch.tanh(self.start(torch.cat([noise, row, words], dim=-1))), row + words
+
+    def step(self, token: Tensor, hidden: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        "t_{i-1} `(B,)`, h_{i-1} `(B, H)`, condition `(B, E)` to logits of t_i `(B, V)` and h_i `(B, H)`."
+        inputs = self.dropout(self.token(token) + condition)
+        hidden = self.gru(inputs[:, None], hidden[None])[1][0]
+        return self.output(self.dropout(hidden)), hidden
+
 # %% ../../nbs/gan/03_text.ipynb #b9000006
-@patch
-def begin(
-    self: TextGenerator,
-    rows: Tensor,  # `(B,)` rows of the table
-    asked: Tensor,  # `(B, W)` bag of asked words; zeros: free choice
-    noise: Tensor,  # `(B, Z)` z
-) -> tuple[Tensor, Tensor]:  # h_0 `(B, H)`, condition `(B, E)`
-    "The state before the first word, and what is added to the input of every step."
-    row, words = self.row(rows), self.asked(asked)
-    return torch.tanh(self.start(torch.cat([noise, row, words], dim=-1))), row + words
+class TextGenerator(WordStep):
+    "A GRU over word tokens that knows its category and the words it is asked for, Eq. 16-17."
 
+    def states(
+        self,
+        input_ids: Tensor,  # `(B, L)` the true texts
+        rows: Tensor,  # `(B,)` rows of the table
+        asked: Tensor,  # `(B, W)` bag of asked words; zeros: free choice
+        noise: Tensor,  # `(B, Z)` z
+    ) -> Tensor:  # `(B, L, H)`
+        "All states of given texts, Eq. 16."
+        hidden, condition = self.begin(rows, asked, noise)
+        inputs = self.dropout(self.token(input_ids) + condition[:, None])
+        return self.dropout(self.gru(inputs, hidden[None])[0])
 
-@patch
-def step(
-    self: TextGenerator,
-    token: Tensor,  # `(B,)` t_{i-1}
-    hidden: Tensor,  # `(B, H)` h_{i-1}
-    condition: Tensor,  # `(B, E)`
-) -> tuple[Tensor, Tensor]:  # logits of t_i `(B, V)`, h_i `(B, H)`
-    "One word, Eq. 16-17."
-    inputs = self.dropout(self.token(token) + condition)
-    hidden = self.gru(inputs[:, None], hidden[None])[1][0]
-    return self.output(self.dropout(hidden)), hidden
-
-# %% ../../nbs/gan/03_text.ipynb #b9000007
-@patch
-def states(
-    self: TextGenerator,
-    input_ids: Tensor,  # `(B, L)` the true texts
-    rows: Tensor,  # `(B,)`
-    asked: Tensor,  # `(B, W)`
-    noise: Tensor,  # `(B, Z)`
-) -> Tensor:  # `(B, L, H)`
-    "All states of given texts, Eq. 16."
-    hidden, condition = self.begin(rows, asked, noise)
-    inputs = self.dropout(self.token(input_ids) + condition[:, None])
-    return self.dropout(self.gru(inputs, hidden[None])[0])
-
-
-@patch
-def forward(
-    self: TextGenerator,
-    input_ids: Tensor,  # `(B, L)` the true texts
-    rows: Tensor,  # `(B,)`
-    asked: Tensor,  # `(B, W)`
-    noise: Tensor,  # `(B, Z)`
-) -> Tensor:  # `(B, L, V)`, place i predicts token i + 1
-    "Logits of every next word, given the true ones before it."
-    return self.output(self.states(input_ids, rows, asked, noise))
+    def forward(
+        self,
+        input_ids: Tensor,  # `(B, L)` the true texts
+        rows: Tensor,  # `(B,)`
+        asked: Tensor,  # `(B, W)`
+        noise: Tensor,  # `(B, Z)`
+    ) -> Tensor:  # `(B, L, V)`, place i predicts token i + 1
+        "Logits of every next word, given the true ones before it."
+        return self.output(self.states(input_ids, rows, asked, noise))
 
 # %% ../../nbs/gan/03_text.ipynb #b900000b
 def _text_loss(generator, input_ids, attention_mask, rows, asked, noise):
@@ -212,29 +197,25 @@ def fit_text_generator(
     whole: ExampleData | None = None,  # all splits, where the claim of `train` is to be checked against them
     progress: Callable | None = None,  # called with each row of the history, a dict
 ) -> TextFit:
-    "Train on the true texts and keep the best epoch. Raises DataError on an item that is not of the training split, FloatingPointError on a loss that is not finite."
+    """Train on the true texts and keep the best epoch. Raises DataError on an item that is not of the
+    training split, FloatingPointError on a loss that is not finite."""
     require_training(train, "the text generator", whole)
     require_held_out(validation, "the choice of the text generator's epoch")
     if unknown := set(settings) - set(TEXT_GENERATOR):
         raise ValueError(f"unknown settings {sorted(unknown)}. Remedy: choose from {', '.join(TEXT_GENERATOR)}")
     options = TEXT_GENERATOR | settings
     shape = {name: options[name] for name in ("hidden_size", "embedding_size", "latent_size", "dropout")}
-    generator = TextGenerator(
-        vocab_size=len(tokenizer), num_rows=len(table.rows), num_words=len(table.words), seed=seed, **shape
-    )
-    rows, bags = (
-        torch.from_numpy(table.row_of(train)),
-        [table.encode(texts or [""]).astype(bool) for texts in train.texts],
-    )
+    sizes = dict(vocab_size=len(tokenizer), num_rows=len(table.rows), num_words=len(table.words))
+    generator = TextGenerator(**sizes, **shape, seed=seed)
     with seeded(seed):
-        history = _fit_epochs(
-            generator, train, validation, table, bags, rows, options, torch.Generator().manual_seed(seed), progress
-        )
+        history = _fit_epochs(generator, train, validation, table, options, seed, progress)
     return TextFit(generator=generator.eval(), history=history)
 
 # %% ../../nbs/gan/03_text.ipynb #b9000016
-def _fit_epochs(generator, train, validation, table, bags, rows, options, draw, progress):
-    "All epochs with Adam; the learning rate falls to 0 on a half cosine. Leaves the weights of the best one."
+def _fit_epochs(generator, train, validation, table, options, seed, progress):
+    "All epochs with Adam; the learning rate falls to 0 in a half cosine. The generator keeps the best weights."
+    rows, draw = torch.from_numpy(table.row_of(train)), torch.Generator().manual_seed(seed)
+    bags = [table.encode(texts or [""]).astype(bool) for texts in train.texts]
     optimizer = torch.optim.Adam(generator.parameters(), lr=options["learning_rate"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options["epochs"])
     history, best, weights = [], float("inf"), None
@@ -269,7 +250,31 @@ class WordGraph:
     keys: Tensor  # `(E,)` int64, sorted: node * V + token
     targets: Tensor  # `(E,)` int64, the node that the token leads to
 
+    def allowed(
+        self,
+        node: Tensor,  # `(B,)` where each text stands
+        rows: Tensor,  # `(B,)`
+        end: int | None = None,  # token that ends a text at a whole word; None: it may not end yet
+    ) -> Tensor:  # `(B, V)` bool
+        "The tokens that may come next."
+        whole = self.complete[node][:, None]
+        mask = F.pad(self.begins[rows] & whole, (0, 1)).scatter(1, self.children[node], True)[:, :-1]
+        if end is not None:
+            mask[:, end] = whole[:, 0]
+        return mask
 
+    def follow(
+        self,
+        node: Tensor,  # `(B,)`
+        rows: Tensor,  # `(B,)`
+        token: Tensor,  # `(B,)` an allowed token
+    ) -> Tensor:  # `(B,)` the next node
+        "The node that a token leads to: further in the word, or in a new one."
+        V = self.begins.shape[1]
+        inner = (self.children[node] == token[:, None]).any(1)
+        return self.targets[torch.searchsorted(self.keys, torch.where(inner, node, rows) * V + token)]
+
+# %% ../../nbs/gan/03_text.ipynb #b900001c
 def _grow(spelling, rows):
     "Nodes as dicts token -> node, and which of them are whole words."
     nodes, complete = [{} for _ in rows], set()
@@ -289,7 +294,8 @@ def word_graph(
     table: AttributeTable,  # R rows
     tokenizer,  # WordPiece, V tokens
 ) -> WordGraph:
-    "The trees of a table. A word that the tokenizer cannot spell without [UNK] is left out. Raises DataError on another kind of tokenizer or an empty row."
+    """The trees of a table. A word that the tokenizer cannot spell without [UNK] is left out.
+    Raises DataError on another kind of tokenizer or an empty row."""
     if (model := type(tokenizer.backend_tokenizer.model).__name__) != "WordPiece":
         raise DataError(
             f"texts are generated from WordPiece tokens, not {model}",
@@ -309,6 +315,7 @@ def word_graph(
 
 # %% ../../nbs/gan/03_text.ipynb #ba5f6c89
 def _as_tensors(nodes, complete, R, V):
+    "The trees as tensors."
     begins, children = torch.zeros(R, V, dtype=torch.bool), torch.full((len(nodes), max(1, *map(len, nodes[R:]))), V)
     for r in range(R):
         begins[r, list(nodes[r])] = True
@@ -319,34 +326,6 @@ def _as_tensors(nodes, complete, R, V):
     ).T.contiguous()
     whole = torch.tensor([n in complete or n < R for n in range(len(nodes))])
     return WordGraph(complete=whole, begins=begins, children=children, keys=keys, targets=targets)
-
-# %% ../../nbs/gan/03_text.ipynb #b900001c
-@patch
-def allowed(
-    self: WordGraph,
-    node: Tensor,  # `(B,)` where each text stands
-    rows: Tensor,  # `(B,)`
-    end: int | None = None,  # token that ends a text at a whole word; None: it may not end yet
-) -> Tensor:  # `(B, V)` bool
-    "The tokens that may come next."
-    whole = self.complete[node][:, None]
-    mask = F.pad(self.begins[rows] & whole, (0, 1)).scatter(1, self.children[node], True)[:, :-1]
-    if end is not None:
-        mask[:, end] = whole[:, 0]
-    return mask
-
-
-@patch
-def follow(
-    self: WordGraph,
-    node: Tensor,  # `(B,)`
-    rows: Tensor,  # `(B,)`
-    token: Tensor,  # `(B,)` an allowed token
-) -> Tensor:  # `(B,)` the next node
-    "Where a token leads: further in the word, or into a new one."
-    V = self.begins.shape[1]
-    inner = (self.children[node] == token[:, None]).any(1)
-    return self.targets[torch.searchsorted(self.keys, torch.where(inner, node, rows) * V + token)]
 
 # %% ../../nbs/gan/03_text.ipynb #b900001f
 @torch.no_grad()
@@ -380,7 +359,7 @@ def _require_inside(table, rows, asked):
     "Refuse a word that the category does not have."
     for row, bag in zip(rows, asked):
         for word in (table.words[w] for w in np.flatnonzero(bag)):
-            if word not in table._sets[row]:
+            if word not in table.allowed[row]:
                 raise DataError(
                     f"category {table.row_name(row)!r} has no attribute {word!r}",
                     remedy="ask only for words in table.seen of the row",
@@ -399,11 +378,10 @@ def generate_texts(
     seed: int,  # of every draw
     tries: int = 20,  # for each text
 ) -> list:  # N texts; `table.encode` tells which asked words stand in them
-    "Write texts that lie inside the table. Raises DataError on an asked word outside its row, RuntimeError where no try could be read back."
-    rows, asked = (
-        np.asarray(rows, np.int64),
-        np.zeros((len(rows), len(table.words))) if asked is None else np.asarray(asked),
-    )
+    """Write texts that lie inside the table. Raises DataError on an asked word outside its row,
+    RuntimeError where no try could be read back."""
+    rows, free = np.asarray(rows, np.int64), np.zeros((len(rows), len(table.words)))
+    asked = free if asked is None else np.asarray(asked)
     _require_inside(table, rows, asked)
     if max_length < 3 or not temperature > 0:
         raise ValueError(
@@ -432,7 +410,8 @@ def _best_of(generator, table, tokenizer, rows, asked, max_length, temperature, 
             texts[index[better]], stands[index[better]] = np.array(new, object)[better], score[better]
     if (stands < 0).any():
         raise RuntimeError(
-            f"{(stands < 0).sum()} of {len(rows)} texts could not be read back as their tokens after {tries} tries. Remedy: raise max_length"
+            f"{(stands < 0).sum()} of {len(rows)} texts could not be read back as their tokens after {tries} tries. "
+            "Remedy: raise max_length"
         )
     return texts.tolist()
 

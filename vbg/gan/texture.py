@@ -101,7 +101,8 @@ def style_distance(
     library: TextureLibrary,  # of the training split
     generator: torch.Generator,  # of the places
 ) -> Tensor:  # scalar
-    "Mean over images of the squared Gram distance to the nearest library patch of the class, divided by the number of entries."
+    """Mean over images of the squared Gram distance to the nearest library patch of the class,
+    divided by the number of entries."""
     size, side = library.patches.shape[1], images.shape[2]
     corner = torch.randint(0, side - size + 1, (2, len(images), 1), generator=generator).to(images.device)
     rows, columns = corner + torch.arange(size, device=images.device)

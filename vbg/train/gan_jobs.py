@@ -25,7 +25,7 @@ from ..data.store import ExampleData, require_training
 from ..gan.attributes import learn_table
 from ..gan.quality import IndependentClassifier, fit_independent
 from ..gan.store import describe_gan, gan_folder, gan_inputs, is_described, is_made, open_maker
-from ..gan.training import GanTrainer
+from ..gan.training import GanTrainer, train_step
 from ..models.batches import tokenise_sets
 from ..models.text import tokenizer_for
 from ..models.vbg import load_weights, save_weights
@@ -271,8 +271,8 @@ def _gan_cost(profile, dataset, steps):
         train = study_data(profile, dataset)["natural"].select("train")
         trainer, items = _gan_trainer(settings, dataset, train), torch.arange(settings.gan["batch_size"])
         with FlopCounterMode(display=False) as counter:
-            trainer._step(items)
-        times, peak = step_times(lambda: trainer._step(items), steps), matmul_peak(threads)
+            train_step(trainer, items)
+        times, peak = step_times(lambda: train_step(trainer, items), steps), matmul_peak(threads)
     seconds, busy = (float(value) for value in times.median())
     count, flop = len(train) // len(items), counter.get_total_flops()
     return {
