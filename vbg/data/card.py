@@ -43,6 +43,7 @@ def find_duplicates(
 
 # %% ../../nbs/data/05_card.ipynb #916cdee8
 def _text_report(table):
+    "Quantiles of the text length."
     at = {"minimum": 0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "maximum": 1}
     count = dict(characters=table.text.str.len(), words=table.text.str.split().str.len())
     return {k: {a: float(v.quantile(q)) for a, q in at.items()} for k, v in count.items()}
@@ -75,6 +76,7 @@ def class_order(
 
 # %% ../../nbs/data/05_card.ipynb #b8374aeb
 def _skip_report(skipped):
+    "How many rows were left out, why, and the first 20."
     first = skipped.head(20).assign(file=[Path(f).name if f else f for f in skipped.file[:20]])
     reasons = skipped.reason.value_counts().to_dict()
     return dict(count=len(skipped), reasons=reasons, first=json.loads(first.to_json(orient="records")))

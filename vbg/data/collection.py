@@ -59,6 +59,7 @@ def _from_table(table, folder, image, text, label, id, group):
 
 # %% ../../nbs/data/09_collection.ipynb #5465b319
 def _check_choice(path, header, image, text, label, id, group):
+    "Raise `DataError` on an absent column, no text, or a text that would hold the label or the group."
     require_columns(header, [c for c in (image, *text, label, id, group) if c], path)
     if not text:
         raise DataError("no text field is chosen", path, remedy="name the columns that describe the object")

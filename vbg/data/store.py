@@ -34,6 +34,7 @@ __all__ = ['data_fingerprint', 'load_dataset_dir', 'build_dataset', 'ExampleData
 
 # %% ../../nbs/data/06_store.ipynb #5c3750f4
 def _digest(*parts):
+    "One hash of several parts, each as JSON."
     h = hashlib.sha256()
     for part in parts:
         h.update(json.dumps(part, ensure_ascii=False, default=str).encode() + b"\0")
@@ -71,6 +72,7 @@ def data_fingerprint(
 
 
 def _examples_fingerprint(examples, image_size):
+    "Fingerprint of a set that is about to be built."
     table = examples.table.drop(columns="image")
     columns = {c: table[c].tolist() for c in sorted(table.columns)}
     order = [examples.name, examples.class_names, examples.label_names]
@@ -111,6 +113,7 @@ def _decode_all(examples, size, scratch, lenient, workers):
 
 # %% ../../nbs/data/06_store.ipynb #0fd317c7
 def _features(class_names, label_names, size):
+    "The columns of a stored set with their types."
     columns = {c: Value("string") for c in ("id", "text", "split", "origin", "attributes")}
     columns |= dict(image=List(Value("uint8"), length=size * size * 3), texts=List(Value("string")))
     columns |= dict(label=ClassLabel(names=class_names), labels=List(ClassLabel(names=label_names)))
@@ -163,7 +166,7 @@ def build_dataset(
     lenient: bool = False,  # leave unreadable images out and list them
     workers: int | None = None,  # threads that decode; default one a core
 ) -> Path:  # `<folder>/<name>-<fingerprint>/`: Arrow file, `data_card.json`, and `skipped.csv` if rows were skipped
-    "Decode once and store. What was built before is not built again; nothing half-written bears the final name."
+    "Decode and store a set, unless it is stored already. It gets its name when it is complete."
     if "split" not in examples.table:
         raise DataError("examples have no splits", remedy="call assign_splits first")
     table = examples.table.sort_values(["split", "id"], key=lambda c: c.map(SPLITS.index) if c.name == "split" else c)

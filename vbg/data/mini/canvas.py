@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 __all__ = ['PATTERNS', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror', 'pattern_field',
            'Pattern', 'Placement', 'Canvas', 'paint_ground', 'draw_polygon', 'draw_stroke', 'cast_shadow', 'set_light',
            'add_wear', 'add_bar', 'add_grain', 'missing', 'AttributeModel', 'sample_items', 'best_accuracy',
-           'whole_folder', 'write_jpeg', 'write_ground_truth', 'read_ground_truth', 'contact_sheet', 'show']
+           'largest_remainder', 'join_pieces', 'whole_folder', 'write_jpeg', 'write_ground_truth', 'read_ground_truth',
+           'contact_sheet', 'show']
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #8e1b55d2
 def rgb(
@@ -620,6 +621,34 @@ def best_accuracy(
     step = max(1, 400_000 // len(right))
     best = lambda part: reduce(np.maximum, (np.multiply.outer(a, b) for a, b in zip(part.T, right.T)))
     return float(sum(best(left[i : i + step]).sum() for i in range(0, len(left), step)))
+
+# %% ../../../nbs/data/mini/01_canvas.ipynb #3f0a77c3
+def largest_remainder(
+    shares: np.ndarray,  # `(C,)`, sums to 1
+    n: int,  # items
+    least: int = 0,  # items of a class at least
+) -> np.ndarray:  # `(C,)` int, sums to n
+    "Whole numbers near `shares * n`: rounded down, the largest remainders rounded up."
+    share = np.asarray(shares) * n
+    counts = np.maximum(np.floor(share), least).astype(int)
+    order = np.argsort(np.floor(share) - share, kind="stable")
+    for i in range(n - counts.sum()):
+        counts[order[i % len(order)]] += 1
+    for _ in range(counts.sum() - n):
+        counts[counts.argmax()] -= 1
+    return counts
+
+
+def join_pieces(
+    pieces: list,  # of (words, what they speak of); '' or None where of nothing
+) -> tuple:  # text, list of (start, stop, words, what they speak of)
+    "One text of several pieces, and where those lie that speak of something."
+    text, spans = "", []
+    for words, topic in pieces:
+        if topic:
+            spans.append((len(text), len(text) + len(words), words, topic))
+        text += words
+    return text, spans
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #d3e7fbe2
 @contextmanager

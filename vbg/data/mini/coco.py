@@ -32,6 +32,8 @@ from vbg.data.mini.canvas import (
     add_grain,
     draw_polygon,
     ellipse,
+    join_pieces,
+    largest_remainder,
     mirror,
     paint_ground,
     rectangle,
@@ -194,7 +196,7 @@ def scene_ceiling(
 
 
 def coco_ceilings() -> dict:  # set -> modality -> best possible accuracy
-    "Of the natural and of the balanced set."
+    "The exact best accuracies of the natural and of the balanced set."
     models = {name: scene_model(name) for name in ("natural", "balanced")}
     return {name: {k: round(scene_ceiling(m, a), 6) for k, a in SEEN.items()} for name, m in models.items()}
 
@@ -804,12 +806,10 @@ def say(
     fields: dict,  # field -> list of (words, region)
 ) -> tuple:  # sentence, list of (start, stop, words, region)
     "Fill a template and note which characters speak of which region; a region of '' is not noted."
-    text, spans = "", []
+    pieces = []
     for part in filter(None, template.replace("{", "|{").replace("}", "}|").split("|")):
-        for words, region in fields[part[1:-1]] if part[0] == "{" else [(part, "")]:
-            if region:
-                spans.append((len(text), len(text) + len(words), words, region))
-            text += words
+        pieces += fields[part[1:-1]] if part[0] == "{" else [(part, "")]
+    text, spans = join_pieces(pieces)
     return text[0].upper() + text[1:] + ".", spans
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #7e33d913
@@ -847,14 +847,7 @@ def natural_counts(
     n: int,  # scenes, 20 or more
 ) -> np.ndarray:  # `(10,)` scenes of each super-category, at least 2, together n
     "The long tail by largest remainder."
-    share = np.array(list(SUPERCATEGORIES.values())) * n
-    counts = np.maximum(np.floor(share), 2).astype(int)
-    order = np.argsort(-(share - np.floor(share)), kind="stable")
-    for i in range(n - counts.sum()):
-        counts[order[i % len(order)]] += 1
-    for _ in range(counts.sum() - n):
-        counts[counts.argmax()] -= 1
-    return counts
+    return largest_remainder(np.array(list(SUPERCATEGORIES.values())), n, least=2)
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #ca4e71f8
 def sample_scenes(
@@ -941,7 +934,7 @@ def scene_items(
     ids: np.ndarray,  # `(n,)` image ids
     model: AttributeModel,  # of the set's prior
 ) -> pd.DataFrame:  # attributes and exact posteriors `image:vehicle` ...
-    "One row a scene: what it is about and what the best reader would think of it."
+    "One row a scene: its attributes and the exact posteriors."
     codes, post = pd.DataFrame({a: [v.index(x) for x in scenes[a]] for a, v in model.values.items()}), {}
     for k, seen in SEEN.items():
         post |= {f"{k}:{s}": p for s, p in zip(SUPERCATEGORIES, scene_posterior(model, codes[seen]).T)}
@@ -952,7 +945,7 @@ def scene_items(
 def reached(
     items: pd.DataFrame,  # from `scene_items`
 ) -> dict:  # modality -> accuracy of the exact posterior
-    "What the best reader scores on the scenes drawn."
+    "The accuracy of the exact posterior on the scenes drawn."
     names = np.array(list(SUPERCATEGORIES))
     best = {k: names[items[[f"{k}:{s}" for s in names]].to_numpy().argmax(1)] for k in SEEN}
     return {k: round(float((b == items.supercategory).mean()), 6) for k, b in best.items()}

@@ -18,6 +18,8 @@ from vbg.data.mini.canvas import (
     LIGHTS,
     AttributeModel,
     best_accuracy,
+    join_pieces,
+    largest_remainder,
     missing,
     sample_items,
     whole_folder,
@@ -282,16 +284,6 @@ REGION |= {"detail": "detail", "culture": "ground", "age": "object"}
 def _pick(rng, options):
     return options[rng.integers(len(options))]
 
-
-def _join(pieces):
-    "Text of (string, attribute or None) pieces, and its spans (start, stop, word, attribute)."
-    text, spans = "", []
-    for string, attribute in pieces:
-        if attribute:
-            spans.append((len(text), len(text) + len(string), string, attribute))
-        text += string
-    return text, spans
-
 # %% ../../../nbs/data/mini/03_met.ipynb #bf21da8c
 def _title(item, told, rng):
     "Pieces of a title: theme and purpose in one of three orders, then motif and detail."
@@ -378,7 +370,7 @@ def describe_met(
     }
     row, spans = {}, []
     for f, p in pieces.items():
-        row[f], found = _join(p)
+        row[f], found = join_pieces(p)
         spans += [(f, start, stop, word, a, _region(a, item)) for start, stop, word, a in found]
     row["Object Date"], row["Object Begin Date"], row["Object End Date"] = _date(item, rng)
     row["Dimensions"] = _size(rng) if rng.random() < 0.7 else ""
@@ -441,14 +433,6 @@ def posteriors(
 
 # %% ../../../nbs/data/mini/03_met.ipynb #d758644f
 PARTS = ("object", "body", "motif", "key", "detail")  # the masks of an object
-
-
-def _counts(n):
-    "Items a class: the natural shares of n, largest remainders rounded up."
-    share = met_model().prior * n
-    whole = np.floor(share).astype(int)
-    whole[np.argsort(whole - share, kind="stable")[: n - whole.sum()]] += 1
-    return whole
 
 
 def _region_mask(masks, order):
@@ -531,7 +515,7 @@ def write_mini_met(
     scarce_per_class: int = 0,  # more items of the two scarcest classes, a set of their own; 0: no such set
 ) -> dict:  # what ceilings.json holds
     "Render `natural/`, `balanced/`, where asked `scarce/`. Raises ValueError when n leaves a class without an item."
-    counts, c = _counts(n), len(CLASSES)
+    counts, c = largest_remainder(met_model().prior, n), len(CLASSES)
     if counts.min() < 1:
         raise ValueError(f"n = {n} leaves {list(CLASSES)[counts.argmin()]} without an item; use at least 40")
     natural, scarce = met_model().prior, np.argsort(counts, kind="stable")[:2]
