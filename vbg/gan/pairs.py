@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..core.files import DataError, write_atomic
+from ..core.files import DataError
 from ..data.store import ExampleData, join_examples, require_held_out
 from .attributes import AttributeTable, learn_table, save_table
 from .quality import jpeg_round_trip, memorised
@@ -24,6 +24,7 @@ from .text import TextGenerator, fit_text_generator, generate_texts, load_text_g
 from .texture import to_images
 from .training import GanTrainer, make_images
 from ..models.text import tokenise
+from ..runs.made import why_stale, write_note
 
 # %% auto #0
 __all__ = ['REASONS', 'PairMaker', 'fit_pair_maker', 'finish', 'draw_rows', 'generated_items', 'pair_rows']
@@ -74,13 +75,9 @@ def fit_pair_maker(
 # %% ../../nbs/gan/07_pairs.ipynb #dcb49952
 def _text_generator(train, validation, table, tokenizer, settings, seed, folder, whole):
     "The stored text generator of the same data and settings, or a new one."
-    facts = json.loads(
-        json.dumps(
-            dict(data=train.fingerprint, items=len(train), settings=settings["text"], seed=seed, words=table.words)
-        )
-    )
-    stamp = folder / "made_from.json"
-    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == facts:
+    facts = dict(data=train.fingerprint, items=len(train), settings=settings["text"], seed=seed, words=table.words)
+    note = folder / "made_from.json"
+    if why_stale(note, facts) is None:
         return load_text_generator(folder)
     fitted = fit_text_generator(
         train=train,
@@ -92,7 +89,7 @@ def _text_generator(train, validation, table, tokenizer, settings, seed, folder,
         whole=whole,
     )
     save_text_generator(fitted, folder)
-    write_atomic(stamp, json.dumps(facts))
+    write_note(note, facts, [f"text_generator.{kind}" for kind in ("json", "csv", "safetensors")])
     return fitted.generator
 
 # %% ../../nbs/gan/07_pairs.ipynb #a93c8bf5

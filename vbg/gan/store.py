@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.files import RunError, home, write_atomic
+from ..core.files import RunError, write_atomic
 from ..core.profiles import Profile
 from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
 from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
-from ..runs.version import code_version, environment
+from ..runs.made import checksum, made_from, plain, read_note, why_stale, write_note
+from ..runs.store import gan_place
+from ..runs.version import environment, used_code
 
 # %% auto #0
-__all__ = ['NOT_OF_ONE', 'gan_folder', 'gan_inputs', 'is_made', 'is_described', 'open_maker', 'gan_command', 'measure_gan',
-           'gan_samples', 'describe_gan']
+__all__ = ['NOT_OF_ONE', 'gan_folder', 'gan_inputs', 'is_made', 'measure_inputs', 'is_described', 'open_maker', 'gan_command',
+           'measure_gan', 'gan_samples', 'describe_gan']
 
 # %% ../../nbs/gan/08_store.ipynb #1b34f02b
 def gan_folder(
@@ -33,25 +35,7 @@ def gan_folder(
     scarce_items: int | None = None,  # real items of each scarce class, where they were changed
 ) -> Path:  # under `home()`
     "The folder of one GAN."
-    kind = "-".join(
-        filter(
-            None,
-            (
-                settings.gan["variant"],
-                settings.gan["conditioning"],
-                settings.gan["loss"] * (settings.gan["loss"] != "non_saturating"),
-            ),
-        )
-    )
-    return (
-        home()
-        / "runs"
-        / settings.name
-        / "gan"
-        / dataset
-        / (kind + (f"-scarce{scarce_items}" if scarce_items else ""))
-        / f"gan{gan}"
-    )
+    return gan_place(settings.name, dataset, gan, scarce_items=scarce_items, **settings.gan)
 
 # %% ../../nbs/gan/08_store.ipynb #8d409876
 NOT_OF_ONE = ("variant", "gans", "per_class", "classifier_epochs")  # settings that change no GAN
@@ -75,7 +59,7 @@ def gan_inputs(
                 seed=gan,
                 versions=versions,
                 text=[settings.text["vocab_size"], settings.text["max_length"]],
-                code=code_version("gan.training", "gan.text", without=("core.profiles",)),
+                code=used_code("gan.pairs.fit_pair_maker", cut=("core.profiles", "runs")),
             )
         )
     )
@@ -85,22 +69,25 @@ def is_made(
     folder: Path,  # of a GAN
     inputs: dict,  # from `gan_inputs`
 ) -> bool:
-    "Whether the folder holds a whole GAN made from these inputs."
-    stamp, gan, text = folder / "inputs.json", folder / "gan.json", folder / "text" / "made_from.json"
-    if not all(note.exists() for note in (stamp, gan, text)) or json.loads(stamp.read_text(encoding="utf-8")) != inputs:
-        return False
-    about = json.loads(gan.read_text(encoding="utf-8"))
-    return about["status"] in ("diverged", "collapsed") or len(about["history"]) >= inputs["gan"]["epochs"]
+    "True if the folder holds a whole GAN that was made from these inputs."
+    return why_stale(folder / "inputs.json", inputs) is None
+
+
+def measure_inputs(
+    folder: Path,  # of a GAN
+    per_class: int,  # see `measure_gan`
+) -> dict:  # JSON
+    "Everything that the quality and the samples of a GAN depend on."
+    code = used_code("gan.store.describe_gan", cut=("core.profiles", "runs"))
+    return dict(code=code, gan=checksum(folder / "gan.json"), per_class=per_class)
 
 
 def is_described(
     folder: Path,  # of a whole GAN
+    per_class: int,  # see `measure_gan`
 ) -> bool:
-    "Whether it was measured by the code of today."
-    file = folder / "quality.json"
-    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("code") == code_version(
-        "gan.store", without=("core.profiles",)
-    )
+    "True if this GAN was measured by the code of today."
+    return why_stale(folder / "quality.json", measure_inputs(folder, per_class)) is None
 
 # %% ../../nbs/gan/08_store.ipynb #cf13eb5d
 def open_maker(
@@ -119,38 +106,52 @@ def open_maker(
     "A trained pair maker."
     train = natural.select("train") if train is None else train
     folder, inputs = gan_folder(settings, dataset, gan, scarce_items), gan_inputs(settings, train, gan)
-    stamp = folder / "inputs.json"
-    if not make and not is_made(folder, inputs):
-        state = "is not whole, or was made from other settings, data or code" if stamp.exists() else "is not there"
-        raise RunError(
-            f"GAN {gan} of {dataset} ({settings.gan['conditioning']}) {state}; this makes it:\n  {gan_command(settings, dataset, [gan], scarce_items)}"
-        )
-    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) != inputs:
-        shutil.rmtree(folder)
-    write_atomic(stamp, json.dumps(inputs))
-    return fit_pair_maker(
-        train,
-        natural.select("validation"),
-        tokenizer=tokenizer,
-        settings=settings.gan,
-        seed=gan,
-        folder=folder,
-        kind=kind,
-        whole=natural,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        say=say,
-    )
+    if make:
+        return _made_now(settings, natural, tokenizer, gan, train, kind, say, folder, inputs)
+    stale = why_stale(folder / "inputs.json", inputs)
+    if stale:
+        state = "is not there" if stale == "absent" else f"cannot be used: {stale}"
+        asked = f"GAN {gan} of {dataset} ({settings.gan['conditioning']})"
+        command = gan_command(settings, dataset, [gan], scarce_items)
+        raise RunError(f"{asked} {state}; this makes it:\n  {command}")
+    return _fitted(settings, natural, tokenizer, gan, train, kind, say, folder)
+
+# %% ../../nbs/gan/08_store.ipynb #cf13eb5e
+def _fitted(settings, natural, tokenizer, gan, train, kind, say, folder):
+    "Train a pair maker, or go on with one that was cut off, or open a finished one."
+    how = dict(settings=settings.gan, seed=gan, folder=folder, kind=kind, whole=natural, say=say)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return fit_pair_maker(train, natural.select("validation"), tokenizer=tokenizer, device=device, **how)
+
+
+def _made_now(settings, natural, tokenizer, gan, train, kind, say, folder, inputs):
+    "Train a pair maker and note its files. What is broken or was made from other inputs is removed first."
+    note = folder / "inputs.json"
+    if why_stale(note, inputs) not in (None, "absent", "not finished") or not made_from(note, inputs):
+        shutil.rmtree(folder, ignore_errors=True)
+    if why_stale(note, inputs):
+        write_note(note, inputs)
+    maker = _fitted(settings, natural, tokenizer, gan, train, kind, say, folder)
+    if why_stale(note, inputs):
+        tensors = read_note(folder / "gan.json")["tensors"]
+        texts = [f"text/text_generator.{kind}" for kind in ("json", "csv", "safetensors")]
+        write_note(note, inputs, ["gan.json", "table.json", "text/made_from.json", tensors, *texts])
+    return maker
 
 # %% ../../nbs/gan/08_store.ipynb #35b0dcb5
-def gan_command(settings, dataset, gans, scarce_items=None):
+def gan_command(
+    settings: Profile,  # name and `gan` section
+    dataset: str,  # name of the data set
+    gans: list,  # numbers
+    scarce_items: int | None = None,  # see `gan_folder`
+) -> str:
     "The command that trains GANs, from the repository root."
-    more = "" if settings.gan["conditioning"] == "attributes" else f" -p conditioning {settings.gan['conditioning']}"
-    more += "" if settings.gan["loss"] == "non_saturating" else f" -p loss {settings.gan['loss']}"
-    more += f" -p scarce_items {scarce_items}" if scarce_items else ""
-    return (
-        f"python -m vbg.runs.notebook nbs/study/train/gan.ipynb runs/{settings.name}/notebooks/gan-{dataset}.ipynb -p profile {settings.name} -p dataset {dataset}"
-        f" -p gans '{json.dumps(list(gans))}'{more}"
-    )
+    output = f"runs/{settings.name}/notebooks/gan-{dataset}.ipynb"
+    asked = dict(profile=settings.name, dataset=dataset, gans=f"'{json.dumps(list(gans))}'")
+    asked |= dict(conditioning=settings.gan["conditioning"], loss=settings.gan["loss"], scarce_items=scarce_items)
+    usual = dict(conditioning="attributes", loss="non_saturating", scarce_items=None)
+    words = " ".join(f"-p {name} {value}" for name, value in asked.items() if value != usual.get(name, ""))
+    return f"python -m vbg.runs.notebook nbs/study/train/gan.ipynb {output} {words}"
 
 # %% ../../nbs/gan/08_store.ipynb #719b9e10
 def measure_gan(
@@ -173,7 +174,7 @@ def measure_gan(
     few = np.random.default_rng(seed).permutation(len(same))[
         : len(held)
     ]  # as many as held-out ones: the manifold grows with n
-    return _plain(
+    return plain(
         dict(
             agreement=class_agreement(classifier, even.pixels, even.label),
             agreement_natural=class_agreement(classifier, same.pixels, same.label),
@@ -212,21 +213,6 @@ def _text_facts(maker, pairs, train):
         pairs=len(pairs),
         inside=sum(not maker.table.outside(r, t) for r, t in zip(rows, pairs.text)),
         new=sum(t not in normal for t in pairs.text),
-    )
-
-
-def _plain(value):
-    "A value as JSON has it."
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return (
-        value.item()
-        if isinstance(value, np.generic)
-        else value.tolist()
-        if isinstance(value, (np.ndarray, torch.Tensor))
-        else value
     )
 
 # %% ../../nbs/gan/08_store.ipynb #5317949a
@@ -268,8 +254,6 @@ def describe_gan(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())
-    found = measure_gan(maker, natural, classifier, train, per_class) | dict(
-        code=code_version("gan.store", without=("core.profiles",))
-    )
-    write_atomic(folder / "quality.json", json.dumps(found, indent=1))
-    return found
+    found = measure_gan(maker, natural, classifier, train, per_class)
+    write_note(folder / "quality.json", measure_inputs(folder, per_class), ["samples.npz"], **found)
+    return read_note(folder / "quality.json")

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast
 
 from ..core.chance import seed_everything, seeded
-from ..core.files import DataError, write_atomic
+from ..core.files import DataError
 from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint
 from .frozen import checkpoint_files
 from .text import TextEncoder, available_positions, tokenizer_for
+from ..runs.made import read_note, why_stale, write_note
 
 # %% auto #0
 __all__ = ['ADAPTATION', 'mask_for_mlm', 'split_clauses', 'sentence_pairs', 'language_model', 'language_model_losses',
@@ -380,9 +381,6 @@ def adapt_text_encoder(
         )
     return pd.DataFrame(record["history"])
 
-# %% ../../nbs/models/05_adaptation.ipynb #0f0da973
-_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "adaptation.json")
-
 # %% ../../nbs/models/05_adaptation.ipynb #a3ed2491
 def _made_from(train, validation, text, settings, seed, more):
     "Everything that the checkpoint depends on, as JSON gives it back."
@@ -409,10 +407,8 @@ def _kept(folder, made_from):
             file=folder,
             remedy="give another folder, or empty this one",
         )
-    if not all((folder / name).exists() for name in _FILES):
-        return None
-    record = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
-    return record if record["inputs"] == made_from else None
+    note = folder / "adaptation.json"
+    return read_note(note) if why_stale(note, made_from) is None else None
 
 # %% ../../nbs/models/05_adaptation.ipynb #3175aa0c
 def _adapt(train, validation, text, settings, seed, record, folder):
@@ -498,7 +494,8 @@ def _write_checkpoint(model, tokenizer, record, folder):
     try:
         model.cpu().save_pretrained(part)
         tokenizer.save_pretrained(part)
-        write_atomic(part / "adaptation.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        files = sorted(p.name for p in part.iterdir())
+        write_note(part / "adaptation.json", record.pop("inputs"), files, **record)
         part.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)

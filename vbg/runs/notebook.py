@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.files import RunError, home, root, write_atomic
-from .store import _lives, _plain
+from .made import plain
+from .store import _lives
 
 # %% auto #0
 __all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'run_notebook', 'job_name', 'main']
@@ -162,7 +163,7 @@ def _execute(notebook, part, asked, timeout, log):
         extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={QUIET}"],
     )
     effective = done.cells[-1].outputs[0]["data"][EFFECTIVE]
-    wrong = {n: effective[n] for n, v in (known | asked).items() if effective[n] != _plain(v)}
+    wrong = {n: effective[n] for n, v in (known | asked).items() if effective[n] != plain(v)}
     if wrong:
         raise RunError(f"these parameters were in force in place of those asked for: {wrong}")
     done.metadata["papermill"] = {"parameters": asked, "duration": done.metadata["papermill"]["duration"]}  # no paths

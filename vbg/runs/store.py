@@ -24,11 +24,13 @@ import pandas as pd
 
 from ..core.files import RunError, home
 from ..core.profiles import PROFILES
-from .version import differences, environment, what_changed
+from . import made
+from .made import plain, to_json, write_note
+from .version import differences, environment
 
 # %% auto #0
-__all__ = ['HISTORY', 'FILES', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'write_run', 'note_run', 'Run',
-           'Runs', 'load_runs', 'why_stale', 'is_current', 'assert_complete', 'train_command']
+__all__ = ['HISTORY', 'FILES', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'gan_place', 'write_run',
+           'note_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current', 'assert_complete', 'train_command']
 
 # %% ../../nbs/runs/02_store.ipynb #ebfee28c
 HISTORY = [
@@ -86,6 +88,22 @@ def run_folder(
             raise ValueError(f"{part!r} is no name for a folder")
     return home() / "runs" / profile / dataset / model / f"seed{int(seed)}"
 
+# %% ../../nbs/runs/02_store.ipynb #13fe906a
+def gan_place(
+    profile: str,  # such as "mini"
+    dataset: str,  # such as "met"
+    gan: int,  # number of the GAN: its seed
+    *,
+    variant: str = "",  # name of settings that are no part of the profile
+    conditioning: str = "attributes",  # or "class"
+    loss: str = "non_saturating",  # or "saturating"
+    scarce_items: int | None = None,  # real items of each scarce class, where they were changed
+    **_,  # other settings of the `gan` section
+) -> Path:  # below `home()/runs`
+    "Where a GAN lies. Every path of a GAN comes from here."
+    parts = [variant, conditioning, loss * (loss != "non_saturating"), f"scarce{scarce_items}" * bool(scarce_items)]
+    return home() / "runs" / profile / "gan" / dataset / "-".join(filter(None, parts)) / f"gan{int(gan)}"
+
 # %% ../../nbs/runs/02_store.ipynb #7650e053
 def write_run(
     *,
@@ -111,19 +129,9 @@ def write_run(
         _write_files(part, history, predictions, metrics, weights or {})
         for name, content in (files or {}).items():
             (part / name).write_bytes(content)
-        about = dict(
-            profile=profile,
-            dataset=dataset,
-            model=model,
-            seed=int(seed),
-            inputs=inputs,
-            environment=environment(),
-            **more,
-        )
-        sums = {n: _sum(part / n) for n in FILES}
-        (part / "run.json").write_text(
-            _json(about | {"written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": sums}), encoding="utf-8"
-        )
+        more |= dict(profile=profile, dataset=dataset, model=model, seed=int(seed), environment=environment())
+        more |= dict(written=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        write_note(part / "run.json", inputs, FILES, **more)
     note_run(place)
     return place
 
@@ -131,7 +139,7 @@ def write_run(
 def _write_files(part, history, predictions, metrics, weights):
     history.to_csv(part / "history.csv", index=False, lineterminator="\n")
     predictions.to_parquet(part / "predictions.parquet", index=False)
-    (part / "metrics.json").write_text(_json(metrics), encoding="utf-8")
+    (part / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
     _save_weights(weights, part / "model.safetensors")
 
 
@@ -143,30 +151,6 @@ def _save_weights(weights, path):
 
         weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     save_file(weights, path)
-
-
-def _sum(path):
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _json(value):
-    return json.dumps(_plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-# %% ../../nbs/runs/02_store.ipynb #e6bfffab
-def _plain(value):
-    "What JSON can hold: numpy numbers as numbers, tuples as lists, nan as null, paths as text."
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Path):
-        return value.as_posix()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 # %% ../../nbs/runs/02_store.ipynb #15132540
 class _staging:
@@ -334,23 +318,14 @@ def why_stale(
 ) -> str | None:  # None when current; else the reason: "absent", or the first inputs that changed
     "Why a run must be made (again)."
     _sweep(Path(folder).parent)
-    if _missing(Path(folder)):
-        return "absent"
-    run = Run(Path(folder))
-    try:
-        run.metrics, run._read("history.csv"), run._read("predictions.parquet")
-    except RunError:
-        return "a file was changed after the run was written"
-    changed = what_changed(run.info["inputs"], _plain(inputs))
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return "changed: " + "; ".join(changed[:3]) + more if changed else None
+    return "absent" if _missing(Path(folder)) else made.why_stale(Path(folder) / "run.json", inputs)
 
 # %% ../../nbs/runs/02_store.ipynb #e9573624
 def is_current(
     folder: Path,  # a run's folder
     inputs: dict,  # what the result would depend on now
 ) -> bool:
-    "Is there a whole run, made from these inputs?"
+    "True if there is a whole run that was made from these inputs."
     return why_stale(folder, inputs) is None
 
 # %% ../../nbs/runs/02_store.ipynb #a62be856

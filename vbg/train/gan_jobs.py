@@ -29,7 +29,8 @@ from ..gan.training import GanTrainer, train_step
 from ..models.batches import tokenise_sets
 from ..models.text import tokenizer_for
 from ..models.vbg import load_weights, save_weights
-from ..runs.version import code_version, environment
+from ..runs.made import why_stale, write_note
+from ..runs.version import environment, used_code
 from .cost import cores_in_use, machine_state, matmul_peak, step_times, use_threads
 from .jobs import train_runs
 
@@ -44,15 +45,15 @@ def independent_classifier(
     natural: ExampleData,  # all splits
 ) -> IndependentClassifier:  # in evaluation mode
     "The stored classifier of this data, or a new one."
-    folder = home() / "runs" / settings.name / "gan" / dataset
-    facts = dict(data=natural.fingerprint, epochs=settings.gan["classifier_epochs"], code=code_version("gan.quality"))
-    stamp, weights = folder / "classifier.json", folder / "classifier.safetensors"
-    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == facts and weights.exists():
+    folder = gan_folder(settings, dataset, 0).parents[1]
+    epochs, code = settings.gan["classifier_epochs"], used_code("gan.quality.fit_independent", cut=("core.profiles",))
+    facts, note = dict(data=natural.fingerprint, epochs=epochs, code=code), folder / "classifier.json"
+    weights = folder / "classifier.safetensors"
+    if why_stale(note, facts) is None:
         return load_weights(IndependentClassifier(num_classes=natural.num_classes), weights)
-    train = natural.select("train")
-    model = fit_independent(train, epochs=settings.gan["classifier_epochs"], whole=natural)
+    model = fit_independent(natural.select("train"), epochs=epochs, whole=natural)
     save_weights(model, weights)
-    write_atomic(stamp, json.dumps(facts))
+    write_note(note, facts, [weights.name])
     return model
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #d745254f
@@ -140,37 +141,25 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, gan):
 # %% ../../nbs/train/05_gan_jobs.ipynb #7e030572
 def _one_gan(job, number):
     "Train one GAN, or keep it."
-    folder, say = (
-        gan_folder(job.settings, job.dataset, number, job.scarce_items),
-        lambda line: print(f"{job.dataset} {line}", flush=True),
-    )
+    folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
     if is_made(folder, gan_inputs(job.settings, job.train, number)):
-        say(f"GAN {number}: kept, nothing it depends on changed")
+        print(f"{name}: kept, nothing it depends on changed", flush=True)
     else:
-        (folder / "quality.json").unlink(missing_ok=True)  # what is made again is measured again
-        say(f"GAN {number}: {_maker(job, number, make=True, say=say).images.status}")
+        say = lambda line: print(f"{job.dataset} {line}", flush=True)
+        print(f"{name}: {_maker(job, number, make=True, say=say).images.status}", flush=True)
     return folder
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #6f6bb176
 def _one_measured(job, number):
     "Measure one GAN, or keep what was measured."
-    folder, say = (
-        gan_folder(job.settings, job.dataset, number, job.scarce_items),
-        lambda line: print(f"{job.dataset} {line}", flush=True),
-    )
-    maker = _maker(job, number)
-    if is_described(folder):
-        say(f"GAN {number}: measured before, by the same code")
+    folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
+    maker, per_class = _maker(job, number), job.settings.gan["per_class"]
+    if is_described(folder, per_class):
+        print(f"{name}: measured before, by the same code", flush=True)
     else:
-        found = describe_gan(
-            maker,
-            job.natural,
-            independent_classifier(job.settings, job.dataset, job.natural),
-            folder,
-            job.train,
-            job.settings.gan["per_class"],
-        )
-        say(f"GAN {number}: class agreement {found['agreement']['share']:.3f}")
+        judge = independent_classifier(job.settings, job.dataset, job.natural)
+        found = describe_gan(maker, job.natural, judge, folder, job.train, per_class)
+        print(f"{name}: class agreement {found['agreement']['share']:.3f}", flush=True)
     return folder
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #7ef3c52a
@@ -260,7 +249,9 @@ def gan_cost_run(
     rows = [_gan_cost(profile, dataset, steps) for dataset in datasets or gan_profile(profile).data]
     return write_atomic(
         home() / "runs" / profile / "cost" / "gan.json",
-        json.dumps(dict(code=code_version("gan.training"), hardware=environment()["hardware"], rows=rows), indent=1),
+        json.dumps(
+            dict(code=used_code("gan.training.GanTrainer"), hardware=environment()["hardware"], rows=rows), indent=1
+        ),
     )
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #4b56724c

@@ -13,7 +13,7 @@ import pandas as pd
 from ..core.files import RunError, home
 from ..data.sets import study_data, study_settings
 from ..models.adaptation import adapt_text_encoder
-from ..runs.version import code_version
+from ..runs.version import used_code
 from .jobs import settings_of_run
 
 # %% auto #0
@@ -40,7 +40,7 @@ def adapt_runs(
     "Adapt the profile's text encoder to the training texts of a data set, once a seed, and write the checkpoints."
     settings = study_settings(profile, dataset, data, overrides)
     natural = study_data(profile, dataset, data, overrides)["natural"]
-    code, histories = code_version("models.adaptation"), []
+    code, histories = used_code("models.adaptation.adapt_text_encoder", cut=("core.profiles",)), []
     for seed in seeds:
         history = adapt_text_encoder(
             natural,
