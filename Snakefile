@@ -14,7 +14,8 @@ from vbg.train.code import code_of_job, code_of_runs
 from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS, profile as read_profile
 from vbg.core.files import home, root
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.runs.workflow import broken_notes
+from vbg.runs.store import gan_place
+from vbg.runs.workflow import is_whole
 
 NAME = config.get("profile", "mini")
 PROFILE = read_profile(NAME)
@@ -85,15 +86,13 @@ LOST = set()  # training notebooks whose run folders are not all there: they do 
 
 
 def forget_if_lost(notebook, *made):
-    """Delete a notebook whose runs, GANs (folders) or notes (json) are not all there and whole, and the notes that vouch for what is broken: the job then makes them anew.
+    """Delete a notebook whose runs, GANs (folders) or notes (json) are not all there and whole: it then makes again what is not.
     Where nothing may change (`make status`), only remember it."""
-    broken = [note for path in made for note in broken_notes(path)]
-    if not broken:
+    if all(map(is_whole, made)):
         return
     LOST.add(notebook)
     if workflow.is_main_process and not LOOK:
-        for path in (*broken, Path(notebook)):
-            path.unlink(missing_ok=True)
+        Path(notebook).unlink(missing_ok=True)
 
 
 def lost(notebook):
@@ -205,8 +204,7 @@ def gan_notebooks(dataset, overrides):
 
 
 def gan_folder(dataset, conditioning, scarce, number):
-    kind = conditioning + (f"-scarce{scarce}" if int(scarce) else "")
-    return f"runs/{NAME}/gan/{dataset}/{kind}/gan{number}"
+    return gan_place(NAME, dataset, number, **PROFILE.gan | dict(conditioning=conditioning, scarce_items=int(scarce)))
 
 
 GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 2)) for row in ROWS.values() for dataset in row["datasets"]

@@ -127,7 +127,7 @@ def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
 
 def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home):
     "Nothing but runs that are whole asks for them."
-    from vbg.runs.workflow import broken_notes
+    from vbg.runs.workflow import is_whole
 
     text = smoke_home / "runs/smoke/gan/coco/attributes/gan0/text/text_generator.safetensors"
     search = smoke_home / "runs/smoke-rate-three-times/coco/textcnn/seed0"
@@ -135,11 +135,11 @@ def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home
     before = [file.read_bytes() for file in files]
     for file, content in zip(files, before):
         file.write_bytes(content[:-3])
-    assert broken_notes(text.parents[1]) and broken_notes(search)
+    assert not is_whole(text.parents[1]) and not is_whole(search)
     done = run_study(smoke_home, "all", "figures/smoke/gan_quality.json")  # what is made again is measured again
     assert done.returncode == 0, done.stderr[-3000:]
     assert (text.parents[1] / "quality.json").exists()
-    assert [file.read_bytes() for file in files] == before and not broken_notes(text.parents[1]) + broken_notes(search)
+    assert [file.read_bytes() for file in files] == before and is_whole(text.parents[1]) and is_whole(search)
 
 
 def test_second_call_does_nothing_and_is_quick(smoke_home):

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.files import DataError, home, write_atomic
+from ..core.files import DataError, home
 from ..core.profiles import Profile
 from ..core.profiles import profile as read_profile
 from .mini.canvas import contact_sheet
 from .readers import READERS, RENDERERS
 from .splits import assign_folds, assign_splits
 from .store import ExampleData, build_dataset, join_examples, load_examples
-from ..runs.version import code_version
+from ..runs.made import why_stale, write_note
+from ..runs.version import used_code
 
 # %% auto #0
 __all__ = ['IN_MEMORY', 'study_settings', 'source_folder', 'study_data', 'study_folders', 'cards_of', 'card_of', 'ceilings_of',
@@ -55,11 +56,12 @@ def source_folder(
     "The folder (or csv) that a data set is read from; rendered if it is a rendered set, absent or of other settings."
     folder = home() / settings["folder"]
     if settings.get("render"):
-        asked = settings["render"] | dict(code=code_version(f"data.mini.{settings['reader']}"))
-        stamp = folder.with_name(f"{folder.name}.rendered.json")
-        if not folder.exists() or not stamp.exists() or json.loads(stamp.read_text()) != asked:
+        table = "data.readers.RENDERERS"
+        asked = settings["render"] | dict(code=used_code(table, choose={table: [settings["reader"]]}))
+        note = folder.with_name(f"{folder.name}.rendered.json")
+        if not folder.exists() or why_stale(note, asked):
             RENDERERS[settings["reader"]](folder, **settings["render"])
-            write_atomic(stamp, json.dumps(asked))
+            write_note(note, asked, [])
     return folder
 
 # %% ../../nbs/data/11_sets.ipynb #9abb51de

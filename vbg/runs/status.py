@@ -12,8 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from ..core.files import RunError, home
-from .store import train_command
-from .workflow import TRAINS, at_least_one, broken_notes, planned, read_note
+from .made import read_note
+from .store import gan_place, train_command
+from .workflow import TRAINS, at_least_one, is_whole, note_of, planned
 
 # %% auto #0
 __all__ = ['KEEPS', 'made_by', 'measured', 'costs', 'may_keep', 'time_left', 'duration_text', 'damaged', 'status_text', 'main']
@@ -41,10 +42,8 @@ def made_by(
         lambda value: value if isinstance(value, (list, tuple)) else [value],
     )
     if asked["gans"]:
-        kind = asked["conditioning"] + (
-            f"-scarce{asked['scarce_items']}" if int(asked.get("scarce_items") or 0) else ""
-        )
-        return [runs / asked["profile"] / "gan" / dataset / kind / f"gan{k}" for k in many(asked["gans"])]
+        kinds = {name: asked[name] for name in ("conditioning", "loss", "scarce_items") if name in asked}
+        return [gan_place(asked["profile"], dataset, k, **kinds) for k in many(asked["gans"])]
     if asked["model"]:
         return [
             runs / (asked.get("store") or asked["profile"]) / dataset / model / f"seed{seed}"
@@ -145,29 +144,24 @@ def duration_text(
 # %% ../../nbs/runs/05_status.ipynb #e3d5658e
 def damaged(
     jobs: list,  # of `vbg.runs.workflow.Job`
-) -> dict:  # what to delete, from `home()` on, to what makes it again
-    "Executed notebooks that cannot be read, and folders of runs, GANs and language models with a file that is cut off, changed or gone."
-    found = {
-        job.notebook: "the same target"
-        for job in jobs
-        if (home() / job.notebook).exists() and read_note(home() / job.notebook) is None
-    }
-    for folder in dict.fromkeys(
-        folder for job in jobs for folder in made_by(_noted(job.notebook).get("parameters") or {})
-    ):
-        if _is_damaged(folder):
-            found[folder.relative_to(home()).as_posix()] = _maker(folder)
-        if (note := folder / "quality.json").exists() and broken_notes(note):
-            found[note.relative_to(home()).as_posix()] = f"make gan PROFILE={folder.parts[-5]}"
+) -> dict:  # what is damaged, from `home()` on, to what makes it again
+    "Executed notebooks that cannot be read, and runs, GANs and language models with a file cut off, changed or gone."
+    found = {}
+    for job in jobs:
+        if (home() / job.notebook).exists() and read_note(home() / job.notebook) is None:
+            found[job.notebook] = "the same target"
+        for folder in made_by(_noted(job.notebook).get("parameters") or {}):
+            if _is_damaged(folder):
+                found[folder.relative_to(home()).as_posix()] = _maker(folder)
+            if _is_damaged(folder / "quality.json"):
+                found[(folder / "quality.json").relative_to(home()).as_posix()] = f"make gan PROFILE={folder.parts[-5]}"
     return found
 
 
-def _is_damaged(folder):
-    "Is there a note that is broken? One that is not yet there is none."
-    return any(
-        note.exists()
-        for note in broken_notes(folder / "adaptation.json" if folder.parent.name == "checkpoints" else folder)
-    )
+def _is_damaged(path):
+    "True if there is a note, and it is broken or vouches for something broken. What is only begun is not damaged."
+    note = note_of(path)
+    return note.exists() and not is_whole(note) and (read_note(note) is None or "files" in read_note(note))
 
 # %% ../../nbs/runs/05_status.ipynb #4f19a75f
 def _maker(folder):

@@ -199,7 +199,7 @@ def _require(name, folder, text_of):
     if folder.joinpath(*name.split(".")).is_dir() or folder.joinpath(*name.split(".")).with_suffix(".py").exists():
         return
     module, _, own = name.rpartition(".")
-    if own not in _definitions(text_of(module)):
+    if not _targets(module, own, folder, text_of):
         raise KeyError(f"vbg has no {name}")
 
 
@@ -214,10 +214,10 @@ def _definitions(text):
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee032
 def _starts(name, folder, text_of):
-    "The definitions that a root names: one, or all of a module."
+    "The definitions that a root names: one, or all of a module; a name may be imported where it is asked for."
     if folder.joinpath(*name.split(".")).with_suffix(".py").exists():
         return [(name, own) for own in _definitions(text_of(name))]
-    return [tuple(name.rsplit(".", 1))]
+    return _targets(*name.rsplit(".", 1), folder, text_of)
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02a
 def _defines(node):

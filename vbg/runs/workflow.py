@@ -12,16 +12,15 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import RunError, home, root
-from .store import FILES, _sum
+from .made import whole
 
 # %% auto #0
-__all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'planned', 'read_note', 'broken_notes',
-           'whole_run', 'whole_gan', 'drawing', 'at_least_one', 'main']
+__all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'planned', 'note_of', 'is_whole',
+           'drawing', 'at_least_one', 'main']
 
 # %% ../../nbs/runs/04_workflow.ipynb #f2fdc56f
 def snakemake_command(
@@ -195,89 +194,24 @@ def planned(
         raise RunError(f"Snakemake cannot say what is to be done: {done.stderr.strip()[-1500:]}")
     return read_summary(done.stdout, set(re.findall(r"^lost\t(.+)$", done.stderr, re.M)))
 
-# %% ../../nbs/runs/04_workflow.ipynb #a81916f7
-def read_note(
-    path: Path,  # of a JSON file
-) -> dict | None:  # None where it is absent, cut off or no object
-    "A note, read without complaint."
-    try:
-        found = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _same(path, checksum):
-    try:
-        return _sum(path) == checksum
-    except OSError:
-        return False
-
-
-def _whole_tensors(path):
-    "Is a safetensors file as long as its header says?"
-    try:
-        with open(path, "rb") as f:
-            length = int.from_bytes(f.read(8), "little")
-            head = json.loads(f.read(min(length, 10**8)))  # no header is longer
-        ends = [about["data_offsets"][1] for name, about in head.items() if name != "__metadata__"]
-        return path.stat().st_size == 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-# %% ../../nbs/runs/04_workflow.ipynb #2aea68d4
-def _broken_run(folder):
-    sums = (read_note(folder / "run.json") or {}).get("files") or {}
-    whole = {*FILES} <= {*sums} and all(
-        _whole_tensors(folder / n) if n.endswith(".safetensors") else _same(folder / n, s) for n, s in sums.items()
-    )
-    return [] if whole else [folder / "run.json"]
-
-
-def _broken_gan(folder):
-    about, text, broken = read_note(folder / "gan.json") or {}, folder / "text", set()
-    if read_note(folder / "inputs.json") is None:
-        broken |= {"inputs.json", "gan.json"}
-    if not _whole_tensors(folder / about.get("tensors", "absent")):
-        broken |= {"gan.json"}
-    said = all(read_note(text / f"{name}.json") for name in ("made_from", "text_generator"))
-    if not said or not _whole_tensors(text / "text_generator.safetensors"):
-        broken |= {"text/made_from.json"}
-    return [folder / name for name in sorted(broken)]
-
 # %% ../../nbs/runs/04_workflow.ipynb #bb13cb81
-def _broken_note(note):
-    samples = note.with_name("samples.npz")
-    whole = read_note(note) is not None and (note.name != "quality.json" or zipfile.is_zipfile(samples))
-    return [] if whole else [note]
-
-
-def broken_notes(
-    path: Path,  # folder of a run (`seed<k>`) or of a GAN (`gan<k>`), or another note (`quality.json` of a GAN, `adaptation.json` of a language model)
-) -> list:  # of paths; empty where all is whole
-    "Notes that are absent or cut off, or that vouch for a file which is absent, cut off or changed. Changes nothing."
+def note_of(
+    path: Path,  # folder of a run (`seed<k>`), of a GAN (`gan<k>`) or of a language model, or a note itself
+) -> Path:  # its note
+    "The note that vouches for what lies in a folder."
     path = Path(path)
-    return (
-        _broken_note(path)
-        if path.suffix == ".json"
-        else _broken_gan(path)
-        if path.name.startswith("gan")
-        else _broken_run(path)
-    )
+    if path.suffix == ".json":
+        return path
+    if path.parent.name == "checkpoints":
+        return path / "adaptation.json"
+    return path / ("inputs.json" if path.name.startswith("gan") else "run.json")
 
 
-def whole_run(
-    folder: Path,  # `runs/<profile>/<dataset>/<model>/seed<k>`
+def is_whole(
+    path: Path,  # as for `note_of`
 ) -> bool:
-    "Is the run there, with every file as it was written?"
-    return not _broken_run(Path(folder))
-
-# %% ../../nbs/runs/04_workflow.ipynb #035622a5
-def whole_gan(
-    folder: Path,  # `runs/<profile>/gan/<dataset>/<kind>/gan<k>`
-) -> bool:
-    "Is the GAN there, trained and uncut?"
-    return not _broken_gan(Path(folder))
+    "True if it is there, finished, and as it was written."
+    return whole(note_of(path))
 
 # %% ../../nbs/runs/04_workflow.ipynb #9627a613
 TRAINS = (
