@@ -134,6 +134,9 @@ PROVENANCE = {
 NAMES = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{16}\b|nbs/[\w/]+\.ipynb|\bvbg(?:\.\w+)+|\bvbg \w+\b")
 
 
+NOTES = ("inputs.json", "made_from.json", "classifier.json")
+
+
 def bare(told):
     "JSON without what tells where a thing came from."
     if isinstance(told, dict):
@@ -160,8 +163,11 @@ def moved(path, name):
     "A file as a move of code leaves it."
     if name.startswith("figures/") and path.suffix == ".json":
         return None
+    if path.name in NOTES or path.name.endswith(".rendered.json"):
+        return None  # what a thing was made from, and the checksums of its files
     if path.suffix == ".json":
-        return bare(json.loads(path.read_text(encoding="utf-8")))
+        told = bare(json.loads(path.read_text(encoding="utf-8")))
+        return {key: value for key, value in told.items() if path.name != "quality.json" or key != "inputs"}
     if path.suffix == ".safetensors":
         return tensors(path)
     excused = next(

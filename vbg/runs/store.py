@@ -25,7 +25,7 @@ import pandas as pd
 from ..core.files import RunError, home
 from ..core.profiles import PROFILES
 from . import made
-from .made import plain, to_json, write_note
+from .made import to_json, write_note
 from .version import differences, environment
 
 # %% auto #0
