@@ -197,7 +197,8 @@ def test_what_the_tables_decide_the_ledger_decides_alike(evidence, table):
     for name, row in (("table3", "margin-accuracy-{}-{}"), ("table4", "ablation-{}-{}")):
         models = [*(TABLE3_MODELS if name == "table3" else TABLE4_MODELS), LATE_AVERAGE]
         compared = comparison_table(
-            of_models([*evidence.runs, *late_average(evidence.runs)[0]], models), **evidence.settings.evaluation
+            of_models([*evidence.runs, *late_average(evidence.runs)[0]], models),
+            bootstrap=Bootstrap(**evidence.settings.evaluation),
         )
         judged = [
             (

@@ -108,7 +108,7 @@ def drawn(tables):
 def test_table_has_the_numbers_of_a_direct_computation():
     fill("inputs", skills={"metadata": 3.5, "both": 1.0})
     runs = E.experiment_runs("smoke", "inputs")
-    table = E.experiment_table(runs, resamples=300, seed=7)
+    table = E.experiment_table(runs, bootstrap=Bootstrap(300, 7))
     for split, title in (("test", "natural"), ("balanced", "class-balanced")):
         base = [r.select(split)[2] for r in runs["last layer, no metadata"]]
         for change, made in runs.items():
@@ -131,7 +131,7 @@ def test_table_has_the_numbers_of_a_direct_computation():
 def test_equal_rows_are_smaller_than_the_noise_and_sizes_are_told():
     fill("departures_text")
     made_up("departures_text", "ReLU (Eq. 13)", seed=0, parameters=1_250_000)
-    table = E.experiment_table(E.experiment_runs("smoke", "departures_text"), resamples=100)
+    table = E.experiment_table(E.experiment_runs("smoke", "departures_text"), bootstrap=Bootstrap(100))
     row = table_row(table, **{"data_set": "MET, rendered", "test": "natural", "change": "ReLU (Eq. 13)"})
     assert row[["verdict", "epochs", "parameters", "seeds", "items"]].tolist() == [
         "smaller than the noise",
@@ -162,7 +162,7 @@ def test_two_models_are_each_compared_with_their_own_reference():
     for seed in (0, 1):
         made_up("adaptation", "adapted", "met", "without_vit_gan", seed, skill=5.0)
         made_up("adaptation", "not adapted", "met", "without_gan", seed, skill=5.0)
-    table = E.experiment_table(E.experiment_runs("smoke", "adaptation"), resamples=100)
+    table = E.experiment_table(E.experiment_runs("smoke", "adaptation"), bootstrap=Bootstrap(100))
     met = table[(table["data set"] == "MET, rendered") & (table.test == "natural")]
     assert met.model.tolist() == ["without GAN"] * 2 + ["without ViT & GAN"] * 2
     assert met.verdict.tolist() == ["–", "worse", "–", "better"]
@@ -170,7 +170,9 @@ def test_two_models_are_each_compared_with_their_own_reference():
 
 def test_same_runs_give_the_same_table():
     fill("inputs")
-    first, second = (E.experiment_table(E.experiment_runs("smoke", "inputs"), resamples=100) for _ in range(2))
+    first, second = (
+        E.experiment_table(E.experiment_runs("smoke", "inputs"), bootstrap=Bootstrap(100)) for _ in range(2)
+    )
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -198,7 +200,7 @@ def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced
     with pytest.raises(RunError, match="both: met, without_gan, seed 1 does not predict balanced"):
         E.experiment_runs("smoke", "inputs")
     fill("inputs", splits=("validation", "test"), data={"natural": "met1"})
-    table = E.experiment_table(E.experiment_runs("smoke", "inputs"), resamples=50)
+    table = E.experiment_table(E.experiment_runs("smoke", "inputs"), bootstrap=Bootstrap(50))
     assert table.test.unique().tolist() == ["natural"]
     with pytest.raises(ValueError, match="no run predicts balanced"):
         E.experiment_table(E.experiment_runs("smoke", "inputs"), splits=("balanced",))

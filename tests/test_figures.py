@@ -86,7 +86,7 @@ def test_summary_puts_the_paper_order_first_and_says_rendered_and_ceiling():
         for model in F.MODALITY:
             toy_run(dataset, model)
     table = F.summary_table(
-        load_runs("smoke"), {"met": {"natural": {"both": 0.97}, "balanced": {"both": 0.9}}}, resamples=50
+        load_runs("smoke"), {"met": {"natural": {"both": 0.97}, "balanced": {"both": 0.9}}}, bootstrap=Bootstrap(50)
     )
     assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"]
     assert table.model.tolist()[:3] == ["without GAN", "without BERT & GAN", "without ViT & GAN"]
@@ -95,20 +95,20 @@ def test_summary_puts_the_paper_order_first_and_says_rendered_and_ceiling():
         and table[table.test == "class-balanced"]["best possible"].iloc[0] == "90.0"
     )
     assert all(re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", v) for v in table["accuracy, %"])
-    real = F.summary_table([r for r in load_runs("smoke", "met")], resamples=50)
+    real = F.summary_table([r for r in load_runs("smoke", "met")], bootstrap=Bootstrap(50))
     assert set(real["best possible"]) == {"–"}
 
 
 def test_a_real_data_set_is_not_called_rendered():
     toy_run(settings="paper")
-    assert F.summary_table(load_runs("smoke"), resamples=50)["data set"].unique().tolist() == ["MET"]
+    assert F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50))["data set"].unique().tolist() == ["MET"]
 
 
 def test_gain_is_taken_over_the_better_modality_and_skips_sets_without_all_models():
     for model, skill in (("without_gan", 4.0), ("without_bert_gan", 1.0), ("without_vit_gan", 2.5)):
         toy_run(model=model, skill=skill)
     toy_run("coco")
-    table = F.fusion_gain_table(load_runs("smoke"), resamples=100)
+    table = F.fusion_gain_table(load_runs("smoke"), bootstrap=Bootstrap(100))
     assert table["data set"].unique().tolist() == ["MET, rendered"] and set(table.better) == {"text"}
 
 
@@ -122,10 +122,14 @@ def test_gain_refuses_models_tested_on_different_items():
 
 def test_saved_bytes_are_the_same_in_another_process(store):
     toy_run(), toy_run(seed=1)
-    script = (
-        "from vbg.results.publish import *\nfrom vbg.runs.store import load_runs\nruns = load_runs('smoke')\n"
-        "save_table(summary_table(runs, resamples=50), 't', 'smoke', runs)\nsave_figure(loss_curves(runs), 'f', 'smoke', runs)"
-    )
+    script = """
+from vbg.results.publish import *
+from vbg.runs.store import load_runs
+from vbg.stats.intervals import Bootstrap
+runs = load_runs("smoke")
+save_table(summary_table(runs, bootstrap=Bootstrap(50)), "t", "smoke", runs)
+save_figure(loss_curves(runs), "f", "smoke", runs)
+"""
     seen = []
     for hashseed in ("1", "2"):
         env = dict(__import__("os").environ, PYTHONHASHSEED=hashseed, MPLBACKEND="agg")
@@ -208,7 +212,7 @@ def test_verdicts_on_the_paper_itself():
 
 def test_command_line(store):
     toy_run()
-    F.save_table(F.summary_table(load_runs("smoke"), resamples=50), "summary", "smoke", load_runs("smoke"))
+    F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), "summary", "smoke", load_runs("smoke"))
     done = subprocess.run(
         [sys.executable, "-m", "vbg.results.publish", "show", "--profile", "smoke"],
         cwd=root(),

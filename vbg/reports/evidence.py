@@ -85,7 +85,9 @@ def beside_vbg(
     "The row of a model beside VBG on the natural test; each table is made once."
     table = "table3" if model in TABLE3_MODELS else "table4"
     if table not in e.made:
-        rows = comparison_table(of_models([*e.runs, *e.averaged], FAMILIES[table]), ("test",), **e.settings.evaluation)
+        rows = comparison_table(
+            of_models([*e.runs, *e.averaged], FAMILIES[table]), ("test",), bootstrap=Bootstrap(**e.settings.evaluation)
+        )
         e.made[table] = {(r["dataset"], r["model"]): r for r in rows.to_dict("records")}
     return e.made[table][dataset, model]
 

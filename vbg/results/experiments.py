@@ -14,10 +14,11 @@ import pandas as pd
 from ..core.files import RunError, home
 from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
-from .publish import DATASETS, PAPER_MODELS, PERCENT, data_title
+from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, data_title, run_title
+from .tables import Column, range_cell, table_of
 from ..runs.store import load_runs
-from ..stats.intervals import Bootstrap, interval_text, paired_difference, same_items, summarise_runs
-from ..stats.verdicts import difference_verdict
+from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
+from ..stats.verdicts import difference_verdict  # noqa: F401, its name of old
 
 # %% auto #0
 __all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread', 'fusion_parameters', 'adaptation_reports',
@@ -140,70 +141,58 @@ def _leaves(tree, path=""):
 # %% ../../nbs/results/03_experiments.ipynb #a79ab635
 def experiment_table(
     runs: dict,  # row to its runs, from `experiment_runs`; the first row is the reference
-    splits: tuple = ("test", "balanced"),  # those that no run predicts are left out
+    splits: tuple = tuple(TESTS),  # those that no run predicts are left out
     metrics: tuple = ("accuracy", "f1"),  # shown with their intervals
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Every row beside the reference, with the 95 % interval of the difference in accuracy and a verdict."
     reference, rows = next(iter(runs)), []
     known = [*DATASETS, *sorted({r.dataset for r in runs[reference]} - {*DATASETS})]
-    models = list(
-        dict.fromkeys(r.model for r in sorted(runs[reference], key=lambda r: list(PAPER_MODELS).index(r.model)))
-    )
+    models = sorted({r.model for r in runs[reference]}, key=list(PAPER_MODELS).index)
     for dataset, split, model in product(known, splits, models):
         groups = {row: [r for r in made if (r.dataset, r.model) == (dataset, model)] for row, made in runs.items()}
         if not any(split in r.metrics for made in groups.values() for r in made):
             continue
-        head = {
-            "data set": _title(groups[reference][0]),
-            "test": _TESTS.get(split, split),
-            "model": PAPER_MODELS[model],
-        }
-        rows += [
-            head
-            | {"change": row}
-            | _scores(made, split, metrics, resamples, seed)
-            | _difference(made, None if row == reference else groups[reference], split, resamples, seed)
-            | _size(made, split)
-            for row, made in groups.items()
-        ]
+        for row, made in groups.items():
+            base = None if row == reference else groups[reference]
+            about = dict(test=TESTS.get(split, split), model=PAPER_MODELS[model], change=row, runs=made)
+            rows.append(about | _estimates(made, base, split, metrics, bootstrap) | _size(made, split))
     if not rows:
         raise ValueError(f"no run predicts {' or '.join(splits)}")
-    return pd.DataFrame(rows) if len(models) > 1 else pd.DataFrame(rows).drop(columns="model")
+    return table_of(rows, _columns(metrics, several=len(models) > 1))
+
+
+def _columns(metrics, several):
+    return [
+        *(Column("data set", "title"), Column("test", "test")),
+        *[Column("model", "model")] * several,
+        Column("change", "change"),
+        *(Column(PERCENT[m], m) for m in metrics),
+        *(Column("difference, points", "gap"), Column("verdict", lambda r: r["gap"] and r["gap"].verdict)),
+        *(Column("epochs", "epochs"), Column("parameters", "parameters", "{:,}")),
+        *(Column("seeds", "seeds"), Column("items", "items")),
+    ]
 
 # %% ../../nbs/results/03_experiments.ipynb #51e8a6ea
-_TESTS = {"test": "natural", "balanced": "class-balanced"}
-
-
-def _title(run):
-    return data_title(run.dataset, run.info.get("config", {}).get("data"))
-
-# %% ../../nbs/results/03_experiments.ipynb #e7550f54
-def _scores(made, split, metrics, resamples, seed):
-    "Mean and interval of each metric."
-    table = summarise_runs(made, split, metrics, Bootstrap(resamples, seed))
-    return {PERCENT[r.metric]: interval_text(r.mean, r.low, r.high) for r in table.itertuples()}
-
-
-def _difference(made, base, split, resamples, seed):
-    "Accuracy over the reference (None: this is the reference), and what may be said of it."
+def _estimates(made, base, split, metrics, bootstrap):
+    "Each metric; accuracy over the reference (None: this is the reference)."
+    labels, tables = same_items([*made, *(base or [])], split)
+    found = estimate_scores(labels, tables[: len(made)], bootstrap, metrics)
     if base is None:
-        return {"difference, points": "–", "verdict": "–"}
-    labels, tables = same_items([*made, *base], split)
+        return found | dict(gap=None)
     sides = tables[: len(made)], tables[len(made) :]
-    gap = paired_difference(labels, *sides, Bootstrap(resamples, seed), ("accuracy",))["accuracy"]
-    return {"difference, points": gap.text(), "verdict": gap.verdict}
+    return found | dict(gap=paired_difference(labels, *sides, bootstrap, ("accuracy",))["accuracy"])
 
 
 def _size(made, split):
     "Epochs, parameters, and what n is. Times are measured by `vbg.train.cost`: these runs shared a machine."
-    return {
-        "epochs": len(made[0].history),
-        "parameters": f"{made[0].info['parameters']:,}",
-        "seeds": len(made),
-        "items": made[0].metrics[split]["items"],
-    }
+    return dict(
+        title=run_title(made[0]),
+        epochs=len(made[0].history),
+        parameters=made[0].info["parameters"],
+        seeds=len(made),
+        items=made[0].metrics[split]["items"],
+    )
 
 # %% ../../nbs/results/03_experiments.ipynb #b5a642eb
 def parameter_spread(
@@ -228,7 +217,7 @@ def fusion_parameters(
             classes, sides = r.predictions.columns.str.startswith("p_").sum(), layer.output_size // width
             rows.append(
                 {
-                    "data set": _title(r),
+                    "data set": run_title(r),
                     "change": change,
                     "fusion layer": sum(p.numel() for p in layer.parameters()),
                     "head": sides * (width + 1) * classes,
@@ -293,31 +282,25 @@ def perplexity_table(
     reports: list,  # from `adaptation_reports`
     profile: str = None,  # whose sets they are; tells which were rendered
 ) -> pd.DataFrame:  # text, for print; mean and lowest to highest seed
-    "Perplexity of masked words (Eq. 14) before and after adaptation, and accuracy on next sentences, validation split."
+    "Perplexity of masked words (Eq. 14) and accuracy on next sentences, before and after, on validation."
     settings, rows = read_profile(profile).data if profile else {}, []
     for dataset in dict.fromkeys(r["dataset"] for r in reports):
         part = [r for r in reports if r["dataset"] == dataset]
-        held = {
-            name: [r[name] for r in part]
-            for name in ("perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds")
-        }
-        rows.append(
-            {
-                "data set": data_title(dataset, settings),
-                "perplexity before (lowest–highest seed)": _spread(held["perplexity_before"]),
-                "perplexity after (lowest–highest seed)": _spread(held["perplexity_after"]),
-                "next sentence, % (lowest–highest seed)": _spread(held["next_sentence_accuracy"], 100),
-                "training texts": f"{part[0]['texts']:,}",
-                "vocabulary": f"{part[0]['words']:,}",
-                "seconds a seed": f"{np.mean(held['seconds']):.0f}",
-                "seeds": len(part),
-            }
-        )
-    return pd.DataFrame(rows)
+        about = dict(title=data_title(dataset, settings), texts=part[0]["texts"], words=part[0]["words"])
+        rows.append(about | dict(each={name: [r[name] for r in part] for name in _MEASURED}, seeds=len(part)))
+    return table_of(rows, _PERPLEXITY)
 
-# %% ../../nbs/results/03_experiments.ipynb #0425da64
-def _spread(values, scale=1):
-    "Mean (lowest–highest); a dash where a seed has no value."
-    if any(v is None for v in values):
-        return "–"
-    return "{:.1f} ({:.1f}–{:.1f})".format(*(scale * f(values) for f in (np.mean, np.min, np.max)))
+
+_MEASURED = ("perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds")
+_PERPLEXITY = [
+    Column("data set", "title"),
+    Column("perplexity before (lowest–highest seed)", lambda r: r["each"]["perplexity_before"], range_cell),
+    Column("perplexity after (lowest–highest seed)", lambda r: r["each"]["perplexity_after"], range_cell),
+    Column(
+        "next sentence, % (lowest–highest seed)",
+        lambda r: r["each"]["next_sentence_accuracy"],
+        lambda values: range_cell(values, scale=100),
+    ),
+    *(Column("training texts", "texts", "{:,}"), Column("vocabulary", "words", "{:,}")),
+    *(Column("seconds a seed", lambda r: np.mean(r["each"]["seconds"]), "{:.0f}"), Column("seeds", "seeds")),
+]

@@ -17,24 +17,18 @@ from ..core.files import RunError, home
 from ..core.profiles import PROFILES
 from ..core.profiles import profile as read_profile
 from ..gan.quality import require_chance
-from .experiments import difference_verdict
-from .publish import DATASETS, PALETTE, WIDTH, data_title, paper_table, save_figure, style
+from .publish import DATASETS, PALETTE, TESTS, WIDTH, data_title, paper_table, save_figure, style
+from .tables import Column, estimate_cell, number_cell, table_of
 from ..stats.comparison import holm
-from vbg.stats.intervals import (
-    Bootstrap,
-    estimate_scores,
-    interval_text,
-    paired_difference,
-    same_items,
-)
+from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
 from ..stats.metrics import measure
 
 # %% auto #0
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
            'quality_table', 'class_agreement_table', 'images_word', 'sample_figure', 'neighbour_figure', 'save_sheets',
-           'save_round_sheets', 'scarce_classes', 'scores_of', 'paired', 'judged_split', 'generated_items',
-           'scarce_names', 'balance_scores', 'balance_table', 'corrected_verdict', 'direct_comparisons', 'claim_table',
-           'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
+           'save_round_sheets', 'scarce_classes', 'scores_of', 'judged_split', 'generated_items', 'scarce_names',
+           'balance_scores', 'merit_estimate', 'balance_table', 'corrected_verdict', 'direct_comparisons',
+           'claim_table', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
 
 # %% ../../nbs/results/07_gan.ipynb #62fb4425
 def gan_folders(
@@ -102,37 +96,75 @@ def quality_table(
     profile: str,  # whose sets they are
 ) -> pd.DataFrame:  # text, one row a GAN; baselines of real data in brackets
     "Class agreement with interval, FID, KID, precision, recall, neighbours, format, words inside the table."
-    rows, settings = [], read_profile(profile).data
-    for q in found:
-        near, real, same = q["neighbours"]["pixels"], q["agreement_real"], q["agreement"]
-        rows.append(
-            {
-                "data set": data_title(q["dataset"], settings),
-                "asked for": q["conditioning"],
-                "GAN": q["gan"].removeprefix("gan"),
-                "epochs": len(q["history"]),
-                "status": q["status"],
-                "class agreement, classes alike, %": f"{interval_text(same['share'], same['low'], same['high'])}, n {same['n']}",
-                "at least 60 %": "yes" if same["low"] >= 0.6 else "no" if same["high"] < 0.6 else "within the noise",
-                "class agreement, natural shares, % (held-out real)": f"{100 * q['agreement_natural']['share']:.1f}, n {q['agreement_natural']['n']} ({100 * real['share']:.1f}, n {real['n']})",
-                "FID (training split)": f"{q['distances']['fid']:.2f} ({q['distances_real']['fid']:.2f})",
-                "KID, mean ± sd over subsets (training split)": f"{q['distances']['kid']:.3f} ± {q['distances']['kid_std']:.3f} ({q['distances_real']['kid']:.3f})",
-                "precision (held-out real)": f"{q['manifold']['precision']:.2f} ({q['manifold_real']['precision']:.2f})",
-                "recall (held-out real)": f"{q['manifold']['recall']:.2f} ({q['manifold_real']['recall']:.2f})",
-                "distance to the nearest training image (held-out real)": f"{near['generated']:.3f} ({near['held_out']:.3f})",
-                "nearer than 99 % of held-out real, %": f"{100 * near['share']:.1f}",
-                "diversity": f"{q['diversity']:.2f}",
-                **{
-                    f"{kind} AUC": interval_text(q[kind]["auc"], q[kind]["low"], q[kind]["high"], scale=1, digits=2)
-                    + (f", p {q[kind]['p_value']:.2f}" if q[kind].get("p_value") is not None else "")
-                    for kind in ("format", "texture")
-                },
-                "most telling (AUC alone)": most_telling(q["format"]["features"] | q["texture"]["features"]),
-                "texts inside the table": f"{q['text']['inside']} of {q['text']['pairs']}",
-                "new texts, %": f"{100 * q['text']['new'] / q['text']['pairs']:.1f}",
-            }
-        )
-    return pd.DataFrame(rows)
+    settings = read_profile(profile).data
+    rows = [q | dict(title=data_title(q["dataset"], settings), runs=[q["folder"]]) for q in found]
+    return table_of(rows, _QUALITY)
+
+
+def _agreement(q):
+    "Items whose class an independent classifier reads as asked, classes alike."
+    same = q["agreement"]
+    return estimate_cell(Estimate(same["share"], same["low"], same["high"]), after=f", n {same['n']}", n=same["n"])
+
+
+def _natural(q):
+    "The same with natural shares of the classes, and of held-out real images."
+    made, real = q["agreement_natural"], q["agreement_real"]
+    text = "{:.1f}, n {} ({:.1f}, n {})"
+    return number_cell(text, generated=100 * made["share"], n=made["n"], real=100 * real["share"], n_real=real["n"])
+
+
+def _told(kind):
+    "How well real and generated are told apart by format or texture."
+
+    def cell(q):
+        test, p = q[kind], q[kind].get("p_value")
+        after, more = ("", {}) if p is None else (f", p {p:.2f}", dict(p=p))
+        return estimate_cell(Estimate(test["auc"], test["low"], test["high"]), 1, 2, after, **more)
+
+    return cell
+
+
+def _beside_real(key, inner, digits=2):
+    "A measure of the generated items, and of the real ones in brackets."
+    text = f"{{:.{digits}f}} ({{:.{digits}f}})"
+    return lambda q: number_cell(text, generated=q[key][inner], real=q[f"{key}_real"][inner])
+
+# %% ../../nbs/results/07_gan.ipynb #dd0dc35b
+def _kid(q):
+    made = q["distances"]
+    return number_cell(
+        "{:.3f} ± {:.3f} ({:.3f})", generated=made["kid"], sd=made["kid_std"], real=q["distances_real"]["kid"]
+    )
+
+
+def _nearest(q):
+    near = q["neighbours"]["pixels"]
+    return number_cell("{:.3f} ({:.3f})", generated=near["generated"], real=near["held_out"])
+
+
+def _at_least(q, share=0.6):
+    same = q["agreement"]
+    return "yes" if same["low"] >= share else "no" if same["high"] < share else "within the noise"
+
+
+_QUALITY = [
+    *(Column("data set", "title"), Column("asked for", "conditioning")),
+    *(Column("GAN", lambda q: q["gan"].removeprefix("gan")), Column("epochs", lambda q: len(q["history"]))),
+    *(Column("status", "status"), Column("class agreement, classes alike, %", _agreement)),
+    *(Column("at least 60 %", _at_least), Column("class agreement, natural shares, % (held-out real)", _natural)),
+    Column("FID (training split)", _beside_real("distances", "fid")),
+    Column("KID, mean ± sd over subsets (training split)", _kid),
+    Column("precision (held-out real)", _beside_real("manifold", "precision")),
+    Column("recall (held-out real)", _beside_real("manifold", "recall")),
+    Column("distance to the nearest training image (held-out real)", _nearest),
+    Column("nearer than 99 % of held-out real, %", lambda q: 100 * q["neighbours"]["pixels"]["share"], "{:.1f}"),
+    Column("diversity", "diversity", "{:.2f}"),
+    *(Column(f"{kind} AUC", _told(kind)) for kind in ("format", "texture")),
+    Column("most telling (AUC alone)", lambda q: most_telling(q["format"]["features"] | q["texture"]["features"])),
+    Column("texts inside the table", lambda q: f"{q['text']['inside']} of {q['text']['pairs']}"),
+    Column("new texts, %", lambda q: 100 * q["text"]["new"] / q["text"]["pairs"], "{:.1f}"),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #9b5efb6a
 def class_agreement_table(
@@ -275,19 +307,6 @@ def scores_of(
     few = np.isin(labels, scarce)
     return (labels, tables), (labels[few], [t[few] for t in tables])
 
-# %% ../../nbs/results/07_gan.ipynb #5140d4a2
-def paired(
-    labels: np.ndarray,  # `(N,)`
-    first: list,  # `(N, C)` a seed
-    second: list,  # `(N, C)` a seed, the reference
-    metric: str,  # of `vbg.stats.metrics.METRICS`
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> dict:  # difference, low, high, p
-    "First minus second, its interval and two-sided bootstrap p; seeds are paired where both have as many."
-    gap = paired_difference(labels, first, second, Bootstrap(resamples, seed), (metric,))[metric]
-    return dict(difference=gap.mean, low=gap.low, high=gap.high, p=gap.p)
-
 # %% ../../nbs/results/07_gan.ipynb #de47c448
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
 
@@ -342,47 +361,38 @@ def balance_scores(
     runs: dict,  # row to its runs, from `experiment_runs`
     cards: dict,  # data set to its data card
     split: str | None = None,  # of the predictions; None: see `judged_split`
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # one row a data set, way and merit: mean, low, high, values of the seeds, differences to the first row with p and Holm's p, generated items
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
+) -> pd.DataFrame:  # one row a data set, way and merit: estimate, gap to the first row with p and Holm's p, and more
     "Every way to balance, as numbers."
-    from statsmodels.stats.multitest import multipletests
-
     rows, first = [], next(iter(runs))
     for dataset, merit in product({r.dataset: 0 for r in runs[first]}, MERITS):
-        metric, part = MERITS[merit]
         used, scarce = split or judged_split(runs, dataset), scarce_classes(cards[dataset])
-        scored = {
-            way: scores_of([r for r in made if r.dataset == dataset], used, scarce)[part] for way, made in runs.items()
-        }
+        mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
+        scored = {way: merit_estimate(made, used, scarce, merit, bootstrap) for way, made in mine.items()}
         block = []
-        for way, (labels, tables) in scored.items():
-            values = [measure(labels, t, metrics=(metric,))[metric][0] for t in tables]
-            e = estimate_scores(labels, tables, Bootstrap(resamples, seed), (metric,))[metric]
-            gap = (
-                paired(labels, tables, scored[first][1], metric, resamples, seed)
-                if way != first
-                else dict.fromkeys(("difference", "low", "high", "p"), np.nan)
-            )
-            block.append(
-                dict(
-                    dataset=dataset,
-                    merit=merit,
-                    way=way,
-                    mean=float(np.mean(values)),
-                    low=e.low,
-                    high=e.high,
-                    seeds=len(tables),
-                    items=len(labels),
-                    values=values,
-                    split=used,
-                    generated=generated_items([r for r in runs[way] if r.dataset == dataset], scarce),
-                )
-                | {f"gap_{k}": v for k, v in gap.items()}
-            )
-        holm = multipletests([b["gap_p"] for b in block[1:]], method="holm")[1] if len(block) > 1 else []
-        rows += [b | dict(holm=float(h)) for b, h in zip(block, [np.nan, *holm])]
+        for way, (e, values) in scored.items():
+            gap = e - scored[first][0] if way != first else Estimate(np.nan, np.nan, np.nan)
+            row = dict(dataset=dataset, merit=merit, way=way, mean=e.mean, low=e.low, high=e.high)
+            row |= dict(seeds=e.seeds, items=e.items, values=values, split=used, estimate=e, gap=gap, runs=mine[way])
+            row |= dict(gap_difference=gap.mean, gap_low=gap.low, gap_high=gap.high)
+            row |= dict(gap_p=np.nan if way == first else gap.p, generated=generated_items(mine[way], scarce))
+            block.append(row)
+        rows += [b | dict(holm=float(h)) for b, h in zip(block, holm([b["gap_p"] for b in block]))]
     return pd.DataFrame(rows)
+
+
+def merit_estimate(
+    runs: list,  # runs of one row and one data set
+    split: str,  # of the predictions
+    scarce: list,  # class indices
+    merit: str,  # a key of `MERITS`
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+) -> tuple:  # Estimate; values of the seeds
+    "A merit of one row; the difference of two is paired on items and seeds."
+    metric, part = MERITS[merit]
+    labels, tables = scores_of(runs, split, scarce)[part]
+    values = [measure(labels, t, metrics=(metric,))[metric][0] for t in tables]
+    return estimate_scores(labels, tables, bootstrap, (metric,))[metric], values
 
 # %% ../../nbs/results/07_gan.ipynb #a55a9d68
 def balance_table(
@@ -392,38 +402,39 @@ def balance_table(
     "Every way to balance, for print: percent and points."
     rows, settings = [], read_profile(profile).data
     for (dataset, way), part in scores.groupby(["dataset", "way"], sort=False):
-        row = {"data set": data_title(dataset, settings), "training items": way}
-        for s in part.itertuples():
-            short = s.merit.removesuffix(", %")
-            row[s.merit] = interval_text(s.mean, s.low, s.high)
-            row[f"{short}: over the first row, points"] = (
-                "–" if np.isnan(s.gap_difference) else interval_text(s.gap_difference, s.gap_low, s.gap_high)
-            )
-            row[f"{short}: p (Holm)"] = "–" if np.isnan(s.holm) else f"{s.gap_p:.3f} ({s.holm:.3f})"
-            row[f"{short}: verdict"] = (
-                corrected_verdict(s.gap_low, s.gap_high, s.holm) if not np.isnan(s.gap_low) else "–"
-            )
-        row["generated items of scarce classes, a run"] = part.generated.iloc[0]
-        rows.append(
-            row
-            | {
-                "seeds": int(part.seeds.iloc[0]),
-                "judged on": {"balanced": "class-balanced test", "test": "natural test"}.get(
-                    part.split.iloc[0], part.split.iloc[0]
-                ),
-                "items (scarce)": f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})",
-            }
-        )
-    return pd.DataFrame(rows)
+        row = part.iloc[0].to_dict() | dict(title=data_title(dataset, settings), way=way)
+        row |= dict(items=f"{part['items'].iloc[0]} ({part['items'].iloc[-1]})")
+        rows.append(row | {s["merit"]: s for s in part.to_dict("records")})
+    return table_of(rows, [*_WAY, *(column for merit in MERITS for column in _merit_columns(merit)), *_AFTER])
+
+
+def _merit_columns(merit):
+    "A merit, its difference to the first row, p and verdict."
+    short = merit.removesuffix(", %")
+    p_cell = lambda r: number_cell("{:.3f} ({:.3f})", p=r[merit]["gap_p"], holm=r[merit]["holm"])
+    return (
+        Column(merit, lambda r: r[merit]["estimate"]),
+        Column(f"{short}: over the first row, points", lambda r: r[merit]["gap"]),
+        Column(f"{short}: p (Holm)", p_cell),
+        Column(f"{short}: verdict", lambda r: corrected_verdict(r[merit]["gap"], r[merit]["holm"])),
+    )
+
+
+_WAY = [Column("data set", "title"), Column("training items", "way")]
+_AFTER = [
+    Column("generated items of scarce classes, a run", "generated"),
+    Column("seeds", lambda r: int(r["seeds"])),
+    Column("judged on", "split", lambda split: f"{TESTS[split]} test" if split in TESTS else split),
+    Column("items (scarce)", "items"),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #cf50f11c
 def corrected_verdict(
-    low: float,  # interval of the difference
-    high: float,  # interval of the difference
+    gap: Estimate,  # a difference
     p: float,  # corrected for the rows of the table
-) -> str:  # "better", "worse" or "smaller than the noise"
+) -> str:  # "better", "worse", "smaller than the noise", or a dash where there is no difference
     "A difference counts where its interval leaves zero out and its corrected p is under 0.05."
-    return difference_verdict(low, high) if p < 0.05 else "smaller than the noise"
+    return gap.verdict if p < 0.05 or np.isnan(gap.low) else "smaller than the noise"
 
 
 GENERATED_WAYS = (
@@ -441,115 +452,85 @@ _LOOPS = GENERATED_WAYS[-2:]
 
 # %% ../../nbs/results/07_gan.ipynb #5f663e56
 def direct_comparisons(
-    runs: dict,  # row to its runs
-    cards: dict,  # data set to its data card
     scores: pd.DataFrame,  # from `balance_scores`
     profile: str,  # whose sets they are
-    split: str | None = None,  # of the predictions; None: see `judged_split`
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
 ) -> pd.DataFrame:  # text, one row a data set, merit and comparison
-    "The loops beside nothing and beside the best control without a GAN (best in mean on the same test: the harder one to beat), and what attributes add to the class."
+    "The loops beside nothing and the best control without a GAN, and what attributes add to the class."
     rows, settings = [], read_profile(profile).data
     for (dataset, merit), part in scores.groupby(["dataset", "merit"], sort=False):
-        metric, which = MERITS[merit]
-        table = {
-            way: scores_of(
-                [r for r in made if r.dataset == dataset],
-                split or judged_split(runs, dataset),
-                scarce_classes(cards[dataset]),
-            )[which]
-            for way, made in runs.items()
-        }
-        controls = part[~part.way.isin(GENERATED_WAYS)]
-        best = controls.loc[controls["mean"].idxmax(), "way"]
-        pairs = dict.fromkeys(
-            [(way, other) for way in _LOOPS for other in ("nothing", best)]
-            + [
-                ("closed loop, oversampling, crops", "oversampling, crops"),
-                ("closed loop", "GAN pairs"),
-                ("GAN pairs", "nothing"),
-                ("GAN pairs", best),
-                ("GAN pairs", "GAN pairs, class only"),
-            ]
-        )
-        for way, other in (pair for pair in pairs if set(pair) <= table.keys()):
-            gap = paired(table[way][0], table[way][1], table[other][1], metric, resamples, seed)
-            rows.append(
-                gap
-                | {
-                    "data set": data_title(dataset, settings),
-                    "merit": merit.removesuffix(", %"),
-                    "training items": way,
-                    "over": other,
-                    "points": interval_text(gap["difference"], gap["low"], gap["high"]),
-                    "seeds": len(table[way][1]),
-                    "items": len(table[way][0]),
-                }
-            )
-    corrected = holm([row["p"] for row in rows])
-    return pd.DataFrame(
-        [
-            {k: v for k, v in row.items() if k not in ("difference", "low", "high", "p", "seeds", "items")}
-            | {"p (Holm)": f"{row['p']:.3f} ({p:.3f})", "verdict": corrected_verdict(row["low"], row["high"], p)}
-            | {k: row[k] for k in ("seeds", "items")}
-            for row, p in zip(rows, corrected)
-        ]
-    )
+        found, controls = part.set_index("way"), part[~part.way.isin(GENERATED_WAYS)]
+        best = controls.loc[controls["mean"].idxmax(), "way"]  # in mean, on the same test: the harder one to beat
+        for way, other in (pair for pair in _pairs(best) if {*pair} <= {*found.index}):
+            row = dict(title=data_title(dataset, settings), merit=merit.removesuffix(", %"), way=way, other=other)
+            sides = [found.loc[w] for w in (way, other)]
+            gap = sides[0].estimate - sides[1].estimate
+            rows.append(row | dict(gap=gap, p=gap.p, runs=sides[0].runs + sides[1].runs))
+    for row, corrected in zip(rows, holm([row["p"] for row in rows])):
+        row["holm"] = corrected
+    return table_of(rows, _DIRECT)
+
+
+def _pairs(best):
+    "What is compared with what, each once."
+    pairs = [(way, other) for way in _LOOPS for other in ("nothing", best)]
+    pairs += [(_LOOPS[1], "oversampling, crops"), (_LOOPS[0], "GAN pairs"), ("GAN pairs", "nothing")]
+    return list(dict.fromkeys([*pairs, ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")]))
+
+
+_DIRECT = [
+    *(Column("data set", "title"), Column("merit", "merit"), Column("training items", "way"), Column("over", "other")),
+    Column("points", "gap"),
+    Column("p (Holm)", lambda r: number_cell("{:.3f} ({:.3f})", p=r["p"], holm=r["holm"])),
+    Column("verdict", lambda r: corrected_verdict(r["gap"], r["holm"])),
+    *(Column("seeds", lambda r: r["gap"].seeds), Column("items", lambda r: r["gap"].items)),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #4f055873
 def claim_table(
     runs: dict,  # row to its runs
     profile: str,  # whose sets they are
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, one row a data set and loop
     "Whether the GAN is worth the points of accuracy that Table 4 gives it, on the natural test."
     rows, table, settings = [], paper_table("table4"), read_profile(profile).data
     for dataset in {r.dataset: 0 for r in runs["nothing"]}:
-        own = {way: same_items([r for r in made if r.dataset == dataset], "test") for way, made in runs.items()}
+        mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
         accuracy = {
-            way: np.mean([measure(labels, t, metrics=("accuracy",))["accuracy"][0] for t in tables])
-            for way, (labels, tables) in own.items()
+            way: estimate_scores(*same_items(made, "test"), bootstrap, ("accuracy",))["accuracy"]
+            for way, made in mine.items()
         }
-        best = max((way for way in own if way not in GENERATED_WAYS), key=accuracy.get)
+        best = max((way for way in mine if way not in GENERATED_WAYS), key=lambda way: accuracy[way].mean)
         printed = table[table.dataset == dataset].set_index("model").accuracy
-        for loop in (way for way in _LOOPS if way in own):
-            gaps = {
-                other: paired(own[loop][0], own[loop][1], own[other][1], "accuracy", resamples, seed)
-                for other in ("nothing", best)
-            }
-            asked = 100 * (printed.vbg - printed.without_gan)
-            rows.append(
-                {
-                    "data set": data_title(dataset, settings),
-                    "training items": loop,
-                    "paper: points of accuracy by the GAN": f"{asked:.0f}",
-                    "here, over nothing": interval_text(*(gaps["nothing"][k] for k in ("difference", "low", "high"))),
-                    "here, over the best way without a GAN": f"{interval_text(*(gaps[best][k] for k in ('difference', 'low', 'high')))} ({best})",
-                    "the claim": _claim(asked / 100, gaps["nothing"], gaps[best]),
-                    "seeds": len(own[loop][1]),
-                    "items": len(own[loop][0]),
-                }
-            )
-    return pd.DataFrame(rows)
+        asked = 100 * (printed.vbg - printed.without_gan)
+        for loop in (way for way in _LOOPS if way in mine):
+            gaps = [accuracy[loop] - accuracy[other] for other in ("nothing", best)]
+            row = dict(title=data_title(dataset, settings), way=loop, asked=asked, best=best)
+            row |= dict(over_nothing=gaps[0], over_best=gaps[1], runs=mine[loop] + mine["nothing"] + mine[best])
+            rows.append(row)
+    return table_of(rows, _CLAIM)
+
+
+_CLAIM = [
+    *(Column("data set", "title"), Column("training items", "way")),
+    *(Column("paper: points of accuracy by the GAN", "asked", "{:.0f}"), Column("here, over nothing", "over_nothing")),
+    Column("here, over the best way without a GAN", lambda r: estimate_cell(r["over_best"], after=f" ({r['best']})")),
+    Column("the claim", lambda r: _claim(r["asked"] / 100, r["over_nothing"], r["over_best"])),
+    *(Column("seeds", lambda r: r["over_nothing"].seeds), Column("items", lambda r: r["over_nothing"].items)),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #91b23a81
 def _claim(asked, over_nothing, over_best):
     "What two differences say of a difference that was promised."
-    if over_nothing["high"] < asked:
-        found = difference_verdict(over_nothing["low"], over_nothing["high"])
-        return (
-            "does not hold: "
-            + {
-                "better": "the gain is smaller",
-                "worse": "the loop is worse than nothing",
-                "smaller than the noise": "no gain beyond the noise",
-            }[found]
-        )
-    if over_nothing["low"] <= 0:
+    if over_nothing.high < asked:
+        words = {
+            "better": "the gain is smaller",
+            "worse": "the loop is worse than nothing",
+            "smaller than the noise": "no gain beyond the noise",
+        }
+        return f"does not hold: {words[over_nothing.verdict]}"
+    if over_nothing.low <= 0:
         return "is neither shown nor refuted"
-    return "holds" if over_best["low"] > 0 else "does not hold: a way without a GAN gives as much"
+    return "holds" if over_best.low > 0 else "does not hold: a way without a GAN gives as much"
 
 # %% ../../nbs/results/07_gan.ipynb #3dded261
 def rounds_table(
@@ -559,30 +540,38 @@ def rounds_table(
     "Quotas, kept and refused pairs of every round."
     rows, settings = [], read_profile(profile).data
     for run in runs:
-        names = run.info["class_names"]
-        for r in run.info["loop"]:
-            rare = np.argsort(r["feedback"]["count"], kind="stable")[:2]
-            most = np.argsort(-np.array(r["quotas"]), kind="stable")[:3]
-            rows.append(
-                {
-                    "data set": data_title(run.dataset, settings),
-                    "seed": run.seed,
-                    "round": r["round"],
-                    "validation macro-F1 before": f"{r['validation_f1']:.3f}",
-                    "largest quotas": ", ".join(f"{names[c]} {r['quotas'][c]}" for c in most),
-                    "kept of the two scarcest classes": ", ".join(
-                        f"{names[c]} {r['kept'][c]} of {r['quotas'][c]}" for c in rare
-                    ),
-                    "made": r["made"],
-                    "kept": sum(r["kept"]),
-                    "of": sum(r["quotas"]),
-                    **{f"refused: {reason}": n for reason, n in r["refused"].items()},
-                    "GAN epochs": r["gan_epochs"],
-                    "GAN": f"{run.info['gan']} {r['gan_status']}",
-                    "ended": run.info["loop_stopped"] or "all rounds",
-                }
-            )
-    return pd.DataFrame(rows)
+        title, names = data_title(run.dataset, settings), run.info["class_names"]
+        rows += [
+            _round(r, names) | dict(title=title, seed=run.seed, run=run.info, runs=[run]) for r in run.info["loop"]
+        ]
+    reasons = dict.fromkeys(reason for row in rows for reason in row["refused"])
+    return table_of(rows, [*_ROUND, *(_refused(reason) for reason in reasons), *_ROUND_END])
+
+
+def _round(r, names):
+    "Text of the largest quotas and of the scarcest classes of one round."
+    rare = np.argsort(r["feedback"]["count"], kind="stable")[:2]
+    most = np.argsort(-np.array(r["quotas"]), kind="stable")[:3]
+    return r | dict(
+        largest=", ".join(f"{names[c]} {r['quotas'][c]}" for c in most),
+        scarcest=", ".join(f"{names[c]} {r['kept'][c]} of {r['quotas'][c]}" for c in rare),
+    )
+
+
+def _refused(reason):
+    return Column(f"refused: {reason}", lambda r: r["refused"].get(reason))
+
+
+_ROUND = [
+    *(Column("data set", "title"), Column("seed", "seed"), Column("round", "round")),
+    *(Column("validation macro-F1 before", "validation_f1", "{:.3f}"), Column("largest quotas", "largest")),
+    *(Column("kept of the two scarcest classes", "scarcest"), Column("made", "made")),
+    *(Column("kept", lambda r: sum(r["kept"])), Column("of", lambda r: sum(r["quotas"]))),
+]
+_ROUND_END = [
+    *(Column("GAN epochs", "gan_epochs"), Column("GAN", lambda r: f"{r['run']['gan']} {r['gan_status']}")),
+    Column("ended", lambda r: r["run"]["loop_stopped"] or "all rounds"),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #f234963d
 def round_figure(
@@ -628,96 +617,65 @@ def round_figure(
 def scarcity_scores(
     runs: dict,  # row ("GAN pairs, 50") to its runs
     cards: dict,  # data set to its data card
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # dataset, way, count, merit, mean, low, high (0..1), seeds, items
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
+) -> pd.DataFrame:  # dataset, way, count, merit, estimate, mean, low, high (0..1), seeds, items, runs
     "Merits by way and number of real items of each scarce class."
     rows = []
     for name, made in runs.items():
         way, count = name.rsplit(", ", 1)
-        for dataset, (merit, (metric, part)) in product(_sets(made), MERITS.items()):
-            labels, tables = scores_of(
-                [r for r in made if r.dataset == dataset],
-                judged_split({name: made}, dataset),
-                scarce_classes(cards[dataset]),
-            )[part]
-            e = estimate_scores(labels, tables, Bootstrap(resamples, seed), (metric,))[metric]
-            rows.append(
-                dict(
-                    dataset=dataset,
-                    way=way,
-                    count=int(count),
-                    merit=merit,
-                    mean=float(np.mean([measure(labels, t, metrics=(metric,))[metric][0] for t in tables])),
-                    low=e.low,
-                    high=e.high,
-                    seeds=len(tables),
-                    items=len(labels),
-                )
-            )
+        for dataset, merit in product(_sets(made), MERITS):
+            mine, scarce = [r for r in made if r.dataset == dataset], scarce_classes(cards[dataset])
+            e, _ = merit_estimate(mine, judged_split({name: made}, dataset), scarce, merit, bootstrap)
+            row = dict(dataset=dataset, way=way, count=int(count), merit=merit, estimate=e, runs=mine)
+            rows.append(row | dict(mean=e.mean, low=e.low, high=e.high, seeds=e.seeds, items=e.items))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/07_gan.ipynb #2037cc05
 def _sets(runs):
-    "Data sets of runs, those of the paper first and in its order."
-    found = {r.dataset for r in runs}
+    return _in_paper_order(r.dataset for r in runs)
+
+
+def _in_paper_order(names):
+    "Data sets, those of the paper first and in its order."
+    found = {*names}
     return [d for d in DATASETS if d in found] + sorted(found - {*DATASETS})
 
 # %% ../../nbs/results/07_gan.ipynb #48e6e0c2
 def scarcity_table(
-    runs: dict,  # row ("GAN pairs, 50") to its runs
-    cards: dict,  # data set to its data card
+    scores: pd.DataFrame,  # from `scarcity_scores`
     profile: str,  # whose sets they are
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
 ) -> pd.DataFrame:  # text, for print; percent and points
     "The curve in figures, and what GAN pairs are worth over each other way at the same number of real items."
-    scores, rows, settings = scarcity_scores(runs, cards, resamples, seed), [], read_profile(profile).data
-    for (dataset, count, way), part in scores.groupby(
-        [
-            scores.dataset.map({d: i for i, d in enumerate(_sets(r for made in runs.values() for r in made))}),
-            "count",
-            "way",
-        ],
-        sort=False,
-    ):
-        name = part.dataset.iloc[0]
-        row = {"order": (dataset, count), "data set": data_title(name, settings), "real items": count, "way": way}
-        for merit, one in part.set_index("merit").iterrows():
-            row |= {merit: interval_text(one["mean"], one.low, one.high)} | _pairs_over(
-                runs, name, way, count, merit, cards, resamples, seed
-            )
-        rows.append(
-            row | {"seeds": part.seeds.iloc[0], "items": " / ".join(dict.fromkeys(str(n) for n in part["items"]))}
-        )
-    return pd.DataFrame(sorted(rows, key=lambda row: row["order"])).drop(columns="order")
+    rows, settings, sets = [], read_profile(profile).data, _in_paper_order(scores.dataset)
+    at = scores.set_index(["dataset", "count", "way", "merit"]).estimate
+    groups = {key: part for key, part in scores.groupby(["dataset", "count", "way"], sort=False)}
+    for (dataset, count, way), part in sorted(groups.items(), key=lambda g: (sets.index(g[0][0]), g[0][1])):
+        row = part.iloc[0].to_dict() | dict(title=data_title(dataset, settings))
+        row |= dict(items=" / ".join(dict.fromkeys(str(n) for n in part["items"])))
+        for merit in MERITS:
+            row[merit], pairs = at[dataset, count, way, merit], (dataset, count, "GAN pairs", merit)
+            if way != "GAN pairs" and pairs in at.index:
+                row[f"{merit} gap"] = at[pairs] - row[merit]
+        rows.append(row)
+    return table_of(rows, _SCARCITY)
 
-# %% ../../nbs/results/07_gan.ipynb #ab55401a
-def _pairs_over(runs, dataset, way, count, merit, cards, resamples, seed):
-    "GAN pairs against a way, same real items, in points."
-    (metric, part), name = MERITS[merit], merit.removesuffix(", %")
-    heads = (f"{name}: GAN pairs over it, points", f"{name}: p", f"{name}: verdict")
-    if way == "GAN pairs" or f"GAN pairs, {count}" not in runs:
-        return dict.fromkeys(heads, "–")
-    both = [
-        scores_of(
-            [r for r in runs[f"{w}, {count}"] if r.dataset == dataset],
-            judged_split(runs, dataset),
-            scarce_classes(cards[dataset]),
-        )[part]
-        for w in ("GAN pairs", way)
-    ]
-    gap = paired(both[0][0], both[0][1], both[1][1], metric, resamples, seed)
-    return dict(
-        zip(
-            heads,
-            (
-                interval_text(gap["difference"], gap["low"], gap["high"]),
-                f"{gap['p']:.3f}",
-                difference_verdict(gap["low"], gap["high"]),
-            ),
-        )
+
+def _pairs_columns(merit):
+    "A merit, and GAN pairs against it at the same number of real items."
+    name, gap = merit.removesuffix(", %"), f"{merit} gap"
+    return (
+        Column(merit, merit),
+        Column(f"{name}: GAN pairs over it, points", gap),
+        Column(f"{name}: p", lambda r: r[gap].p if gap in r else None, "{:.3f}"),
+        Column(f"{name}: verdict", lambda r: r[gap].verdict if gap in r else None),
     )
+
+
+_SCARCITY = [
+    *(Column("data set", "title"), Column("real items", "count"), Column("way", "way")),
+    *(column for merit in MERITS for column in _pairs_columns(merit)),
+    *(Column("seeds", "seeds"), Column("items", "items")),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #d3eff4be
 def scarcity_figure(

@@ -5,15 +5,17 @@
 # %% ../../nbs/results/04_missing.ipynb #18c78eee
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
-from .experiments import difference_verdict
 from .publish import DATASETS, PALETTE, WIDTH, data_title, style
-from ..stats.intervals import interval, interval_text, resample_weights, same_items
+from .tables import Column, table_of
+from ..stats.intervals import Bootstrap, Estimate, crossed_copies, estimate_draws, same_items
 
 # %% auto #0
-__all__ = ['SHARES', 'right_when_withheld', 'withheld_draws', 'missing_curve', 'missing_table', 'missing_figure']
+__all__ = ['SHARES', 'right_when_withheld', 'withheld', 'missing_curve', 'missing_table', 'missing_figure']
 
 # %% ../../nbs/results/04_missing.ipynb #559b8a6f
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -33,88 +35,80 @@ def right_when_withheld(
     return np.array([[p.argmax(1) == labels for p in side] for side in (both, less)], float)
 
 # %% ../../nbs/results/04_missing.ipynb #14ac6220
-def withheld_draws(
+def withheld(
     right: np.ndarray,  # `(2, S, N)` from `right_when_withheld`
     share: float,  # q, of the items
-    resamples: int,  # R
-    seed: int,  # of the draws
-) -> np.ndarray:  # `(R,)` accuracy of each resample of items and seeds
-    "The bootstrap of one point of the curve."
-    expected = (1 - share) * right[0] + share * right[1]  # `(S, N)`
-    items = resample_weights(right.shape[2], resamples, np.random.default_rng(seed)) / right.shape[2]
-    seeds = (
-        np.random.default_rng([seed, 0]).multinomial(
-            right.shape[1], np.full(right.shape[1], 1 / right.shape[1]), resamples
-        )
-        / right.shape[1]
-    )
-    return ((items @ expected.T) * seeds).sum(1)
+    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
+) -> Estimate:  # of the accuracy
+    "One point of the curve, in resamples of items and seeds."
+    expected, (_, seeds, items) = (1 - share) * right[0] + share * right[1], right.shape
+    copies, times = crossed_copies(items, seeds, bootstrap)
+    draws = ((copies / items @ expected.T) * (times / seeds)).sum(1)
+    return estimate_draws(expected.mean(), draws, seeds, items)
 
 # %% ../../nbs/results/04_missing.ipynb #f8f3c720
 def missing_curve(
     runs: dict,  # row to its runs, from `experiment_runs`
     split: str = "test",  # or 'balanced'
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # dataset, title, withheld, training, share, mean, low, high (0..1), seeds, items
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
+) -> pd.DataFrame:  # dataset, title, withheld, training, share, estimate, mean, low, high (0..1), seeds, items, runs
     "Accuracy by the share of items that lose a modality. Raises ValueError where no run predicts without one."
     rows, first = [], next(iter(runs.values()))
     for dataset in sorted({r.dataset for r in first}, key=lambda d: (d not in DATASETS, d)):
-        for modality in ("image", "text"):
-            for training, made in runs.items():
-                right = right_when_withheld([r for r in made if r.dataset == dataset], split, modality)
-                about = dict(
-                    dataset=dataset,
-                    title=data_title(dataset, first[0].info.get("config", {}).get("data")),
-                    withheld=modality,
-                    training=training,
-                )
-                rows += [about | _point(right, share, resamples, seed) for share in SHARES]
+        title = data_title(dataset, first[0].info.get("config", {}).get("data"))
+        for modality, (training, made) in product(("image", "text"), runs.items()):
+            mine = [r for r in made if r.dataset == dataset]
+            right = right_when_withheld(mine, split, modality)
+            about = dict(dataset=dataset, title=title, withheld=modality, training=training, runs=mine)
+            for share in SHARES:
+                e = withheld(right, share, bootstrap)
+                numbers = dict(mean=e.mean, low=e.low, high=e.high, seeds=e.seeds, items=e.items)
+                rows.append(about | dict(share=share, estimate=e) | numbers)
     return pd.DataFrame(rows)
-
-
-def _point(right, share, resamples, seed):
-    "One point with its interval."
-    low, high = interval(withheld_draws(right, share, resamples, seed))
-    mean = float(((1 - share) * right[0] + share * right[1]).mean())
-    return dict(share=share, mean=mean, low=low, high=high, seeds=right.shape[1], items=right.shape[2])
 
 # %% ../../nbs/results/04_missing.ipynb #9b67616e
 def missing_table(
     runs: dict,  # row to its runs; the first is the reference
     split: str = "test",  # or 'balanced'
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "The curve in figures, and what modality dropout changes with the modality at hand and without it."
-    curve, rows = missing_curve(runs, split, resamples, seed), []
-    for (dataset, withheld, training), part in curve.groupby(["dataset", "withheld", "training"], sort=False):
-        row = {"data set": part.title.iloc[0], "withheld": withheld, "training": training}
-        row |= {
-            f"{share:.0%} withheld": interval_text(*values)
-            for share, values in zip(part.share, part[["mean", "low", "high"]].to_numpy())
-        }
-        for name, share in (("none", 0.0), ("all", 1.0)):
-            row |= _change(runs, dataset, withheld, training, split, share, name, resamples, seed)
-        rows.append(row | {"seeds": part.seeds.iloc[0], "items": part["items"].iloc[0]})
-    return pd.DataFrame(rows)
+    curve, rows, reference = missing_curve(runs, split, bootstrap), [], next(iter(runs))
+    groups = {key: part for key, part in curve.groupby(["dataset", "withheld", "training"], sort=False)}
+    for (dataset, modality, training), part in groups.items():
+        row = part.iloc[0].to_dict() | {f"{s:.0%}": e for s, e in zip(part.share, part.estimate)}
+        if training != reference:
+            base = groups[dataset, modality, reference].iloc[0].runs
+            sides = [right_when_withheld(made, split, modality) for made in (row["runs"], base)]
+            row |= {name: _change(*sides, share, bootstrap) for name, share in _ENDS.items()}
+        rows.append(row)
+    return table_of(rows, _COLUMNS)
+
+
+_ENDS = {"none": 0.0, "all": 1.0}
+
+
+def _change(mine, base, share, bootstrap):
+    "A row against the reference at one share; seeds are paired."
+    draws = withheld(mine, share, bootstrap).draws - withheld(base, share, bootstrap).draws
+    mean = (1 - share) * (mine[0].mean() - base[0].mean()) + share * (mine[1].mean() - base[1].mean())
+    return estimate_draws(mean, draws, mine.shape[1], mine.shape[2])
 
 # %% ../../nbs/results/04_missing.ipynb #f4f4d994
-def _change(runs, dataset, modality, training, split, share, name, resamples, seed):
-    "A row against the first row, at one share."
-    reference, heads = next(iter(runs)), (f"difference, {name} withheld", f"verdict, {name} withheld")
-    if training == reference:
-        return dict.fromkeys(heads, "–")
-    mine, base = (
-        right_when_withheld([r for r in runs[row] if r.dataset == dataset], split, modality)
-        for row in (training, reference)
+def _end_columns(name):
+    "Difference and verdict with none or all withheld."
+    return (
+        Column(f"difference, {name} withheld", name),
+        Column(f"verdict, {name} withheld", lambda r: r[name].verdict if name in r else None),
     )
-    draws = withheld_draws(mine, share, resamples, seed) - withheld_draws(
-        base, share, resamples, seed
-    )  # seeds are paired
-    low, high = interval(draws)
-    mean = float((1 - share) * (mine[0].mean() - base[0].mean()) + share * (mine[1].mean() - base[1].mean()))
-    return dict(zip(heads, (interval_text(mean, low, high), difference_verdict(low, high))))
+
+
+_COLUMNS = [
+    *(Column("data set", "title"), Column("withheld", "withheld"), Column("training", "training")),
+    *(Column(f"{share:.0%} withheld", f"{share:.0%}") for share in SHARES),
+    *(column for name in _ENDS for column in _end_columns(name)),
+    *(Column("seeds", "seeds"), Column("items", "items")),
+]
 
 # %% ../../nbs/results/04_missing.ipynb #f843d254
 def missing_figure(

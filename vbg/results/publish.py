@@ -22,15 +22,16 @@ import pandas as pd
 from ..core.files import home, root, write_atomic
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
-from .tables import table_files
+from .tables import Column, table_files, table_of
 from ..runs.store import Run
 from ..runs.version import code_version, environment, notebook_version
-from ..stats.intervals import Bootstrap, interval_text, paired_difference, same_items, summarise_runs
+from ..stats.intervals import Bootstrap, paired_difference, same_items, summarise_runs
 
 # %% auto #0
-__all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'PALETTE', 'WIDTH', 'paper_table', 'data_title', 'beside_paper',
-           'summary_table', 'fusion_gain_table', 'dataset_table', 'hyperparameter_table', 'save_table', 'save_figure',
-           'provenance', 'style', 'loss_curves', 'recipe_table', 'show_table', 'readme_text', 'show', 'main']
+__all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'paper_table', 'data_title',
+           'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table', 'dataset_table',
+           'hyperparameter_table', 'save_table', 'save_figure', 'provenance', 'style', 'loss_curves', 'recipe_table',
+           'show_table', 'readme_text', 'show', 'main']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -128,6 +129,7 @@ PERCENT = {
     "recall": "recall, %",
     "auc": "AUC, %",
 }  # order of columns
+TESTS = {"test": "natural", "balanced": "class-balanced"}
 
 # %% ../../nbs/results/02_publish.ipynb #fb3e2a38
 def data_title(
@@ -139,13 +141,18 @@ def data_title(
     return DATASETS.get(dataset, dataset) + (", rendered" if rendered else "")
 
 
-def _in_order(runs):
+def in_order(
+    runs: list,  # of `vbg.runs.store.Run`
+) -> list:  # by data set, model and seed
     "Runs in the order of the paper's tables, others after them."
     place = lambda name, known: (list(known).index(name) if name in known else len(known), name)
     return sorted(runs, key=lambda r: (place(r.dataset, DATASETS), place(r.model, [*MODALITY, *PAPER_MODELS]), r.seed))
 
 
-def _run_title(run):
+def run_title(
+    run,  # of `vbg.runs.store.Run`
+) -> str:  # such as "MET, rendered"
+    "How the data set of a run is called in print."
     return data_title(run.dataset, run.info.get("config", {}).get("data"))
 
 # %% ../../nbs/results/02_publish.ipynb #77cb980d
@@ -154,87 +161,85 @@ def beside_paper(
     paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
 ) -> pd.DataFrame:  # one row a data set and model of either; for each metric ours with interval, the paper's, percent
     "Our numbers beside the printed ones."
-    ours = table.assign(text=[interval_text(*v) for v in table[["mean", "low", "high"]].to_numpy()])
-    ours = ours.pivot(index=["dataset", "model"], columns="metric", values="text")
-    printed = paper.set_index(["dataset", "model"])
-    rows = [*printed.index, *(i for i in ours.index if i not in printed.index)]
-    seeds = table.groupby(["dataset", "model"]).n.first().reindex(rows).fillna(0).astype(int)
-    made = {
-        "data set": [data_title(d) for d, _ in rows],
-        "model": [PAPER_MODELS.get(m, m) for _, m in rows],
-        "seeds": seeds.tolist(),
-    }
+    ours = {key: part.set_index("metric") for key, part in table.groupby(["dataset", "model"])}
+    printed, rows = paper.set_index(["dataset", "model"]), []
+    for key in [*printed.index, *(k for k in ours if k not in printed.index)]:
+        row = dict(title=data_title(key[0]), model=PAPER_MODELS.get(key[1], key[1]), seeds=0)
+        if key in ours:
+            row |= dict(seeds=int(ours[key].n.iloc[0])) | ours[key].estimate.to_dict()
+        if key in printed.index:
+            row |= {f"{m}, paper": round(100 * printed.loc[key, m]) for m in PERCENT}
+        rows.append(row)
+    columns = [Column("data set", "title"), Column("model", "model"), Column("seeds", "seeds")]
     for m, head in PERCENT.items():
-        made[head] = ours[m].reindex(rows).fillna("–").tolist() if m in ours else "–"
-        made[f"{head}, paper"] = (
-            (printed[m] * 100).round().reindex(rows).map("{:.0f}".format).replace("nan", "–").tolist()
-        )
-    return pd.DataFrame(made)
+        columns += [Column(head, m), Column(f"{head}, paper", f"{m}, paper", "{:.0f}")]
+    return table_of(rows, columns)
 
 # %% ../../nbs/results/02_publish.ipynb #c7e76629
 def summary_table(
     runs: list,  # of `vbg.runs.store.Run`
     ceilings: dict = None,  # data set to ceilings.json: "natural" and "balanced" to image, text, both (0..1)
-    splits: tuple = ("test", "balanced"),  # those that no run predicts are left out
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    splits: tuple = tuple(TESTS),  # those that no run predicts are left out
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; means and intervals in percent
     "Accuracy, macro-F1, mAP, recall and AUC with 95 % intervals over seeds and items."
     rows = []
     for split in [s for s in splits if any(s in r.metrics for r in runs)]:
-        table = summarise_runs(
-            [r for r in _in_order(runs) if split in r.metrics], split, bootstrap=Bootstrap(resamples, seed)
-        )
+        tested = [r for r in in_order(runs) if split in r.metrics]
+        table = summarise_runs(tested, split, bootstrap=bootstrap)
         for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
-            title = next(_run_title(r) for r in runs if r.dataset == dataset)
-            best = (
-                (ceilings or {})
-                .get(dataset, {})
-                .get("balanced" if split == "balanced" else "natural", {})
-                .get(MODALITY.get(model), np.nan)
-            )
-            text = {PERCENT[r.metric]: interval_text(r.mean, r.low, r.high) for r in part.itertuples()}
-            rows.append(
-                {
-                    "data set": title,
-                    "test": _TESTS.get(split, split),
-                    "model": PAPER_MODELS.get(model, model),
-                    "best possible": interval_text(best, best, best).split(" ")[0],
-                }
-                | {h: text[h] for h in PERCENT.values()}
-                | {"seeds": part.n.iloc[0], "items": part["items"].iloc[0]}
-            )
-    return pd.DataFrame(rows)
+            made = [r for r in tested if (r.dataset, r.model) == (dataset, model)]
+            row = dict(test=split, model=model, ceiling=_ceiling(ceilings or {}, dataset, model, split), runs=made)
+            row |= dict(title=run_title(made[0]), seeds=part.n.iloc[0], items=part["items"].iloc[0])
+            rows.append(row | dict(zip(part.metric, part.estimate)))
+    return table_of(rows, _SUMMARY)
 
-# %% ../../nbs/results/02_publish.ipynb #a920afd3
-_TESTS = {"test": "natural", "balanced": "class-balanced"}
+
+def _ceiling(ceilings, dataset, model, split):
+    "Best possible accuracy of what a model reads, in percent; nan where it is not known."
+    known = ceilings.get(dataset, {}).get("balanced" if split == "balanced" else "natural", {})
+    return 100 * known.get(MODALITY.get(model), np.nan)
+
+
+_SUMMARY = [
+    Column("data set", "title"),
+    Column("test", lambda r: TESTS.get(r["test"], r["test"])),
+    Column("model", lambda r: PAPER_MODELS.get(r["model"], r["model"])),
+    Column("best possible", "ceiling", "{:.1f}"),
+    *(Column(head, metric) for metric, head in PERCENT.items()),
+    Column("seeds", "seeds"),
+    Column("items", "items"),
+]
 
 # %% ../../nbs/results/02_publish.ipynb #3443979c
 def fusion_gain_table(
     runs: list,  # runs of `MODALITY`'s three models
-    splits: tuple = ("test", "balanced"),  # those that no run predicts are left out
+    splits: tuple = tuple(TESTS),  # those that no run predicts are left out
     metric: str = "accuracy",  # one of `METRICS`
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
-    "Both modalities against the one that does better on this very test, so that the gain is the smaller of the two; with its 95 % interval."
+    "Both modalities against the one that does better on this very test, so that the gain is the smaller of the two."
     rows = []
-    for dataset, split in product(dict.fromkeys(r.dataset for r in _in_order(runs)), splits):
-        groups = {
-            what: [r for r in runs if (r.dataset, r.model) == (dataset, model)] for model, what in MODALITY.items()
-        }
+    for dataset, split in product(dict.fromkeys(r.dataset for r in in_order(runs)), splits):
+        mine = [r for r in runs if r.dataset == dataset]
+        groups = {what: [r for r in mine if r.model == model] for model, what in MODALITY.items()}
         if not all(g and all(split in r.metrics for r in g) for g in groups.values()):
             continue  # not all three were tested on it
         scores = {what: float(np.mean([r.metrics[split][metric] for r in g])) for what, g in groups.items()}
         better, n = max(("image", "text"), key=scores.get), len(groups["both"])
-        labels, tables = same_items(groups["both"] + groups[better], split)
-        gain = paired_difference(labels, tables[:n], tables[n:], Bootstrap(resamples, seed), (metric,))[metric]
-        rows.append(
-            {"data set": _run_title(groups["both"][0]), "test": _TESTS.get(split, split)}
-            | {f"{what}, %": f"{100 * score:.1f}" for what, score in scores.items()}
-            | {"better": better, "gain, points": gain.text(), "seeds": n}
-        )
-    return pd.DataFrame(rows)
+        both = groups["both"] + groups[better]
+        labels, tables = same_items(both, split)
+        gain = paired_difference(labels, tables[:n], tables[n:], bootstrap, (metric,))[metric]
+        row = dict(title=run_title(both[0]), test=TESTS.get(split, split), better=better, gain=gain, runs=both)
+        rows.append(row | {what: 100 * score for what, score in scores.items()})
+    return table_of(rows, _GAIN)
+
+
+_GAIN = [
+    *(Column("data set", "title"), Column("test", "test")),
+    *(Column(f"{what}, %", what, "{:.1f}") for what in MODALITY.values()),
+    *(Column("better", "better"), Column("gain, points", "gain"), Column("seeds", lambda r: r["gain"].seeds)),
+]
 
 # %% ../../nbs/results/02_publish.ipynb #7b3a2ac6
 def dataset_table(
@@ -436,7 +441,7 @@ def loss_curves(
     "Fig. 5: mean over seeds, the band from the lowest to the highest seed. Raises ValueError on no runs or several models."
     import matplotlib.pyplot as plt
 
-    models, datasets = {r.model for r in runs}, dict.fromkeys(r.dataset for r in _in_order(runs))
+    models, datasets = {r.model for r in runs}, dict.fromkeys(r.dataset for r in in_order(runs))
     if len(models) != 1:
         raise ValueError(f"loss_curves takes runs of one model, got {sorted(models)}")
     style()
@@ -461,7 +466,7 @@ def _loss_column(axes, runs):
 
     history = pd.concat([r.history for r in runs])
     seeds = len({r.seed for r in runs})
-    axes[0].set_title(f"{_run_title(runs[0])} ({seeds} seed{'s' * (seeds > 1)})")
+    axes[0].set_title(f"{run_title(runs[0])} ({seeds} seed{'s' * (seeds > 1)})")
     _band(axes[0], history, "train_loss", "training", PALETTE[0], "-")
     _band(axes[0], history, "validation_loss", "validation", PALETTE[1], "--")
     _band(
@@ -485,26 +490,24 @@ def _band(axis, history, column, label, colour, stroke):
 def recipe_table(
     runs: dict,  # recipe to its runs; the first is what the others are compared with
 ) -> pd.DataFrame:  # text, for print; one row a recipe
-    "Validation accuracy of recipes that differ in a setting, one column a data set. Raises ValueError when a recipe has no run."
+    "Validation scores of recipes that differ in a setting. Raises ValueError when a recipe has no run."
     empty = [name for name, made in runs.items() if not made]
     if empty:
         raise ValueError(f"no run of {', '.join(empty)}: make recipe makes them")
     base, rows = next(iter(runs.values()))[0].info.get("config", {}), []
+    columns = [Column("recipe", "recipe"), Column("changed", "changed")]
     for name, made in runs.items():
-        other = made[0].info.get("config", {})
-        row = {"recipe": name, "changed": ", ".join(f"{k} {v}" for k, v in _changed(base, other)) or "–"}
+        changed = ", ".join(f"{k} {v}" for k, v in _changed(base, made[0].info.get("config", {})))
+        row = dict(recipe=name, changed=changed or "–", runs=made, seeds=len({r.seed for r in made}))
         for dataset in sorted({r.dataset for r in made}):
             part = [r for r in made if r.dataset == dataset]
-            mean = {m: 100 * float(np.mean([r.metrics["validation"][m] for r in part])) for m in ("accuracy", "f1")}
-            row |= {f"{_run_title(part[0])}: {PERCENT[m]}": f"{value:.1f}" for m, value in mean.items()}
-        rows.append(
-            row
-            | {
-                "seeds": len({r.seed for r in made}),
-                "seconds a run": f"{np.mean([r.info['seconds'] for r in made]):.0f}",
-            }
-        )
-    return pd.DataFrame(rows)
+            for metric in ("accuracy", "f1"):
+                head = f"{run_title(part[0])}: {PERCENT[metric]}"
+                row[head] = 100 * float(np.mean([r.metrics["validation"][metric] for r in part]))
+                columns.append(Column(head, head, "{:.1f}"))
+        rows.append(row | dict(seconds=np.mean([r.info["seconds"] for r in made])))
+    columns = [*dict.fromkeys(columns), Column("seeds", "seeds"), Column("seconds a run", "seconds", "{:.0f}")]
+    return table_of(rows, columns)
 
 # %% ../../nbs/results/02_publish.ipynb #3a2f5a94
 def _changed(base, other, path=""):

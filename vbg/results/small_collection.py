@@ -20,9 +20,10 @@ import pandas as pd
 from ..core.files import RunError, home, root, write_atomic
 from ..core.profiles import profile as read_profile
 from .publish import PERCENT
+from .tables import Column, table_of
 from ..runs.store import load_runs, why_stale
 from ..runs.version import code_version, environment
-from ..stats.intervals import Bootstrap, interval_text, paired_difference, same_items, summarise_runs
+from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
 
 # %% auto #0
 __all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
@@ -218,55 +219,54 @@ def pooled_predictions(
 # %% ../../nbs/results/08_small_collection.ipynb #c8c21500
 def small_collection_table(
     runs: dict,  # from `collection_runs`
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
-    "Accuracy and macro-F1 of each row on all items, with the 95 % interval of the difference to the logistic regression. Raises ValueError when rows were tested on different items."
+    "Each row on all items, beside the logistic regression. Raises ValueError when rows were tested on different items."
     base, rows = [pooled_predictions(runs[BASELINE], deal) for deal in DEALS], []
-    for row in [r for r in ROWS if r != LIVE]:
-        made = [pooled_predictions(runs[row], deal) for deal in DEALS]
+    for name in [r for r in ROWS if r != LIVE]:
+        made = [pooled_predictions(runs[name], deal) for deal in DEALS]
         labels, tables = same_items([*made, *base], "test")
-        scores = (
-            summarise_runs(made, metrics=_COMPARED, bootstrap=Bootstrap(resamples, seed))
-            .set_index("metric")
-            .loc[list(_COMPARED)]
-        )
-        text = {PERCENT[m]: interval_text(s["mean"], s.low, s.high) for m, s in scores.iterrows()}
-        gain = {} if row == BASELINE else _over(labels, tables[: len(made)], tables[len(made) :], resamples, seed)
-        rows.append(
-            {"model": row}
-            | text
-            | {
-                "accuracy, each deal": " / ".join(
-                    f"{100 * (p.argmax(1) == labels).mean():.1f}" for p in tables[: len(made)]
-                )
-            }
-            | gain
-            | {
-                "items": len(labels),
-                "classes": tables[0].shape[1],
-                "deals": len(made),
-                "seconds a fold": f"{np.mean([r.info['seconds'] for r in runs[row]]):.1f}",
-                "fusion and regularisation": _recipe(runs[row][0]),
-            }
-        )
-    heads = list(rows[0])
-    return pd.DataFrame(rows).fillna("–")[heads]
+        ours, theirs = tables[: len(made)], tables[len(made) :]
+        row = dict(name=name, runs=runs[name], recipe=_recipe(runs[name][0])) | _size(labels, ours, runs[name])
+        row |= estimate_scores(labels, ours, bootstrap, _COMPARED)
+        if name != BASELINE:
+            gaps = paired_difference(labels, ours, theirs, bootstrap, _COMPARED)
+            row |= {f"{metric} gap": gap for metric, gap in gaps.items()}
+        rows.append(row)
+    return table_of(rows, _COLUMNS)
+
+
+def _size(labels, tables, runs):
+    "Accuracy of each deal, numbers of items, classes and deals, seconds."
+    return dict(
+        each=" / ".join(f"{100 * (p.argmax(1) == labels).mean():.1f}" for p in tables),
+        items=len(labels),
+        classes=tables[0].shape[1],
+        deals=len(tables),
+        seconds=np.mean([r.info["seconds"] for r in runs]),
+    )
 
 # %% ../../nbs/results/08_small_collection.ipynb #8609ed02
 _COMPARED = ("accuracy", "f1")
 
-# %% ../../nbs/results/08_small_collection.ipynb #b07c1fb4
-def _over(labels, ours, theirs, resamples, seed):
-    "Difference to the logistic regression in each metric, and what may be said of it."
-    difference, cells = paired_difference(labels, ours, theirs, Bootstrap(resamples, seed), _COMPARED), {}
-    for metric, d in difference.items():
-        name = PERCENT[metric].removesuffix(", %")
-        cells |= {
-            f"{name} over the regression, points": d.text(),
-            f"{name}, verdict": d.verdict,
-        }
-    return cells
+
+def _gap_columns(metric):
+    "Difference to the logistic regression, and what may be said of it."
+    name, key = PERCENT[metric].removesuffix(", %"), f"{metric} gap"
+    return (
+        Column(f"{name} over the regression, points", key),
+        Column(f"{name}, verdict", lambda r: r[key].verdict if key in r else None),
+    )
+
+
+_COLUMNS = [
+    Column("model", "name"),
+    *(Column(PERCENT[metric], metric) for metric in _COMPARED),
+    Column("accuracy, each deal", "each"),
+    *(column for metric in _COMPARED for column in _gap_columns(metric)),
+    *(Column("items", "items"), Column("classes", "classes"), Column("deals", "deals")),
+    *(Column("seconds a fold", "seconds", "{:.1f}"), Column("fusion and regularisation", "recipe")),
+]
 
 # %% ../../nbs/results/08_small_collection.ipynb #f38d58a9
 def _recipe(run):
@@ -344,25 +344,26 @@ def frozen_table(
     runs: dict,  # from `collection_runs`
     encoding: Path,  # from `encoding_run`
 ) -> pd.DataFrame:  # text, for print; two rows
-    "Time of training with stored tokens and with frozen encoders run live, and how far apart the predictions are. Raises ValueError when the items differ."
+    "Time of training with stored tokens and with encoders run live, and how far the predictions are apart."
     cached, live = runs[CACHED][0], runs[LIVE][0]
     pairs = [same_items([cached, live], split)[1] for split in SPLITS]
     first, second = (np.concatenate(side) for side in zip(*pairs))
-    apart, other = np.abs(first - second).max(), int((first.argmax(1) != second.argmax(1)).sum())
-    once, rows = _known(Path(encoding)), []
-    for name, run in (("cached", cached), ("live", live)):
-        rows.append(
-            {
-                "encoders": name,
-                "seconds an epoch, median": f"{run.history.seconds.median():.2f}",
-                "epochs": len(run.history),
-                "seconds, whole training": f"{run.info['seconds']:.1f}",
-                "seconds, encoding once": f"{once['seconds']:.1f} ({once['items']} items)" if name == "cached" else "–",
-                "largest difference of a probability": "–" if name == "cached" else f"{apart:.1e}",
-                "items with another class": "–" if name == "cached" else f"{other} of {len(first)}",
-            }
-        )
-    return pd.DataFrame(rows)
+    once = _known(Path(encoding))
+    rows = [dict(name="cached", run=cached, once=f"{once['seconds']:.1f} ({once['items']} items)")]
+    other = f"{int((first.argmax(1) != second.argmax(1)).sum())} of {len(first)}"
+    rows += [dict(name="live", run=live, apart=np.abs(first - second).max(), other=other)]
+    return table_of([row | dict(runs=[row["run"]]) for row in rows], _FROZEN)
+
+
+_FROZEN = [
+    Column("encoders", "name"),
+    Column("seconds an epoch, median", lambda r: r["run"].history.seconds.median(), "{:.2f}"),
+    Column("epochs", lambda r: len(r["run"].history)),
+    Column("seconds, whole training", lambda r: r["run"].info["seconds"], "{:.1f}"),
+    Column("seconds, encoding once", "once"),
+    Column("largest difference of a probability", "apart", "{:.1e}"),
+    Column("items with another class", "other"),
+]
 
 # %% ../../nbs/results/08_small_collection.ipynb #000564c5
 #| eval: false

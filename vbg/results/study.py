@@ -15,12 +15,12 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, LATE_AVERAGE, VARIANTS
-from .experiments import difference_verdict
-from .publish import DATASETS, PALETTE, PAPER_MODELS, PERCENT, WIDTH, data_title, style
+from .publish import DATASETS, PALETTE, PAPER_MODELS, PERCENT, TESTS, WIDTH, run_title, style
+from .tables import Cell, Column, estimate_cell, number_cell, range_cell, table_of
 from ..runs.store import Run
 from ..stats import intervals
 from ..stats.comparison import BINS, ece, holm, mcnemar, reliability
-from ..stats.intervals import Bootstrap, interval, interval_text, over_seeds, same_items
+from ..stats.intervals import Bootstrap, estimate_draws, estimate_scores, same_items
 from vbg.stats.metrics import (
     METRICS,
     area_under_curve,
@@ -33,17 +33,17 @@ from vbg.stats.metrics import (
     recall,
     truth_and_choice,
 )
-from ..stats.verdicts import VERDICTS, Verdict, verdict_level, verdict_order, verdict_sign
+from ..stats.verdicts import VERDICTS, Verdict, difference_verdict, verdict_level, verdict_order, verdict_sign
 
 # %% auto #0
-__all__ = ['TITLES', 'ORDER', 'TESTS', 'DISAGREE', 'FEW', 'RARE', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS', 'model_title',
-           'reads', 'fed', 'of_models', 'Averaged', 'late_average', 'best_model', 'draw_scores', 'item_draws',
-           'learning_rates', 'rates_apart', 'comparison_table', 'combined_verdict', 'scores_table', 'tests_table',
-           'p_text', 'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text', 'confusion',
-           'confusion_figure', 'largest_confusions', 'confusion_claims', 'stable_from', 'stability', 'stability_table',
-           'Fig5Claim', 'short_schedule', 'fig5_verdict', 'stability_claims', 'model_curves', 'class_scores',
-           'beside_control', 'class_table', 'print_classes', 'class_figure', 'pooled_reliability', 'calibrated_ece',
-           'calibration_table', 'reliability_figure']
+__all__ = ['TITLES', 'ORDER', 'DISAGREE', 'FEW', 'RARE', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS', 'model_title', 'reads', 'fed',
+           'of_models', 'Averaged', 'late_average', 'best_model', 'draw_scores', 'item_draws', 'learning_rates',
+           'rates_apart', 'comparison_table', 'combined_verdict', 'scores_table', 'tests_table', 'p_text',
+           'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text', 'confusion', 'confusion_figure',
+           'largest_confusions', 'confusion_claims', 'stable_from', 'stability', 'stability_table', 'Fig5Claim',
+           'short_schedule', 'fig5_verdict', 'stability_claims', 'model_curves', 'class_scores', 'beside_control',
+           'class_table', 'print_classes', 'class_figure', 'pooled_reliability', 'calibrated_ece', 'calibration_table',
+           'reliability_figure']
 
 # %% ../../nbs/results/05_study.ipynb #7c1d1738
 TITLES = (
@@ -53,7 +53,6 @@ TITLES = (
     | {LATE_AVERAGE: "late average"}
 )
 ORDER = (*BASELINE_MODELS, *VARIANTS, *FUSION_ABLATIONS, LATE_AVERAGE)  # of rows
-TESTS = {"test": "natural", "balanced": "class-balanced"}
 DISAGREE = "interval and test disagree"
 FEW = 10  # predictions in a bin, under which the reliability curve has no point
 
@@ -109,10 +108,6 @@ def _groups(runs, first=None):
     return made
 
 
-def _title(run):
-    return data_title(run.dataset, run.info.get("config", {}).get("data"))
-
-
 def _seeds(n):
     return f"{n} seed" + "s" * int(n > 1)
 
@@ -137,6 +132,10 @@ class Averaged:
         property(lambda self, k=k: getattr(self.image, k)) for k in ("dataset", "seed", "profile")
     )
 
+    @property
+    def behind(self) -> list:  # the runs it is made of
+        return [self.image, self.text]
+
     def select(self, split) -> tuple:  # ids, labels, probabilities
         labels, tables = same_items([self.image, self.text], split)
         return self.image.select(split)[0], labels, np.mean(tables, axis=0)
@@ -157,24 +156,27 @@ def late_average(
     runs: list,  # runs of `vbg.runs.store.Run`; those of models with one encoder are candidates
     choose_on: str = "validation",  # the split that chooses
 ) -> tuple[list, pd.DataFrame]:  # `Averaged`, one a data set and seed; what was chosen, for print
-    "Average the best image-only and the best text-only model. Raises ValueError where a data set lacks one, or their seeds differ."
+    "Average the best image-only and the best text-only model. Raises ValueError where one lacks, or seeds differ."
     made, rows = [], []
     for dataset in dict.fromkeys(d for d, _ in _groups(runs)):
-        pair, row = {}, {}
+        pair = {}
         for side in ("image", "text"):
             name = best_model([r for r in runs if r.dataset == dataset and reads(r.model) == side], choose_on)
             pair[side] = {r.seed: r for r in runs if (r.dataset, r.model) == (dataset, name)}
-            row |= {
-                f"{side} alone": model_title(name),
-                f"{side}: {choose_on} accuracy, %": f"{100 * _mean_accuracy(pair[side].values(), choose_on):.1f}",
-            }
+        names = {side: model_title(next(iter(mine.values())).model) for side, mine in pair.items()}
         if {*pair["image"]} != {*pair["text"]}:
-            raise ValueError(
-                f"{dataset}: {row['image alone']} and {row['text alone']} were trained with different seeds"
-            )
+            raise ValueError(f"{dataset}: {names['image']} and {names['text']} were trained with different seeds")
         made += [Averaged(pair["image"][s], pair["text"][s]) for s in sorted(pair["image"])]
-        rows.append({"data set": _title(made[-1])} | row | {"seeds": len(pair["image"])})
-    return made, pd.DataFrame(rows)
+        chosen = {side: 100 * _mean_accuracy(mine.values(), choose_on) for side, mine in pair.items()}
+        row = dict(title=run_title(made[-1]), names=names, chosen=chosen, seeds=len(pair["image"]))
+        rows.append(row | dict(runs=[run for mine in pair.values() for run in mine.values()]))
+    return made, table_of(rows, [Column("data set", "title"), *_chosen_columns(choose_on), Column("seeds", "seeds")])
+
+
+def _chosen_columns(choose_on):
+    for side in ("image", "text"):
+        yield Column(f"{side} alone", lambda r, side=side: r["names"][side])
+        yield Column(f"{side}: {choose_on} accuracy, %", lambda r, side=side: r["chosen"][side], "{:.1f}")
 
 # %% ../../nbs/results/05_study.ipynb #da5a41bd
 def best_model(
@@ -235,68 +237,46 @@ def comparison_table(
     runs: list,  # of `Run` or `Averaged`
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
     reference: str = "vbg",  # the model that the others are compared with
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # numbers, 0..1; one row a data set, split and model
-    "Scores with intervals, difference to the reference, McNemar and Holm, verdict. Raises ValueError where a data set lacks the reference."
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
+) -> pd.DataFrame:  # numbers, 0..1, and `estimates` (name to Estimate); one row a data set, split and model
+    "Scores, difference to the reference, McNemar, Holm, verdict. Raises ValueError where the reference lacks."
     groups, rows = _groups(runs), []
     for dataset, split in product(dict.fromkeys(d for d, _ in groups), splits):
         mine = {m: made for (d, m), made in groups.items() if d == dataset and all(split in r.metrics for r in made)}
         if not mine:
             continue
         if reference not in mine:
-            raise ValueError(
-                f"{dataset}: no run of {reference!r} predicts {split!r}, so nothing can be compared with it: make reproduce makes it"
-            )
+            said = f"{dataset}: no run of {reference!r} predicts {split!r}, so nothing can be compared with it"
+            raise ValueError(f"{said}: make reproduce makes it")
         labels, held = same_items([r for made in mine.values() for r in made], split)
         tables = {m: [held.pop(0) for _ in made] for m, made in mine.items()}
-        drawn = {m: draw_scores(labels, t, _all_scores, resamples, seed) for m, t in tables.items()}
-        part = [
-            {
-                "dataset": dataset,
-                "title": _title(mine[m][0]),
-                "rendered": _rendered(mine[m][0]),
-                "split": split,
-                "model": m,
-                "rates": rates_apart(runs, dataset, m, reference) if m in (*VARIANTS, *FUSION_ABLATIONS) else "",
-            }
-            | _scores(labels, tables[m], drawn[m], seed)
-            | ({} if m == reference else _against(labels, tables, drawn, m, reference, seed))
-            for m in mine
-        ]
+        found = {m: estimate_scores(labels, t, bootstrap, _all_scores) for m, t in tables.items()}
+        for m in mine:
+            found[m]["difference"] = found[m]["accuracy"] - found[reference]["accuracy"]
+        part = []
+        for m, made in mine.items():
+            row = dict(dataset=dataset, title=run_title(made[0]), rendered=_rendered(made[0]), split=split, model=m)
+            row |= dict(rates=rates_apart(runs, dataset, m, reference) if m in _LEARNT else "", runs=made)
+            row |= dict(estimates=found[m], n=len(made), items=len(labels)) | _numbers(found[m], m == reference)
+            part.append(row | ({} if m == reference else _mcnemar(labels, tables[m], tables[reference])))
         corrected = holm([row.get("p", np.nan) for row in part])
         rows += [row | {"holm": h, "verdict": combined_verdict(row, h)} for row, h in zip(part, corrected)]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/05_study.ipynb #604ba370
-def _scores(labels, tables, drawn, seed):
-    "Mean and interval of the five metrics and the calibration error; seeds and items."
-    full = [_all_scores(labels, t, np.ones((1, len(labels)))) for t in tables]
-    made = {}
-    for m in (*METRICS, "ece"):
-        made[m], (made[f"{m}_low"], made[f"{m}_high"]) = (
-            float(np.mean([f[m][0] for f in full])),
-            interval(over_seeds([d[m] for d in drawn], seed)),
-        )
-    return made | {"n": len(tables), "items": len(labels)}
+_LEARNT = (*VARIANTS, *FUSION_ABLATIONS)  # models whose learning rates may differ from the reference's
 
 
-def _against(labels, tables, drawn, model, reference, seed):
-    "Accuracy over the reference with interval; McNemar on the items."
-    sides = [[d["accuracy"] for d in drawn[m]] for m in (model, reference)]
-    apart = int(len(sides[0]) != len(sides[1]))
-    gap = over_seeds(sides[0], seed) - over_seeds(sides[1], seed, apart)
-    mean = {m: np.mean([(t.argmax(1) == labels).mean() for t in tables[m]]) for m in (model, reference)}
-    low, high = interval(gap)
-    test = mcnemar(labels, tables[model], tables[reference])
-    return dict(
-        difference=float(mean[model] - mean[reference]),
-        low=low,
-        high=high,
-        model_only=test["first_only"],
-        reference_only=test["second_only"],
-        p=test["p"],
-    )
+def _numbers(found, is_reference):
+    "Means and bounds of the scores as columns; of the difference as well, but for the reference."
+    made = {f"{m}{end}": v for m in (*METRICS, "ece") for end, v in zip(("", "_low", "_high"), found[m])}
+    return made | ({} if is_reference else dict(zip(("difference", "low", "high"), found["difference"])))
+
+
+def _mcnemar(labels, ours, theirs):
+    "McNemar on the items."
+    test = mcnemar(labels, ours, theirs)
+    return dict(model_only=test["first_only"], reference_only=test["second_only"], p=test["p"])
 
 # %% ../../nbs/results/05_study.ipynb #dfa117e5
 def combined_verdict(
@@ -319,63 +299,63 @@ def scores_table(
     paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
 ) -> pd.DataFrame:  # text, for print
     "Five metrics with 95 % intervals; the paper's number in round brackets."
-    printed, rows = paper.set_index(["dataset", "model"]), []
-    for r in compared.to_dict("records"):
-        known = (
-            printed.loc[(r["dataset"], r["model"])]
-            if r["split"] == "test" and (r["dataset"], r["model"]) in printed.index
-            else None
-        )
-        cells = {
-            f"{head} (paper)": interval_text(r[m], r[f"{m}_low"], r[f"{m}_high"])
-            + (f" ({100 * known[m]:.0f})" if known is not None else "")
-            for m, head in PERCENT.items()
-        }
-        rows.append(_head(r) | {"row in the paper": PAPER_MODELS.get(r["model"], "–")} | cells | _n(r))
-    return pd.DataFrame(rows)
+    printed = paper.set_index(["dataset", "model"]).to_dict("index")
+    rows = [
+        r | dict(printed=printed.get((r["dataset"], r["model"])) if r["split"] == "test" else None)
+        for r in compared.to_dict("records")
+    ]
+    scores = [Column(f"{head} (paper)", lambda r, m=m: _beside(r, m)) for m, head in PERCENT.items()]
+    row = Column("row in the paper", lambda r: PAPER_MODELS.get(r["model"], "–"))
+    return table_of(rows, [*_HEAD, row, *scores, *_COUNTS])
+
+
+def _beside(row, metric):
+    "Our estimate, the paper's number behind it."
+    if row["printed"] is None:
+        return row["estimates"][metric]
+    paper = 100 * row["printed"][metric]
+    return estimate_cell(row["estimates"][metric], after=f" ({paper:.0f})", paper=paper)
+
+
+_HEAD = [
+    Column("data set", "title"),
+    Column("test", lambda r: TESTS.get(r["split"], r["split"])),
+    Column("model", lambda r: TITLES.get(r["model"], r["model"])),
+]
+_COUNTS = [Column("seeds", "n"), Column("items", "items")]
 
 # %% ../../nbs/results/05_study.ipynb #8eb4792c
 def tests_table(
     compared: pd.DataFrame,  # from `comparison_table`
 ) -> pd.DataFrame:  # text, for print
     "Difference in accuracy to VBG, McNemar's test, Holm's correction, verdict; calibration error."
-    rows = []
-    for r in compared.to_dict("records"):
-        there = np.isfinite(r["p"])
-        rows.append(
-            _head(r)
-            | {
-                "difference, points": interval_text(r["difference"], r["low"], r["high"]),
-                "right: only it / only VBG": f"{r['model_only']:.0f} / {r['reference_only']:.0f}" if there else "–",
-                "McNemar p": p_text(r["p"]),
-                "Holm p": p_text(r["holm"]),
-                "verdict": r["verdict"],
-                "ECE, %": interval_text(r["ece"], r["ece_low"], r["ece_high"]),
-            }
-            | _n(r)
-        )
-    return pd.DataFrame(rows)
+    return table_of(compared.to_dict("records"), [*_HEAD, *_TESTED, *_COUNTS])
+
+
+def _difference(row):
+    "Nothing for the reference."
+    return row["estimates"]["difference"] if np.isfinite(row["difference"]) else None
+
+
+def _only(row):
+    return number_cell("{:.0f} / {:.0f}", model=row["model_only"], reference=row["reference_only"])
+
+
+_TESTED = [
+    *(Column("difference, points", _difference), Column("right: only it / only VBG", _only)),
+    Column("McNemar p", lambda r: Cell(p_text(r["p"]), p=r["p"])),
+    Column("Holm p", lambda r: Cell(p_text(r["holm"]), p=r["holm"])),
+    *(Column("verdict", "verdict"), Column("ECE, %", lambda r: r["estimates"]["ece"])),
+]
 
 # %% ../../nbs/results/05_study.ipynb #f6a8119a
 def p_text(
     p: float,  # nan where there is no test
 ) -> str:
-    "A p-value for print: two significant digits, never rounded up to 0.05."
-    return (
-        "–" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{np.floor(p * 1000) / 1000 if p < 0.05 else p:.3f}"
-    )
-
-
-def _head(r):
-    return {
-        "data set": r["title"],
-        "test": TESTS.get(r["split"], r["split"]),
-        "model": TITLES.get(r["model"], r["model"]),
-    }
-
-
-def _n(r):
-    return {"seeds": r["n"], "items": r["items"]}
+    "A p-value for print: three digits, never rounded up to 0.05."
+    if not np.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{np.floor(p * 1000) / 1000 if p < 0.05 else p:.3f}"
 
 # %% ../../nbs/results/05_study.ipynb #787fc18c
 def run_cost_table(
@@ -386,37 +366,38 @@ def run_cost_table(
     printed, rows = paper.set_index(["dataset", "model"]).hours, []
     for (dataset, model), made in _groups(runs).items():
         epochs = [r.history for r in made if r.history is not None] if not _fitted(model) else []
-        known = {
-            k: [r.info.get(k) for r in made if r.info.get(k) is not None]
-            for k in ("parameters", "multiply_adds", "step_memory", "seconds", "best_epoch")
-        }
-        rows.append(
-            {
-                "data set": _title(made[0]),
-                "model": TITLES.get(model, model),
-                "reads": fed(model),
-                "parameters": _whole([] if _fitted(model) else known["parameters"]),
-                "multiply-adds an item": _whole(known["multiply_adds"]),
-                "seconds an epoch": f"{np.mean([h.seconds.mean() for h in epochs]):.2f}" if epochs else "–",
-                "seconds to fit": f"{np.mean(known['seconds']):.1f}" if _fitted(model) and known["seconds"] else "–",
-                "epochs": _whole([len(h) for h in epochs]),
-                "best epoch (lowest–highest)": _best(known["best_epoch"]) if epochs else "–",
-                "seconds of the run": _whole(known["seconds"]),
-                "memory of a step, counted, MiB": _whole(np.array(known["step_memory"]) / 2**20),
-                "chosen on validation": _chosen(made),
-                "hours in the paper": f"{printed[(dataset, model)]:.0f}" if (dataset, model) in printed.index else "–",
-                "seeds": len(made),
-            }
-        )
-    return pd.DataFrame(rows)
+        row = {k: [r.info[k] for r in made if r.info.get(k) is not None] for k in _KNOWN}
+        row |= dict(title=run_title(made[0]), model=model, runs=made, epochs=[len(h) for h in epochs])
+        row |= dict(each=[h.seconds.mean() for h in epochs], hours=printed.get((dataset, model)))
+        rows.append(row)
+    return table_of(rows, _COSTS)
+
+
+_KNOWN = ("parameters", "multiply_adds", "step_memory", "seconds", "best_epoch")
+
+
+def _mean_text(values, digits=0):
+    return number_cell(f"{{:,.{digits}f}}", mean=np.mean(values)) if len(values) else None
+
+
+_COSTS = [
+    *(Column("data set", "title"), Column("model", lambda r: TITLES.get(r["model"], r["model"]))),
+    Column("reads", lambda r: fed(r["model"])),
+    Column("parameters", lambda r: None if _fitted(r["model"]) else _mean_text(r["parameters"])),
+    Column("multiply-adds an item", lambda r: _mean_text(r["multiply_adds"])),
+    Column("seconds an epoch", lambda r: np.mean(r["each"]) if r["each"] else None, "{:.2f}"),
+    Column("seconds to fit", lambda r: _fit_seconds(r["seconds"]) if _fitted(r["model"]) else None),
+    Column("epochs", lambda r: _mean_text(r["epochs"])),
+    Column("best epoch (lowest–highest)", lambda r: range_cell(r["best_epoch"], ends=0) if r["epochs"] else None),
+    Column("seconds of the run", lambda r: _mean_text(r["seconds"])),
+    Column("memory of a step, counted, MiB", lambda r: _mean_text(np.array(r["step_memory"]) / 2**20)),
+    *(Column("chosen on validation", lambda r: _chosen(r["runs"])), Column("hours in the paper", "hours", "{:.0f}")),
+    Column("seeds", lambda r: len(r["runs"])),
+]
 
 # %% ../../nbs/results/05_study.ipynb #91d3a114
-def _whole(values):
-    return f"{np.mean(values):,.0f}" if len(values) else "–"
-
-
-def _best(values):
-    return f"{np.mean(values):.1f} ({min(values)}–{max(values)})" if values else "–"
+def _fit_seconds(values):
+    return f"{np.mean(values):.1f}" if values else None
 
 # %% ../../nbs/results/05_study.ipynb #bc16f049
 _SEARCHED = {"xgboost": "learning rate", "tfidf": "C"}
@@ -444,25 +425,22 @@ def verdicts_table(
     for r in compared[compared.split == "test"].to_dict("records"):
         if (r["dataset"], r["model"]) not in printed.index:
             continue
-        level = printed[(r["dataset"], r["model"])]
+        level, others = printed[(r["dataset"], r["model"])], r["model"] != reference
         theirs = level - printed[(r["dataset"], reference)]
         judged = verdict_level(r["accuracy_low"], r["accuracy_high"], level, r["rendered"])
-        sign = sign_verdict(r, theirs) if r["model"] != reference else Verdict("–", "–")
-        rows.append(
-            {
-                "data set": r["title"],
-                "model": TITLES[r["model"]],
-                "row in the paper": PAPER_MODELS[r["model"]],
-                "accuracy, %": interval_text(r["accuracy"], r["accuracy_low"], r["accuracy_high"]),
-                "paper, %": f"{100 * level:.0f}",
-                "level": judged.verdict,
-                "difference, points": interval_text(r["difference"], r["low"], r["high"]),
-                "paper, points": f"{100 * theirs:+.0f}" if r["model"] != reference else "–",
-                "difference in sign": sign.verdict,
-                "why": sign.reason,
-            }
-        )
-    return pd.DataFrame(rows)
+        sign = sign_verdict(r, theirs) if others else Verdict("–", "–")
+        points = f"{100 * theirs:+.0f}" if others else None
+        rows.append(r | dict(printed=100 * level, judged=judged.verdict, points=points, sign=sign))
+    return table_of(rows, _VERDICTS)
+
+
+_VERDICTS = [
+    *(Column("data set", "title"), Column("model", lambda r: TITLES[r["model"]])),
+    Column("row in the paper", lambda r: PAPER_MODELS[r["model"]]),
+    *(Column("accuracy, %", lambda r: r["estimates"]["accuracy"]), Column("paper, %", "printed", "{:.0f}")),
+    *(Column("level", "judged"), Column("difference, points", _difference), Column("paper, points", "points")),
+    *(Column("difference in sign", lambda r: r["sign"].verdict), Column("why", lambda r: r["sign"].reason)),
+]
 
 # %% ../../nbs/results/05_study.ipynb #6b2613e6
 def sign_verdict(
@@ -601,7 +579,7 @@ def _confusion_panel(axis, made, split):
         yticklabels=True,
     )
     axis.set_title(
-        f"{_title(made[0])}, {TESTS.get(split, split)} test\n{made[0].metrics[split]['items']} items × {_seeds(len(made))}"
+        f"{run_title(made[0])}, {TESTS.get(split, split)} test\n{made[0].metrics[split]['items']} items × {_seeds(len(made))}"
     )
     axis.tick_params(length=0)
     axis.tick_params(axis="x", rotation=90)
@@ -624,19 +602,20 @@ def largest_confusions(
             true, taken = np.unravel_index(k, share.shape)
             if not share[true, taken]:
                 break
-            seeds, items = [e.iat[true, taken] for e in each], each[0].iloc[true].sum()
-            rows.append(
-                {
-                    "data set": _title(made[0]),
-                    "test": TESTS.get(split, split),
-                    "true class": each[0].index[true],
-                    "taken for": each[0].index[taken],
-                    "share of the class, % (lowest–highest seed)": f"{100 * share[true, taken]:.1f} ({100 * min(seeds) / items:.1f}–{100 * max(seeds) / items:.1f})",
-                    "items of the class": items,
-                    "seeds": len(made),
-                }
-            )
-    return pd.DataFrame(rows)
+            items, names = each[0].iloc[true].sum(), each[0].index
+            seeds = [100 * e.iat[true, taken] / items for e in each]
+            row = dict(title=run_title(made[0]), test=TESTS.get(split, split), true=names[true], taken=names[taken])
+            ends = dict(mean=100 * share[true, taken], lowest=min(seeds), highest=max(seeds))
+            rows.append(row | dict(share=number_cell("{:.1f} ({:.1f}–{:.1f})", **ends), items=items, runs=made))
+    return table_of(rows, _CONFUSIONS)
+
+
+_CONFUSIONS = [
+    *(Column("data set", "title"), Column("test", "test")),
+    *(Column("true class", "true"), Column("taken for", "taken")),
+    Column("share of the class, % (lowest–highest seed)", "share"),
+    *(Column("items of the class", "items"), Column("seeds", lambda r: len(r["runs"]))),
+]
 
 # %% ../../nbs/results/05_study.ipynb #9b726e14
 RARE = 0.05  # share of errors up to which they are called rare
@@ -670,7 +649,7 @@ def confusion_claims(
         )
         judged = _claim(made[dataset], split, true, taken)
         rows.append(
-            {"data set": _title(made[dataset][0]), "claim": said, "verdict": judged.verdict, "why": judged.reason}
+            {"data set": run_title(made[dataset][0]), "claim": said, "verdict": judged.verdict, "why": judged.reason}
         )
     return pd.DataFrame(rows)
 
@@ -731,28 +710,26 @@ def stability_table(
     after: int = 15,  # see `stability`
 ) -> pd.DataFrame:  # text, for print; mean (lowest–highest seed)
     "Fig. 5 in numbers."
-    rows = []
-    for (_, model), made in _groups(runs).items():
-        seen = [stability(r.history, after) for r in made]
-        text = lambda key, scale, digits: _seed_range([scale * s[key] for s in seen], digits)
-        rows.append(
-            {
-                "data set": _title(made[0]),
-                "model": TITLES.get(model, model),
-                "variation, all epochs, %": text("variation_all", 100, 1),
-                "variation, last third, %": text("variation_late", 100, 1),
-                "loss stable from epoch": text("stable", 1, 1),
-                "movement, points": text("movement", 100, 1),
-                "after epoch": seen[0]["after"],
-                "epochs": seen[0]["epochs"],
-                "seeds": len(made),
-            }
-        )
-    return pd.DataFrame(rows)
+    rows = [
+        dict(title=run_title(made[0]), model=model, seen=[stability(r.history, after) for r in made], runs=made)
+        for (_, model), made in _groups(runs).items()
+    ]
+    return table_of(rows, _STABILITY)
 
 
-def _seed_range(values, digits):
-    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+def _seen(key, scale):
+    return lambda r: range_cell([scale * s[key] for s in r["seen"]])
+
+
+_STABILITY = [
+    *(Column("data set", "title"), Column("model", lambda r: TITLES.get(r["model"], r["model"]))),
+    Column("variation, all epochs, %", _seen("variation_all", 100)),
+    Column("variation, last third, %", _seen("variation_late", 100)),
+    Column("loss stable from epoch", _seen("stable", 1)),
+    Column("movement, points", _seen("movement", 100)),
+    *(Column("after epoch", lambda r: r["seen"][0]["after"]), Column("epochs", lambda r: r["seen"][0]["epochs"])),
+    Column("seeds", lambda r: len(r["runs"])),
+]
 
 # %% ../../nbs/results/05_study.ipynb #a0d63131
 class Fig5Claim(NamedTuple):
@@ -812,27 +789,29 @@ def stability_claims(
 ) -> pd.DataFrame:  # text, for print
     "The paper's words on Fig. 5, by `fig5_verdict`."
     rows = []
-    for made in _groups(runs).values():
-        for key, claim in FIG5_CLAIMS.items():
-            (values, held, found), after = fig5_verdict(made, key), stability(made[0].history)["after"]
-            real = found.verdict == "needs the real data"
-            rows.append(
-                {
-                    "data set": _title(made[0]),
-                    "claim": claim.says,
-                    "here (lowest–highest seed)": _seed_range(values, 1) + _moved(key, after),
-                    "holds here": held,
-                    "verdict": found.verdict,
-                    "reason": found.reason,
-                    "decided by": "make reproduce PROFILE=paper" if real else "these runs",
-                    "seeds": len(made),
-                }
-            )
-    return pd.DataFrame(rows)
+    for made, key in product(_groups(runs).values(), FIG5_CLAIMS):
+        (values, held, found), after = fig5_verdict(made, key), stability(made[0].history)["after"]
+        here = range_cell(values)
+        here = Cell(here + _moved(key, after), **here.numbers)
+        row = dict(title=run_title(made[0]), claim=FIG5_CLAIMS[key].says, here=here, held=held, found=found)
+        rows.append(row | dict(runs=made))
+    return table_of(rows, _FIG5)
 
 
 def _moved(key, after):
     return f", after epoch {after}" if key == "movement" and after != 15 else ""
+
+
+def _decided(row):
+    return "make reproduce PROFILE=paper" if row["found"].verdict == "needs the real data" else "these runs"
+
+
+_FIG5 = [
+    *(Column("data set", "title"), Column("claim", "claim"), Column("here (lowest–highest seed)", "here")),
+    *(Column("holds here", "held"), Column("verdict", lambda r: r["found"].verdict)),
+    *(Column("reason", lambda r: r["found"].reason), Column("decided by", _decided)),
+    Column("seeds", lambda r: len(r["runs"])),
+]
 
 # %% ../../nbs/results/05_study.ipynb #b30bde3a
 def model_curves(
@@ -868,7 +847,7 @@ def model_curves(
             axis.fill_between(
                 over.index, over["min"], over["max"], color=PALETTE[k % len(PALETTE)], alpha=0.15, linewidth=0
             )
-        column[0].set_title(f"{_title(made[0])} ({_seeds(len(made))})")
+        column[0].set_title(f"{run_title(made[0])} ({_seeds(len(made))})")
         column[1].set_xlabel("epoch")
         column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set(ylabel="validation loss, nats", ylim=(0, None))
@@ -922,34 +901,24 @@ def beside_control(
 def class_table(
     runs: list,  # runs of a few models, one or more data sets
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
-) -> pd.DataFrame:  # numbers, 0..1; one row a data set, split, model and class
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
+) -> pd.DataFrame:  # numbers, 0..1, and `estimates`; one row a data set, split, model and class
     "Scores of each class with 95 % intervals over seeds and items."
     rows = []
     for ((dataset, model), made), split in product(_groups(runs, "vbg").items(), splits):
         if not all(split in r.metrics for r in made):
             continue
         labels, tables = same_items(made, split)
-        drawn = draw_scores(labels, tables, class_scores, resamples, seed)
+        drawn = intervals.draw_scores(labels, tables, bootstrap, class_scores)
         full = [class_scores(labels, t, np.ones((1, len(labels)))) for t in tables]
-        mixed = {m: over_seeds([d[m] for d in drawn], seed) for m in PER_CLASS}
+        mixed = {m: bootstrap.over_seeds([d[m] for d in drawn]) for m in PER_CLASS}
+        names = made[0].info.get("class_names") or [*map(str, range(99))]
         for c in range(tables[0].shape[1]):
-            row = {
-                "dataset": dataset,
-                "title": _title(made[0]),
-                "split": split,
-                "model": model,
-                "class": (made[0].info.get("class_names") or [*map(str, range(99))])[c],
-                "items": int((labels == c).sum()),
-                "n": len(made),
-            }
-            for m in PER_CLASS:
-                row[m], (row[f"{m}_low"], row[f"{m}_high"]) = (
-                    float(np.mean([f[m][0, c] for f in full])),
-                    interval(mixed[m][:, c]),
-                )
-            rows.append(row)
+            row = dict(dataset=dataset, title=run_title(made[0]), split=split, model=model, runs=made)
+            row |= {"class": names[c], "items": int((labels == c).sum()), "n": len(made)}
+            found = {m: estimate_draws(np.mean([f[m][0, c] for f in full]), mixed[m][:, c]) for m in PER_CLASS}
+            numbers = {f"{m}{end}": v for m in found for end, v in zip(("", "_low", "_high"), found[m])}
+            rows.append(row | numbers | dict(estimates=found))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/05_study.ipynb #49d8c164
@@ -957,26 +926,18 @@ def print_classes(
     table: pd.DataFrame,  # from `class_table`
 ) -> pd.DataFrame:  # text, for print
     "The same for print: one row a class and model, models of a class one below the other."
-    where = {name: k for k, name in enumerate(dict.fromkeys(table["class"]))}
-    rows = table.assign(
-        k=table["class"].map(where),
-        d=table.dataset.map({d: k for k, d in enumerate(dict.fromkeys(table.dataset))}),
-        s=table.split.map(list(TESTS).index),
-    ).sort_values(["d", "s", "k"], kind="stable")
-    return pd.DataFrame(
-        [
-            {
-                "data set": r["title"],
-                "test": TESTS[r["split"]],
-                "class": r["class"],
-                "items": r["items"],
-                "model": TITLES.get(r["model"], r["model"]),
-            }
-            | {head: interval_text(r[m], r[f"{m}_low"], r[f"{m}_high"]) for m, head in PER_CLASS.items()}
-            | {"seeds": r["n"]}
-            for r in rows.to_dict("records")
-        ]
-    )
+    place = lambda names: {name: k for k, name in enumerate(dict.fromkeys(names))}
+    where, sets, tests = place(table["class"]), place(table.dataset), [*TESTS]
+    order = lambda r: (sets[r["dataset"]], tests.index(r["split"]), where[r["class"]])
+    return table_of(sorted(table.to_dict("records"), key=order), _CLASSES)
+
+
+_CLASSES = [
+    *(Column("data set", "title"), Column("test", lambda r: TESTS[r["split"]]), Column("class", "class")),
+    *(Column("items", "items"), Column("model", lambda r: TITLES.get(r["model"], r["model"]))),
+    *(Column(head, lambda r, m=m: r["estimates"][m]) for m, head in PER_CLASS.items()),
+    Column("seeds", "n"),
+]
 
 # %% ../../nbs/results/05_study.ipynb #a48baa13
 def class_figure(
@@ -1064,35 +1025,35 @@ def calibrated_ece(
 def calibration_table(
     runs: list,  # runs of a few models, one or more data sets
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
-    resamples: int = 2000,  # of the bootstrap
-    seed: int = 42,  # of the bootstrap
+    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "Mean confidence, accuracy, calibration error with 95 % interval, and what binning alone makes of it."
-    rows, groups, score = [], _groups(runs, "vbg"), lambda labels, table, weights: {"ece": ece(labels, table, weights)}
+    rows, groups = [], _groups(runs, "vbg")
     for dataset, split, ((owner, model), made) in product(dict.fromkeys(d for d, _ in groups), splits, groups.items()):
         if owner != dataset or not all(split in r.metrics for r in made):
             continue
         labels, tables = same_items(made, split)
-        low, high = interval(over_seeds([d["ece"] for d in draw_scores(labels, tables, score, resamples, seed)], seed))
+        row = dict(title=run_title(made[0]), split=split, model=model, runs=made, n=len(made), items=len(labels))
+        row |= estimate_scores(labels, tables, bootstrap, _calibration)
         mean = lambda values: 100 * float(np.mean(list(values)))
-        sure, right = mean(t.max(1).mean() for t in tables), mean((t.argmax(1) == labels).mean() for t in tables)
-        rows.append(
-            {
-                "data set": _title(made[0]),
-                "test": TESTS.get(split, split),
-                "model": TITLES.get(model, model),
-                "mean confidence, %": f"{sure:.1f}",
-                "accuracy, %": f"{right:.1f}",
-                "confidence minus accuracy, points": f"{sure - right:+.1f}",
-                "ECE, %": interval_text(
-                    mean(ece(labels, t, np.ones((1, len(labels))))[0] for t in tables) / 100, low, high
-                ),
-                "ECE if calibrated, %": f"{mean(calibrated_ece(t, seed=seed) for t in tables):.1f}",
-                "seeds": len(made),
-                "items": len(labels),
-            }
-        )
-    return pd.DataFrame(rows)
+        row |= dict(sure=mean(t.max(1).mean() for t in tables), right=mean(_accuracies(labels, tables)))
+        rows.append(row | dict(at_best=mean(calibrated_ece(t, seed=bootstrap.seed) for t in tables)))
+    return table_of(rows, [*_HEAD, *_CALIBRATION, *_COUNTS])
+
+
+def _calibration(labels, table, weights):
+    return {"ece": ece(labels, table, weights)}
+
+
+def _accuracies(labels, tables):
+    return ((t.argmax(1) == labels).mean() for t in tables)
+
+
+_CALIBRATION = [
+    *(Column("mean confidence, %", "sure", "{:.1f}"), Column("accuracy, %", "right", "{:.1f}")),
+    Column("confidence minus accuracy, points", lambda r: r["sure"] - r["right"], "{:+.1f}"),
+    *(Column("ECE, %", "ece"), Column("ECE if calibrated, %", "at_best", "{:.1f}")),
+]
 
 # %% ../../nbs/results/05_study.ipynb #ca4be783
 def reliability_figure(
@@ -1136,7 +1097,7 @@ def _reliability_panel(pair, mine, split):
         _reliability_lines(pair, made, split, k, len(mine))
     pair[0].plot([0, 100], [0, 100], "--", color="#777777", lw=1, zorder=1)
     pair[0].set_title(
-        f"{_title(mine[0][0])}, {TESTS.get(split, split)} test\n{mine[0][0].metrics[split]['items']} items × {_seeds(len(mine[0]))}"
+        f"{run_title(mine[0][0])}, {TESTS.get(split, split)} test\n{mine[0][0].metrics[split]['items']} items × {_seeds(len(mine[0]))}"
     )
     pair[0].legend(loc="lower right", fontsize=7)
     pair[0].set(ylim=(-2, 102), xlim=(0, 101))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from ..core.files import home
 from ..stats.intervals import Estimate
 
 # %% auto #0
-__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'run_names', 'numbers_beside', 'table_files', 'number_cell']
+__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'run_names', 'numbers_beside', 'table_files', 'number_cell',
+           'range_cell']
 
 # %% ../../nbs/results/01_tables.ipynb #90b7d608
 class Cell(str):
@@ -83,9 +85,13 @@ def run_names(
     groups = {}
     for run in runs:
         for part in getattr(run, "behind", [run]):
-            folder = getattr(part, "folder", part)
+            folder = part if isinstance(part, Path) else getattr(part, "folder", None) or _folder(part)
             groups.setdefault(folder.parent, []).append(folder.name)
     return " + ".join(f"{_below_runs(parent)}/{_together(names)}" for parent, names in groups.items())
+
+
+def _folder(run):
+    return Path(run.dataset) / run.model / f"seed{run.seed}"
 
 
 def _below_runs(folder):
@@ -142,3 +148,17 @@ def number_cell(
     first = next(iter(numbers.values()))
     said = "–" if first is None or np.isnan(first) else text.format(*numbers.values())
     return Cell(said, **numbers)
+
+
+def range_cell(
+    values: list,  # one a seed; None where a seed has no value
+    digits: int = 1,  # of the mean
+    scale: float = 1,  # 100 for percent
+    ends: int = None,  # digits of the ends; None: as the mean
+) -> Cell:  # such as "3.2 (2.9–3.4)"; a dash where a seed has no value
+    "Mean, and the lowest and highest seed in brackets."
+    if not len(values) or any(v is None for v in values):
+        return Cell("–")
+    mean, low, high = (scale * f(values) for f in (np.mean, np.min, np.max))
+    ends = digits if ends is None else ends
+    return Cell(f"{mean:.{digits}f} ({low:.{ends}f}–{high:.{ends}f})", mean=mean, lowest=low, highest=high)
