@@ -62,6 +62,11 @@ def run(path):
     return kept | {"files": {name: digest for name, digest in told["files"].items() if name != "history.csv"}}
 
 
+def note(path):
+    "What a thing was made from; the checksums of its files cover seconds."
+    return {key: value for key, value in json.loads(path.read_text()).items() if key != "files"}
+
+
 def ledger(path):
     table = pd.read_csv(path, dtype=str)
     timed = table.id.str.contains(TIMED)
@@ -84,6 +89,8 @@ EXCUSED = {
     "runs/*/history.csv": (history, "two columns: seconds and items per second of an epoch"),
     "runs/*/text_generator.csv": (history, "one column: seconds of an epoch"),
     "runs/*/gan.json": (gan, "seconds of each epoch"),
+    "runs/*/inputs.json": (note, "checksums of gan.json and text_generator.csv"),
+    "runs/*/made_from.json": (note, "checksum of text_generator.csv"),
     "runs/*/run.json": (run, "when the run was written, how many seconds it took, and the checksum of history.csv"),
     "figures/smoke/table[34]_cost.*": (
         cost,

@@ -1,5 +1,6 @@
 """Facts of vbg.runs.store that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
 
+import ast
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -14,6 +16,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+import vbg
 from vbg.core import files as files_module
 from vbg.core.files import root
 from vbg.runs import notebook as notebook_module
@@ -253,7 +256,7 @@ def test_experiments_have_a_folder_and_a_command_of_their_own(store):
 
 def modules():
     "Dotted names of the modules of the package, and the package folder."
-    package = R.Path(R.vbg.__file__).parent
+    package = Path(vbg.__file__).parent
     return [
         p.relative_to(package).with_suffix("").as_posix().replace("/", ".")
         for p in sorted(package.rglob("*.py"))
@@ -292,8 +295,8 @@ def test_a_changed_module_changes_those_that_import_it_and_a_lost_one_is_an_erro
 
 
 def test_version_follows_imports_as_exported():
-    package = R.Path(R.vbg.__file__).parent
-    tree = R.ast.parse((package / "results" / "publish.py").read_text())
+    package = Path(vbg.__file__).parent
+    tree = ast.parse((package / "train" / "jobs.py").read_text())
     assert {"core.profiles", "stats.metrics", "runs.store"} <= {path for _, path, _ in version_module.imports_of(tree)}
 
 

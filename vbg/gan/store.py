@@ -19,7 +19,7 @@ from ..core.profiles import Profile
 from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
 from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
-from ..runs.made import checksum, made_from, plain, read_note, why_stale, write_note
+from ..runs.made import made_from, plain, read_note, why_stale, write_note
 from ..runs.store import gan_place
 from ..runs.version import environment, used_code
 
@@ -79,7 +79,7 @@ def measure_inputs(
 ) -> dict:  # JSON
     "Everything that the quality and the samples of a GAN depend on."
     code = used_code("gan.store.describe_gan", cut=("core.profiles", "runs"))
-    return dict(code=code, gan=checksum(folder / "gan.json"), per_class=per_class)
+    return dict(code=code, gan=read_note(folder / "inputs.json")["inputs"], per_class=per_class)
 
 
 def is_described(
@@ -194,7 +194,7 @@ def measure_gan(
 
 # %% ../../nbs/gan/08_store.ipynb #082fdc1a
 def _one_text(data, seed):
-    "Each item with one of its texts, drawn: a generated item has one, like any of the several that a real one may have."
+    "Each item with one of its texts, drawn: a generated item has only one."
     choice = np.random.default_rng(seed).integers([len(texts) for texts in data.texts])
     place = np.arange(len(data))
     return replace(
