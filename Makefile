@@ -13,7 +13,7 @@ RUN     := env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONH
 SNAKE    = $(RUN) python -m vbg.runs.workflow --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 TARGETS ?= all
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures book status unlock export readme test test-slow
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
 	@echo "make explain   [PROFILE=mini]              after the study: architecture, heat maps, words, the fused space, decision reports: about ten minutes"
@@ -93,7 +93,12 @@ export: install
 	$(RUN) nbdev_clean
 
 readme: install
+	$(RUN) jupyter execute --inplace nbs/index.ipynb 2>/dev/null
+	$(RUN) nbdev_clean --fname nbs/index.ipynb
 	$(RUN) python -m vbg.results.publish readme
+
+results: install
+	$(RUN) python -m vbg.reports.results_page --profile $(PROFILE)
 
 # ---- tests
 test: install

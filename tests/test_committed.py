@@ -1,7 +1,7 @@
-"""The figures that are committed: each file has the json of what made it, and what was made with other settings than those of today is named in README.md.
+"""The figures that are committed: each file has the json of what made it; RESULTS.md names what has other settings than today's.
 
 The settings stand in the json. Where it names only a file by its checksum, `gan_quality.csv` tells the epochs of a GAN, and `BY_CHECKSUM` what is known of other files.
-README.md names the artefacts of earlier settings in the first column of the table under `HEADING`, in backticks, with `*` as in fnmatch."""
+RESULTS.md names the artefacts of earlier settings in the first column of the table under `HEADING`, in backticks, with `*` as in fnmatch."""
 
 import csv
 import functools
@@ -174,15 +174,15 @@ def earlier():
 
 
 def listed(readme):
-    "Patterns in the first column of README's table of figures of earlier settings."
+    "Patterns in the first column of the table of figures of earlier settings."
     section = re.search(rf"^#+ {re.escape(HEADING)}\n(.*?)(?=^#{{1,6}} |\Z)", readme, re.M | re.S)
-    assert section, f"README.md has no heading '{HEADING}'"
+    assert section, f"RESULTS.md has no heading '{HEADING}'"
     first = [line.split("|")[1] for line in section[1].splitlines() if line.startswith("|")]
     return [name.removeprefix("figures/mini/") for cell in first for name in re.findall(r"`([^`]+)`", cell)]
 
 
 def disagreements(patterns, artefacts, old):
-    "What README says and the json files do not, and the other way about."
+    "What RESULTS.md says and the json files do not, and the other way about."
     matched = {pattern: {name for name in artefacts if fnmatchcase(name, pattern)} for pattern in patterns}
     said = set().union(*matched.values())
     return (
@@ -196,7 +196,9 @@ def unaccounted(folder):
     "Files without a json that tells how they were made, and those whose bytes are others than it tells."
     told = [pair for path in sorted(folder.glob("*.json")) for pair in json.loads(path.read_text())["files"].items()]
     there = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix in KINDS
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.suffix in KINDS and path.name != "RESULTS.md"
     }
     names = [name for name, _ in told]
     return sorted(
@@ -212,9 +214,9 @@ def test_every_file_has_the_json_of_what_made_it(folder):
     assert unaccounted(ROOT / "figures" / folder) == []
 
 
-def test_readme_names_exactly_the_figures_of_earlier_settings():
+def test_results_page_names_exactly_the_figures_of_earlier_settings():
     artefacts = {path.stem for path in FIGURES.glob("*.json")}
-    assert disagreements(listed((ROOT / "README.md").read_text(encoding="utf-8")), artefacts, earlier()) == []
+    assert disagreements(listed((FIGURES / "RESULTS.md").read_text(encoding="utf-8")), artefacts, earlier()) == []
 
 
 def test_what_is_known_by_checksum_is_still_there():
@@ -224,7 +226,9 @@ def test_what_is_known_by_checksum_is_still_there():
         for kind, record, _ in parts(json.loads(path.read_text())["made_from"])
         if kind == "file"
     }
-    assert set(BY_CHECKSUM) <= files, "made again: take its entry out of BY_CHECKSUM, and its row out of README.md"
+    assert set(BY_CHECKSUM) <= files, (
+        "made again: take its entry out of BY_CHECKSUM, and its row out of vbg/reports/results.md"
+    )
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
-"""What the project promises about itself: pins that agree, notebooks as the house style wants them, a README that is its notebook."""
+"""What the project promises about itself: pins that agree, notebooks in the house style, pages that are what makes them."""
 
 import ast
+import csv
 import os
 import re
 import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -208,16 +210,77 @@ def test_readme_is_made_from_the_index_notebook():
     )
 
 
-def test_readme_shows_a_figure_that_exists_and_the_two_commands_first():
+def test_readme_is_two_screens_with_a_figure_and_the_commands_first():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 100 and len(text.split()) <= 900
     first_screen = "\n".join(text.splitlines()[:40])
     assert "make reproduce" in first_screen and "make test" in first_screen
-    figures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", first_screen)
-    assert figures and all((ROOT / f).is_file() for f in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text))
+    assert re.findall(r"!\[[^\]]+\]\(([^)]+)\)", first_screen)
+
+
+def test_readme_shows_what_its_cells_give_today():
+    "Its numbers are those of the committed tables, its map leads to the notebooks where they lie now."
+    namespace = {}
+    for cell in cells(ROOT / "nbs" / "index.ipynb"):
+        if cell.cell_type == "code":
+            *before, last = ast.parse(cell.source).body
+            exec(compile(ast.Module(before, []), "index", "exec"), namespace)
+            shown = eval(compile(ast.Expression(last.value), "index", "eval"), namespace)
+            assert "".join(cell.outputs[0]["data"]["text/markdown"]) == shown.data, "run `make readme`"
+
+
+def test_numbers_of_the_readme_are_those_of_the_committed_tables():
+    from vbg.reports.results_page import SHOWN, figure_file
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for title, (name, model) in SHOWN.items():
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {title} "))
+        with figure_file(f"{name}.csv").open(encoding="utf-8") as file:
+            wanted = [
+                r["accuracy, % (paper)"] for r in csv.DictReader(file) if r["test"] == "natural" and r["model"] == model
+            ]
+        assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == wanted and len(wanted) == 2
+
+
+def test_results_page_is_made_from_the_committed_tables():
+    from vbg.reports.results_page import results_markdown
+
+    page = ROOT / "figures" / "mini" / "RESULTS.md"
+    assert page.read_text(encoding="utf-8") == results_markdown("mini"), "run `make results`"
+
+
+def anchors(text):
+    "The anchors that headings of Markdown have on a page."
+    heads = re.findall(r"^#+ +(.+?) *$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", head).lower()).replace(" ", "-") for head in heads}
+
+
+def prose(path):
+    "Markdown of a page or of a notebook."
+    if path.suffix == ".ipynb":
+        return "\n\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
+    return path.read_text(encoding="utf-8")
+
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "figures/mini/RESULTS.md")]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "nbs").rglob("*.ipynb"))], ids=lambda p: p.stem)
+def test_every_relative_link_leads_somewhere(path):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", prose(path), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target) or target.startswith("attachment:"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / unquote(file)).resolve() if file else path
+        assert there.exists(), f"{path.name} links to {target}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there.read_text(encoding="utf-8")), f"{path.name} links to {target}"
 
 
 def test_light_modules_start_without_torch():
-    code = "import sys, vbg.core.profiles, vbg.runs.store; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'datasets'}"
+    code = f"import sys, vbg.core.profiles, vbg.runs.store; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]", "Snakemake reads these modules at every call"
 
