@@ -1,4 +1,4 @@
-"""What the project promises about itself: pins that agree, notebooks in the house style, pages that are what makes them."""
+"""What the project promises about itself: pins that agree, notebooks in the house style, pages as they are made."""
 
 import ast
 import csv
