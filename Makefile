@@ -10,7 +10,7 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
-SNAKE    = $(RUN) python -m vbg.runs.workflow --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
+SNAKE    = $(RUN) python -m vbg.runs.reproduce --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 TARGETS ?= all
 
 .PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status unlock export readme test test-slow

@@ -16,6 +16,7 @@ from compare_studies import EXCUSED, differences, results
 from conftest import ROOT
 
 from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS
+from vbg.runs.forkserver import SOCKET
 
 QUICK = [
     "figures/smoke/contradictions.json",
@@ -25,10 +26,11 @@ QUICK = [
 KILLS = 5
 
 
-def start(home, targets):
-    "The study as make starts it, in a process group of its own. What it says goes into a file: a full pipe would stop it."
-    env = dict(os.environ, VBG_HOME=str(home), OMP_NUM_THREADS="1", PYTHONHASHSEED="0", PYTHONPATH=str(ROOT))
-    words = [sys.executable, "-m", "vbg.runs.workflow", "--profile", "smoke", "--cores", "2", *targets]
+def start(home, targets, **variables):
+    "The study as make starts it, in a process group of its own. What it says goes into a file: a full pipe stops it."
+    env = {name: value for name, value in os.environ.items() if name != SOCKET}  # a fork server of its own
+    env |= dict(VBG_HOME=str(home), OMP_NUM_THREADS="1", PYTHONHASHSEED="0", PYTHONPATH=str(ROOT), **variables)
+    words = [sys.executable, "-m", "vbg.runs.reproduce", "--profile", "smoke", "--cores", "2", *targets]
     with open(home / "said.txt", "w") as said:
         return subprocess.Popen(words, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -122,7 +124,7 @@ def undisturbed(tmp_path_factory):
         time.sleep(0.05)
     env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(ROOT))
     second = subprocess.run(
-        [sys.executable, "-m", "vbg.runs.workflow", "--profile", "smoke", "all"],
+        [sys.executable, "-m", "vbg.runs.reproduce", "--profile", "smoke", "all"],
         cwd=ROOT,
         env=env,
         stdout=subprocess.PIPE,
@@ -214,11 +216,11 @@ def test_the_comparison_holds_every_table_and_figure_of_the_study(undisturbed):
 
 @pytest.mark.slow
 def test_jobs_that_outlive_their_study_are_named_and_not_run_twice(tmp_path):
-    study = start(tmp_path, ["all"])
+    study = start(tmp_path, ["all"], **{SOCKET: "off"})  # with a fork server its jobs end with it
     while not list(tmp_path.glob("runs/smoke/notebooks/*.log")):
         assert study.poll() is None
         time.sleep(0.1)
-    os.kill(study.pid, signal.SIGKILL)  # Snakemake alone
+    os.kill(study.pid, signal.SIGKILL)  # and with it Snakemake, alone
     study.wait()
     code, said = finish(tmp_path, ["all"])
     assert code == 1 and "is in use by" in said and "kill " in said, said

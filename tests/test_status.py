@@ -93,7 +93,7 @@ def planned_in(home, targets):
 
 def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):
     before, begun = files(home), time.time()
-    done = call(home, "vbg.runs.workflow", "--profile", "smoke", "--draw")
+    done = call(home, "vbg.runs.reproduce", "--profile", "smoke", "--draw")
     assert done.returncode == 1 and "train-met-1" in done.stderr and "make reproduce" in done.stderr
     assert files(home) == before and time.time() - begun < 60
 
@@ -126,7 +126,7 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
 
 def test_fewer_cores_than_one_are_refused(home):
     before = files(home)
-    for module in ("vbg.runs.status", "vbg.runs.workflow"):
+    for module in ("vbg.runs.status", "vbg.runs.reproduce"):
         for cores in ("0", "-2"):
             done = call(home, module, "--profile", "smoke", "--cores", cores)
             assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(
@@ -176,7 +176,7 @@ def test_makefile_calls_what_these_tests_call():
         ("status", "-m vbg.runs.status --profile smoke"),
         ("figures", "--draw all"),
         ("book", "-m vbg.reports.book --profile smoke"),
-        ("reproduce", "-m vbg.runs.workflow --profile smoke --cores 3 --gpus"),
+        ("reproduce", "-m vbg.runs.reproduce --profile smoke --cores 3 --gpus"),
     ):
         words = ["make", "-n", target, "PROFILE=smoke", "CORES=3"]
         env = {
