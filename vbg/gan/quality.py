@@ -165,24 +165,21 @@ def feature_distances(
 ) -> dict:  # fid, kid, kid_std (over subsets), n_real, n_generated
     "FID and KID of two sets of features. Raises ValueError on sets too small for a subset of two."
     both = [torch.as_tensor(np.asarray(f)).double() for f in (real_features, generated_features)]
-    size = subset_size or min(1000, min(map(len, both)) // 2)
-    if not 2 <= size <= min(map(len, both)):
-        raise ValueError(
-            f"KID needs subsets of 2 to {min(map(len, both))} items here, not {size}: give more images or another subset_size"
-        )
+    fewest, given = min(map(len, both)), _Given(both[0].shape[1])
+    if not 2 <= (size := subset_size or min(1000, fewest // 2)) <= fewest:
+        more = "give more images or another subset_size"
+        raise ValueError(f"KID needs subsets of 2 to {fewest} items here, not {size}: {more}")
     with warnings.catch_warnings(), seeded(seed):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
-        fid = FrechetInceptionDistance(_Given(both[0].shape[1])).set_dtype(torch.float64)
-        kid = KernelInceptionDistance(_Given(both[0].shape[1]), subsets=subsets, subset_size=size).set_dtype(
-            torch.float64
-        )
-        for metric in (fid, kid):
+        metrics = FrechetInceptionDistance(given), KernelInceptionDistance(given, subsets=subsets, subset_size=size)
+        for metric in metrics:
+            metric.set_dtype(torch.float64)
             metric.update(both[0], real=True)
             metric.update(both[1], real=False)
-        mean, std = kid.compute()
-    return dict(
-        fid=float(fid.compute()), kid=float(mean), kid_std=float(std), n_real=len(both[0]), n_generated=len(both[1])
-    )
+        mean, std = metrics[1].compute()
+        fid = metrics[0].compute()
+    n_real, n_generated = map(len, both)
+    return dict(fid=float(fid), kid=float(mean), kid_std=float(std), n_real=n_real, n_generated=n_generated)
 
 # %% ../../nbs/gan/06_quality.ipynb #2b90254d
 def image_distances(
@@ -230,14 +227,14 @@ def precision_recall(
     "Improved precision and recall. Raises ValueError on sets of k items or fewer."
     real, generated = (np.asarray(f, float) for f in (real_features, generated_features))
     if min(len(real), len(generated)) <= k:
-        raise ValueError(
-            f"{k} neighbours need more than {k} items, not {len(real)} real and {len(generated)} generated: give more or lower k"
-        )
+        found = f"{len(real)} real and {len(generated)} generated"
+        raise ValueError(f"{k} neighbours need more than {k} items, not {found}: give more or lower k")
     return dict(precision=_covered(generated, real, k), recall=_covered(real, generated, k))
 
 # %% ../../nbs/gan/06_quality.ipynb #1a18c8a6
 def _points(pixels, extractor=None):
-    "`(N, d)`: pixels at half the side and 32 at most, scaled so that a Euclidean distance is a root mean square; or features."
+    """`(N, d)`: pixels at half the side and 32 at most, scaled so that a Euclidean distance is a root mean square.
+    With an extractor, its features."""
     if extractor is not None:
         return torch.as_tensor(see(extractor, pixels))
     side = [min(32, s // 2) for s in np.shape(pixels)[1:3]]
@@ -295,8 +292,9 @@ def neighbour_distances(
     held_out_pixels: np.ndarray,  # `(K, H, W, 3)` uint8, real
     extractor: IndependentClassifier | None = None,  # adds the space 'features'
     q: float = 0.01,  # quantile of the held-out distances
-) -> dict:  # space ('pixels', 'relative', 'features') -> generated, held_out (medians), threshold, share, distance `(N,)`, index `(N,)`
-    "How near generated images come to training images, beside real held-out images."
+) -> dict:  # space ('pixels', 'relative', 'features') -> dict
+    """How near generated images come to training images, beside real held-out images. Of each space:
+    generated and held_out (medians), threshold, share, distance `(N,)`, index `(N,)`."""
     out = {}
     for name, space in [("pixels", None)] + [("features", extractor)] * (extractor is not None):
         (made, index, made_r), (real, _, real_r) = (
@@ -502,26 +500,21 @@ def format_test(
     special: dict | None = None,  # see `format_features`
     texture: bool = False,  # by contrast and fine grain instead
 ) -> dict:  # auc, low, high (95%), p_value, n, features (name -> AUC of that column alone, 0.5 says nothing)
-    "Can real and generated be told apart by format alone? Raises ValueError when one side has tokens and the other has none."
+    """Tell real and generated apart by format alone.
+    Raises ValueError when one side has tokens and the other has none."""
     if (real.input_ids is None) != (generated.input_ids is None):
         raise ValueError("one of the two sets has no input_ids: run vbg.models.text.tokenise on both")
-    table = pd.concat(
-        [texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated)],
-        ignore_index=True,
-    )
-    X, label, rng = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)]), np.random.default_rng(seed)
+    columns = (texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated))
+    table, rng = pd.concat(columns, ignore_index=True), np.random.default_rng(seed)
+    X, label = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)])
     score = _scores(X, label, folds, seed)
     auc, (low, high) = _auc(label, score), np.quantile(_resampled_auc(label, score, rng), [0.025, 0.975])
     shuffled = (rng.permutation(label) for _ in range(permutations))
     above = sum(_auc(other, _scores(X, other, folds, seed)) >= auc for other in shuffled)
-    return dict(
-        auc=float(auc),
-        low=float(low),
-        high=float(high),
-        p_value=float(1 + above) / (1 + permutations) if permutations else None,
-        n=len(label),
-        features={c: float(_auc(label, table[c])) for c in table},
-    )
+    p_value = float(1 + above) / (1 + permutations) if permutations else None
+    features = {c: float(_auc(label, table[c])) for c in table}
+    found = dict(auc=float(auc), low=float(low), high=float(high))
+    return found | dict(p_value=p_value, n=len(label), features=features)
 
 # %% ../../nbs/gan/06_quality.ipynb #1e18c63c
 CHANCE = 0.55  # an interval that begins above it is not chance
@@ -534,7 +527,8 @@ def require_chance(
     "Raise `DataError` where generated items can be told by their format."
     if not found["low"] <= CHANCE:
         most = max(found["features"], key=lambda k: abs(found["features"][k] - 0.5))
+        auc = f"AUC {found['auc']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
         raise DataError(
-            f"{what}: real and generated items can be told apart by format, AUC {found['auc']:.2f} [{found['low']:.2f}, {found['high']:.2f}], most by {most!r}",
+            f"{what}: real and generated items can be told apart by format, {auc}, most by {most!r}",
             remedy="store and tokenise generated items as the real ones are",
         )
