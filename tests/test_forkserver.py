@@ -124,6 +124,19 @@ def test_another_environment_is_not_served(server):
     assert bound(dict(os.environ, VBG_HOME="/x")) == bound(os.environ)
 
 
+def test_a_job_of_snakemake_is_served(server, tmp_path):
+    "It has variables of its own, and each thread count is one."
+    tell = "import sys; print(sys.modules.keys() >= {'torch', 'transformers'})"
+    shell = f'python -m vbg.runs.forkserver timeit -n1 -r1 "{tell}" > {{output}}'.replace("{'", "{{'").replace(
+        "'}", "'}}"
+    )
+    (tmp_path / "Snakefile").write_text(f"rule all:\n    output: 'said.txt'\n    shell: {shell!r}\n")
+    words = [sys.executable, "-m", "snakemake", "--directory", str(tmp_path), "-s", str(tmp_path / "Snakefile"), "-c2"]
+    environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and (tmp_path / "said.txt").read_text().startswith("True"), done.stderr
+
+
 def test_a_copy_ends_with_the_one_who_asked_and_with_the_server(server):
     words = ["timeit", "-n1", "-r1", "import time; time.sleep(600)"]
     client = subprocess.Popen([sys.executable, "-m", "vbg.runs.forkserver", *words], cwd=ROOT)

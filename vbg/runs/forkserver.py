@@ -24,8 +24,8 @@ import warnings
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'preload', 'bound', 'available', 'become', 'Server', 'send', 'receive',
-           'ForkedProcess', 'forked', 'fork_server', 'register', 'main']
+__all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'OTHERS', 'preload', 'bound', 'available', 'become', 'Server', 'send',
+           'receive', 'ForkedProcess', 'forked', 'fork_server', 'register', 'main']
 
 # %% ../../nbs/runs/07_forkserver.ipynb #2b61c3ef
 SOCKET = "VBG_FORKSERVER"  # environment variable: the path of the server's socket
@@ -48,14 +48,15 @@ def preload():
 
 # %% ../../nbs/runs/07_forkserver.ipynb #6d173943
 FREE = ("VBG_", "JPY_", "JUPYTER_", "PYDEVD_", "PYTEST_", "SNAKEMAKE", "MAKE", "MFLAGS", "IN_TEST")
-SHELL = ("PATH", "PWD", "OLDPWD", "SHLVL", "_", "LINES", "COLUMNS")
+SHELL = ("PATH", "PWD", "OLDPWD", "SHLVL", "_", "LINES", "COLUMNS", "TMPDIR", "TEMPDIR", "TMP", "TEMP")
+OTHERS = ("GOTO_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")  # Snakemake sets them; no library here reads them
 
 
 def bound(
     environment: dict,  # of a process
 ) -> dict:  # the variables that a library may have read
     "What must be equal for a process to be served."
-    return {n: value for n, value in environment.items() if not n.startswith(FREE) and n not in SHELL}
+    return {n: value for n, value in environment.items() if not n.startswith(FREE) and n not in SHELL + OTHERS}
 
 
 def available() -> bool:
@@ -97,6 +98,7 @@ def _take_on(request, streams, imported):
     os.environ.clear()
     os.environ.update(imported | request["environment"])
     os.chdir(request["folder"])
+    tempfile.tempdir = None
     if request["session"]:
         os.setsid()
         os.environ["JPY_PARENT_PID"] = str(os.getppid())
