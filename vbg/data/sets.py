@@ -53,7 +53,7 @@ def study_settings(
 def source_folder(
     settings: dict,  # one entry of a profile's `data` section
 ) -> Path:  # absolute; a relative folder lies under `home()`
-    "The folder (or csv) that a data set is read from; rendered if it is a rendered set, absent or of other settings."
+    "The folder (or csv) that a data set is read from. A rendered set that is absent or stale is rendered first."
     folder = home() / settings["folder"]
     if settings.get("render"):
         table = "data.readers.RENDERERS"
