@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vbg.runs.version import inputs_text, notebook_version
-from vbg.train.code import code_of_job, code_of_runs
+from vbg.train.code import code_of_job, code_of_runs, told_otherwise
 from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS, profile as read_profile
 from vbg.core.files import home, root
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
@@ -82,35 +82,40 @@ def papermill(name, **parameters):
 
 
 LOOK = workflow.dryrun or "look" in config  # nothing may change: `make status`, `make figures`
-LOST = set()  # training notebooks whose run folders are not all there: they do not count as done
+LOST = {}  # training notebook -> why it does not count as done: its runs are not all there, or are not those of the study
 
 
-def forget_if_lost(notebook, *made):
-    """Delete a notebook whose runs, GANs (folders) or notes (json) are not all there and whole: it then makes again what is not.
-    Where nothing may change (`make status`), only remember it."""
-    if all(map(is_whole, made)):
+def forget_if_lost(notebook, made, otherwise=()):
+    """Delete a notebook whose runs, GANs (folders) or notes (json) are not all there, whole, and as the study makes them: it then makes again what is not.
+    Where nothing may change (`make status`), only remember why."""
+    why = otherwise[0] + f" and {len(otherwise) - 1} more" * (len(otherwise) > 1) if otherwise else "" if all(map(is_whole, made)) else "its runs are lost"
+    if not why:
         return
-    LOST.add(notebook)
+    LOST[notebook] = why
     if workflow.is_main_process and not LOOK:
         Path(notebook).unlink(missing_ok=True)
 
 
 def lost(notebook):
-    return " lost" if LOOK and notebook in LOST else ""
+    return f"\nlost {LOST[notebook]}" if LOOK and notebook in LOST else ""
+
+
+def told(store, settings, dataset, models, seeds, splits=("validation", "test", "balanced")):
+    "What runs of a store were told that the study would not tell them."
+    return [why for model in models for seed in seeds for why in told_otherwise(store, settings, dataset, model, seed, splits)]
 
 
 def run_folders(store, dataset, models, seeds):
     return [f"runs/{store}/{dataset}/{model}/seed{seed}" for model in models for seed in seeds]
 
 
-for seed in SEEDS:
-    for dataset in DATASETS:
-        forget_if_lost(f"{BOOK}/train-{dataset}-{seed}.ipynb", *run_folders(NAME, dataset, MODELS, [seed]))
-
-
 SEARCH = [experiment_store(NAME, "rate", change) for change in EXPERIMENTS["rate"].changes]
 STUDY_GAN = PROFILE.gan["gans"][0]  # one GAN for all seeds of the study; how much GANs differ is measured by `make gan`
 OF_STUDY = {"train": {"search": SEARCH}, "balance": {"gan": STUDY_GAN}}
+for seed in SEEDS:
+    for dataset in DATASETS:
+        forget_if_lost(f"{BOOK}/train-{dataset}-{seed}.ipynb", run_folders(NAME, dataset, MODELS, [seed]),
+                       told(NAME, read_profile(NAME, OF_STUDY), dataset, MODELS, [seed]))
 
 
 # A target names what it goes through as well, not only what it ends in: Snakemake leaves a lost file alone that nothing but an up-to-date file asks for.
@@ -142,7 +147,7 @@ rule train:
     params:
         inputs=lambda w: inputs("train", code=code_of_runs(PROFILE, w.dataset, MODELS), settings=asdict(PROFILE), models=MODELS, overrides=OF_STUDY) + lost(f"{BOOK}/train-{w.dataset}-{w.seed}.ipynb"),
         overrides=json.dumps(OF_STUDY)
-    shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]", overrides="{params.overrides}")
+    shell: papermill("train", dataset="{wildcards.dataset}", model=MODELS, seeds="[{wildcards.seed}]", overrides="{params.overrides}", store=NAME)
 
 
 for artefact, files in ARTEFACTS.items():
@@ -174,9 +179,10 @@ for experiment, asked in EXPERIMENTS.items():
 ROWS.pop(NAME, None)  # a row that is the study itself
 for store, row in ROWS.items():
     for dataset in row["datasets"]:
-        forget_if_lost(f"runs/{store}/{dataset}.ipynb", *run_folders(store, dataset, row["models"], row["seeds"]))
+        forget_if_lost(f"runs/{store}/{dataset}.ipynb", run_folders(store, dataset, row["models"], row["seeds"]),
+                       told(store, read_profile(NAME, row["overrides"]), dataset, row["models"], row["seeds"], row["splits"]))
 for dataset in DATASETS:
-    forget_if_lost(f"{BOOK}/language_model-{dataset}.ipynb", *(f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json" for seed in SEEDS))
+    forget_if_lost(f"{BOOK}/language_model-{dataset}.ipynb", [f"runs/{NAME}/checkpoints/{dataset}-seed{seed}/adaptation.json" for seed in SEEDS])
 
 # notebook -> the experiments it reads and the tables it saves
 SUPPLEMENT = {
@@ -210,10 +216,10 @@ def gan_folder(dataset, conditioning, scarce, number):
 GANS = sorted({(dataset, *Path(notebook).stem.removeprefix(f"gan-{dataset}-").rsplit("-", 2)) for row in ROWS.values() for dataset in row["datasets"]
                for notebook in gan_notebooks(dataset, row["overrides"])} | {(dataset, PROFILE.gan["conditioning"], "0", str(STUDY_GAN)) for dataset in DATASETS if PROFILE.gan})
 for dataset, *what in GANS:
-    forget_if_lost(f"{BOOK}/gan-{dataset}-{'-'.join(what)}.ipynb", gan_folder(dataset, *what))
+    forget_if_lost(f"{BOOK}/gan-{dataset}-{'-'.join(what)}.ipynb", [gan_folder(dataset, *what)])
 MEASURED = [(dataset, conditioning, "0", str(k)) for dataset in DATASETS for conditioning in ("attributes", "class") for k in PROFILE.gan["gans"]]
 for dataset, *what in MEASURED:
-    forget_if_lost(f"{BOOK}/gan_measured-{dataset}-{'-'.join(what)}.ipynb", f"{gan_folder(dataset, *what)}/quality.json")
+    forget_if_lost(f"{BOOK}/gan_measured-{dataset}-{'-'.join(what)}.ipynb", [f"{gan_folder(dataset, *what)}/quality.json"])
 
 
 def runs_of(experiments):
@@ -279,7 +285,7 @@ rule gans:
     params:
         inputs=lambda w: inputs("gan", readers=[READERS[w.dataset]], gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb"),
         overrides=lambda w: json.dumps({"gan": experiment_overrides(NAME, "scarcity", f"GAN pairs, {w.scarce}")["gan"]} if int(w.scarce) else {})
-    shell: papermill("gan", dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
+    shell: papermill("gan", store=NAME, dataset="{wildcards.dataset}", gans="[{wildcards.number}]", conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}", overrides="{params.overrides}")
 
 
 rule gans_measured:
@@ -288,7 +294,7 @@ rule gans_measured:
     wildcard_constraints: dataset="|".join(DATASETS), conditioning="attributes|class", scarce="0", number="[0-9]+"
     resources: gpu=1
     params: inputs=lambda w: inputs("gan_measured", readers=[READERS[w.dataset]], gan=PROFILE.gan, data=PROFILE.data[w.dataset]) + lost(f"{BOOK}/gan_measured-{w.dataset}-{w.conditioning}-{w.scarce}-{w.number}.ipynb")
-    shell: papermill("gan_measured", dataset="{wildcards.dataset}", numbers="[{wildcards.number}]", conditioning="{wildcards.conditioning}")
+    shell: papermill("gan_measured", store=NAME, dataset="{wildcards.dataset}", numbers="[{wildcards.number}]", conditioning="{wildcards.conditioning}")
 
 
 rule gan_choice:
@@ -379,7 +385,7 @@ rule language_model:
     output: notebook=f"{BOOK}/language_model-{{dataset}}.ipynb"
     resources: gpu=1
     params: inputs=lambda w: inputs("language_model", readers=[READERS[w.dataset]], settings=asdict(PROFILE)) + lost(f"{BOOK}/language_model-{w.dataset}.ipynb")
-    shell: papermill("language_model", dataset="{wildcards.dataset}", seeds=SEEDS)
+    shell: papermill("language_model", store=NAME, dataset="{wildcards.dataset}", seeds=SEEDS)
 
 
 for name, (experiments, tables) in SUPPLEMENT.items():
@@ -415,7 +421,7 @@ COLUMNS = collection_columns(os.environ.get("VBG_COLUMNS", ""))
 FOLDER = collection_folder() if FOLDER else Path("absent")
 TABLES = f"figures/{collection_name(FOLDER)}"
 for notebook, job in COLLECTION.items():
-    forget_if_lost(notebook, *run_folders(job["store"], job["dataset"], job["models"], job["seeds"]))
+    forget_if_lost(notebook, run_folders(job["store"], job["dataset"], job["models"], job["seeds"]))
 
 
 def collection_words(wildcards):
@@ -516,4 +522,4 @@ rule everything:
 
 
 if config.get("look") == "tell":  # read by `vbg.runs.workflow.planned`
-    print(*(f"lost\t{notebook}" for notebook in sorted(LOST)), sep="\n", file=sys.stderr)
+    print(*(f"lost\t{notebook}\t{LOST[notebook]}" for notebook in sorted(LOST)), sep="\n", file=sys.stderr)

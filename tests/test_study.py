@@ -125,6 +125,20 @@ def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
     assert (lost / "metrics.json").read_bytes() == metrics and kept.stat().st_mtime_ns == written
 
 
+def test_a_run_of_other_settings_in_the_store_of_the_study_is_made_again(smoke_home, monkeypatch):
+    "As a notebook with `store` set to the profile leaves it: the search's learning rate is not the only one it differs in."
+    from vbg.train.jobs import train_runs
+
+    monkeypatch.setenv("VBG_HOME", str(smoke_home))
+    run = smoke_home / "runs/smoke/met/without_vit_gan/seed0"
+    before = (run / "metrics.json").read_bytes()
+    train_runs("smoke", "met", models="without_vit_gan", seeds=[0], overrides={"train": dict(epochs=1)})
+    assert (run / "metrics.json").read_bytes() != before
+    done = run_study(smoke_home, "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (run / "metrics.json").read_bytes() == before
+
+
 def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home):
     "Nothing but runs that are whole asks for them."
     from vbg.runs.workflow import is_whole

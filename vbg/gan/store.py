@@ -147,7 +147,7 @@ def gan_command(
 ) -> str:
     "The command that trains GANs, from the repository root."
     output = f"runs/{settings.name}/notebooks/gan-{dataset}.ipynb"
-    asked = dict(profile=settings.name, dataset=dataset, gans=f"'{json.dumps(list(gans))}'")
+    asked = dict(profile=settings.name, store=settings.name, dataset=dataset, gans=f"'{json.dumps(list(gans))}'")
     asked |= dict(conditioning=settings.gan["conditioning"], loss=settings.gan["loss"], scarce_items=scarce_items)
     usual = dict(conditioning="attributes", loss="non_saturating", scarce_items=None)
     words = " ".join(f"-p {name} {value}" for name, value in asked.items() if value != usual.get(name, ""))

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from ..core.files import RunError, home
+from ..core.files import RunError
 from ..core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, Profile
 from ..core.profiles import profile as read_profile
 from ..results.publish import DATASETS, data_title
 from ..results.study import comparison_table, late_average, of_models, reads
-from ..runs.store import assert_complete, load_runs
+from ..runs.store import assert_complete, gan_place, load_runs
 from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
 
 # %% auto #0
@@ -168,10 +168,7 @@ def _source(e, run):
 
 
 def _gan_folder(e, run):
-    gan = e.settings.gan
-    parts = (gan["variant"], gan["conditioning"], gan["loss"] * (gan["loss"] != "non_saturating"))
-    kind = "-".join(part for part in parts if part)
-    return home() / "runs" / e.settings.name / "gan" / run.dataset / kind / f"gan{run.info['gan']}"
+    return gan_place(e.settings.name, run.dataset, run.info["gan"], **e.settings.gan)
 
 
 def _gan_seconds(e, run):

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import RunError, home
+from ..core.files import RunError
 from ..core.profiles import PROFILES
 from ..core.profiles import profile as read_profile
 from ..gan.quality import require_chance
 from .publish import DATASETS, PALETTE, TESTS, WIDTH, data_title, paper_table, save_figure, style
 from .tables import Column, estimate_cell, number_cell, table_of
+from ..runs.store import gan_place
 from ..stats.comparison import holm
 from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
 from ..stats.metrics import measure
@@ -38,15 +39,13 @@ def gan_folders(
     "The folders that hold quality and samples. Raises RunError with the command where a data set has none."
     found = []
     for dataset in datasets or read_profile(profile).data:
-        own = [
-            path
-            for kind in ("attributes", "class")
-            for path in sorted((home() / "runs" / profile / "gan" / dataset / kind).glob("gan*/quality.json"))
-        ]
+        own = []
+        for kind in ("attributes", "class"):
+            place = gan_place(profile, dataset, 0, **read_profile(profile).gan | dict(conditioning=kind)).parent
+            own += sorted(place.glob("gan*/quality.json"))
         if not own:
-            raise RunError(
-                f"no GAN of {dataset} was measured: `make gan{'' if profile == 'mini' else f' PROFILE={profile}'}` does it"
-            )
+            command = "make gan" + f" PROFILE={profile}" * (profile != "mini")
+            raise RunError(f"no GAN of {dataset} was measured: `{command}` does it")
         found += [path.parent for path in own]
     return found
 

@@ -41,16 +41,17 @@ def made_by(
         asked["dataset"],
         lambda value: value if isinstance(value, (list, tuple)) else [value],
     )
+    store = asked.get("store") or asked["profile"]
     if asked["gans"]:
         kinds = {name: asked[name] for name in ("conditioning", "loss", "scarce_items") if name in asked}
-        return [gan_place(asked["profile"], dataset, k, **kinds) for k in many(asked["gans"])]
+        return [gan_place(store, dataset, k, **kinds) for k in many(asked["gans"])]
     if asked["model"]:
         return [
-            runs / (asked.get("store") or asked["profile"]) / dataset / model / f"seed{seed}"
+            runs / store / dataset / model / f"seed{seed}"
             for model in many(asked["model"])
             for seed in many(asked["seeds"])
         ]
-    return [runs / asked["profile"] / "checkpoints" / f"{dataset}-seed{seed}" for seed in many(asked["seeds"])]
+    return [runs / store / "checkpoints" / f"{dataset}-seed{seed}" for seed in many(asked["seeds"])]
 
 # %% ../../nbs/runs/05_status.ipynb #93dbbffd
 def measured(

@@ -144,7 +144,7 @@ class Job:
 # %% ../../nbs/runs/04_workflow.ipynb #a085d855
 def read_summary(
     text: str,  # of `snakemake --summary`
-    lost=(),  # notebooks whose runs are not all there
+    lost=None,  # notebook to why it does not count as done
 ) -> list:  # of `Job`
     "The jobs behind a summary. Raises RunError on another format."
     head, *lines = text.strip().splitlines() or [""]
@@ -171,8 +171,8 @@ def read_summary(
             if state == "stale"
             else ""
         )
-        if notebook in lost and state != "missing":
-            state, why = "missing", "its runs are lost"
+        if notebook in (lost or {}) and state != "missing":
+            state, why = "missing" if lost[notebook] == "its runs are lost" else "stale", lost[notebook]
         jobs.append(Job(notebook, rows[-1]["rule"], tuple(files), state, why))
         rows = []
     return jobs
@@ -182,7 +182,7 @@ def planned(
     profile: str,  # such as "mini"
     targets: list,  # rules or files of the Snakefile
 ) -> list:  # of `Job`, in the order of the Snakefile
-    "All jobs of the targets with what is to be said of each; changes nothing and waits for nobody. Raises RunError with Snakemake's message."
+    "All jobs of the targets and what is to be said of each. Changes nothing. Raises RunError with Snakemake's message."
     done = subprocess.run(
         snakemake_command(profile, targets, options=("--summary", "--nolock"), look="tell"),
         cwd=root(),
@@ -191,7 +191,7 @@ def planned(
     )
     if done.returncode:
         raise RunError(f"Snakemake cannot say what is to be done: {done.stderr.strip()[-1500:]}")
-    return read_summary(done.stdout, set(re.findall(r"^lost\t(.+)$", done.stderr, re.M)))
+    return read_summary(done.stdout, dict(re.findall(r"^lost\t(.+)\t(.+)$", done.stderr, re.M)))
 
 # %% ../../nbs/runs/04_workflow.ipynb #bb13cb81
 def note_of(

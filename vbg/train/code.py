@@ -5,15 +5,18 @@
 # %% ../../nbs/train/06_code.ipynb #c0de0603
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
-from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions
+from ..runs.made import plain, read_note
+from ..runs.store import run_folder
+from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions, what_changed
 
 # %% auto #0
 __all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job',
-           'code_of_tokens']
+           'code_of_tokens', 'for_model', 'told_inputs', 'told_otherwise']
 
 # %% ../../nbs/train/06_code.ipynb #c0de0606
 PARTS = {
@@ -120,3 +123,57 @@ def code_of_tokens() -> dict:  # module to hash
     "The code behind the stored tokens of frozen encoders."
     cut = tuple(name for part in ("fusion", "trunk", "kept") for name in PARTS[part])
     return used_code("models.frozen.encode_features", "models.vbg.VBG", cut=cut)
+
+# %% ../../nbs/train/06_code.ipynb #c0de0611
+def for_model(
+    settings: Profile,  # of the job
+    model: str,  # variant
+) -> Profile:
+    "Settings of a row of Tables 3 and 4: its fusion; with a GAN and no balance set, its generated pairs."
+    if model in FUSION_ABLATIONS:
+        settings = replace(settings, fusion=settings.fusion | dict(kind=FUSION_ABLATIONS[model][1]))
+    elif model not in VARIANTS or not VARIANTS[model].gan:
+        return settings
+    if settings.balance["kind"] != "none":
+        return settings
+    kind = "loop" if model == "vbg" else "pairs_of_vbg"
+    return replace(
+        settings, balance=settings.balance | dict(kind=kind), train=settings.train | dict(items_per_epoch="real")
+    )
+
+# %% ../../nbs/train/06_code.ipynb #c0de0612
+def told_inputs(
+    settings: Profile,  # of the row, from `for_model`
+    dataset: str,  # name of the data set
+    model: str,  # name of a model
+    seed: int,  # of the run
+    splits: list,  # what is predicted
+) -> dict:  # JSON
+    "What a run is told: the settings that its model reads, and the code that it uses."
+    names = ["vision", "text", "fusion", "model", "train", "balance"] + ["baselines"] * (model in BASELINE_MODELS)
+    names += ["gan", "loop"] * (settings.balance["kind"] not in CLASSICAL)
+    sections = {name: getattr(settings, name) for name in names}
+    told = dict(settings=sections, dataset=dataset, model=model, seed=int(seed), splits=list(splits))
+    return told | dict(code=code_of_run(settings, dataset, model))
+
+# %% ../../nbs/train/06_code.ipynb #c0de0613
+def told_otherwise(
+    store: str,  # folder below runs/
+    settings: Profile,  # of the job that makes the run
+    dataset: str,  # name of the data set
+    model: str,  # name of a model
+    seed: int,  # of the run
+    splits: list,  # what is predicted
+) -> list:  # of text, as from `vbg.runs.version.what_changed`; empty where there is no run
+    "What a run was told that the job would not tell it. The learning rate that a search finds is not compared."
+    note = read_note(run_folder(store, dataset, model, seed) / "run.json") or {}
+    if not isinstance(note.get("inputs"), dict):
+        return []
+    now = plain(told_inputs(for_model(settings, model), dataset, model, seed, splits))
+    was = {key: value for key, value in note["inputs"].items() if key in now}
+    free = {"search", "learning_rate_factor" * bool(settings.train["search"])}
+    for told in (now, was):
+        train = told.get("settings", {}).get("train", {})
+        for name in free & train.keys():
+            del train[name]
+    return what_changed(was, now)

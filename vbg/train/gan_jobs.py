@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -88,10 +88,11 @@ def train_gans(
     scarce_items: int = 0,  # real items of each scarce class; 0: as in the data
     data: dict | None = None,  # see `vbg.data.sets.study_settings`
     overrides: dict | None = None,  # see `vbg.data.sets.study_settings`
+    store: str = "",  # folder under runs/; empty: the profile's name
     **gan,  # changes of the `gan` section: conditioning, loss
 ) -> list:  # their folders
     "Train and store GANs. One that is whole and made from the same inputs is kept."
-    job = _gan_job(profile, dataset, scarce_items, data, overrides, gan)
+    job = _gan_job(profile, dataset, scarce_items, data, overrides, store, gan)
     return [_one_gan(job, int(number)) for number in gans]
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #06de8e02
@@ -103,10 +104,11 @@ def measure_gans(
     scarce_items: int = 0,  # with the rest: as they were made
     data: dict | None = None,  # see `vbg.data.sets.study_settings`
     overrides: dict | None = None,  # see `vbg.data.sets.study_settings`
+    store: str = "",  # folder under runs/; empty: the profile's name
     **gan,  # changes of the `gan` section: conditioning, loss
 ) -> list:  # their folders
     "Measure GANs and store samples, or keep them. Raises RunError with the command for a missing GAN."
-    job = _gan_job(profile, dataset, scarce_items, data, overrides, gan)
+    job = _gan_job(profile, dataset, scarce_items, data, overrides, store, gan)
     return [_one_measured(job, int(number)) for number in gans]
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #43a27ac3
@@ -122,9 +124,10 @@ class _GanJob:
     scarce_items: int | None
 
 # %% ../../nbs/train/05_gan_jobs.ipynb #b152ba46
-def _gan_job(profile, dataset, scarce_items, data, overrides, gan):
+def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
     "Settings and data, and that no GAN sees more than the training split."
     settings = gan_settings(profile, dataset, data, overrides, **gan)
+    settings = replace(settings, name=store or settings.name)
     sets = study_data(profile, dataset, data, overrides)
     tokenizer, _, _ = tokenise_sets(sets, settings)
     natural = sets["natural"]

@@ -30,11 +30,11 @@ from ..models.vbg import build_model, multiply_adds
 from ..runs.store import HISTORY, Run, is_current, load_runs, note_run, predictions_table, run_folder, write_run
 from ..runs.version import environment
 from ..stats.metrics import evaluate
-from .code import code_of_run, code_of_tokens
+from .code import code_of_tokens, for_model, told_inputs
 from .fit import Fit, Progress, fit, validate
 
 # %% auto #0
-__all__ = ['run_inputs', 'predict_splits', 'refuse_unknown_model', 'for_model', 'searched', 'run_of_search', 'budget', 'Training',
+__all__ = ['run_inputs', 'predict_splits', 'refuse_unknown_model', 'searched', 'run_of_search', 'budget', 'Training',
            'NetworkTraining', 'PooledTraining', 'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs',
            'run_scores']
 
@@ -48,12 +48,6 @@ def run_inputs(
     splits: list,  # what is predicted
 ) -> dict:  # JSON
     "Everything that the result of a run depends on."
-    more = ("baselines",) * (model in BASELINE_MODELS)
-    sections = {
-        name: getattr(settings, name) for name in ("vision", "text", "fusion", "model", "train", "balance", *more)
-    }
-    if settings.balance["kind"] in GENERATED:
-        sections |= dict(gan=settings.gan, loop=settings.loop)
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
     versions = {
         name: environment()["packages"][name]
@@ -61,18 +55,9 @@ def run_inputs(
     }
     used = ("natural", "balanced") + ("scarce",) * bool(settings.balance["scarce_items"])
     data = {name: sets[name].fingerprint for name in used if name in sets}
-    return dict(
-        settings=sections,
-        checkpoints=found,
-        dataset=dataset,
-        data=data,
-        model=model,
-        seed=int(seed),
-        splits=list(splits),
-        code=code_of_run(settings, dataset, model),
-        versions=versions,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
+    told = told_inputs(settings, dataset, model, seed, splits)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return told | dict(checkpoints=found, data=data, versions=versions, device=device)
 
 # %% ../../nbs/train/02_jobs.ipynb #736ff0ec
 def _checkpoint(settings, dataset, seed, section):
@@ -134,23 +119,6 @@ def refuse_unknown_model(
     known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, *BASELINES)
     if name not in known:
         raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
-
-
-def for_model(
-    settings: Profile,  # of the job
-    model: str,  # variant
-) -> Profile:
-    "Settings of a row of Tables 3 and 4: its fusion; with a GAN and no balance set, its generated pairs."
-    if model in FUSION_ABLATIONS:
-        settings = replace(settings, fusion=settings.fusion | dict(kind=FUSION_ABLATIONS[model][1]))
-    elif model not in VARIANTS or not VARIANTS[model].gan:
-        return settings
-    if settings.balance["kind"] != "none":
-        return settings
-    kind = "loop" if model == "vbg" else "pairs_of_vbg"
-    return replace(
-        settings, balance=settings.balance | dict(kind=kind), train=settings.train | dict(items_per_epoch="real")
-    )
 
 # %% ../../nbs/train/02_jobs.ipynb #5a24838e
 _SEARCHED_AS = {

@@ -21,12 +21,12 @@ __all__ = ['checkpoint_folder', 'adapt_runs', 'adaptation_scores']
 
 # %% ../../nbs/train/03_language_model.ipynb #8f1e6abf
 def checkpoint_folder(
-    profile: str,  # 'smoke', 'mini' or 'paper'
+    store: str,  # folder under runs/: the profile of a study
     dataset: str,  # name of the data set
     seed: int,  # of the adaptation
 ) -> Path:  # under `home()`
     "Where the adapted text encoder of a data set and seed lies."
-    return home() / "runs" / profile / "checkpoints" / f"{dataset}-seed{int(seed)}"
+    return home() / "runs" / store / "checkpoints" / f"{dataset}-seed{int(seed)}"
 
 # %% ../../nbs/train/03_language_model.ipynb #1c29dc43
 def adapt_runs(
@@ -36,6 +36,7 @@ def adapt_runs(
     seeds: list,  # one checkpoint for each
     data: dict | None = None,  # reader, folder, options of a new data set (`vbg.data.sets.study_settings`)
     overrides: dict | None = None,  # section -> {setting: value}
+    store: str = "",  # folder under runs/; empty: the profile's name
 ) -> pd.DataFrame:  # one row a seed and epoch: losses, validation perplexity, learning rate
     "Adapt the profile's text encoder to the training texts of a data set, once a seed, and write the checkpoints."
     settings = study_settings(profile, dataset, data, overrides)
@@ -47,7 +48,7 @@ def adapt_runs(
             text=settings_of_run(settings, dataset, seed).text,
             settings=settings.adaptation,
             seed=int(seed),
-            folder=checkpoint_folder(profile, dataset, seed),
+            folder=checkpoint_folder(store or profile, dataset, seed),
             inputs=dict(code=code),
         )
         histories.append(history.assign(dataset=dataset, seed=int(seed)))

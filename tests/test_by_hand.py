@@ -1,0 +1,87 @@
+"""A notebook run by hand leaves the study as it is; a run in its store that the study did not make is told."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from vbg.core.profiles import profile
+from vbg.results.gan import gan_folders
+from vbg.runs.made import write_note
+from vbg.runs.notebook import notebook_parameters, study_notebook
+from vbg.runs.status import made_by
+from vbg.runs.store import gan_place, load_runs
+from vbg.train.code import told_otherwise
+from vbg.train.jobs import train_runs
+
+SHORT = {"train": dict(epochs=1), "balance": dict(gan=0)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A home that holds one run of the study, which was told another learning rate than the study tells it."
+    folder = tmp_path_factory.mktemp("by_hand")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBG_HOME", str(folder))
+        train_runs("smoke", "met", models="without_vit_gan", seeds=[0], overrides=SHORT)
+        yield folder
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_papermill_by_hand_leaves_the_study_alone(home):
+    "The defaults of the notebook, at the size of the smoke profile."
+    before = files(home / "runs" / "smoke")
+    words = ["-p", "profile", "smoke", "-y", "{model: [without_vit_gan], overrides: {train: {epochs: 2}}}"]
+    command = [sys.executable, "-m", "papermill", str(study_notebook("train")), str(home / "out.ipynb"), *words]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"VBG_HOME": str(home)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert files(home / "runs" / "smoke") == before
+    assert [run.info["config"]["train"]["epochs"] for run in load_runs("by-hand")] == [2]
+
+
+@pytest.mark.parametrize("name", ["train", "gan", "gan_measured", "language_model"])
+def test_every_notebook_that_trains_has_a_store_of_its_own(name):
+    assert notebook_parameters(study_notebook(name))["store"] == "by-hand"
+
+
+def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
+    study, at = profile("smoke", SHORT), ("met", "without_vit_gan", 0, ["validation", "test", "balanced"])
+    assert told_otherwise("smoke", study, *at) == []
+    searched = profile("smoke", SHORT | {"train": SHORT["train"] | dict(search=["smoke-rate-three-times"])})
+    assert told_otherwise("smoke", searched, *at) == []  # the search finds the learning rate
+    other = profile("smoke", SHORT | {"train": SHORT["train"] | dict(learning_rate_factor=3.0)})
+    assert told_otherwise("smoke", other, *at) == ["settings.train.learning_rate_factor: 1.0 -> 3.0"]
+    assert (
+        told_otherwise("smoke", study, *at[:3], ["test"]) != [] == told_otherwise("smoke", study, "met", "vbg", *at[2:])
+    )
+
+
+def test_status_names_what_a_planted_run_was_told(home):
+    executed = home / "runs/smoke/notebooks/train-met-0.ipynb"
+    about = dict(papermill=dict(duration=1.0, parameters=dict(profile="smoke", dataset="met")))
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    executed.write_text(json.dumps(dict(cells=[], metadata=about, nbformat=4, nbformat_minor=5)))
+    words = ["-m", "vbg.runs.status", "--profile", "smoke", "--cores", "1"]
+    env = os.environ | {"VBG_HOME": str(home)}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("stale"))
+    assert "settings.train.epochs: 1 -> 2" in line and executed.exists()
+
+
+def test_a_gan_has_one_path(home):
+    "Variant, conditioning, loss and scarce items are part of it, whoever asks."
+    changed = dict(conditioning="class", loss="saturating", scarce_items=8)
+    place = gan_place("smoke", "met", 1, **changed)
+    assert place.parts[-2:] == ("class-saturating-scarce8", "gan1")
+    assert made_by(dict(profile="smoke", dataset="met", gans=[1], **changed)) == [place]
+    settings = profile("smoke")
+    usual = gan_place("smoke", "met", 0, **settings.gan)
+    write_note(usual / "quality.json", {}, [])
+    assert gan_folders("smoke", ["met"]) == [usual]
