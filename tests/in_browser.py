@@ -8,30 +8,17 @@ import subprocess
 
 import pytest
 
-BROWSER = next(
-    filter(
-        None,
-        map(
-            shutil.which,
-            (
-                "chromium",
-                "chromium-browser",
-                "google-chrome",
-                "google-chrome-stable",
-                "chrome",
-                "chrome-headless-shell",
-                "microsoft-edge",
-            ),
-        ),
-    ),
-    None,
-)
+NAMES = "chromium chromium-browser google-chrome google-chrome-stable chrome chrome-headless-shell microsoft-edge"
+BROWSER = next(filter(None, map(shutil.which, NAMES.split())), None)
 browser = pytest.mark.skipif(
     BROWSER is None,
-    reason="no Chromium on PATH (Debian: apt install chromium; macOS: brew install --cask chromium; Google Chrome or Edge will do)",
+    reason="no Chromium on PATH (Debian: apt install chromium; macOS: brew install --cask chromium; "
+    "Google Chrome or Edge will do)",
 )
-FRAME = """<!DOCTYPE html><script>addEventListener("message", e => document.documentElement.setAttribute("data-probe", e.data))</script>
-<iframe src="{source}" style="border:0;width:{width}px;height:900px"></iframe>"""  # a window of its own may not be narrower than 500 pixels
+# a frame, for a window of its own may not be narrower than 500 pixels
+FRAME = """<!DOCTYPE html>
+<script>addEventListener("message", e => document.documentElement.setAttribute("data-probe", e.data))</script>
+<iframe src="{source}" style="border:0;width:{width}px;height:900px"></iframe>"""
 
 
 def shown(page, folder, *words, width=1400):
@@ -47,6 +34,10 @@ def shown(page, folder, *words, width=1400):
         "--host-resolver-rules=MAP * ~NOTFOUND",
         "--enable-logging=stderr",
         "--no-first-run",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
         *words,
         page.as_uri(),
     ]
@@ -56,7 +47,7 @@ def shown(page, folder, *words, width=1400):
 
 
 def probed(page, folder, width, probe):
-    """What a page says of itself in a frame of this width, and its console: a copy beside it holds the script `probe`, which sends its answer to the frame."""
+    "What a page says of itself in a frame of this width, and its console. The script `probe` sends the answer."
     copy, frame = page.with_name(f"probe-{page.name}"), page.with_name(f"frame-{page.name}")
     copy.write_text(page.read_text(encoding="utf-8").replace("<head>", f"<head>{probe}", 1), encoding="utf-8")
     frame.write_text(FRAME.format(source=copy.name, width=width), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The decision report: from a small run, read as a file, opened in a real browser where there is one, and asked for objects that do not exist."""
+"""The decision report of a small run: read as a file, opened in a browser, asked for objects that do not exist."""
 
 import re
 from html.parser import HTMLParser
@@ -17,17 +17,28 @@ from vbg.reports import object_words as W
 from vbg.reports import page as P
 from vbg.train.jobs import train_runs
 
-PROBE = """<script>const failed = []; addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
-const light = c => c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
-const numbers = s => s.match(/[\\d.]+/g).map(Number), solid = s => { const n = numbers(s); return n.length < 4 || n[3] === 1 };
-function ground(e) { for (; e; e = e.parentElement) { const s = getComputedStyle(e).backgroundColor; if (solid(s)) return numbers(s).slice(0, 3) } return [255, 255, 255] }
-function contrast(e) { const [a, b] = [numbers(getComputedStyle(e).color).slice(0, 3), ground(e)].map(light).sort((x, y) => x - y); return (b + .05) / (a + .05) }
+PROBE = """<script>const failed = [];
+addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
+const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+const light = c => c.map(v => linear(v / 255)).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+const numbers = s => s.match(/[\\d.]+/g).map(Number);
+const solid = s => { const n = numbers(s); return n.length < 4 || n[3] === 1 };
+function ground(e) {
+ for (; e; e = e.parentElement) {
+  const s = getComputedStyle(e).backgroundColor; if (solid(s)) return numbers(s).slice(0, 3) }
+ return [255, 255, 255] }
+function contrast(e) {
+ const pair = [numbers(getComputedStyle(e).color).slice(0, 3), ground(e)].map(light).sort((x, y) => x - y);
+ return (pair[1] + .05) / (pair[0] + .05) }
+const start = e => e.textContent.slice(0, 60);
 addEventListener("load", () => { const shown = [...document.body.querySelectorAll("*")];
  const texts = shown.filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
- parent.postMessage(JSON.stringify({ title: document.title, failed, images: [...document.images].map(i => i.complete && i.naturalWidth * i.naturalHeight),
- scrolls: document.documentElement.scrollWidth > innerWidth, inner: innerWidth, out: shown.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + " " + e.className),
- dull: texts.filter(e => contrast(e) < 4.5).map(e => e.textContent.slice(0, 60)), texts: texts.length,
- small: texts.filter(e => parseFloat(getComputedStyle(e).fontSize) < 12).map(e => e.textContent.slice(0, 60)),
+ parent.postMessage(JSON.stringify({ title: document.title, failed,
+ images: [...document.images].map(i => i.complete && i.naturalWidth * i.naturalHeight),
+ scrolls: document.documentElement.scrollWidth > innerWidth, inner: innerWidth,
+ out: shown.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + " " + e.className),
+ dull: texts.filter(e => contrast(e) < 4.5).map(start), texts: texts.length,
+ small: texts.filter(e => parseFloat(getComputedStyle(e).fontSize) < 12).map(start),
  asked: performance.getEntriesByType("resource").map(e => e.name) }), "*") })</script>"""
 
 

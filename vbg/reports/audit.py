@@ -115,7 +115,7 @@ _ASKED = {
     "descriptions": ("every item must have a text", lambda share: share == 1),
 }  # words of Table 1
 
-
+# %% ../../nbs/reports/05_audit.ipynb #65b39716
 def _held_count(printed, value):
     "What a printed count asks for, and whether ours gives it."
     if printed in _ASKED:
@@ -180,7 +180,7 @@ def build_ledger(
     table["command"] = [row.command or _command(e, row) for row in table.itertuples()]
     return table
 
-
+# %% ../../nbs/reports/05_audit.ipynb #6ef3fed6
 def ledger(
     profile: str,  # 'smoke', 'mini' or 'paper'
 ) -> pd.DataFrame:  # columns `COLUMNS`
@@ -228,7 +228,7 @@ def _plain_rows(part, head):
     note = f"Decided by: {usual}" + ", where a row names no other command." * (part.command.nunique() > 1)
     return note, pd.DataFrame({head: said, "paper": part.paper.tolist(), "ours": ours, "verdict": verdict})
 
-
+# %% ../../nbs/reports/05_audit.ipynb #278edba1
 _COUNTED = (
     "Rows of the ledger by verdict. The last row counts what is set in the profile or the code as the paper prints it "
     "(Table 2 and six claims); nothing is measured for it."

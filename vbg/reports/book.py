@@ -84,7 +84,7 @@ def _told(cell, alt):
     kept = [o for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})]
     return _joined([_clean(o, alt) for o in kept])
 
-
+# %% ../../nbs/reports/08_book.ipynb #83424a28
 def readable(
     notebook,  # of nbformat, executed
     title: str,  # of the chapter
@@ -215,7 +215,7 @@ def _grouped(soup, heads, body, key):
 
 LONG = 32  # letters of a cell that is broken into lines
 
-
+# %% ../../nbs/reports/08_book.ipynb #326b39d2
 def wide_table(
     source: str,  # `<table ...>...</table>`
 ) -> str:
@@ -239,7 +239,7 @@ def wide_table(
             cell["scope"] = "col"
     return scrolled(str(soup))
 
-
+# %% ../../nbs/reports/08_book.ipynb #98ee718b
 def is_cut(
     source: str,  # `<table ...>...</table>`
 ) -> bool:
@@ -571,7 +571,7 @@ def _write(part, profile, chapters, missing, wanted):
         text = page_html(f"{title}, profile {profile}", body, before, after)
         (part / chapter.page).write_text(text, encoding="utf-8")
 
-
+# %% ../../nbs/reports/08_book.ipynb #40036d59
 def make_book(
     profile: str,  # such as "mini"
     jobs: list,  # of `vbg.runs.workflow.Job`: what should be there

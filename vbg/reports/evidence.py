@@ -116,7 +116,7 @@ def score(
     row = beside_vbg(e, dataset, model)
     return Estimate(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
-
+# %% ../../nbs/reports/03_evidence.ipynb #e89beda2
 def difference(
     e: Evidence,  # from `read_evidence`
     dataset: str,  # such as "met"
@@ -141,7 +141,7 @@ def at_majority(
     least = np.bincount(labels).max() + 1
     return [r.seed for r, p in zip(e.of(dataset, model), tables) if (p.argmax(1) == labels).sum() <= least]
 
-
+# %% ../../nbs/reports/03_evidence.ipynb #6bb737b1
 def unfinished(
     e: Evidence,
     dataset: str,  # such as "met"

@@ -150,7 +150,7 @@ METRIC = {
     "hours": "training time",
 }
 
-
+# %% ../../nbs/reports/04_judges.ipynb #5a35767b
 def score_text(
     value: Estimate,
     metric: str,
@@ -192,7 +192,7 @@ def counted_text(
     row = beside_vbg(e, dataset, "vbg")
     return f"{row['n']} seeds, {row['items']} items"
 
-
+# %% ../../nbs/reports/04_judges.ipynb #1fc5799a
 def seeds_text(
     e: Evidence,
     dataset: str,  # such as "met"
@@ -285,7 +285,7 @@ def passages(e, dataset, paper, first, second):
     reason, source = "no number lies in both ranges", "the paper's own text"
     return Finding(paper, "–", "2 passages", CONTRADICTS, reason, source, command)
 
-
+# %% ../../nbs/reports/04_judges.ipynb #c5a3bf90
 @judge
 def category(e, dataset, paper, names):
     "Classes of MS COCO that its published list may not have."
@@ -515,7 +515,7 @@ def _heat_on_people(e, d, paper):
         reason=f"{rows[0]['why']}; what stands in their place here decides nothing",
     )
 
-
+# %% ../../nbs/reports/04_judges.ipynb #35a85e33
 @judge
 def heat(e, d, paper, on):
     "Fig. 7, by `explain.heat_figures.heat_claims`: heat on people, or on the object and its telling detail."
@@ -729,7 +729,7 @@ def worth(e, d):
     holds = set(most.values()) == {"gan"} and all(len(found) == len(ADDS) for found in above.values())
     return Seen(ours, holds, f"the largest loss is that of {listed({d: PARTS[m] for d, m in most.items()})}")
 
-
+# %% ../../nbs/reports/04_judges.ipynb #b20ee681
 @measure_of
 def both_sides(e, d):
     "Whether image and text together beat either alone."
@@ -760,7 +760,7 @@ def scarce_recall(e, d):
     )
     return Seen(score_text(gap, "accuracy", signed=True), gap.low > 0, reason, f"{k} seeds, {mine.sum()} items")
 
-
+# %% ../../nbs/reports/04_judges.ipynb #cd52e183
 @measure_of
 def rough(e, d):
     "Fluctuation: spread of the change of the validation loss from epoch to epoch, against the mean loss."
@@ -821,7 +821,7 @@ def confounded(
     reason = f"{why} and no verdict rests on the difference; {found.reason}"
     return found._replace(verdict="needs the real data", reason=reason, command=DECIDES)
 
-
+# %% ../../nbs/reports/04_judges.ipynb #841a9a5f
 def contradicted(
     claim: Claim,
     found: Finding,

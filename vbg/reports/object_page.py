@@ -333,7 +333,7 @@ def choose_items(
     sides = (("right", right), ("wrong", ~right))
     return {name: str(ids[np.flatnonzero(those)[0]]) for name, those in sides if those.any()}
 
-
+# %% ../../nbs/reports/07_object_page.ipynb #0d1ddf9c
 def save_reports(
     desk: Desk,
     items: dict,  # from `choose_items`
@@ -399,7 +399,7 @@ def open_run(
 
 _WORDS = dict(profile="mini", dataset="met", model="vbg", item="", image=None, text=None, out=None)
 
-
+# %% ../../nbs/reports/07_object_page.ipynb #714f3107
 def main(
     arguments: list = None,  # as on the command line; None for `sys.argv`
 ) -> int:  # exit code

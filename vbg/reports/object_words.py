@@ -296,7 +296,7 @@ def _shown(text, pull):
     around = text[start:stop].strip(".,;:!?()[]\"'/")
     return esc(word) + (f" (in {esc(around)})" if len(around) > len(word) else "")
 
-
+# %% ../../nbs/reports/06_object_words.ipynb #97cd5516
 def word_list(
     text: str,
     pulls: list,  # of `Pull`

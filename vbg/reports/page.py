@@ -64,7 +64,7 @@ def section(
     "A part of a page with its heading."
     return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{esc(title)}</h2>\n{body}\n</section>'
 
-
+# %% ../../nbs/reports/01_page.ipynb #932bd2df
 def table_html(
     heads: list,  # texts
     rows: list,  # of lists of HTML; the first cell heads its row
@@ -86,7 +86,7 @@ def table_html(
         f'<tbody role="rowgroup">\n{chr(10).join(lines)}\n</tbody></table>'
     )
 
-
+# %% ../../nbs/reports/01_page.ipynb #32f1aa96
 def scrolled(
     table: str,  # HTML
     label: str = "table",

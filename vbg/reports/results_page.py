@@ -82,7 +82,7 @@ def table_part(
         f"{figure_file(f'{name}.md', profile).read_text(encoding='utf-8').strip()}\n\n{_sources(name, profile, place)}"
     )
 
-
+# %% ../../nbs/reports/09_results_page.ipynb #aa076893
 def figure_part(
     name: str,  # of an artefact
     caption: str,
@@ -120,7 +120,7 @@ def results_markdown(
     text = re.sub(r"^<!-- (table|figure|head): (.*?) -->$", part, TEMPLATE, flags=re.M)
     return re.sub(r"\]\(@(.*?)\)", lambda m: f"]({relpath(figure_file(m[1], profile), place)})", text)
 
-
+# %% ../../nbs/reports/09_results_page.ipynb #007436b8
 def main(
     arguments: list = None,  # as on the command line; None for `sys.argv`
 ) -> int:  # exit code
@@ -158,7 +158,7 @@ def readme_table(
         rows.append({"accuracy, %": title} | dict(zip(part["data set"], part["accuracy, % (paper)"])))
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/reports/09_results_page.ipynb #680876f8
 def map_table(
     rows: list,  # of folder, what it holds, and modules with what is in each
 ) -> pd.DataFrame:
