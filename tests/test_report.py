@@ -69,7 +69,7 @@ def photo(desk):
 
 @pytest.fixture(scope="module")
 def pages(place, desk, photo):
-    "Pages of every kind of object: of the test, of the collection, new, without a text, without a picture, with a text meant to break the page."
+    "A page of every kind of object; the last has a text that is meant to break it."
     test = items_of(desk.found, "test")
     made = dict(
         test=decide(desk, test.ids[0]),
@@ -249,7 +249,8 @@ def test_numbers_of_the_page_are_those_of_the_run(pages, desk):
     ids, labels, table = desk.found.run.select("test")
     text = (pages / "test.html").read_text(encoding="utf-8")
     row = re.search(
-        r'<th scope="row"[^>]*>([^<]*?) \(suggested[^<]*</th>.*?<span class="number">(.*?)</span>.*?<span class="number">(.*?)</span>',
+        r'<th scope="row"[^>]*>([^<]*?) \(suggested[^<]*</th>.*?<span class="number">(.*?)</span>'
+        r'.*?<span class="number">(.*?)</span>',
         text,
     )
     assert row[1] == desk.class_names[table[0].argmax()] and row[3] == W.percent(table[0].max())
@@ -349,7 +350,8 @@ def test_browser_would_tell_of_what_is_wrong(pages, tmp_path):
         .read_text(encoding="utf-8")
         .replace(
             "</main>",
-            '<img src="absent.png" alt=""><p style="width:3000px;max-width:none">x</p><p style="color:#999">dull</p></main>',
+            '<img src="absent.png" alt=""><p style="width:3000px;max-width:none">x</p>'
+            '<p style="color:#999">dull</p></main>',
         ),
         encoding="utf-8",
     )
