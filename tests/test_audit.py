@@ -716,14 +716,12 @@ def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
     opened, seen, draws = (
         [restore(run, check="") for run in load_runs("smoke", datasets=["met"], models=["vbg"])],
         about["made_from"]["inside"]["met"],
-        profile("smoke").evaluation,
+        Bootstrap(**profile("smoke").evaluation),
     )
-    space = claims_table(measure_space(opened, "balanced"), **draws).to_dict(
+    space = claims_table(measure_space(opened, "balanced"), draws).to_dict(
         "records"
     )  # what `fig8_claims_met` and `fig7_claims_met` hold
-    heat = heat_claims([score_run(one, "balanced") for one in opened], profile("smoke").data, **draws).to_dict(
-        "records"
-    )
+    heat = heat_claims([score_run(one, "balanced") for one in opened], profile("smoke").data, draws).to_dict("records")
     assert (seen["fig8"], seen["fig7"], seen["items"]) == (space, heat, len(sets["met"]["balanced"]))
     rows = saved.set_index("id").verdict
     for claim, key in FIG8.items():

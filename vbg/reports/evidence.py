@@ -249,12 +249,12 @@ def look_inside(
     from vbg.explain.space_figures import claims_table
 
     settings, opened = Profile(**runs[0].info["config"]), _opened(runs, items)
-    space, heat = measure_space(opened, "balanced"), None
+    space, heat, bootstrap = measure_space(opened, "balanced"), None, Bootstrap(**settings.evaluation)
     if opened[0].rendered:
         scores = [score_run(one, "balanced", per_class=1, steps=1) for one in opened]
-        heat = heat_claims(scores, settings.data, **settings.evaluation).to_dict("records")
+        heat = heat_claims(scores, settings.data, bootstrap).to_dict("records")
     return dict(
-        fig8=claims_table(space, **settings.evaluation).to_dict("records"),
+        fig8=claims_table(space, bootstrap).to_dict("records"),
         fig7=heat,
         items=len(space.labels),
         classes=len(np.unique(space.labels)),
