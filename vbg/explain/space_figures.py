@@ -5,6 +5,7 @@
 # %% ../../nbs/explain/09_space_figures.ipynb #acf92b85
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -60,7 +61,8 @@ def estimate_complete(
     bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> Estimate:
     "Mean over the items that have a value in every seed."
-    return estimate_values(values[:, np.isfinite(values).all(0)], bootstrap)
+    values = values[:, np.isfinite(values).all(0)]
+    return replace(estimate_values(values, bootstrap), mean=float(values.mean()) if values.size else np.nan)
 
 
 def estimate_gap(

@@ -102,8 +102,8 @@ def attribute_table(
         told, row = np.isfinite(words[0]), dict(name=name, exact=None, seeds=len(scored.right))
         row |= dict(told=int(told.sum()), share=100 * np.nanmean(words[0]))
         row |= {key: estimate_values(scored.shares[key][name], bootstrap) for key in methods}
-        if name in scored.evidence:  # of one seed: it is the renderer's, with the interval of every table
-            row["exact"] = estimate_values(np.where(told, scored.evidence[name].to_numpy(), np.nan)[None])
+        if name in scored.evidence:  # the renderer's own, the same for every seed
+            row["exact"] = estimate_values(np.where(told, scored.evidence[name].to_numpy(), np.nan)[None], bootstrap)
         rows.append(row)
     rows.sort(key=lambda row: (row["name"] == OUTSIDE, -row["exact"].mean if row["exact"] else 0, row["name"]))
     return table_of(rows, _attribute_columns(methods))
