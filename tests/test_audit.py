@@ -19,8 +19,9 @@ from vbg.reports import contradictions as C
 from vbg.reports import evidence as E
 from vbg.reports import judges as J
 from vbg.reports import page as P
+from vbg.results.classes import confusion_claims
+from vbg.results.comparison import comparison_table, late_average, of_models, verdicts_table
 from vbg.results.publish import DATASETS, PAPER_MODELS, paper_table
-from vbg.results.study import comparison_table, confusion_claims, late_average, of_models, verdicts_table
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.runs.version import environment
@@ -553,7 +554,7 @@ class _Cut(_Renamed):
 
 
 def test_claims_on_epochs_are_not_judged_by_a_schedule_without_them_and_agree_with_fig5(evidence):
-    from vbg.results.study import FIG5_CLAIMS, fig5_verdict
+    from vbg.results.classes import FIG5_CLAIMS, fig5_verdict
 
     names = {
         "fig5-settles-met": ["stable"],

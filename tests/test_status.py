@@ -160,9 +160,7 @@ def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
     runs, gans = list(smoke_home.glob("runs/*/*/*/seed*")), list(smoke_home.glob("runs/smoke/gan/*/*/gan*"))
     assert len(runs) > 50 and len(gans) >= 2
     assert (
-        [folder for folder in runs if not is_whole(folder)]
-        == [folder for folder in gans if not is_whole(folder)]
-        == []
+        [folder for folder in runs if not is_whole(folder)] == [folder for folder in gans if not is_whole(folder)] == []
     )
 
 

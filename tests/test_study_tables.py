@@ -1,4 +1,4 @@
-"""Facts of vbg.results.study on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
+"""Facts of vbg.results.comparison on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
 
 from itertools import product
 
@@ -10,7 +10,8 @@ from statsmodels.stats.multitest import multipletests
 
 from vbg.core.files import RunError
 from vbg.core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile
-from vbg.results import study as S
+from vbg.results import classes
+from vbg.results import comparison as S
 from vbg.results.publish import paper_table
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
@@ -180,17 +181,17 @@ def test_a_real_set_is_judged_and_a_rendered_one_is_not():
         table = S.verdicts_table(compared, paper_table("table3")).set_index("model")
         assert set(table.level) <= wanted and table.loc["ResNet-50", "difference in sign"] == "reproduced"
         mine = [r for r in runs if r.model == "vbg"]
-        claims = S.confusion_claims(mine).set_index("claim")
+        claims = classes.confusion_claims(mine).set_index("claim")
         assert (
             claims.verdict["Crafts leaks to Other"] in wanted
             and claims.verdict["Animals leaks to Crafts"] == "needs the real data"
         )
-        stable = S.stability_claims(mine)
+        stable = classes.stability_claims(mine)
         assert set(stable.verdict) == {"needs the real data"} and stable.reason.str.contains("only 4 epochs").all(), (
             "four epochs decide no claim of Fig. 5"
         )
         assert (
-            len(S.confusion_figure(mine).axes) == 2 and len(S.reliability_figure(runs).axes) == 2
+            len(classes.confusion_figure(mine).axes) == 2 and len(classes.reliability_figure(runs).axes) == 2
         )  # no empty panel for the test that is not there
 
 
@@ -238,7 +239,7 @@ def test_tables_survive_saving_and_every_model_has_one_title(store):
 def test_calibration_of_a_sure_and_wrong_model_is_its_confidence():
     labels, sure = np.zeros(50, int), np.tile([0.05, 0.95], (50, 1))
     assert S.ece(labels, sure, np.ones((1, 50)))[0] == pytest.approx(0.95)
-    assert S.calibrated_ece(sure) < 0.05
+    assert classes.calibrated_ece(sure) < 0.05
 
 
 @pytest.mark.parametrize(

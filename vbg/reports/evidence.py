@@ -14,8 +14,8 @@ import pandas as pd
 from ..core.files import RunError
 from ..core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, Profile
 from ..core.profiles import profile as read_profile
+from ..results.comparison import comparison_table, late_average, of_models, reads
 from ..results.publish import DATASETS, data_title
-from ..results.study import comparison_table, late_average, of_models, reads
 from ..runs.store import assert_complete, gan_place, load_runs
 from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
 

@@ -29,17 +29,9 @@ from vbg.reports.evidence import (
     time_ratio,
     unfinished,
 )
+from ..results.classes import FIG6_CLAIMS, confusion_claims, fig5_verdict, short_schedule, stability
+from ..results.comparison import p_text, rates_apart, sign_verdict
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table
-from vbg.results.study import (
-    FIG6_CLAIMS,
-    confusion_claims,
-    fig5_verdict,
-    p_text,
-    rates_apart,
-    short_schedule,
-    sign_verdict,
-    stability,
-)
 from ..stats.intervals import Bootstrap, Estimate, paired_difference, same_items
 from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS, verdict_order, verdict_sign
@@ -475,7 +467,7 @@ def _why(row):
 
 @judge
 def confusion(e, d, paper, classes):
-    "What Fig. 6 shows of some classes, by `results.study.confusion_claims`; all must hold."
+    "What Fig. 6 shows of some classes, by `results.classes.confusion_claims`; all must hold."
     mine, named = [claim for claim in FIG6_CLAIMS if claim[0] == d], classes.split()
     found = confusion_claims(e.of(d, "vbg")).to_dict("records")
     rows = [row for claim, row in zip(mine, found, strict=True) if claim[1].lower() in named]

@@ -37,8 +37,8 @@ from vbg.reports.object_words import (
     word_list,
 )
 from .page import esc, page, section, table_html
+from ..results.comparison import model_title
 from ..results.publish import data_title, provenance
-from ..results.study import model_title
 from ..runs.store import Run, assert_complete, load_runs
 from ..runs.version import code_version, environment
 from ..stats.comparison import calibration_error
