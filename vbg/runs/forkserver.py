@@ -307,7 +307,7 @@ def register():
                 return await super()._async_launch_kernel(kernel_cmd, **kw)
             kernel = self.provisioner
             kernel.process, kernel.pid, kernel.pgid = process, process.pid, process.pid
-            self._force_connection_info(kernel.connection_info)
+            self._reconcile_connection_info(kernel.connection_info)
 
     class ForkedEngine(NBClientEngine):
         @classmethod
