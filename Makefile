@@ -32,11 +32,12 @@ help:
 
 # ---- environment: one pinned set of versions, installed once; modules are compiled when they are first imported, for most never are
 install: .venv/.installed
-.venv/.installed: constraints.txt settings.ini setup.py pyproject.toml
+.venv/.installed: constraints.txt settings.ini setup.py pyproject.toml jupyter_server_config.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vbg needs Python 3.11 or newer; this is %s. Set PYTHON=..." % sys.version.split()[0])'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt setuptools wheel
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	mkdir -p .venv/etc/jupyter && cp jupyter_server_config.py .venv/etc/jupyter/
 	touch $@
 
 # ---- the study

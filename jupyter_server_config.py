@@ -1,4 +1,4 @@
-"""Read by `jupyter lab` where it is started in this folder: a notebook that is only looked at stays saved.
+"""Read by `jupyter lab`, once `make install` has put it into .venv: a notebook that is only looked at stays saved.
 
 JupyterLab writes the name of the kernel and `language_info` into each notebook that it opens, and then shows it as
 unsaved; `nbdev_clean` takes both out again. Here they are filled in on opening and left out on saving.

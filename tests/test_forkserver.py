@@ -72,7 +72,7 @@ def execute(notebook, output, **variables):
     words = [sys.executable, "-m", "vbg.runs.forkserver", "vbg.runs.notebook", str(notebook), str(output)]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return [cell.get("outputs") for cell in nbformat.read(output, as_version=4).cells[2:-1]]
+    return [cell.get("outputs") for cell in nbformat.read(output, as_version=4).cells[1:-1]]
 
 
 def said_by(code, folder):
@@ -91,6 +91,8 @@ def server():
 def test_a_notebook_gives_the_bytes_of_a_fresh_kernel_after_one_that_spoils_everything(server, tmp_path):
     spoil, probe = write(tmp_path / "spoil.ipynb", SPOIL), write(tmp_path / "probe.ipynb", *PROBE)
     fresh = execute(probe, tmp_path / "fresh.ipynb", **{SOCKET: "off"})
+    copied = write(tmp_path / "copied.ipynb", "import sys; print({'torch', 'umap'} <= sys.modules.keys())")
+    assert "True" in str(execute(copied, tmp_path / "is_copied.ipynb"))  # before it imports anything
     for again in range(2):
         execute(spoil, tmp_path / f"spoilt{again}.ipynb")
         assert execute(probe, tmp_path / f"copied{again}.ipynb") == fresh

@@ -68,7 +68,6 @@ def available() -> bool:
 def become(
     request: dict,  # "words", "environment", "folder" and "session" of a command
     streams: list,  # open files that become its output and its errors
-    imported: dict,  # variables that the libraries set when the server imported them
     server: int,  # process number
 ):
     "Turn this copy of the server into a command. Never returns."
@@ -77,7 +76,7 @@ def become(
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != server:
             os._exit(1)
-        _take_on(request, streams, imported)
+        _take_on(request, streams)
         runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as e:
@@ -93,22 +92,22 @@ def become(
         os._exit(code)
 
 # %% ../../nbs/runs/07_forkserver.ipynb #2211e50e
-def _take_on(request, streams, imported):
+def _take_on(request, streams):
     "Environment, folder, streams and signals of the process that asked; random state and backend as after an import."
     os.environ.clear()
-    os.environ.update(imported | request["environment"])
+    os.environ.update(request["environment"])
     os.chdir(request["folder"])
     tempfile.tempdir = None
     if request["session"]:
         os.setsid()
-        os.environ["JPY_PARENT_PID"] = str(os.getppid())
     null = os.open(os.devnull, os.O_RDONLY)
     for number, stream in enumerate([null, *streams]):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv, sys.path[0] = list(request["words"]), request["folder"]
+    watched = [f"--IPKernelApp.parent_handle={os.getppid()}"] * request["session"]  # it ends with that process
+    sys.argv, sys.path[0] = [*request["words"], *watched], request["folder"]
     if "numpy" in sys.modules:  # draws without a seed differ from process to process, as Python's own do
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
@@ -172,7 +171,7 @@ class Server:
             for fileobj in [key.fileobj for key in self.selector.get_map().values()] + [connection]:
                 fileobj.close() if hasattr(fileobj, "close") else os.close(fileobj)
             self.selector.close()
-            become(request, streams, self.imported, server)
+            become(request, streams, server)
         watch = os.pidfd_open(pid)
         self.copies[connection] = pid, watch
         self.selector.register(watch, selectors.EVENT_READ, lambda: self.ended(connection))
