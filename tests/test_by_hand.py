@@ -34,15 +34,37 @@ def files(folder):
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_papermill_by_hand_leaves_the_study_alone(home):
-    "The defaults of the notebook, at the size of the smoke profile."
-    before = files(home / "runs" / "smoke")
-    words = ["-p", "profile", "smoke", "-y", "{model: [without_vit_gan], overrides: {train: {epochs: 2}}}"]
+def papermill(home, *words):
+    "The plain command line."
     command = [sys.executable, "-m", "papermill", str(study_notebook("train")), str(home / "out.ipynb"), *words]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"VBG_HOME": str(home)}, capture_output=True, text=True)
+    env = os.environ | {"VBG_HOME": str(home)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def test_papermill_by_hand_leaves_the_study_alone(home):
+    "The defaults of the notebook, at the size of the smoke profile. Texts arrive as what they stand for."
+    before = files(home / "runs" / "smoke")
+    words = ["-p", "model", "without_vit_gan", "-p", "overrides", '{"train": {"epochs": 2}}', "-r", "seeds", "0"]
+    done = papermill(home, "-p", "profile", "smoke", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert files(home / "runs" / "smoke") == before
-    assert [run.info["config"]["train"]["epochs"] for run in load_runs("by-hand")] == [2]
+    (run,) = load_runs("by-hand")
+    assert (run.model, run.seed, run.info["config"]["train"]["epochs"]) == ("without_vit_gan", 0, 2)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["-p", "modle", "vbg"], "has no parameter modle; it has profile, dataset, model"),
+        (["-p", "seeds", "first"], "parameter seeds: ['first'] is not of the kind of [0]"),
+        (["-p", "overrides", "{train: 1"], "lists and dicts are JSON"),
+        (["-p", "profile", "3"], "parameter profile: 3 is not of the kind of 'mini'"),
+    ],
+)
+def test_papermill_is_told_what_is_wrong_before_anything_is_trained(home, words, message):
+    done = papermill(home, *words)
+    assert done.returncode == 1 and message in done.stderr and "RunError" in done.stderr
+    assert not (home / "runs" / "mini").exists()
 
 
 @pytest.mark.parametrize("name", ["train", "gan", "gan_measured", "language_model"])

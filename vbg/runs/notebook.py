@@ -20,7 +20,7 @@ from .made import plain
 from .store import _lives
 
 # %% auto #0
-__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'run_notebook', 'job_name', 'main']
+__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook', 'job_name', 'main']
 
 # %% ../../nbs/runs/03_notebook.ipynb #c0dee010
 def study_notebook(
@@ -36,7 +36,9 @@ def study_notebook(
 def notebook_parameters(
     notebook: Path,  # a notebook file
 ) -> dict:  # name to default
-    "The names and defaults of the cell tagged `parameters`. Raises RunError unless there is exactly one, holding literals only, and no other cell sets such a name."
+    """The names and defaults of the cell tagged `parameters`.
+
+    Raises RunError unless there is exactly one, of literals only, and no other cell sets such a name."""
     import nbformat
 
     cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
@@ -79,28 +81,53 @@ def check_parameters(
     notebook: Path,  # a notebook file
     parameters: dict,  # name to value; text is read as the default's type
 ) -> dict:  # name to value
-    "Parameters as the notebook knows them. Raises RunError on an unknown name (listing the known) or another type than the default's."
+    "Parameters in the types of the notebook's defaults. Raises RunError on an unknown name or another type."
     known = notebook_parameters(notebook)
     strange = sorted(parameters.keys() - known.keys())
     if strange:
         raise RunError(f"{notebook} has no parameter {', '.join(strange)}; it has {', '.join(known)}")
     return {name: _as_type(name, value, known[name]) for name, value in parameters.items()}
 
-
+# %% ../../nbs/runs/03_notebook.ipynb #787746f9
 def _as_type(name, value, default):
+    "A value in the type of the default. Text is read as JSON; one word or number stands for a list of one."
     if isinstance(value, str) and not isinstance(default, str):
         try:
             value = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
         except json.JSONDecodeError:
-            if default is not None:
-                raise RunError(
-                    f"parameter {name}: {value!r} is not of the kind of {default!r}; lists and dicts are JSON"
-                ) from None
+            one_word = isinstance(default, list) and not set(value) & set("[]{}\"'")
+            if default is not None and not one_word:
+                raise RunError(_wrong(name, value, default) + "; lists and dicts are JSON") from None
     value = list(value) if isinstance(value, tuple) else value
+    if isinstance(default, list) and isinstance(value, (str, int, float)):
+        value = [value]
     kinds = (int, float) if type(default) is float else list if isinstance(default, (list, tuple)) else type(default)
     if default is not None and not (isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)):
-        raise RunError(f"parameter {name}: {value!r} is not of the kind of {default!r}")
+        raise RunError(_wrong(name, value, default))
+    if isinstance(default, list) and default and {type(v) for v in value} - {type(v) for v in default}:
+        raise RunError(_wrong(name, value, default))
     return value
+
+
+def _wrong(name, value, default):
+    return f"parameter {name}: {value!r} is not of the kind of {default!r}"
+
+# %% ../../nbs/runs/03_notebook.ipynb #787746fb
+def given(
+    name: str,  # of the study notebook that calls
+    names: dict,  # its `globals()`; parameters are put back in their types
+) -> None:
+    "Check what a notebook was given. Raises RunError on an unknown name or another type than the default's."
+    own = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+    asked = {
+        key: value
+        for key, value in names.items()
+        if not key.startswith("_") and key not in own and isinstance(value, _KINDS)
+    }
+    names.update(check_parameters(study_notebook(name), asked))
+
+
+_KINDS = (str, int, float, bool, list, tuple, dict, type(None))  # what a parameter may hold
 
 # %% ../../nbs/runs/03_notebook.ipynb #c2d0326f
 def run_notebook(

@@ -116,7 +116,9 @@ def code_of_job(
     "The code of a notebook: what it imports, and what that uses."
     entries = dict(fusion=[], model=[], reader=readers, renderer=readers)
     choose = {table: entries[what] for what, tables in TABLES.items() for table in tables}
-    return used_code(*notebook_uses(notebook), cut=("core.profiles.PROFILES", *PARTS["kept"][1:]), choose=choose)
+    return used_code(
+        *notebook_uses(notebook), cut=("core.profiles.PROFILES", "runs.notebook", *PARTS["kept"][1:]), choose=choose
+    )
 
 
 def code_of_tokens() -> dict:  # module to hash
