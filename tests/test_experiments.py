@@ -17,6 +17,7 @@ from vbg.runs.store import HISTORY, load_runs, predictions_table, run_folder, wr
 from vbg.runs.version import environment
 from vbg.stats.intervals import Bootstrap, draw_scores, interval
 from vbg.stats.metrics import evaluate, measure, one_hot
+from vbg.stats.verdicts import difference_verdict
 
 N, CLASSES = 120, 4
 Y = np.arange(N) % CLASSES
@@ -154,7 +155,7 @@ def test_equal_rows_are_smaller_than_the_noise_and_sizes_are_told():
     ],
 )
 def test_verdict(low, high, word):
-    assert E.difference_verdict(low, high) == word
+    assert difference_verdict(low, high) == word
 
 
 def test_two_models_are_each_compared_with_their_own_reference():

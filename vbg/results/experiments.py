@@ -18,7 +18,6 @@ from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, data_title, run_tit
 from .tables import Column, range_cell, table_of
 from ..runs.store import load_runs
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
-from ..stats.verdicts import difference_verdict  # noqa: F401, its name of old
 
 # %% auto #0
 __all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread', 'fusion_parameters', 'adaptation_reports',

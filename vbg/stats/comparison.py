@@ -11,11 +11,8 @@ from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from .intervals import Bootstrap, estimate_ratio
-
 # %% auto #0
-__all__ = ['BINS', 'mean_probabilities', 'mcnemar', 'holm', 'reliability', 'calibration_error', 'ece', 'confidence_bin',
-           'ratio_draws']
+__all__ = ['BINS', 'mean_probabilities', 'mcnemar', 'holm', 'reliability', 'calibration_error', 'ece', 'confidence_bin']
 
 # %% ../../nbs/stats/04_comparison.ipynb #7097548f
 def mean_probabilities(
@@ -111,13 +108,3 @@ def confidence_bin(
 ) -> np.ndarray:  # `(N,)` int from 0
     "Number of the bin; right edges belong to their bin."
     return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-
-# %% ../../nbs/stats/04_comparison.ipynb #792bbaa3
-def ratio_draws(
-    top: np.ndarray,  # `(S, N)`
-    bottom: np.ndarray,  # `(S, N)`, 0 or more
-    resamples: int,  # R
-    seed: int,  # of the draws
-) -> np.ndarray:  # `(R,)`, nan where nothing was drawn
-    "Draws of `estimate_ratio` under their old name."
-    return estimate_ratio(top, bottom, Bootstrap(resamples, seed)).draws

@@ -17,7 +17,7 @@ from .verdicts import difference_verdict
 # %% auto #0
 __all__ = ['resample_weights', 'interval', 'Bootstrap', 'crossed_copies', 'Estimate', 'estimate_draws', 'estimate_seeds',
            'estimate_values', 'estimate_ratio', 'estimate_pooled', 'draw_scores', 'estimate_scores', 'same_items',
-           'summarise_runs', 'paired_difference', 'interval_text', 'over_seeds', 'item_draws']
+           'summarise_runs', 'paired_difference']
 
 # %% ../../nbs/stats/03_intervals.ipynb #825762cb
 def resample_weights(
@@ -249,32 +249,3 @@ def paired_difference(
     "First model minus second on the same items; seeds are paired in the order given, where both have as many."
     sides = [estimate_scores(labels, list(side), bootstrap, score) for side in (first, second)]
     return {name: sides[0][name] - sides[1][name] for name in sides[0]}
-
-# %% ../../nbs/stats/03_intervals.ipynb #cinterva
-def interval_text(
-    mean: float,  # in 0..1
-    low: float,  # in 0..1
-    high: float,  # in 0..1
-    scale: float = 100,  # 100 for percent
-    digits: int = 1,  # after the point
-) -> str:  # such as "84.6 [82.1, 87.0]"
-    "Text of three numbers that are no `Estimate`."
-    return Estimate(mean, low, high).text(scale, digits)
-
-# %% ../../nbs/stats/03_intervals.ipynb #65821372
-def over_seeds(
-    each: list,  # `(R,)` or `(R, C)` a seed
-    seed: int = 42,  # of the draws
-    stream: int = 0,  # another stream draws other seeds for the same items
-) -> np.ndarray:  # `(R,)` or `(R, C)`
-    "`Bootstrap.over_seeds` under its old name."
-    return Bootstrap(len(each[0]), seed).over_seeds(each, stream)
-
-
-def item_draws(
-    values: np.ndarray,  # `(S, N)`, nan where an item has no value
-    resamples: int = 2000,  # R
-    seed: int = 42,  # of the draws
-) -> np.ndarray:  # `(R,)`
-    "Draws of `estimate_values` under their old name."
-    return estimate_values(values, Bootstrap(resamples, seed)).draws
