@@ -13,7 +13,8 @@ RUN     := env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONH
 SNAKE    = $(RUN) python -m vbg.runs.reproduce --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 TARGETS ?= all
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status unlock export readme test test-slow
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status \
+        publish print unlock export readme test test-slow
 help:
 	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
 	@echo "make explain   [PROFILE=mini]              after the study: architecture, heat maps, words, the fused space, decision reports: about ten minutes"
@@ -24,6 +25,8 @@ help:
 	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
 	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
 	@echo "make figures   [PROFILE=mini TARGETS=all]  draw tables and figures again from the runs that are there; trains nothing"
+	@echo "make publish   [PROFILE=mini]              copy the tables and figures of a run over the committed ones in figures/"
+	@echo "make print     [PROFILE=mini TARGETS=all]  tex of every table and pdf of the figures: runs/<profile>/print/"
 	@echo "make book      [PROFILE=mini]              the executed notebooks as one HTML book: runs/<profile>/book/index.html"
 	@echo "make status    [PROFILE=mini TARGETS=all]  what is there, what is missing, how long the rest takes"
 	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"
@@ -77,6 +80,14 @@ collection: .venv/.pretrained
 
 figures: install
 	@$(SNAKE) --draw $(TARGETS)
+
+publish: install
+	@$(RUN) python -m vbg.results.publish publish --profile $(PROFILE)
+
+# A figure is drawn again for its pdf, from the runs that are there.
+print: install
+	@VBG_PRINT=1 $(SNAKE) --draw $(TARGETS)
+	@$(RUN) python -m vbg.results.publish print --profile $(PROFILE)
 
 book: install
 	@$(RUN) python -m vbg.reports.book --profile $(PROFILE)

@@ -40,7 +40,7 @@ def run_study(home, *targets, profile="smoke", cores=2):
         "-m",
         "snakemake",
         "--snakefile",
-        str(ROOT / "Snakefile"),
+        str(ROOT / "workflow" / "Snakefile"),
         "--directory",
         str(home),
         "--config",
@@ -57,24 +57,37 @@ def run_study(home, *targets, profile="smoke", cores=2):
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=3000)
 
 
+def saved(home, file, profile="smoke"):
+    "Where a run has saved a table or figure."
+    from vbg.core.places import figures_place
+    from vbg.results.publish import group_of
+
+    return home / figures_place(profile, *group_of(file.split(".")[0])) / file
+
+
+def saved_files(home, profile="smoke"):
+    "The tables and figures that a run has saved, name to bytes."
+    from vbg.core.places import figures_place
+
+    paths = [p for p in sorted((home / figures_place(profile)).rglob("*.*")) if p.is_file()]
+    return {p.name: p.read_bytes() for p in paths if p.name not in ("manifest.json", ".manifest.lock")}
+
+
+def entry_of(home, name, profile="smoke"):
+    "What the manifest of a run says of a table or figure."
+    from vbg.core.places import figures_place
+    from vbg.results.publish import group_of
+    from vbg.runs.manifest import read_manifest
+
+    return read_manifest(home / figures_place(profile))["/".join((*group_of(name), name))]
+
+
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory):
     "A folder in which the whole smoke study has been run."
     home = tmp_path_factory.mktemp("smoke")
-    extras = [
-        f"figures/smoke/{name}.json"
-        for name in (
-            "input_ablation",
-            "domain_adaptation",
-            "step_cost",
-            "missing_modality",
-            "gan_judged_met",
-            "gan_quality",
-            "gan_choice",
-            "gan_cost",
-            "loop_rounds",
-        )
-    ]
+    names = ("input_ablation", "domain_adaptation", "step_cost", "missing_modality", "gan_samples", "gan_choice")
+    extras = [f"runs/smoke/notebooks/{name}.ipynb" for name in (*names, "gan_cost", "gan_judged-met", "loop")]
     done = run_study(home, "all", "explain", *extras)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return home

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import entry_of
 
 from vbg.core.files import RunError
 from vbg.core.profiles import LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, profile
@@ -454,7 +455,7 @@ def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(
         A.build_ledger(evidence, (niche,))
     with pytest.raises(ValueError, match="twice in the ledger: niche"):
         A.build_ledger(evidence, claims=(*J.CLAIMS, niche))
-    lost = home / "runs" / "smoke" / "met" / "swin" / "seed1"
+    lost = home / "runs" / "smoke" / "classifiers" / "met" / "swin" / "seed1"
     lost.rename(home / "kept")
     try:
         with pytest.raises(RunError, match=r"met, swin, seeds \[1\]:\n.*make reproduce PROFILE=smoke"):
@@ -466,7 +467,7 @@ def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(
 def test_seconds_of_vbg_hold_those_of_its_gan_where_they_are_known(evidence, home):
     run = evidence.of("met", "vbg")[0]
     assert E.seconds(evidence, "met", "vbg").tolist() == [10.0, 11.0] and J._gan_counted(evidence, "met") == "without"
-    folder = home / "runs" / "smoke" / "gan" / "met" / "attributes" / "gan7"
+    folder = home / "runs" / "smoke" / "gans" / "met" / "attributes" / "gan7"
     folder.mkdir(parents=True)
     (folder / "gan.json").write_text(json.dumps(dict(history=[dict(seconds=2.0), dict(seconds=3.0)])))
     try:
@@ -478,7 +479,7 @@ def test_seconds_of_vbg_hold_those_of_its_gan_where_they_are_known(evidence, hom
 
 def with_gan(evidence, home, **seconds):
     "Each row names its GAN, or the run whose pairs it learns. GAN: 5 s; VBG's loop: what 24 epochs leave of 124 s."
-    folder = home / "runs" / "smoke" / "gan" / "met" / "attributes" / "gan7"
+    folder = home / "runs" / "smoke" / "gans" / "met" / "attributes" / "gan7"
     (folder / "text").mkdir(parents=True, exist_ok=True)
     (folder / "gan.json").write_text(json.dumps(dict(history=[dict(seconds=1.0), dict(seconds=2.0)])))
     (folder / "text" / "text_generator.csv").write_text("epoch,seconds\n1,2.0\n")
@@ -507,7 +508,7 @@ def test_rows_that_learn_pairs_of_vbg_are_charged_with_its_gan_and_loop(evidence
             J.find(with_gan(evidence, home, without_bert=24.0), "cheaper-met").verdict == "not reproduced"
         )  # as long as VBG's own epochs
     finally:
-        shutil.rmtree(home / "runs" / "smoke" / "gan")
+        shutil.rmtree(home / "runs" / "smoke" / "gans")
     unknown = J.find(evidence, "cheaper-met")  # these runs name no GAN
     assert unknown.verdict == "needs the real data" and "not known for VBG, without ViT" in unknown.reason
 
@@ -707,10 +708,9 @@ def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
                 if other != "vbg":
                     made_up(d, other, seed, about=dict(data={"natural": data["natural"].fingerprint}))
     run_notebook(study_notebook("audit"), home / "audit.ipynb", dict(profile="smoke"), timeout=300)
-    folder = home / "figures" / "smoke"
-    saved = pd.read_csv(folder / "audit.csv", keep_default_na=False)
+    saved = pd.read_csv(home / "runs/smoke/figures/paper/audit/audit.csv", keep_default_na=False)
     assert list(saved.columns) == A.COLUMNS and set(saved.verdict) <= set(VERDICTS)
-    about = json.loads((folder / "audit.json").read_text())
+    about = entry_of(home, "audit")
     assert (
         set(about["files"]) == {"audit.csv", "audit.md", "audit.html"} and len(about["made_from"]["runs"]) == 2 * 20 * 2
     )

@@ -15,13 +15,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from vbg.reports.book import MAKE_TARGETS, make_book, targets_of
+from vbg.runs.manifest import write_manifest
 from vbg.runs.notebook import run_notebook
 from vbg.runs.workflow import Job, planned
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 FIRST = (
     """# What was **seen** & counted
-> Makes `figures/<profile>/seen.{png,json}` from nothing.
+> Makes `seen.png` from nothing.
 
 Loss is $-\\log p_{y}$, and
 $$A = \\mathrm{softmax}(QK^\\top/\\sqrt{D})\\,U \\tag{4}$$""",
@@ -44,10 +45,15 @@ TABLES = """<script>addEventListener("load", () => parent.postMessage(JSON.strin
 
 def made():
     "The book of these two chapters; the plan has a third."
-    saves = {"summary": tuple(f"figures/smoke/seen.{kind}" for kind in ("png", "csv", "json"))}
+    folder = "runs/smoke/figures/paper/summary"
+    saves = {"summary": tuple(f"{folder}/seen.{kind}" for kind in ("png", "csv"))}
     jobs = [
         Job(f"runs/smoke/notebooks/{name}.ipynb", rule, saves.get(name, ()), "missing", "")
-        for name, rule in (("summary", "artefact_summary"), ("train-met-0", "train"), ("gan_choice", "gan_choice"))
+        for name, rule in (
+            ("summary", "artefact_summary"),
+            ("train-met-0", "train"),
+            ("gan_choice", "artefact_gan_choice"),
+        )
     ]
     return make_book("smoke", jobs, lambda profile, names: dict.fromkeys(names, "gan"))
 
@@ -64,11 +70,12 @@ def book(tmp_path_factory):
         ]
         nbformat.write(new_notebook(cells=[new_markdown_cell(cells[0]), *code], metadata=SPEC), home / f"{name}.ipynb")
         run_notebook(home / f"{name}.ipynb", home / "runs/smoke/notebooks" / f"{name}.ipynb", {"width": 2})
-    figures = home / "figures" / "smoke"
+    figures = home / "runs/smoke/figures/paper/summary"
     figures.mkdir(parents=True)
     (figures / "seen.csv").write_text("a,b\n1,2\n")
+    entry = dict(made_from=[], files={}, environment={})
+    write_manifest(figures.parents[1], {f"paper/summary/{name}": entry for name in ("seen", "stray")}, "smoke")
     for name in ("seen", "stray"):
-        (figures / f"{name}.json").write_text("{}")
         Image.fromarray(np.random.default_rng(0).integers(255, size=(300, 700, 3), dtype=np.uint8)).save(
             figures / f"{name}.png"
         )

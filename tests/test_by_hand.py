@@ -75,7 +75,7 @@ def test_every_notebook_that_trains_has_a_store_of_its_own(name):
 def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
     study, at = profile("smoke", SHORT), ("met", "without_vit_gan", 0, ["validation", "test", "balanced"])
     assert told_otherwise("smoke", study, *at) == []
-    searched = profile("smoke", SHORT | {"train": SHORT["train"] | dict(search=["smoke-rate-three-times"])})
+    searched = profile("smoke", SHORT | {"train": SHORT["train"] | dict(search=["smoke/rate-three-times"])})
     assert told_otherwise("smoke", searched, *at) == []  # the search finds the learning rate
     other = profile("smoke", SHORT | {"train": SHORT["train"] | dict(learning_rate_factor=3.0)})
     assert told_otherwise("smoke", other, *at) == ["settings.train.learning_rate_factor: 1.0 -> 3.0"]

@@ -1,37 +1,43 @@
-"""The figures that are committed: each file has the json of what made it; RESULTS.md names what has other settings than today's.
+"""The figures that are committed: the manifest tells how each file was made, and marks what is of earlier settings.
 
-The settings stand in the json. Where it names only a file by its checksum, `gan_quality.csv` tells the epochs of a GAN, and `BY_CHECKSUM` what is known of other files.
-RESULTS.md names the artefacts of earlier settings in the first column of the table under `HEADING`, in backticks, with `*` as in fnmatch."""
+The settings stand in the manifest. Where it names only a file by its checksum, `gan_quality.csv` tells the epochs of a
+GAN, and `BY_CHECKSUM` what is known of other files. An entry of earlier settings says so in `settings_of`."""
 
 import csv
 import functools
 import hashlib
 import json
 import re
-import shutil
-import sys
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 
 import pytest
 from conftest import ROOT
 
+from vbg.core.places import run_place, store_of
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.core.profiles import PROFILES
 from vbg.core.profiles import profile as read_profile
 from vbg.data.sets import study_settings
+from vbg.runs.manifest import read_manifest, write_manifest
 from vbg.train.jobs import for_model
 
 FIGURES = ROOT / "figures" / "mini"
-HEADING = "Figures of earlier settings"
-KINDS = {".png", ".pdf", ".csv", ".md", ".tex", ".html"}
+ENTRIES = read_manifest(FIGURES)
 TODAY = read_profile("mini")
 
-# Files of which a json tells the checksum alone -> how they were made. A file that is made again has another checksum, and its entry is to go.
+# Files of which the manifest tells the checksum alone -> how they were made. One that is made again has another
+# checksum: its entry is to go.
 BY_CHECKSUM = {
-    "132ef28e24508b79196f4aed8859af534470c9270115cab2ceac16d539d6e4a1": "runs/mini/cost/step.json, measured on 24 November by the code of then, on a machine that was not idle",
-    "b4fe02d86f5b41cab70792f9a2357a74be5273794945565dbda0a31fc8d72213": "runs/mini/cost/gan.json, measured on 24 November by the code of then",
-    "ad70f5e68a6592c4bf489280c28a5c6ee2cc10456d6baa7b7a8019e069adee60": "the GANs of gan_choice: 20 epochs, a third of the 60 of then; today 13, a third of 40",
+    "132ef28e24508b79196f4aed8859af534470c9270115cab2ceac16d539d6e4a1": (
+        "step.json, measured on 24 November by the code of then, on a machine that was not idle"
+    ),
+    "b4fe02d86f5b41cab70792f9a2357a74be5273794945565dbda0a31fc8d72213": (
+        "gan.json, measured on 24 November by the code of then"
+    ),
+    "ad70f5e68a6592c4bf489280c28a5c6ee2cc10456d6baa7b7a8019e069adee60": (
+        "the GANs of gan_choice: 20 epochs, a third of the 60 of then; today 13, a third of 40"
+    ),
 }
 
 
@@ -40,7 +46,7 @@ def plain(value):
 
 
 def parts(made_from, name=""):
-    "What an artefact was made from: kind, record and, in a dict, its key. Numbers and words that are no such record are passed over."
+    "What an artefact was made from: kind, record and, in a dict, its key. All else is passed over."
     kinds = dict(
         run={"run", "inputs"},
         adapted={"inputs", "texts"},
@@ -98,7 +104,7 @@ def wanted(store, dataset, model):
 
 def of_run(record, _):
     "In what a run differs from one that would be made today."
-    _, store, dataset, model, _ = record["run"].split("/")
+    store, (dataset, model, _) = store_of(record["run"]), record["run"].split("/")[-3:]
     if store not in allowed():
         return [f"a run of {store}, of which the plan does not know"]
     found, today = plain(record["inputs"]["settings"]), wanted(store, dataset, model)
@@ -124,7 +130,7 @@ def of_adapted(record, _):
 def of_card(record, _):
     "Whether the data are those of Table 1."
     dataset = record.get("dataset") or record["name"]
-    card = json.loads((FIGURES / "table1_datasets.json").read_text())["made_from"][dataset]
+    card = ENTRIES["paper/table1_datasets/table1_datasets"]["made_from"][dataset]
     return (
         []
         if record["fingerprint"] == card["fingerprint"]
@@ -133,13 +139,13 @@ def of_card(record, _):
 
 
 def gan_epochs():
-    "Checksum of a GAN's `inputs.json` -> its epochs, which gan_quality.csv prints in the order of its json."
+    "Checksum of a GAN's `inputs.json` -> its epochs, which gan_quality.csv prints in the order of its entry."
     made = [
         record
-        for _, record, _ in parts(json.loads((FIGURES / "gan_quality.json").read_text())["made_from"])
+        for _, record, _ in parts(ENTRIES["gan/gan_samples/gan_quality"]["made_from"])
         if record["file"].endswith("/inputs.json")
     ]
-    with open(FIGURES / "gan_quality.csv", newline="", encoding="utf-8") as handle:
+    with open(FIGURES / "gan/gan_samples/gan_quality.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert [record["file"].split("/")[-3:-1] for record in made] == [
         [row["asked for"], f"gan{row['GAN']}"] for row in rows
@@ -148,7 +154,7 @@ def gan_epochs():
 
 
 def of_file(record, _):
-    "What is known of a file that a json names by its checksum, where it is not of today."
+    "What is known of a file that the manifest names by its checksum, where it is not of today."
     epochs = gan_epochs().get(record["sha256"], TODAY.gan["epochs"])
     known = [BY_CHECKSUM[record["sha256"]]] if record["sha256"] in BY_CHECKSUM else []
     return known + ([] if epochs == TODAY.gan["epochs"] else [f"gan.epochs {epochs}, not {TODAY.gan['epochs']}"])
@@ -163,87 +169,89 @@ def of_profile(record, name):
 OF = dict(run=of_run, adapted=of_adapted, file=of_file, card=of_card, profile=of_profile)
 
 
-def earlier():
-    "Artefact -> in what it differs from one that would be made today; those that do not are left out."
-    told = {path.stem: json.loads(path.read_text())["made_from"] for path in sorted(FIGURES.glob("*.json"))}
-    found = {
-        name: sorted({line for kind, record, key in parts(made_from) for line in OF[kind](record, key)})
-        for name, made_from in told.items()
-    }
-    return {name: lines for name, lines in found.items() if lines}
+def why_earlier(entry):
+    "In what an artefact differs from one that would be made today."
+    return sorted({line for kind, record, key in parts(entry["made_from"]) for line in OF[kind](record, key)})
 
 
-def listed(readme):
-    "Patterns in the first column of the table of figures of earlier settings."
-    section = re.search(rf"^#+ {re.escape(HEADING)}\n(.*?)(?=^#{{1,6}} |\Z)", readme, re.M | re.S)
-    assert section, f"RESULTS.md has no heading '{HEADING}'"
-    first = [line.split("|")[1] for line in section[1].splitlines() if line.startswith("|")]
-    return [name.removeprefix("figures/mini/") for cell in first for name in re.findall(r"`([^`]+)`", cell)]
-
-
-def disagreements(patterns, artefacts, old):
-    "What RESULTS.md says and the json files do not, and the other way about."
-    matched = {pattern: {name for name in artefacts if fnmatchcase(name, pattern)} for pattern in patterns}
-    said = set().union(*matched.values())
-    return (
-        [f"`{pattern}` is listed and is not there" for pattern, names in matched.items() if not names]
-        + [f"{name} is listed, and was made with the settings of today" for name in sorted(said - set(old))]
-        + [f"{name} is not listed: {'; '.join(old[name][:3])}" for name in sorted(set(old) - said)]
-    )
+def wrongly_marked(entries):
+    "Entries that are marked as of earlier settings and are of today, and the other way about."
+    old = {key: why_earlier(entry) for key, entry in entries.items()}
+    return [
+        f"{key} is not marked: {'; '.join(why[:3])}" if why else f"{key} is marked, and of today"
+        for key, why in old.items()
+        if bool(why) != bool(entries[key].get("settings_of"))
+    ]
 
 
 def unaccounted(folder):
-    "Files without a json that tells how they were made, and those whose bytes are others than it tells."
-    told = [pair for path in sorted(folder.glob("*.json")) for pair in json.loads(path.read_text())["files"].items()]
-    there = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.suffix in KINDS and path.name != "RESULTS.md"
+    "Files of which the manifest does not tell how they were made, and those whose bytes are others than it tells."
+    told = {
+        (folder / key).with_name(name).relative_to(folder).as_posix(): digest
+        for key, entry in read_manifest(folder).items()
+        for name, digest in entry["files"].items()
     }
-    names = [name for name, _ in told]
-    return sorted(
-        {*there} ^ {*names}
-        | {name for name in names if names.count(name) > 1}
-        | {name for name, digest in told if there.get(name) != digest}
-    )
+    paths = folder.glob("*/*/*.*")
+    there = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return sorted(name for name in {*there, *told} if there.get(name) != told.get(name))
 
 
 @pytest.mark.parametrize("folder", ["mini", "collection-commons-museum"])
-def test_every_file_has_the_json_of_what_made_it(folder):
-    assert len(list((ROOT / "figures" / folder).glob("*.json"))) >= 2
+def test_the_manifest_names_every_file(folder):
+    assert len(read_manifest(ROOT / "figures" / folder)) >= 2
     assert unaccounted(ROOT / "figures" / folder) == []
 
 
-def test_results_page_names_exactly_the_figures_of_earlier_settings():
-    artefacts = {path.stem for path in FIGURES.glob("*.json")}
-    assert disagreements(listed((FIGURES / "RESULTS.md").read_text(encoding="utf-8")), artefacts, earlier()) == []
+def test_the_committed_figures_are_few_and_small():
+    files = [path for path in (ROOT / "figures").rglob("*.*") if path.is_file()]
+    assert len(files) <= 180 and sum(path.stat().st_size for path in files) <= 16e6
+    assert {path.suffix for path in files} == {".csv", ".md", ".png", ".json"}
+
+
+def test_the_manifest_marks_exactly_the_entries_of_earlier_settings():
+    assert wrongly_marked(ENTRIES) == []
+
+
+def test_the_results_page_lists_exactly_the_marked_entries():
+    page = (FIGURES / "RESULTS.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Figures of earlier settings\n(.*?)(?=^## |\Z)", page, re.M | re.S)[1]
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    patterns = [name for cell in first for name in re.findall(r"`([^`]+)`", cell)]
+    names = {key.split("/")[-1]: entry.get("settings_of") for key, entry in ENTRIES.items()}
+    listed = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
+    assert all(listed.values()), listed
+    assert set().union(*listed.values()) == {name for name, earlier in names.items() if earlier}
+
+
+def test_the_manifest_names_the_runs_of_a_number():
+    told = json.loads((FIGURES / "manifest.json").read_text(encoding="utf-8"))
+    runs = [
+        name.removeprefix("run:")
+        for name in told["artefacts"]["paper/table3_comparison/table3_comparison"]["made_from"]
+    ]
+    assert len(runs) == 120 and "met/densenet/seed0" in runs
+    assert told["runs"]["met/densenet/seed0"]["run"] == run_place("mini", "met", "densenet", 0).as_posix()
 
 
 def test_what_is_known_by_checksum_is_still_there():
     files = {
         record["sha256"]
-        for path in FIGURES.glob("*.json")
-        for kind, record, _ in parts(json.loads(path.read_text())["made_from"])
+        for entry in ENTRIES.values()
+        for kind, record, _ in parts(entry["made_from"])
         if kind == "file"
     }
-    assert set(BY_CHECKSUM) <= files, (
-        "made again: take its entry out of BY_CHECKSUM, and its row out of vbg/reports/results.md"
-    )
+    assert set(BY_CHECKSUM) <= files, "made again: take its entry out of BY_CHECKSUM, and its mark out of the manifest"
 
 
 @pytest.fixture
-def changed(tmp_path, monkeypatch):
-    "A function that saves a changed copy of an artefact's json and tells why it is not of today."
-    for name in ("table1_datasets.json", "gan_quality.json", "gan_quality.csv"):
-        shutil.copy(FIGURES / name, tmp_path)
+def changed():
+    "A function that changes what an artefact was made from and tells why it is not of today."
 
-    def change(name, edit):
-        told = json.loads((ROOT / "figures" / "mini" / f"{name}.json").read_text())
-        edit(told["made_from"])
-        (tmp_path / f"{name}.json").write_text(json.dumps(told))
-        return earlier().get(name, [])
+    def change(key, edit):
+        entries = json.loads(json.dumps(ENTRIES))
+        edit(entries[key]["made_from"])
+        return why_earlier(entries[key])
 
-    monkeypatch.setattr(sys.modules[__name__], "FIGURES", tmp_path)
     return change
 
 
@@ -254,34 +262,50 @@ def test_a_run_of_other_settings_or_data_is_told_from_one_of_today(changed):
 
         return edit
 
-    assert changed("fig5_loss_curves", lambda runs: None) == []
-    assert changed("fig5_loss_curves", setting("train", "epochs", 8)) == ["train.epochs 8, not 6"]
-    assert changed("fig5_loss_curves", setting("gan", "epochs", 60)) == ["gan.epochs 60, not 40"]
-    assert changed("fig5_loss_curves", setting("train", "learning_rate_factor", 3.0)) == []  # the search may find it
-    assert changed("fig5_loss_curves", setting("train", "learning_rate_factor", 2.0)) == [
+    assert changed("paper/fig5_loss_curves/fig5_loss_curves", lambda runs: None) == []
+    assert changed("paper/fig5_loss_curves/fig5_loss_curves", setting("train", "epochs", 8)) == [
+        "train.epochs 8, not 6"
+    ]
+    assert changed("paper/fig5_loss_curves/fig5_loss_curves", setting("gan", "epochs", 60)) == ["gan.epochs 60, not 40"]
+    assert (
+        changed("paper/fig5_loss_curves/fig5_loss_curves", setting("train", "learning_rate_factor", 3.0)) == []
+    )  # the search may find it
+    assert changed("paper/fig5_loss_curves/fig5_loss_curves", setting("train", "learning_rate_factor", 2.0)) == [
         "train.learning_rate_factor 2.0, not 1.0"
     ]
-    assert changed("fig5_loss_curves", lambda runs: runs[0]["inputs"]["settings"]["train"].pop("mixup")) == [
-        "train.mixup absent, not 0.0"
-    ]
-    assert changed("fig5_loss_curves", lambda runs: runs[0].update(run="runs/mini-trial/met/vbg/seed0")) == [
-        "a run of mini-trial, of which the plan does not know"
-    ]
-    assert len(changed("fig5_loss_curves", lambda runs: runs[0]["inputs"]["data"].update(natural="0"))) == 1
-    assert len(changed("label_leaks_met", lambda made: made.update(fingerprint="0"))) == 1
-    assert changed("domain_adaptation_perplexity", lambda made: made[0]["inputs"]["settings"].update(epochs=3)) == [
-        "adaptation.epochs 3, not 24"
-    ]
-    assert changed("model_cost", lambda made: made["mini"]["text"].update(num_heads=5))[-1] == "text.num_heads 5, not 4"
+    assert changed(
+        "paper/fig5_loss_curves/fig5_loss_curves", lambda runs: runs[0]["inputs"]["settings"]["train"].pop("mixup")
+    ) == ["train.mixup absent, not 0.0"]
+    assert changed(
+        "paper/fig5_loss_curves/fig5_loss_curves",
+        lambda runs: runs[0].update(run="runs/mini/experiments/trial/met/vbg/seed0"),
+    ) == ["a run of mini/trial, of which the plan does not know"]
+    assert (
+        len(
+            changed(
+                "paper/fig5_loss_curves/fig5_loss_curves", lambda runs: runs[0]["inputs"]["data"].update(natural="0")
+            )
+        )
+        == 1
+    )
+    assert len(changed("supplement/label_leaks/label_leaks_met", lambda made: made.update(fingerprint="0"))) == 1
+    assert changed(
+        "supplement/domain_adaptation/domain_adaptation_perplexity",
+        lambda made: made[0]["inputs"]["settings"].update(epochs=3),
+    ) == ["adaptation.epochs 3, not 24"]
+    assert (
+        changed("paper/model_cost/model_cost", lambda made: made["mini"]["text"].update(num_heads=5))[-1]
+        == "text.num_heads 5, not 4"
+    )
 
 
 def test_runs_of_the_plan_may_differ_as_the_plan_says(changed):
     def renewed(made, experiment):
         for row, runs in made.items():
             for run in runs:
-                _, _, dataset, model, seed = run["run"].split("/")
+                dataset, model, seed = run["run"].split("/")[-3:]
                 store = experiment_store("mini", experiment, row)
-                run["run"] = f"runs/{store}/{dataset}/{model}/{seed}"
+                run["run"] = run_place(store, dataset, model, int(seed[4:])).as_posix()
                 run["inputs"]["settings"] = plain(
                     {
                         name: wanted(store, dataset, model)[name]
@@ -290,39 +314,33 @@ def test_runs_of_the_plan_may_differ_as_the_plan_says(changed):
                 )
 
     assert (
-        changed("fusion_comparison", lambda made: renewed(made, "fusion")) == []
-        and changed("domain_adaptation", lambda made: renewed(made, "adaptation")) == []
+        changed("supplement/fusion_comparison/fusion_comparison", lambda made: renewed(made, "fusion")) == []
+        and changed("supplement/domain_adaptation/domain_adaptation", lambda made: renewed(made, "adaptation")) == []
     )
 
     def swapped(made):
         renewed(made, "fusion")
         next(iter(made.values()))[0]["inputs"]["settings"]["fusion"]["kind"] = "of no row"
 
-    assert len(changed("fusion_comparison", swapped)) == 1
+    assert len(changed("supplement/fusion_comparison/fusion_comparison", swapped)) == 1
 
 
-def test_a_list_that_says_too_much_or_too_little_fails():
-    old, artefacts = {"a_met": ["train.epochs 8, not 6"], "a_coco": ["train.epochs 8, not 6"]}, {"a_met", "a_coco", "b"}
-    assert disagreements(["a_*"], artefacts, old) == []
-    assert disagreements(["a_met"], artefacts, old) == ["a_coco is not listed: train.epochs 8, not 6"]
-    assert disagreements(["a_*", "b"], artefacts, old) == ["b is listed, and was made with the settings of today"]
-    assert disagreements(["a_*", "c*"], artefacts, old) == ["`c*` is listed and is not there"]
+def test_a_mark_too_many_or_too_few_is_seen():
+    key, old = "paper/summary/summary", "supplement/departures/departures"
+    entries = {key: ENTRIES[key] | dict(settings_of="8 epochs"), old: {**ENTRIES[old], "settings_of": ""}}
+    first, second = wrongly_marked(entries)
+    assert first == f"{key} is marked, and of today" and second.startswith(f"{old} is not marked: ")
 
 
-def test_the_list_is_read_from_the_first_column_under_the_heading():
-    text = f"# vbg\n| `x` | y |\n\n### {HEADING}\nMade by `make gan`.\n\n| artefact | made with |\n|:--|:--|\n| `a_*`, `figures/mini/b` | `8` epochs |\n\n## Next\n| `z` | |\n"
-    assert listed(text) == ["a_*", "b"]
-    with pytest.raises(AssertionError, match="has no heading"):
-        listed("# vbg\n")
-
-
-def test_a_file_without_json_or_with_other_bytes_is_seen(tmp_path):
-    (tmp_path / "a.csv").write_text("1")
-    assert unaccounted(tmp_path) == ["a.csv"]
-    (tmp_path / "a.json").write_text(json.dumps({"files": {"a.csv": hashlib.sha256(b"1").hexdigest()}}))
+def test_a_file_without_entry_or_with_other_bytes_is_seen(tmp_path):
+    entry = dict(made_from=[], environment={}, files={"a.csv": hashlib.sha256(b"1").hexdigest()})
+    (tmp_path / "g" / "x").mkdir(parents=True)
+    (tmp_path / "g/x/a.csv").write_text("1")
+    assert unaccounted(tmp_path) == ["g/x/a.csv"]
+    write_manifest(tmp_path, {"g/x/a": entry}, "mini")
     assert unaccounted(tmp_path) == []
-    (tmp_path / "a.csv").write_text("2")
-    (tmp_path / "b.png").write_text("")
-    assert unaccounted(tmp_path) == ["a.csv", "b.png"]
-    (tmp_path / "a.csv").unlink()
-    assert unaccounted(tmp_path) == ["a.csv", "b.png"]
+    (tmp_path / "g/x/a.csv").write_text("2")
+    (tmp_path / "g/x/b.png").write_text("")
+    assert unaccounted(tmp_path) == ["g/x/a.csv", "g/x/b.png"]
+    (tmp_path / "g/x/a.csv").unlink()
+    assert unaccounted(tmp_path) == ["g/x/a.csv", "g/x/b.png"]

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, entry_of, saved_files
+from conftest import saved as saved_place
 
 from vbg.core.files import RunError
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
@@ -96,7 +97,7 @@ def test_rows_are_read_in_order_and_sorted_by_dataset_model_and_seed():
     assert list(runs) == ["not adapted", "adapted"]
     expected = [(d, m, s) for d in ("coco", "met") for m in ("without_gan", "without_vit_gan") for s in (0, 1)]
     assert all([(r.dataset, r.model, r.seed) for r in made] == expected for made in runs.values())
-    assert runs["adapted"][0].folder.parts[-4] == "smoke-adaptation-adapted"
+    assert runs["adapted"][0].folder.parts[-4] == "adaptation-adapted"
 
 
 def drawn(tables):
@@ -182,7 +183,7 @@ def test_missing_runs_are_named_with_the_command():
         E.experiment_runs("smoke", "departures_text")
     assert "ReLU (Eq. 13): no run of met, without_vit_gan, seeds [0, 1]" in str(error.value)
     fill("departures_text")
-    folder = run_folder("smoke-plain", "coco", "without_vit_gan", 1)
+    folder = run_folder("smoke/plain", "coco", "without_vit_gan", 1)
     folder.rename(folder.with_name("away"))
     with pytest.raises(RunError) as error:
         E.experiment_runs("smoke", "departures_text")
@@ -261,7 +262,7 @@ def test_the_recipe_search_reads_shared_runs_and_one_split():
     fill("recipe")
     made_up("recipe", "as in the profile", "met", splits=("validation", "test", "balanced"))
     runs = E.experiment_runs("smoke", "recipe")
-    assert [made[0].profile for made in runs.values()][:2] == ["smoke-plain", "smoke-recipe-learning-rate-5e-4"]
+    assert [made[0].profile for made in runs.values()][:2] == ["smoke/plain", "smoke/recipe-learning-rate-5e-4"]
     assert {len(made) for made in runs.values()} == {2}
 
 
@@ -383,10 +384,8 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
         report(dataset, seed)
     run_notebook(study_notebook(name), store / "done.ipynb", {"profile": "smoke"}, timeout=120)
     tables = [name] + ["domain_adaptation_perplexity"] * (name == "domain_adaptation")
-    assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(
-        f"{t}.{k}" for t in tables for k in ("csv", "md", "tex", "json")
-    )
-    saved = pd.read_csv(store / "figures/smoke" / f"{name}.csv")
+    assert sorted(saved_files(store)) == sorted(f"{t}.{k}" for t in tables for k in ("csv", "md"))
+    saved = pd.read_csv(saved_place(store, f"{name}.csv"))
     rows = sum(
         len(EXPERIMENTS[e].changes) * len(EXPERIMENTS[e].datasets or (1, 2)) * len(EXPERIMENTS[e].models)
         for e in NOTEBOOKS[name]
@@ -395,7 +394,7 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
     assert name == "recipe_search" or (
         saved.columns[0] == ("encoder" if name == "departures" else "data set") and set(saved.verdict) >= {"–"}
     )
-    about = (store / "figures/smoke" / f"{name}.json").read_text()
+    about = json.dumps(entry_of(store, name))
     assert all(
         run.folder.relative_to(store).as_posix() in about
         for e in NOTEBOOKS[name]
@@ -426,11 +425,8 @@ def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store,
         },
     )
     run_in_place("gan_scarcity", monkeypatch)
-    assert sorted(p.name for p in (store / "figures/smoke").iterdir()) == sorted(
-        [f"gan_scarcity.{k}" for k in ("png", "pdf", "json")]
-        + [f"gan_scarcity_numbers.{k}" for k in ("csv", "md", "tex", "json")]
-    )
-    saved = pd.read_csv(store / "figures/smoke/gan_scarcity_numbers.csv")
+    assert sorted(saved_files(store)) == ["gan_scarcity.png", "gan_scarcity_numbers.csv", "gan_scarcity_numbers.md"]
+    saved = pd.read_csv(saved_place(store, "gan_scarcity_numbers.csv"))
     assert len(saved) == 2 * 12 and set(saved.seeds) == {2}
     part = saved[saved["data set"] == "MET, rendered"]
     means = part["macro-F1, %"].str.split(" ").str[0].astype(float).groupby(part.way).mean()
@@ -440,7 +436,7 @@ def test_scarcity_notebook_reads_made_up_runs_and_saves_curve_and_numbers(store,
 def test_loop_choice_notebook_reads_validation_items_of_made_up_runs(store, monkeypatch):
     fill("loop_choice", skills={"twice the pairs": 4.0})
     run_in_place("loop_choice", monkeypatch)
-    saved = pd.read_csv(store / "figures/smoke/loop_choice.csv")
+    saved = pd.read_csv(saved_place(store, "loop_choice.csv"))
     assert len(saved) == 2 * 8 and set(saved["judged on"]) == {"validation"} and set(saved.seeds) == {2}
     better = saved[(saved["data set"] == "MET, rendered") & (saved["training items"] == "twice the pairs")].iloc[0]
     gain = better["macro-F1: over the first row, points"]
@@ -462,4 +458,4 @@ def test_fusion_notebook_refuses_layers_of_other_sizes(store, monkeypatch):
     monkeypatch.setattr(zoo, "matched_width", lambda **asked: round(1.1 * matched(**asked)))
     with pytest.raises(AssertionError, match=r"layers differ by \d+\.\d% in parameters"):
         exec("\n".join(cells), {})
-    assert not (store / "figures").exists()
+    assert not saved_files(store)

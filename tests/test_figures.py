@@ -1,7 +1,6 @@
 """Facts of vbg.results.publish that its notebook does not prove: the printed numbers, bytes in another process, real data cards, bad input."""
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import entry_of, saved, saved_files
 from PIL import Image
 
 from vbg.core.files import root
@@ -132,28 +132,30 @@ save_figure(loss_curves(runs), "f", "smoke", runs)
 """
     seen = []
     for hashseed in ("1", "2"):
-        env = dict(__import__("os").environ, PYTHONHASHSEED=hashseed, MPLBACKEND="agg")
+        env = dict(__import__("os").environ, PYTHONHASHSEED=hashseed, MPLBACKEND="agg", VBG_PRINT="1")
         subprocess.run([sys.executable, "-c", script], check=True, cwd=root(), env=env)
-        seen.append({p.name: p.read_bytes() for p in sorted((store / "figures/smoke").iterdir())})
-    assert seen[0] == seen[1] and list(seen[0]) == ["f.json", "f.pdf", "f.png", "t.csv", "t.json", "t.md", "t.tex"]
+        manifest = (store / "runs/smoke/figures/manifest.json").read_bytes()
+        pdf = (store / "runs/smoke/print/other/f/f.pdf").read_bytes()
+        seen.append(saved_files(store) | {"manifest": manifest, "pdf": pdf})
+    assert seen[0] == seen[1] and [*seen[0]] == ["f.png", "t.csv", "t.md", "manifest", "pdf"]
     image = Image.open(io.BytesIO(seen[0]["f.png"]))
     assert image.info["dpi"][0] >= 199 and set(image.info) == {"dpi"}
-    assert not re.search(rb"Date|D:20", seen[0]["f.pdf"]) and str(store).encode() not in b"".join(seen[0].values())
-    about = json.loads(seen[0]["t.json"])
+    assert not re.search(rb"Date|D:20", seen[0]["pdf"]) and str(store).encode() not in b"".join(seen[0].values())
+    about = entry_of(store, "t")
     assert [m["run"] for m in about["made_from"]] == [
-        "runs/smoke/met/without_gan/seed0",
-        "runs/smoke/met/without_gan/seed1",
+        "runs/smoke/classifiers/met/without_gan/seed0",
+        "runs/smoke/classifiers/met/without_gan/seed1",
     ]
     assert {"python", "system", "packages"} == set(about["environment"]) and len(about["code"]) == 16
 
 
-def test_a_changed_run_changes_what_the_json_says(store):
+def test_a_changed_run_changes_what_the_manifest_says(store):
     toy_run()
     F.save_table(pd.DataFrame({"a": [1]}), "t", "smoke", load_runs("smoke"))
-    first = (store / "figures/smoke/t.json").read_text()
+    first = entry_of(store, "t")
     toy_run(skill=1.0)
     F.save_table(pd.DataFrame({"a": [1]}), "t", "smoke", load_runs("smoke"))
-    assert (store / "figures/smoke/t.json").read_text() != first
+    assert entry_of(store, "t") != first
 
 
 def test_table_survives_tex_and_odd_values(store):
@@ -162,10 +164,10 @@ def test_table_survives_tex_and_odd_values(store):
         index=pd.Index(["x", "y", "z"], name="class"),
     )
     F.save_table(table, "odd", "smoke", [store / "none"] if False else {"settings": profile("smoke")})
-    tex = (store / "figures/smoke/odd.tex").read_text()
+    (tex,) = (path.read_text() for path in F.print_tables("smoke"))
     assert r"name\_\%" in tex and r"a \& b" in tex and "0.123" in tex and "class" in tex
-    assert pd.read_csv(store / "figures/smoke/odd.csv").value[0] == 0.12345
-    assert "| x       | a & b    | 0.123   |" in (store / "figures/smoke/odd.md").read_text()
+    assert pd.read_csv(saved(store, "odd.csv")).value[0] == 0.12345
+    assert "| x       | a & b    | 0.123   |" in saved(store, "odd.md").read_text()
 
 
 def test_loss_curves_of_one_and_two_data_sets_and_unequal_lengths():

@@ -238,7 +238,7 @@ def test_page_says_whose_object_it_is(pages):
         assert "from outside the collection" in said[name] and "The record itself says" not in said[name]
     assert all(
         "drawn by a program" in text
-        and "runs/smoke/met/without_gan/seed0" in text
+        and "runs/smoke/classifiers/met/without_gan/seed0" in text
         and "MET, rendered" in text
         and "check objects" in text
         for text in said.values()

@@ -103,7 +103,7 @@ def test_killed_at_random_moments_leaves_whole_runs_and_nothing_else(store):
         writer.wait()
         runs = R.load_runs("smoke")
         assert len(runs) == 1 and all(whole(r) for r in runs)
-        assert len(os.listdir(store / "runs/smoke/toy/m")) == len(runs)  # leftovers are gone
+        assert len(os.listdir(store / "runs/smoke/classifiers/toy/m")) == len(runs)  # leftovers are gone
 
 
 def test_reader_and_two_writers_at_once(store):
@@ -237,12 +237,12 @@ def test_missing_runs_are_named_with_a_command_that_works(store):
 
 
 def test_experiments_have_a_folder_and_a_command_of_their_own(store):
-    write(profile="smoke-fusion-sum")
-    assert len(R.load_runs("smoke-fusion-sum")) == 1 and R.load_runs("smoke") == []
-    assert R.train_command("smoke-fusion-sum", "toy", "m", [0]) == "make supplement PROFILE=smoke"
-    assert R.train_command("mini-recipe-flip", "toy", "m", [0]) == "make recipe PROFILE=mini"
+    write(profile="smoke/fusion-sum")
+    assert len(R.load_runs("smoke/fusion-sum")) == 1 and R.load_runs("smoke") == []
+    assert R.train_command("smoke/fusion-sum", "toy", "m", [0]) == "make supplement PROFILE=smoke"
+    assert R.train_command("mini/recipe-flip", "toy", "m", [0]) == "make recipe PROFILE=mini"
     assert (
-        R.train_command("mini-rate-three-times", "toy", "m", [0])
+        R.train_command("mini/rate-three-times", "toy", "m", [0])
         == R.train_command("mini", "toy", "m", [0])
         == "make reproduce PROFILE=mini"
     )

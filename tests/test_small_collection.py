@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, run_study
+from conftest import entry_of, run_study, saved
 
 import vbg.results.small_collection as sc
 from vbg.core.files import RunError, home
@@ -15,6 +15,7 @@ from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, predictions_table, run_folder, write_run
 from vbg.stats.intervals import Bootstrap
 from vbg.stats.metrics import evaluate
+from vbg.train.rules import listing
 
 LABEL, NAMES = np.arange(40) % 4, ["bowl", "coin", "jar", "lamp"]
 
@@ -65,7 +66,7 @@ def collection(tmp_path_factory):
     "All runs of the comparison: VBG with experts far better than the regression, from scratch far worse."
     patch = pytest.MonkeyPatch()
     patch.setenv("VBG_HOME", str(tmp_path_factory.mktemp("collection")))
-    skill = {("collection-frozen", "without_gan"): 5.0, ("collection-scratch", "without_gan"): 0.0}
+    skill = {("collection/frozen", "without_gan"): 5.0, ("collection/scratch", "without_gan"): 0.0}
     for job in sc.collection_jobs():
         for model in job["models"]:
             write(job, model, skill.get((job["store"], model), 2.0))
@@ -125,9 +126,9 @@ def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, t
         study_notebook("small_collection"), tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300
     )
     for name in ("small_collection", "frozen_features"):
-        text = (collection / "figures" / "collection-toy" / f"{name}.json").read_text()
-        assert json.loads(text) and "anywhere" not in text and str(collection) not in text
-        assert (collection / "figures" / "collection-toy" / f"{name}.md").stat().st_size > 0
+        text = json.dumps(entry_of(collection, name, "collection-toy"))
+        assert "anywhere" not in text and str(collection) not in text
+        assert saved(collection, f"{name}.md", "collection-toy").stat().st_size > 0
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
     done = run_study(tmp_path, "--dry-run", "--printshellcmds", "collection", profile="mini")
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
-    assert "figures/collection-my-mus-eum/small_collection.json" in said
+    assert "runs/collection-my-mus-eum/figures/supplement/small_collection/small_collection.csv" in said
     commands = [
         line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs.notebook" in line
     ]
@@ -163,18 +164,9 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
 
 def test_a_changed_collection_is_read_again(museum, tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_FOLDER", str(museum))
-    before = listing(museum)
+    before = listing.__wrapped__(museum)
     (museum / "objects.csv").write_text((museum / "objects.csv").read_text() + "99,99.jpg,late,coin\n")
-    assert listing(museum) != before
-
-
-def listing(folder):
-    "The function of the Snakefile."
-    source = (ROOT / "Snakefile").read_text(encoding="utf-8")
-    body = source[source.index("def listing(") :]
-    space = {}
-    exec("import hashlib\nfrom pathlib import Path\n" + body[: body.index("\n\n\n")], space)
-    return space["listing"](folder)
+    assert listing.__wrapped__(museum) != before
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):
 
 
 def test_a_damaged_run_is_named_and_the_rest_is_told(home):
-    card, run = home / CARD.format("train-met-0"), home / "runs/smoke/met/vbg/seed0/run.json"
+    card, run = home / CARD.format("train-met-0"), home / "runs/smoke/classifiers/met/vbg/seed0/run.json"
     executed = json.loads(card.read_text())
     executed["metadata"]["papermill"]["parameters"] |= {"model": ["vbg"], "seeds": [0]}
     card.write_text(json.dumps(executed))
@@ -109,7 +109,7 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
     before, done = files(home), call(home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     for said in (
-        "damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/met/vbg/seed0\n",
+        "damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/classifiers/met/vbg/seed0\n",
         f"damaged: delete, then the same target again (1)\n  {CARD.format('data-met')}\n",
         "largest costs\n  train-met-0",
         "missing: its runs are lost (1)\n  train-met-0\n",
@@ -157,7 +157,7 @@ def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
 
 
 def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
-    runs, gans = list(smoke_home.glob("runs/*/*/*/seed*")), list(smoke_home.glob("runs/smoke/gan/*/*/gan*"))
+    runs, gans = list(smoke_home.glob("runs/smoke/*/**/seed[0-9]")), list(smoke_home.glob("runs/smoke/gans/*/*/gan*"))
     assert len(runs) > 50 and len(gans) >= 2
     assert (
         [folder for folder in runs if not is_whole(folder)] == [folder for folder in gans if not is_whole(folder)] == []

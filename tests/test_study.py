@@ -6,7 +6,7 @@ import resource
 import nbformat
 import pandas as pd
 import pytest
-from conftest import ROOT, run_study
+from conftest import ROOT, entry_of, run_study, saved, saved_files
 
 from vbg.core.plan import EXPERIMENTS, SEARCHED, experiment_store
 from vbg.core.profiles import BASELINE_MODELS, TABLE3_MODELS, TABLE4_MODELS
@@ -54,11 +54,10 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])
 def test_artefact_is_saved_with_what_made_it(smoke_home, name):
-    folder = smoke_home / "figures" / "smoke"
-    kinds = ("png", "pdf") if name.startswith(PICTURES) else ("csv", "md", "html" if name == "audit" else "tex")
-    for kind in kinds:
-        assert (folder / f"{name}.{kind}").stat().st_size > 0
-    assert json.loads((folder / f"{name}.json").read_text())
+    kinds = ("png",) if name.startswith(PICTURES) else ("csv",) if name == "per_class" else ("csv", "md")
+    for kind in (*kinds, *["html"] * (name == "audit")):
+        assert saved(smoke_home, f"{name}.{kind}").stat().st_size > 0
+    assert entry_of(smoke_home, name)["files"]
     made_by = {
         "label_leaks_coco": "label_leaks-coco",
         "gan_judged_met": "gan_judged-met",
@@ -75,7 +74,7 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
     for dataset in ("met", "coco"):
         for model in {*TABLE3_MODELS, *TABLE4_MODELS}:
             for seed in (0, 1):
-                folder = smoke_home / "runs" / "smoke" / dataset / model / f"seed{seed}"
+                folder = smoke_home / "runs/smoke/classifiers" / dataset / model / f"seed{seed}"
                 for name in (
                     "run.json",
                     "history.csv",
@@ -107,13 +106,13 @@ def test_the_plan_of_every_target_holds_together(smoke_home):
         assert done.returncode == 0, done.stderr[-2000:]
     asked = run_study(smoke_home, "--dry-run", "supplement").stdout
     for name in ("fusion_comparison", "departures"):
-        assert f"table_{name}" in asked
+        assert f"artefact_{name}" in asked
 
 
 def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
     import shutil
 
-    models = smoke_home / "runs" / "smoke" / "coco"
+    models = smoke_home / "runs/smoke/classifiers/coco"
     lost, kept = (
         models / "without_vit_gan" / "seed1",
         models / "without_gan" / "seed0" / "run.json",
@@ -130,7 +129,7 @@ def test_a_run_of_other_settings_in_the_store_of_the_study_is_made_again(smoke_h
     from vbg.train.jobs import train_runs
 
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
-    run = smoke_home / "runs/smoke/met/without_vit_gan/seed0"
+    run = smoke_home / "runs/smoke/classifiers/met/without_vit_gan/seed0"
     before = (run / "metrics.json").read_bytes()
     train_runs("smoke", "met", models="without_vit_gan", seeds=[0], overrides={"train": dict(epochs=1)})
     assert (run / "metrics.json").read_bytes() != before
@@ -143,14 +142,14 @@ def test_a_damaged_gan_and_a_damaged_run_of_the_search_are_made_again(smoke_home
     "Nothing but runs that are whole asks for them."
     from vbg.runs.workflow import is_whole
 
-    text = smoke_home / "runs/smoke/gan/coco/attributes/gan0/text/text_generator.safetensors"
-    search = smoke_home / "runs/smoke-rate-three-times/coco/textcnn/seed0"
+    text = smoke_home / "runs/smoke/gans/coco/attributes/gan0/text/text_generator.safetensors"
+    search = smoke_home / "runs/smoke/experiments/rate-three-times/coco/textcnn/seed0"
     files = [text, search / "predictions.parquet"]
     before = [file.read_bytes() for file in files]
     for file, content in zip(files, before):
         file.write_bytes(content[:-3])
     assert not is_whole(text.parents[1]) and not is_whole(search)
-    done = run_study(smoke_home, "all", "figures/smoke/gan_quality.json")  # what is made again is measured again
+    done = run_study(smoke_home, "all", "runs/smoke/notebooks/gan_samples.ipynb")  # measured again as well
     assert done.returncode == 0, done.stderr[-3000:]
     assert (text.parents[1] / "quality.json").exists()
     assert [file.read_bytes() for file in files] == before and is_whole(text.parents[1]) and is_whole(search)
@@ -176,7 +175,7 @@ def test_same_seed_again_gives_the_same_bytes_and_is_then_kept(smoke_home, tmp_p
 
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     models = ["without_gan", "vbg", "without_vit", "xgboost", "clip"]
-    kept, again = (smoke_home / "runs" / store / "met" for store in ("smoke", "again"))
+    kept, again = (smoke_home / "runs" / store / "classifiers" / "met" for store in ("smoke", "again"))
     search = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
     asked = dict(
         profile="smoke",
@@ -207,7 +206,8 @@ def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_h
 
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
     runs = {
-        name: Run(smoke_home / "runs" / "smoke" / "met" / name / "seed0") for name in {*TABLE3_MODELS, *TABLE4_MODELS}
+        name: Run(smoke_home / "runs/smoke/classifiers/met" / name / "seed0")
+        for name in {*TABLE3_MODELS, *TABLE4_MODELS}
     }
     assert len(SEARCHED) == 11 and all(("trained_in" in run.info) == (name in SEARCHED) for name, run in runs.items())
     for name in ("without_gan", "densenet", "textcnn"):
@@ -229,7 +229,7 @@ def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_h
             run.info[key] == anew.info[key] for key in ("best_epoch", "parameters", "multiply_adds", "step_memory")
         )
     assert (
-        "trained_in" not in Run(smoke_home / "runs" / "smoke" / "met" / "without_gan" / "seed1").info
+        "trained_in" not in Run(smoke_home / "runs/smoke/classifiers/met" / "without_gan" / "seed1").info
     )  # the search has one seed
     stores = [experiment_store("smoke", "rate", change) for change in EXPERIMENTS["rate"].changes]
     taken = run_of_search(stores, "met", "textcnn", 0, run.info["inputs"])
@@ -245,9 +245,8 @@ def test_the_run_that_the_search_has_made_is_the_one_that_training_makes(smoke_h
 
 
 def test_figures_are_the_same_bytes_when_drawn_again(smoke_home):
-    folder = smoke_home / "figures" / "smoke"
-    before = {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+    manifest = smoke_home / "runs/smoke/figures/manifest.json"
+    before, told = saved_files(smoke_home), manifest.read_bytes()
     done = run_study(smoke_home, "all", "--forcerun", *(f"artefact_{name}" for name in ARTEFACTS))
     assert done.returncode == 0, done.stderr[-3000:]
-    for name, content in before.items():
-        assert (folder / name).read_bytes() == content, name
+    assert saved_files(smoke_home) == before and manifest.read_bytes() == told

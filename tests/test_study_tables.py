@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import saved, saved_files
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -229,9 +230,10 @@ def test_tables_survive_saving_and_every_model_has_one_title(store):
         "cost": S.run_cost_table([*runs, *averaged], paper_table("table3")),
     }.items():
         save_table(table, name, "smoke", runs)
-        assert (store / f"figures/smoke/{name}.tex").stat().st_size and table.groupby(
-            [c for c in ("data set", "test", "model") if c in table]
-        ).size().max() == 1
+        assert (
+            saved(store, f"{name}.md").stat().st_size
+            and table.groupby([c for c in ("data set", "test", "model") if c in table]).size().max() == 1
+        )
         assert not table.astype(str).isin(["nan", "None"]).any().any(), name
     assert compared.model.nunique() == len(models) + 1
 
@@ -251,5 +253,4 @@ def test_notebook_runs_on_made_up_runs(name, store):
     for dataset, model, seed in product(settings.data, dict.fromkeys([*TABLE3_MODELS, *TABLE4_MODELS]), settings.seeds):
         toy_run(dataset, model, seed, 1.5 + 0.1 * len(model) * (model not in BASELINE_MODELS))
     run_notebook(study_notebook(name), store / "out.ipynb", {"profile": "smoke"}, timeout=300)
-    made = {p.name for p in (store / "figures" / "smoke").iterdir()}
-    assert any(m.startswith(name.split("_")[0]) and m.endswith(".json") for m in made)
+    assert any(made.startswith(name.split("_")[0]) for made in saved_files(store))

@@ -227,9 +227,9 @@ def experiment_store(
     experiment: str,  # a key of `EXPERIMENTS`
     change: str,  # a row of it
 ) -> str:  # the `store` of its runs
-    "Name of the folder under runs/ that holds the runs of a row. Rows that change nothing share one folder."
+    "Store of the runs of a row (`vbg.core.places`). Rows that change nothing share one."
     if EXPERIMENTS[experiment].changes[change]:
         words = re.sub(r"[^a-z0-9.]+", "-", change.lower()).strip("-")
-        return f"{profile}-{experiment}-{words}"
+        return f"{profile}/{experiment}-{words}"
     scratch = f"-{EXPERIMENTS[experiment].scratch}-scratch" if _scratch(profile, EXPERIMENTS[experiment]) else ""
-    return profile + "-plain" + scratch
+    return f"{profile}/plain{scratch}"

@@ -27,7 +27,7 @@ from vbg.reports.judges import (
     setting,
 )
 from .page import esc, page, section, table_html
-from ..results.publish import DATASETS, PAPER_MODELS, _save, paper_table
+from ..results.publish import DATASETS, PAPER_MODELS, paper_table, save_files
 from ..runs.store import assert_complete
 from ..stats.intervals import same_items
 from ..stats.metrics import METRICS
@@ -360,8 +360,8 @@ def save_audit(
     table: pd.DataFrame,  # from `build_ledger`
     e: Evidence,  # what it was built from
 ) -> None:
-    "Write `audit.csv`, `.md`, `.html` and `.json` into `figures/<profile>`."
-    _save(
+    "Write `audit.csv`, `.md` and `.html`, and their entry in the manifest."
+    save_files(
         "audit",
         e.profile,
         dict(runs=e.runs, inside=e.looks),

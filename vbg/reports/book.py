@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vbg
+from ..core.artefacts import ARTEFACTS
 from ..core.files import RunError, home, root
+from ..core.places import figures_place, notebook_place
 from .page import CSS, esc, page, scrolled, table_html
+from ..runs.manifest import read_manifest
 from ..runs.notebook import EFFECTIVE
 from ..runs.store import _staging
 from ..runs.version import code_version
@@ -279,13 +282,15 @@ def body_html(
 
 # %% ../../nbs/reports/08_book.ipynb #f1a40523
 GROUPS = {  # title, in the order of the book -> how its rules begin; the longest beginning counts
-    "Data": ("data", "label_leaks"),
+    "Data": ("data", "artefact_label_leaks"),
     "Tables": ("artefact_",),
-    "Figures": ("artefact_fig", "seen_fig", "drawn_fig"),
-    "Words and decisions": ("seen_",),
-    "GAN": ("gan_", "gans_measured", "loop", "table_gan_", "table_loop_"),
-    "Supplement": ("table_", "step_cost"),
-    "Audit": ("artefact_audit", "contradictions"),
+    "Figures": ("artefact_fig",),
+    "Words and decisions": ("artefact_word_", "artefact_decision_"),
+    "GAN": ("gans_measured", "artefact_gan_", "artefact_loop"),
+    "Supplement": tuple(
+        f"artefact_{name}" for name, a in ARTEFACTS.items() if a.group == "supplement" and name != "label_leaks"
+    ),
+    "Audit": ("artefact_audit", "artefact_contradictions"),
     "Training logs": ("train", "gans", "language_model"),
     "Run by no target": ("",),
 }
@@ -335,8 +340,8 @@ def targets_of(
 def saved_by(
     job: Job,  # of `vbg.runs.workflow.planned`
 ) -> tuple:  # of paths, relative to `home()`
-    "The files that a notebook saves in figures/<profile>."
-    return tuple(file for file in job.files if file.startswith("figures/"))
+    "The tables and figures that a notebook saves."
+    return tuple(file for file in job.files if "/figures/" in file)
 
 
 @dataclass(frozen=True)
@@ -390,7 +395,7 @@ def chapters_of(
     jobs: dict,  # name to `vbg.runs.workflow.Job`
 ) -> list:  # of `Chapter`, in the order of the book
     "The executed notebooks of a profile. Raises RunError where there is none."
-    folder, order = home() / "runs" / profile / "notebooks", list(GROUPS)
+    folder, order = home() / notebook_place(profile, ""), list(GROUPS)
     paths = sorted(p for p in folder.glob("*.ipynb") if not re.match(r"\.|.*\.failed\.ipynb$", p.name))
     if not paths:
         raise RunError(f"{folder} holds no executed notebook: make reproduce PROFILE={profile} makes them")
@@ -521,8 +526,8 @@ def _absent(profile, missing, stray):
         parts.append(f'<h2>Not in this book</h2>\n<div class="note">{said}\n{fold}</div>')
     if stray:
         said = (
-            f"<p>Tables and figures in <code>figures/{profile}</code> that no notebook of this book saves: "
-            "they came with the repository, or an earlier version left them.</p>"
+            f"<p>Tables and figures in <code>{figures_place(profile)}</code> that no notebook of this book saves: "
+            "an earlier version left them.</p>"
         )
         lines = _items(stray, lambda maker: f": <code>{maker}</code> saves it")
         parts.append(f'<h2>Made by no chapter</h2>\n<div class="note">{said}<ul>{lines}</ul></div>')
@@ -536,9 +541,9 @@ def index_html(
     jobs: dict,  # name to `vbg.runs.workflow.Job`
 ) -> str:  # a whole page
     "The index: what is there, the figures, and what is not there."
-    folder, stale = home() / "figures" / profile, {name for name, job in jobs.items() if job.state == "stale"}
+    folder, stale = home() / figures_place(profile), {name for name, job in jobs.items() if job.state == "stale"}
     makers = {Path(file).stem: name for name, job in jobs.items() for file in saved_by(job)}
-    made = sorted({p.stem for p in folder.rglob("*.json")})
+    made = [name for name in (key.split("/")[-1] for key in read_manifest(folder)) if "decision_report_" not in name]
     stray = {name: makers.get(name) for name in made if maker_of(name, chapters) is None}
     title, code = f"The executed study, profile {profile}", code_version("results.publish", "train.jobs")
     about = (

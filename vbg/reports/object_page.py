@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import re
 import sys
 from pathlib import Path
@@ -38,9 +36,9 @@ from vbg.reports.object_words import (
 )
 from .page import esc, page, section, table_html
 from ..results.comparison import model_title
-from ..results.publish import data_title, provenance
+from ..results.publish import data_title, save_files
 from ..runs.store import Run, assert_complete, load_runs
-from ..runs.version import code_version, environment
+from ..runs.version import code_version
 from ..stats.comparison import calibration_error
 
 # %% auto #0
@@ -337,26 +335,14 @@ def choose_items(
 def save_reports(
     desk: Desk,
     items: dict,  # from `choose_items`
-    profile: str,  # folder below `home()/figures`
+    profile: str,  # whose results these are
 ) -> dict:  # name -> `Decision`
-    "Write `decision_report_<dataset>_<name>.html` of each, and one json of what made them."
-    name, folder, made = f"decision_report_{desk.found.dataset}", home() / "figures" / profile, {}
+    "Write `decision_report_<dataset>_<name>.html` of each, and its entry in the manifest."
     decisions = {which: decide(desk, item) for which, item in items.items()}
     for which, decision in decisions.items():
-        content = report_html(desk, decision).encode()
-        write_atomic(folder / f"{name}_{which}.html", content)
-        made[f"{name}_{which}.html"] = hashlib.sha256(content).hexdigest()
-    about = dict(
-        name=name,
-        profile=profile,
-        made_from=provenance(desk.found.run),
-        items=items,
-        code=code_version("reports.object_page"),
-        environment={k: v for k, v in environment().items() if k != "hardware"},
-        files=made,
-    )
-    text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, default=str)
-    write_atomic(folder / f"{name}.json", f"{text}\n")
+        made_from = dict(run=desk.found.run, item=items[which])
+        page = report_html(desk, decision).encode()
+        save_files(f"decision_report_{desk.found.dataset}_{which}", profile, made_from, html=page)
     return decisions
 
 # %% ../../nbs/reports/07_object_page.ipynb #5d3f324a

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import RunError, home
+from ..core.places import checkpoint_place
 from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
 from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, data_title, run_title
@@ -246,12 +247,12 @@ def adaptation_reports(
     seeds: list = None,  # seeds; None for those of the profile
 ) -> list:  # dicts: dataset, seed, and what adaptation.json says, without its epochs
     "Reports of the adapted text encoders. Raises RunError with the command when one is missing, damaged or made from other settings or code."
-    settings, top = read_profile(profile), home() / "runs" / profile / "checkpoints"
+    settings, place = read_profile(profile), lambda d, s: home() / checkpoint_place(profile, d, s) / "adaptation.json"
     wanted = list(product(datasets or settings.data, seeds or settings.seeds))
-    missing = [f"{d}, seed {s}" for d, s in wanted if not (top / f"{d}-seed{s}" / "adaptation.json").exists()]
+    missing = [f"{d}, seed {s}" for d, s in wanted if not place(d, s).exists()]
     if missing:
         raise RunError(f"no adapted text encoder of {'; '.join(missing)}: {_command(profile)} makes them")
-    reports = [dict(dataset=d, seed=s) | _report(top / f"{d}-seed{s}" / "adaptation.json", profile) for d, s in wanted]
+    reports = [dict(dataset=d, seed=s) | _report(place(d, s), profile) for d, s in wanted]
     facts = [(_made_with(r), f"{r['dataset']}, seed {r['seed']}") for r in reports]
     other = [name for fact, name in facts if fact != facts[0][0]]
     if other:

@@ -128,15 +128,14 @@ def numbers_beside(
 
 def table_files(
     table: pd.DataFrame,  # index is saved when it has a name
-    digits: int = 3,  # of numbers in md and tex; csv keeps all
-) -> dict:  # "csv", "md", "tex" to bytes
+    digits: int = 3,  # of numbers in md; csv keeps all
+) -> dict:  # "csv", "md" to bytes
     "A table as it is saved; two calls give the same bytes."
     flat = table.reset_index() if table.index.name or table.index.nlevels > 1 else table
     text = flat.map(lambda v: ("–" if np.isnan(v) else f"{v:.{digits}f}") if isinstance(v, float) else str(v))
     return dict(
         csv=numbers_beside(flat).to_csv(index=False, lineterminator="\n").encode(),
         md=(text.to_markdown(index=False, disable_numparse=True) + "\n").encode(),
-        tex=text.to_latex(index=False, escape=True, column_format="l" * len(text.columns)).encode(),
     )
 
 # %% ../../nbs/results/01_tables.ipynb #4733e364

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..core.files import RunError, home
+from ..core.places import checkpoint_place, run_place, store_of
 from .made import read_note
 from .store import gan_place, train_command
 from .workflow import TRAINS, at_least_one, is_whole, note_of, planned
@@ -36,22 +37,16 @@ def made_by(
         "gans": [],
         "conditioning": "attributes",
     } | parameters
-    runs, dataset, many = (
-        home() / "runs",
-        asked["dataset"],
-        lambda value: value if isinstance(value, (list, tuple)) else [value],
-    )
-    store = asked.get("store") or asked["profile"]
+    dataset, store = asked["dataset"], asked.get("store") or asked["profile"]
+    many = lambda value: value if isinstance(value, (list, tuple)) else [value]
     if asked["gans"]:
         kinds = {name: asked[name] for name in ("conditioning", "loss", "scarce_items") if name in asked}
-        return [gan_place(store, dataset, k, **kinds) for k in many(asked["gans"])]
-    if asked["model"]:
-        return [
-            runs / store / dataset / model / f"seed{seed}"
-            for model in many(asked["model"])
-            for seed in many(asked["seeds"])
-        ]
-    return [runs / store / "checkpoints" / f"{dataset}-seed{seed}" for seed in many(asked["seeds"])]
+        made = [gan_place(store, dataset, k, **kinds) for k in many(asked["gans"])]
+    elif asked["model"]:
+        made = [run_place(store, dataset, m, seed) for m in many(asked["model"]) for seed in many(asked["seeds"])]
+    else:
+        made = [checkpoint_place(store, dataset, seed) for seed in many(asked["seeds"])]
+    return [home() / place for place in made]
 
 # %% ../../nbs/runs/05_status.ipynb #93dbbffd
 def measured(
@@ -97,7 +92,7 @@ def costs(
 
 # %% ../../nbs/runs/05_status.ipynb #806339a6
 KEEPS = tuple(
-    rule for rule in TRAINS if rule != "gan_cost"
+    rule for rule in TRAINS if rule != "artefact_gan_cost"
 )  # rules whose notebooks keep what was made from the same inputs
 
 
@@ -167,8 +162,8 @@ def _is_damaged(path):
 # %% ../../nbs/runs/05_status.ipynb #4f19a75f
 def _maker(folder):
     "The make target of a run; of a GAN or a language model there may be several."
-    store, dataset, model, seed = folder.parts[-4:]
-    command = train_command(store, dataset, model, [seed]) if seed.startswith("seed") else ""
+    dataset, model, seed = folder.parts[-3:]
+    command = train_command(store_of(folder), dataset, model, [seed]) if seed.startswith("seed") else ""
     return command if command.startswith("make ") else "the same target"
 
 # %% ../../nbs/runs/05_status.ipynb #07a893e8

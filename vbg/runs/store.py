@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import RunError, home
+from ..core.places import gans_place, run_place, store_place
 from ..core.profiles import PROFILES
 from . import made
 from .made import to_json, write_note
@@ -77,16 +78,13 @@ FILES = ("history.csv", "predictions.parquet", "metrics.json", "model.safetensor
 
 
 def run_folder(
-    profile: str,  # such as "mini"; an experiment has a name of its own
+    profile: str,  # store: "mini", "mini/rate-three-times" or a name of your own
     dataset: str,  # such as "met"
     model: str,  # such as "without_gan"
     seed: int,  # seed of the training
-) -> Path:  # below `home()/runs`
+) -> Path:  # absolute
     "Where a run lies."
-    for part in (profile, dataset, model):
-        if not part or part != Path(part).name or part.startswith("."):
-            raise ValueError(f"{part!r} is no name for a folder")
-    return home() / "runs" / profile / dataset / model / f"seed{int(seed)}"
+    return home() / run_place(profile, dataset, model, int(seed))
 
 # %% ../../nbs/runs/02_store.ipynb #13fe906a
 def gan_place(
@@ -99,10 +97,10 @@ def gan_place(
     loss: str = "non_saturating",  # or "saturating"
     scarce_items: int | None = None,  # real items of each scarce class, where they were changed
     **_,  # other settings of the `gan` section
-) -> Path:  # below `home()/runs`
+) -> Path:  # absolute
     "Where a GAN lies. Every path of a GAN comes from here."
     parts = [variant, conditioning, loss * (loss != "non_saturating"), f"scarce{scarce_items}" * bool(scarce_items)]
-    return home() / "runs" / profile / "gan" / dataset / "-".join(filter(None, parts)) / f"gan{int(gan)}"
+    return home() / gans_place(profile, dataset) / "-".join(filter(None, parts)) / f"gan{int(gan)}"
 
 # %% ../../nbs/runs/02_store.ipynb #7650e053
 def write_run(
@@ -239,7 +237,7 @@ def _missing(folder):
 class Run:
     "A finished run. Reads lazily; raises RunError when a file is missing or was changed after it was written."
 
-    folder: Path  # `runs/<profile>/<dataset>/<model>/seed<k>`
+    folder: Path  # `runs/<profile>/classifiers/<dataset>/<model>/seed<k>`
 
     @cached_property
     def info(self) -> dict:  # run.json
@@ -299,7 +297,7 @@ def load_runs(
     seeds: list = None,  # seeds; None for all
 ) -> Runs:  # sorted by dataset, model, seed
     "The finished runs of a profile. What is not there is not reported here but by `assert_complete`."
-    top = home() / "runs" / profile
+    top = home() / store_place(profile)
     for folder in top.glob("*/*"):
         _sweep(folder)
     runs = [Run(f) for f in top.glob("*/*/seed*") if not _missing(f)]
@@ -341,7 +339,7 @@ def assert_complete(
     wanted = {k: _listed(v) or runs.asked.get(k) or sorted({getattr(r, k) for r in runs}) for k, v in asked.items()}
     for key, values in wanted.items():
         if not values:
-            raise RunError(f"no runs in runs/{profile} and no {key}s named: make reproduce makes them")
+            raise RunError(f"no runs in {store_place(profile)} and no {key}s named: make reproduce makes them")
     there, lines = {(r.dataset, r.model, r.seed) for r in runs}, []
     for dataset, model in product(wanted["dataset"], wanted["model"]):
         gaps = [s for s in wanted["seed"] if (dataset, model, s) not in there]
@@ -403,7 +401,7 @@ def train_command(
     seeds: list,  # seeds to make
 ) -> str:
     "The command that makes runs, from the repository root. The runs of the study and of its experiments are made by make targets."
-    name, _, experiment = profile.partition("-")
+    name, _, experiment = profile.partition("/")
     if name in PROFILES:
         target = (
             next((t for word, t in TARGETS.items() if experiment.startswith(word)), "supplement")

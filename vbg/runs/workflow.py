@@ -14,7 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.artefacts import ARTEFACTS
 from ..core.files import RunError, home, root
+from ..core.places import store_of
 from .made import whole
 
 # %% auto #0
@@ -36,7 +38,7 @@ def snakemake_command(
         "-m",
         "snakemake",
         "--snakefile",
-        str(root() / "Snakefile"),
+        str(root() / "workflow" / "Snakefile"),
         "--directory",
         str(home()),
         "--config",
@@ -112,10 +114,7 @@ def clear_killed(
             f"{folder} is in use by {len(alive)} process(es) of another run: wait for their end, or end them with `kill {numbers}`"
         )
     parts = [
-        p
-        for top in ("data", "runs", "figures")
-        for p in (folder / top).rglob(".*.part")
-        if re.search(r"\.\d+\.part$", p.name)
+        p for top in ("data", "runs") for p in (folder / top).rglob(".*.part") if re.search(r"\.\d+\.part$", p.name)
     ]
     dead = [p for p in parts if not psutil.pid_exists(int(p.name.split(".")[-2]))]
     for path in notes + dead:
@@ -135,11 +134,8 @@ class Job:
 
     @property
     def name(self):
-        return (
-            Path(self.notebook).stem
-            if "/notebooks/" in self.notebook
-            else self.notebook.removeprefix("runs/").removesuffix(".ipynb")
-        )
+        path = Path(self.notebook)
+        return path.stem if path.parent.name == "notebooks" else f"{store_of(path / 'm' / 's')}/{path.stem}"
 
 # %% ../../nbs/runs/04_workflow.ipynb #a085d855
 def read_summary(
@@ -213,18 +209,8 @@ def is_whole(
     return whole(note_of(path))
 
 # %% ../../nbs/runs/04_workflow.ipynb #9627a613
-TRAINS = (
-    "data",
-    "train",
-    "gans",
-    "gans_measured",
-    "gan_choice",
-    "gan_cost",
-    "loop",
-    "experiment",
-    "language_model",
-    "step_cost",
-    "collection_run",
+TRAINS = ("data", "train", "gans", "gans_measured", "experiment", "language_model", "collection_run") + tuple(
+    f"artefact_{name}" for name, artefact in ARTEFACTS.items() if artefact.trains
 )  # rules that train or measure
 
 

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.chance import seed_everything
 from ..core.files import home, write_atomic
+from ..core.places import cost_place
 from ..core.profiles import VARIANTS, Profile
 from ..core.profiles import profile as read_profile
 from ..models.vbg import build_model, multiply_adds, one_item
@@ -308,7 +309,7 @@ def step_cost_run(
     force: bool = False,  # measure again
 ) -> Path:  # runs/<profile>/cost/step.json
     "Measure a training step at each size, or keep what was measured with the same code, versions and hardware."
-    file, inputs = home() / "runs" / profile / "cost" / "step.json", _inputs(sizes)
+    file, inputs = home() / cost_place(profile, "step"), _inputs(sizes)
     if not force and file.exists() and json.loads(file.read_text(encoding="utf-8"))["inputs"] == inputs:
         return file
     about = dict(inputs=inputs, environment=environment(), load=os.getloadavg())

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.chance import seed_everything
 from ..core.files import DataError, home, write_atomic
+from ..core.places import cost_place
 from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import Profile
 from ..core.profiles import profile as gan_profile
@@ -251,7 +252,7 @@ def gan_cost_run(
     "Time the GAN's step on every data set."
     rows = [_gan_cost(profile, dataset, steps) for dataset in datasets or gan_profile(profile).data]
     return write_atomic(
-        home() / "runs" / profile / "cost" / "gan.json",
+        home() / cost_place(profile, "gan"),
         json.dumps(
             dict(code=used_code("gan.training.GanTrainer"), hardware=environment()["hardware"], rows=rows), indent=1
         ),

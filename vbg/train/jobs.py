@@ -18,6 +18,7 @@ import torch
 
 from ..core.chance import seed_everything
 from ..core.files import DataError, RunError, home
+from ..core.places import store_place
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
@@ -107,7 +108,7 @@ class Job:
 
     dataset: str  # name of the data set
     sets: dict  # from `study_data`
-    store: str  # folder under runs/
+    store: str  # where its runs go, see `vbg.core.places`
     splits: list  # what the best epoch predicts
     progress: Progress  # told of each epoch
 
@@ -467,7 +468,7 @@ def train_runs(
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
     splits: list = ("validation", "test", "balanced"),  # what the best epoch predicts
-    store: str = "",  # name of the folder under runs/; empty: the profile's name
+    store: str = "",  # name of the runs (`vbg.core.places`); empty: the profile's
 ) -> list:  # the runs (`vbg.runs.store.Run`), made now or kept
     "Train every model with every seed, a run folder for each; keep runs of unchanged inputs, take those of the search."
     settings = study_settings(profile, dataset, data, overrides)
@@ -478,7 +479,7 @@ def train_runs(
     store = store or profile
     sets = study_data(profile, dataset, data, overrides)
     epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
-    progress = Progress(total=epochs, log=home() / "runs" / store / f"{dataset}.log")
+    progress = Progress(total=epochs, log=home() / store_place(store) / f"{dataset}.log")
     job = Job(dataset, sets, store, list(splits), progress)
     return [one_run(job, for_model(settings, model), model, seed) for seed in seeds for model in models]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import RunError, home
+from ..core.places import checkpoint_place
 from ..data.sets import study_data, study_settings
 from ..models.adaptation import adapt_text_encoder
 from ..runs.version import used_code
@@ -26,7 +27,7 @@ def checkpoint_folder(
     seed: int,  # of the adaptation
 ) -> Path:  # under `home()`
     "Where the adapted text encoder of a data set and seed lies."
-    return home() / "runs" / store / "checkpoints" / f"{dataset}-seed{int(seed)}"
+    return home() / checkpoint_place(store, dataset, int(seed))
 
 # %% ../../nbs/train/03_language_model.ipynb #1c29dc43
 def adapt_runs(

@@ -1,0 +1,52 @@
+# Data sets, the runs of the study, the rows of experiments, and adapted language models.
+
+
+rule data:
+    output: notebook=ask.book(NAME, "data", "{dataset}")
+    wildcard_constraints: dataset="|".join(DATASETS)
+    params: inputs=lambda w: ask.data_inputs(NAME, w.dataset)
+    shell: ask.command("data", profile=NAME, dataset="{wildcards.dataset}")
+
+
+rule train:
+    input: ask.study_needs(NAME, "{dataset}")
+    output: notebook=ask.book(NAME, "train", "{dataset}", "{seed}")
+    wildcard_constraints: dataset="|".join(DATASETS), seed="[0-9]+"
+    resources: gpu=1
+    params:
+        inputs=lambda w: marked(ask.run_inputs(NAME, w.dataset), ask.book(NAME, "train", w.dataset, w.seed)),
+        overrides=json.dumps(ask.study_overrides(NAME))
+    shell:
+        ask.command("train", profile=NAME, store=NAME, dataset="{wildcards.dataset}", model=ask.MODELS, seeds="[{wildcards.seed}]",
+                    overrides="{params.overrides}")
+
+
+rule experiment:
+    input: lambda w: ask.row_needs(NAME, w.row, w.dataset)
+    output: notebook=ask.row_book(f"{NAME}/{{row}}", "{dataset}")
+    wildcard_constraints:
+        row="|".join(store.split("/")[1] for store in ask.experiment_rows(NAME)),
+        dataset="|".join(DATASETS)
+    resources: gpu=1
+    params:
+        inputs=lambda w: marked(
+            ask.run_inputs(NAME, w.dataset, w.row), ask.row_book(f"{NAME}/{w.row}", w.dataset)
+        ),
+        row=lambda w: {key: json.dumps(said) for key, said in ask.experiment_rows(NAME)[f"{NAME}/{w.row}"].items()}
+    shell:
+        ask.command("train", profile=NAME, store=f"{NAME}/{{wildcards.row}}", dataset="{wildcards.dataset}",
+                    model="{params.row[models]}", seeds="{params.row[seeds]}", splits="{params.row[splits]}",
+                    overrides="{params.row[overrides]}")
+
+
+rule language_model:
+    input: ask.book(NAME, "data", "{dataset}")
+    output: notebook=ask.book(NAME, "language_model", "{dataset}")
+    wildcard_constraints: dataset="|".join(DATASETS)
+    resources: gpu=1
+    params:
+        inputs=lambda w: marked(
+            ask.inputs(NAME, "language_model", datasets=(w.dataset,), settings=asdict(PROFILE)),
+            ask.book(NAME, "language_model", w.dataset),
+        )
+    shell: ask.command("language_model", profile=NAME, store=NAME, dataset="{wildcards.dataset}", seeds=PROFILE.seeds)
