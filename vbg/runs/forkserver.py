@@ -106,13 +106,14 @@ def _take_on(request, streams):
         os.close(stream)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    watched = [f"--IPKernelApp.parent_handle={os.getppid()}"] * request["session"]  # it ends with that process
+    kernel = request["words"][0] == "ipykernel_launcher"
+    watched = [f"--IPKernelApp.parent_handle={os.getppid()}"] * kernel  # it ends with the server
     sys.argv, sys.path[0] = [*request["words"], *watched], request["folder"]
     if "numpy" in sys.modules:  # draws without a seed differ from process to process, as Python's own do
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
         sys.modules["torch"].default_generator.seed()
-    if request["session"] and "matplotlib" in sys.modules:  # a kernel sets the variable before the first import
+    if kernel and "matplotlib" in sys.modules:  # a kernel sets the variable before the first import
         backend = os.environ.get("MPLBACKEND") or "module://matplotlib_inline.backend_inline"
         sys.modules["matplotlib"].rcParams["backend"] = backend
 
