@@ -1,11 +1,10 @@
-# Every table and figure of `vbg.core.artefacts`: one rule each.
+# Every table and figure of `vbg.core.artefacts`: one rule each. What differs between them is in params: a shell command is
+# evaluated when the job runs, after the loop.
 for name, artefact in ARTEFACTS.items():
     if artefact.target == "collection":
         continue
     each, shown = artefact.datasets == "each", ask.artefact_datasets(NAME, name)
     datasets = ("{dataset}",) if each else shown[0] if shown else ()
-    given = {"all": {}, "each": dict(dataset="{wildcards.dataset}"), "first": dict(dataset="".join(datasets[:1]))}
-    given = given[artefact.datasets] | (dict(sizes=ask.step_sizes(NAME)) if name == "step_cost" else {})
 
     rule:
         name: f"artefact_{name}"
@@ -16,5 +15,8 @@ for name, artefact in ARTEFACTS.items():
         wildcard_constraints: dataset="|".join(DATASETS)
         threads: workflow.cores if artefact.alone else 1  # a timing needs a machine that does nothing else
         resources: gpu=int(artefact.trains and not artefact.alone)
-        params: inputs=ask.artefact_inputs(NAME, name, marked)
-        shell: ask.command(name, profile=NAME, **given)
+        params:
+            inputs=ask.artefact_inputs(NAME, name, marked),
+            notebook=f"{artefact.group}/{name}.ipynb",
+            words=ask.artefact_words(NAME, name)
+        shell: "python -m vbg.runs.notebook {NOTEBOOKS:q}/{params.notebook} {output.notebook:q} {params.words}"
