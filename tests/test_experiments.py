@@ -1,4 +1,4 @@
-"""The experiments beside the study on made-up runs: tables against direct computation, what is refused, and the notebooks that read them."""
+"""The experiments beside the study on made-up runs: their tables by hand, what is refused, their notebooks."""
 
 import json
 from itertools import product

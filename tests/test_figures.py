@@ -1,4 +1,4 @@
-"""Facts of vbg.results.publish that its notebook does not prove: the printed numbers, bytes in another process, real data cards, bad input."""
+"""Facts of vbg.results.publish that its notebook lacks: bytes in another process, real data cards, bad input."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Facts of vbg.stats.metrics that its notebook does not prove: refusals, scale, determinism, agreement on many random sets."""
+"""Facts of vbg.stats.metrics that its notebook lacks: refusals, scale, determinism, agreement on random sets."""
 
 import time
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def test_every_metric_equals_scikit_learn(seed, coarse):
 def test_weights_are_copies_of_items(seed):
     y, p = random_set(seed, n=60, coarse=True)
     w = resample_weights(60, 3, np.random.default_rng(seed))
-    for row, name in enumerate(("a", "b", "c")):
+    for row in range(3):
         long = np.repeat(np.arange(60), w[row].astype(int))
         for metric, value in M.measure(y, p, w).items():
             assert value[row] == pytest.approx(M.evaluate(y[long], p[long])[metric], abs=1e-12)

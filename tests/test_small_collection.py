@@ -1,4 +1,4 @@
-"""The comparison on a small collection, on made-up runs: what is read, refused and said; and its notebook through papermill."""
+"""The comparison on a small collection, on made-up runs: what is read, refused and said; and its notebook."""
 
 import json
 import shlex

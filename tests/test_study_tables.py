@@ -1,4 +1,4 @@
-"""Facts of vbg.results.comparison on made-up runs: what a copy of VBG, a tie, another split and a missing run do to the tables, and notebooks that run."""
+"""Facts of vbg.results.comparison and classes on made-up runs: a copy of VBG, a tie, a missing run, notebooks."""
 
 from itertools import product
 

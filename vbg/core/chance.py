@@ -39,7 +39,7 @@ def seed_everything(
 
 
 def _keep_freed_memory():
-    "Let the process keep what it frees: at Table 2's sizes 2 to 5 % of a step would go into fetching it again. Linux only; no number changes."
+    "Keep freed memory in the process: 2 to 5 % of a step at Table 2's sizes. Linux only; no number changes."
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap

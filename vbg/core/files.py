@@ -13,7 +13,7 @@ __all__ = ['root', 'home', 'write_atomic', 'DataError', 'RunError']
 
 # %% ../../nbs/core/01_files.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
-    "The repository root: the nearest folder with vbg's settings.ini, from the working directory, else from this package."
+    "The nearest folder with vbg's settings.ini, upwards from the working directory, else from this package."
     for start in (Path.cwd(), Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()):
         for folder in (start, *start.parents):
             if (folder / "settings.ini").exists() and "lib_name = vbg\n" in (folder / "settings.ini").read_text(

