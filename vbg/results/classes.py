@@ -103,7 +103,7 @@ def _confusion_panel(axis, made, split):
     axis.tick_params(axis="x", rotation=90)
     axis.grid(False)
 
-
+# %% ../../nbs/results/06_classes.ipynb #400b3908
 def _test_title(made, split):
     "Data set, test, items and seeds of a panel."
     n = f"{made[0].metrics[split]['items']} items × {_seeds(len(made))}"
@@ -137,7 +137,7 @@ def largest_confusions(
             rows.append(row | dict(share=number_cell("{:.1f} ({:.1f}–{:.1f})", **ends), items=items, runs=made))
     return table_of(rows, _CONFUSIONS)
 
-
+# %% ../../nbs/results/06_classes.ipynb #90648ef3
 _CONFUSIONS = [
     *(Column("data set", "title"), Column("test", "test")),
     *(Column("true class", "true"), Column("taken for", "taken")),
@@ -573,7 +573,7 @@ def _calibration(labels, table, weights):
 def _accuracies(labels, tables):
     return ((t.argmax(1) == labels).mean() for t in tables)
 
-
+# %% ../../nbs/results/06_classes.ipynb #cd7f1304
 _CALIBRATION = [
     *(Column("mean confidence, %", "sure", "{:.1f}"), Column("accuracy, %", "right", "{:.1f}")),
     Column("confidence minus accuracy, points", lambda r: r["sure"] - r["right"], "{:+.1f}"),
@@ -583,7 +583,7 @@ _CALIBRATION = [
 # %% ../../nbs/results/06_classes.ipynb #ca4be783
 FEW = 10  # predictions in a bin, under which the reliability curve has no point
 
-
+# %% ../../nbs/results/06_classes.ipynb #78739455
 def reliability_figure(
     runs: list,  # runs of a few models, one or more data sets
     splits: tuple = tuple(TESTS),  # those that no data set has are left out

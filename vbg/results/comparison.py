@@ -352,7 +352,7 @@ _KNOWN = ("parameters", "multiply_adds", "step_memory", "seconds", "best_epoch")
 def _mean_text(values, digits=0):
     return number_cell(f"{{:,.{digits}f}}", mean=np.mean(values)) if len(values) else None
 
-
+# %% ../../nbs/results/05_comparison.ipynb #b741b7ad
 _COSTS = [
     *(Column("data set", "title"), Column("model", lambda r: TITLES.get(r["model"], r["model"]))),
     Column("reads", lambda r: fed(r["model"])),

@@ -159,7 +159,7 @@ def experiment_table(
         raise ValueError(f"no run predicts {' or '.join(splits)}")
     return table_of(rows, _columns(metrics, several=len(models) > 1))
 
-
+# %% ../../nbs/results/03_experiments.ipynb #30f7cdf6
 def _columns(metrics, several):
     return [
         *(Column("data set", "title"), Column("test", "test")),

@@ -68,7 +68,7 @@ def read_quality(
 def require_formats(
     found: list,  # from `read_quality`
 ) -> None:
-    "Raise `DataError` where the format tells generated pairs from real ones. GANs of under 10 epochs are not held to it."
+    "Raise `DataError` where the format tells generated pairs from real. GANs of under 10 epochs are not held to it."
     for q in (q for q in found if len(q["history"]) >= 10):
         require_chance(q["format"], f"{q['dataset']}, {q['conditioning']}, {q['gan']}")
 
@@ -123,7 +123,7 @@ def _told(kind):
 
     return cell
 
-
+# %% ../../nbs/results/07_gan.ipynb #f40226da
 def _beside_real(key, inner, digits=2):
     "A measure of the generated items, and of the real ones in brackets."
     text = f"{{:.{digits}f}} ({{:.{digits}f}})"
@@ -146,7 +146,7 @@ def _at_least(q, share=0.6):
     same = q["agreement"]
     return "yes" if same["low"] >= share else "no" if same["high"] < share else "within the noise"
 
-
+# %% ../../nbs/results/07_gan.ipynb #247401bb
 _QUALITY = [
     *(Column("data set", "title"), Column("asked for", "conditioning")),
     *(Column("GAN", lambda q: q["gan"].removeprefix("gan")), Column("epochs", lambda q: len(q["history"]))),
@@ -379,7 +379,7 @@ def balance_scores(
         rows += [b | dict(holm=float(h)) for b, h in zip(block, holm([b["gap_p"] for b in block]))]
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/results/07_gan.ipynb #9be5a61f
 def merit_estimate(
     runs: list,  # runs of one row and one data set
     split: str,  # of the predictions
@@ -420,6 +420,8 @@ def _merit_columns(merit):
 
 
 _WAY = [Column("data set", "title"), Column("training items", "way")]
+
+# %% ../../nbs/results/07_gan.ipynb #9cda4086
 _AFTER = [
     Column("generated items of scarce classes, a run", "generated"),
     Column("seeds", lambda r: int(r["seeds"])),
@@ -475,7 +477,7 @@ def _pairs(best):
     pairs += [(_LOOPS[1], "oversampling, crops"), (_LOOPS[0], "GAN pairs"), ("GAN pairs", "nothing")]
     return list(dict.fromkeys([*pairs, ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")]))
 
-
+# %% ../../nbs/results/07_gan.ipynb #1044e225
 _DIRECT = [
     *(Column("data set", "title"), Column("merit", "merit"), Column("training items", "way"), Column("over", "other")),
     Column("points", "gap"),
@@ -508,7 +510,7 @@ def claim_table(
             rows.append(row)
     return table_of(rows, _CLAIM)
 
-
+# %% ../../nbs/results/07_gan.ipynb #31df37da
 _CLAIM = [
     *(Column("data set", "title"), Column("training items", "way")),
     *(Column("paper: points of accuracy by the GAN", "asked", "{:.0f}"), Column("here, over nothing", "over_nothing")),
@@ -560,13 +562,15 @@ def _round(r, names):
 def _refused(reason):
     return Column(f"refused: {reason}", lambda r: r["refused"].get(reason))
 
-
+# %% ../../nbs/results/07_gan.ipynb #0aa32330
 _ROUND = [
     *(Column("data set", "title"), Column("seed", "seed"), Column("round", "round")),
     *(Column("validation macro-F1 before", "validation_f1", "{:.3f}"), Column("largest quotas", "largest")),
     *(Column("kept of the two scarcest classes", "scarcest"), Column("made", "made")),
     *(Column("kept", lambda r: sum(r["kept"])), Column("of", lambda r: sum(r["quotas"]))),
 ]
+
+
 _ROUND_END = [
     *(Column("GAN epochs", "gan_epochs"), Column("GAN", lambda r: f"{r['run']['gan']} {r['gan_status']}")),
     Column("ended", lambda r: r["run"]["loop_stopped"] or "all rounds"),
@@ -658,7 +662,7 @@ def scarcity_table(
         rows.append(row)
     return table_of(rows, _SCARCITY)
 
-
+# %% ../../nbs/results/07_gan.ipynb #d33ec35a
 def _pairs_columns(merit):
     "A merit, and GAN pairs against it at the same number of real items."
     name, gap = merit.removesuffix(", %"), f"{merit} gap"

@@ -206,7 +206,7 @@ def _ceiling(ceilings, dataset, model, split):
     known = ceilings.get(dataset, {}).get("balanced" if split == "balanced" else "natural", {})
     return 100 * known.get(MODALITY.get(model), np.nan)
 
-
+# %% ../../nbs/results/02_publish.ipynb #a7184af5
 _SUMMARY = [
     Column("data set", "title"),
     Column("test", lambda r: TESTS.get(r["test"], r["test"])),
@@ -240,7 +240,7 @@ def fusion_gain_table(
         rows.append(row | {what: 100 * score for what, score in scores.items()})
     return table_of(rows, _GAIN)
 
-
+# %% ../../nbs/results/02_publish.ipynb #5fe636c4
 _GAIN = [
     *(Column("data set", "title"), Column("test", "test")),
     *(Column(f"{what}, %", what, "{:.1f}") for what in MODALITY.values()),

@@ -91,7 +91,7 @@ def collection_data(
 
 
 def collection_jobs() -> list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
-    "Every training job, in the order of the stores: every fold of every deal, but one fold for the check of live encoders."
+    "Every training job, in the order of the stores: every fold of every deal; one for the check of live encoders."
     cells = [(deal, fold) for deal in DEALS for fold in range(FOLDS)]
     return [
         dict(store=store, dataset=f"deal{deal}-fold{fold}", **method, seeds=[deal], deal=deal, fold=fold)
@@ -227,7 +227,7 @@ def pooled_predictions(
     runs: list,  # of one row of `collection_runs`
     deal: int,  # of `DEALS`
 ) -> Pooled:  # each item once
-    "Test predictions of the folds of a deal, sorted by id. Raises RunError when folds overlap, lack or name other classes."
+    "Test predictions of the folds of a deal, sorted by id. Raises RunError when folds overlap, lack or disagree."
     folds = [r for r in runs if r.seed == deal]
     if len(folds) != FOLDS:
         raise RunError(f"deal {deal} has {len(folds)} of {FOLDS} folds: `{COMMAND}` makes them")
@@ -261,7 +261,7 @@ def small_collection_table(
         rows.append(row)
     return table_of(rows, _COLUMNS)
 
-
+# %% ../../nbs/results/08_small_collection.ipynb #7c9a5e08
 def _size(labels, tables, runs):
     "Accuracy of each deal, numbers of items, classes and deals, seconds."
     return dict(

@@ -60,7 +60,7 @@ class Column:
             return value
         return self.format(value) if callable(self.format) else self.format.format(value)
 
-
+# %% ../../nbs/results/01_tables.ipynb #3c3dc8bc
 def table_of(
     rows: list,  # dicts; the key `runs`, where there is one, holds the runs behind the row
     columns: list,  # of `Column`
@@ -98,7 +98,7 @@ def _below_runs(folder):
     top = home() / "runs"
     return folder.relative_to(top).as_posix() if folder.is_relative_to(top) else folder.as_posix()
 
-
+# %% ../../nbs/results/01_tables.ipynb #99c35e19
 def _together(names):
     "seed0, seed1, seed2 -> seed0-2; others one by one."
     names = list(dict.fromkeys(names))

@@ -59,7 +59,7 @@ class Bootstrap:
         picks = np.random.default_rng([self.seed, stream]).integers(len(each), size=size)
         return np.stack(each)[picks, np.arange(self.resamples)[:, None]].mean(1)
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #78d4b0b6
 @lru_cache(maxsize=8)
 def crossed_copies(
     items: int,  # N
@@ -112,7 +112,7 @@ class Estimate:
         mean, low, high = (f"{scale * v:.{digits}f}" for v in (self.mean, self.low, self.high))
         return f"{mean} [{low}, {high}]"
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #32ea6f79
 def estimate_draws(
     mean: float,  # of the data as they are
     draws: np.ndarray,  # `(R,)`, the same in each resample; nan where a resample has no value
@@ -187,7 +187,7 @@ def draw_scores(
 def _scorer(score):
     return score if callable(score) else partial(measure, metrics=score)
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #782da0d2
 def estimate_scores(
     labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1
     tables: list,  # `(N, C)` a seed, of the same items

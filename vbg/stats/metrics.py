@@ -30,7 +30,7 @@ def truth_and_choice(
     labels: np.ndarray,  # `(N,)` int, or `(N, C)` 0/1 for several classes an item
     probabilities: np.ndarray,  # `(N, C)` float
 ) -> tuple[np.ndarray, np.ndarray]:  # truth `(N, C)` bool, choice `(N, C)` bool
-    "Both sides of every metric. Raises ValueError on shapes that do not fit, values that are no numbers, unknown labels."
+    "Both sides of every metric. Raises ValueError on shapes that do not fit, values that are no numbers, other labels."
     labels, p = np.asarray(labels), np.asarray(probabilities)
     if p.ndim != 2 or not p.size:
         raise ValueError(f"probabilities must be a non-empty (N, C) table, got shape {p.shape}")
