@@ -159,7 +159,7 @@ def experiment_table(
         raise ValueError(f"no run predicts {' or '.join(splits)}")
     return table_of(rows, _columns(metrics, several=len(models) > 1))
 
-# %% ../../nbs/results/03_experiments.ipynb #30f7cdf6
+# %% ../../nbs/results/03_experiments.ipynb #1dcb14ed
 def _columns(metrics, several):
     return [
         *(Column("data set", "title"), Column("test", "test")),
@@ -244,13 +244,8 @@ def adaptation_reports(
     datasets: list = None,  # names; None for all of the profile
     seeds: list = None,  # seeds; None for those of the profile
 ) -> list:  # dicts: dataset, seed, and what adaptation.json says, without its epochs
-<<<<<<< HEAD
-    "Reports of the adapted text encoders. Raises RunError with the command when one is missing, damaged or made from other settings or code."
-    settings, place = read_profile(profile), lambda d, s: home() / checkpoint_place(profile, d, s) / "adaptation.json"
-=======
     "Reports of the adapted text encoders. Raises RunError when one is missing, damaged or made from other settings."
-    settings, top = read_profile(profile), home() / "runs" / profile / "checkpoints"
->>>>>>> f16b442 (core, stats, results: 120 columns, heads with references, smaller cells)
+    settings, place = read_profile(profile), lambda d, s: home() / checkpoint_place(profile, d, s) / "adaptation.json"
     wanted = list(product(datasets or settings.data, seeds or settings.seeds))
     missing = [f"{d}, seed {s}" for d, s in wanted if not place(d, s).exists()]
     if missing:

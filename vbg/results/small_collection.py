@@ -42,93 +42,7 @@ from ..runs.version import code_version, environment
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
 
 # %% auto #0
-<<<<<<< HEAD
 __all__ = ['main', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run', 'frozen_table']
-=======
-__all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
-           'collection_jobs', 'collection_folder', 'collection_name', 'collection_columns', 'main', 'collection_runs',
-           'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run', 'frozen_table']
-
-# %% ../../nbs/results/08_small_collection.ipynb #0bb694a8
-METHODS = {  # store -> what its runs are
-    "collection-frozen": dict(profile="pretrained", models=["without_gan", "logistic_regression"], overrides={}),
-    "collection-no-experts": dict(
-        profile="pretrained", models=["without_gan"], overrides={"model": dict(expert_l2=None, auxiliary_weight=0.5)}
-    ),
-    "collection-scratch": dict(
-        profile="mini", models=["without_gan"], overrides={"train": dict(epochs=60, select="last")}
-    ),
-    "collection-live": dict(profile="pretrained", models=["without_gan"], overrides={"train": dict(encoders="frozen")}),
-}
-ROWS = {  # row -> store, model
-    "VBG, frozen encoders, with experts": ("collection-frozen", "without_gan"),
-    "VBG, frozen encoders, no experts": ("collection-no-experts", "without_gan"),
-    "VBG from scratch": ("collection-scratch", "without_gan"),
-    "logistic regression, same encoders": ("collection-frozen", "logistic_regression"),
-    "VBG, encoders run live": ("collection-live", "without_gan"),
-}
-CACHED, *_, BASELINE, LIVE = ROWS
-DEALS, FOLDS, SPLITS = (0, 1, 2), 5, ["test"]
-COMMAND = "make collection FOLDER=<your folder>"
-
-# %% ../../nbs/results/08_small_collection.ipynb #475b4dc8
-def collection_data(
-    folder: str,  # folder or csv of the collection, see `read_collection`
-    deal: int,  # of `DEALS`
-    fold: int,  # 0 to 4
-    columns: dict,  # arguments of `read_collection`, such as {"label": "category"}
-) -> dict:  # `data` of `vbg.train.jobs.train_runs`
-    "The description of one fold of one deal."
-    return dict(
-        reader="collection",
-        folder=str(folder),
-        options={**columns, "lenient": True},
-        minimum=FOLDS,
-        folds=FOLDS,
-        fold=fold,
-        deal=100 + deal,
-    )
-
-
-def collection_jobs() -> list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
-    "Every training job, in the order of the stores: every fold of every deal; one for the check of live encoders."
-    cells = [(deal, fold) for deal in DEALS for fold in range(FOLDS)]
-    return [
-        dict(store=store, dataset=f"deal{deal}-fold{fold}", **method, seeds=[deal], deal=deal, fold=fold)
-        for store, method in METHODS.items()
-        for deal, fold in (cells[:1] if store == ROWS[LIVE][0] else cells)
-    ]
-
-# %% ../../nbs/results/08_small_collection.ipynb #316bf063
-def collection_folder() -> Path:  # absolute
-    "The folder or csv that `VBG_FOLDER` names; a relative one lies under the repository. Raises RunError without one."
-    said = os.environ.get("VBG_FOLDER", "").strip()
-    if not said:
-        raise RunError(f'which folder? {COMMAND} COLUMNS=\'{{"label": "category"}}\'')
-    return (root() / Path(said).expanduser()).resolve()
-
-
-def collection_name(
-    folder: Path,  # of the collection, or its csv
-) -> str:  # such as "collection-my-museum"
-    "Name of the folder below figures/ that gets the tables of a collection."
-    folder = Path(folder)
-    word = (folder.parent if folder.suffix else folder).name
-    return "collection-" + (re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "unnamed")
-
-
-def collection_columns(
-    text: str,  # JSON object of arguments of `read_collection`
-) -> dict:  # the same
-    "Which column is what. Raises RunError when the text is no JSON object."
-    try:
-        columns = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise RunError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
-    if not isinstance(columns, dict):
-        raise RunError(f'COLUMNS is a JSON object such as {{"label": "category"}}, not {text}')
-    return columns
->>>>>>> f16b442 (core, stats, results: 120 columns, heads with references, smaller cells)
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def main() -> int:  # exit code
@@ -144,15 +58,8 @@ def main() -> int:  # exit code
     except (RunError, DataError, TypeError, ValueError, OSError) as error:
         print(f"make collection: {error}", file=sys.stderr)
         return 2
-<<<<<<< HEAD
     items, classes = len(examples.table), examples.table.label.nunique()
     print(f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}")
-=======
-    print(
-        f"{folder}: {len(examples.table)} items of {examples.table.label.nunique()} classes; "
-        f"tables go to figures/{collection_name(folder)}/"
-    )
->>>>>>> f16b442 (core, stats, results: 120 columns, heads with references, smaller cells)
     return 0
 
 # %% ../../nbs/results/08_small_collection.ipynb #e87f0ca7
@@ -261,7 +168,7 @@ def small_collection_table(
         rows.append(row)
     return table_of(rows, _COLUMNS)
 
-# %% ../../nbs/results/08_small_collection.ipynb #7c9a5e08
+# %% ../../nbs/results/08_small_collection.ipynb #c00807a0
 def _size(labels, tables, runs):
     "Accuracy of each deal, numbers of items, classes and deals, seconds."
     return dict(
