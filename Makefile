@@ -10,7 +10,9 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 # Only the profile that names pretrained checkpoints may ask the model hub.
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
-SNAKE    = $(RUN) python -m vbg.runs.reproduce --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
+VBG      = $(RUN) python -m vbg.reports.command
+SIZES    = --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
+SNAKE    = $(VBG) study $(SIZES)
 TARGETS ?= all
 
 .PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status \
@@ -46,7 +48,7 @@ install: .venv/.installed
 # ---- the study
 reproduce: install
 	@$(SNAKE) all
-	@$(RUN) python -m vbg.results.publish show --profile $(PROFILE)
+	@$(VBG) show --profile $(PROFILE)
 
 explain: install
 	@$(SNAKE) explain
@@ -71,7 +73,7 @@ supplement: install
 export VBG_FOLDER = $(FOLDER)
 export VBG_COLUMNS = $(COLUMNS)
 collection: .venv/.pretrained
-	@$(RUN) python -m vbg.results.small_collection
+	@$(VBG) collection
 	@$(SNAKE) collection
 
 .venv/.pretrained: .venv/.installed
@@ -79,21 +81,21 @@ collection: .venv/.pretrained
 	touch $@
 
 figures: install
-	@$(SNAKE) --draw $(TARGETS)
+	@$(VBG) figures $(SIZES) $(TARGETS)
 
 publish: install
-	@$(RUN) python -m vbg.results.publish publish --profile $(PROFILE)
+	@$(VBG) publish --profile $(PROFILE)
 
 # A figure is drawn again for its pdf, from the runs that are there.
 print: install
 	@VBG_PRINT=1 $(SNAKE) --draw $(TARGETS)
-	@$(RUN) python -m vbg.results.publish print --profile $(PROFILE)
+	@$(VBG) typeset --profile $(PROFILE)
 
 book: install
-	@$(RUN) python -m vbg.reports.book --profile $(PROFILE)
+	@$(VBG) book --profile $(PROFILE)
 
 status: install
-	@$(RUN) python -m vbg.runs.status --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS) $(TARGETS)
+	@$(VBG) status $(SIZES) $(TARGETS)
 
 # A run clears by itself what a killed one left; this does only that.
 unlock: install
@@ -107,10 +109,10 @@ export: install
 readme: install
 	$(RUN) jupyter execute --inplace nbs/index.ipynb 2>/dev/null
 	$(RUN) nbdev_clean --fname nbs/index.ipynb
-	$(RUN) python -m vbg.results.publish readme
+	$(VBG) readme
 
 results: install
-	$(RUN) python -m vbg.reports.results_page --profile $(PROFILE)
+	$(VBG) results --profile $(PROFILE)
 
 # ---- tests
 test: install

@@ -31,5 +31,8 @@ setup(
         "dev": settings["dev_requirements"].split(),
         "pretrained": settings["pretrained_requirements"].split(),
     },
-    entry_points={"nbdev": [f"{settings['lib_name']}={settings['lib_path']}._modidx:d"]},
+    entry_points={
+        "nbdev": [f"{settings['lib_name']}={settings['lib_path']}._modidx:d"],
+        "console_scripts": ["vbg = vbg.reports.command:main"],
+    },
 )

@@ -89,7 +89,7 @@ def test_status_names_what_a_planted_run_was_told(home):
     about = dict(papermill=dict(duration=1.0, parameters=dict(profile="smoke", dataset="met")))
     executed.parent.mkdir(parents=True, exist_ok=True)
     executed.write_text(json.dumps(dict(cells=[], metadata=about, nbformat=4, nbformat_minor=5)))
-    words = ["-m", "vbg.runs.status", "--profile", "smoke", "--cores", "1"]
+    words = ["-m", "vbg.reports.command", "status", "--profile", "smoke", "--cores", "1"]
     env = os.environ | {"VBG_HOME": str(home)}
     done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

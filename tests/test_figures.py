@@ -216,14 +216,14 @@ def test_command_line(store):
     toy_run()
     F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), "summary", "smoke", load_runs("smoke"))
     done = subprocess.run(
-        [sys.executable, "-m", "vbg.results.publish", "show", "--profile", "smoke"],
+        [sys.executable, "-m", "vbg.reports.command", "show", "--profile", "smoke"],
         cwd=root(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0 and "MET, rendered, natural test: 60 items, 1 seeds" in done.stdout
     done = subprocess.run(
-        [sys.executable, "-m", "vbg.results.publish", "show", "--profile", "paper"],
+        [sys.executable, "-m", "vbg.reports.command", "show", "--profile", "paper"],
         cwd=root(),
         capture_output=True,
         text=True,

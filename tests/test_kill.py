@@ -30,7 +30,7 @@ def start(home, targets, **variables):
     "The study as make starts it, in a process group of its own. What it says goes into a file: a full pipe stops it."
     env = {name: value for name, value in os.environ.items() if name != SOCKET}  # a fork server of its own
     env |= dict(VBG_HOME=str(home), OMP_NUM_THREADS="1", PYTHONHASHSEED="0", PYTHONPATH=str(ROOT), **variables)
-    words = [sys.executable, "-m", "vbg.runs.reproduce", "--profile", "smoke", "--cores", "2", *targets]
+    words = [sys.executable, "-m", "vbg.reports.command", "study", "--profile", "smoke", "--cores", "2", *targets]
     with open(home / "said.txt", "w") as said:
         return subprocess.Popen(words, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -124,7 +124,7 @@ def undisturbed(tmp_path_factory):
         time.sleep(0.05)
     env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(ROOT))
     second = subprocess.run(
-        [sys.executable, "-m", "vbg.runs.reproduce", "--profile", "smoke", "all"],
+        [sys.executable, "-m", "vbg.reports.command", "study", "--profile", "smoke", "all"],
         cwd=ROOT,
         env=env,
         stdout=subprocess.PIPE,

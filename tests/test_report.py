@@ -12,6 +12,7 @@ from vbg.core.files import DataError
 from vbg.data.sets import source_folder
 from vbg.explain.decision import decide, first_text
 from vbg.explain.restore import items_of
+from vbg.reports import command
 from vbg.reports import object_page as R
 from vbg.reports import object_words as W
 from vbg.reports import page as P
@@ -279,7 +280,9 @@ def test_map_that_says_nothing_is_said_to(desk, monkeypatch):
 
 def test_command_writes_the_page(pages, desk, tmp_path, capsys):
     out, name = tmp_path / "one.html", items_of(desk.found, "test").ids[0]
-    assert R.main(["--profile", "smoke", "--model", "without_gan", "--item", name, "--out", str(out)]) == 0
+    assert (
+        command.main(["report", "--profile", "smoke", "--model", "without_gan", "--item", name, "--out", str(out)]) == 0
+    )
     assert out.read_bytes() == (pages / "test.html").read_bytes() and capsys.readouterr().out.strip() == str(out)
 
 
@@ -295,7 +298,7 @@ def test_command_writes_the_page(pages, desk, tmp_path, capsys):
 )
 def test_command_refuses_with_a_remedy(desk, words, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert R.main(["--profile", "smoke", "--model", "without_gan", *words]) == 1
+    assert command.main(["report", "--profile", "smoke", "--model", "without_gan", *words]) == 1
     assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

@@ -46,7 +46,7 @@ def row(text, rule):
 
 def test_status_tells_what_is_there_and_changes_nothing(home):
     before = files(home)
-    done = call(home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
+    done = call(home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0, done.stderr
     assert files(home) == before  # a notebook whose runs are lost is deleted by a run, not by a look
     text = done.stdout
@@ -93,7 +93,7 @@ def planned_in(home, targets):
 
 def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):
     before, begun = files(home), time.time()
-    done = call(home, "vbg.runs.reproduce", "--profile", "smoke", "--draw")
+    done = call(home, "vbg.reports.command", "figures", "--profile", "smoke")
     assert done.returncode == 1 and "train-met-1" in done.stderr and "make reproduce" in done.stderr
     assert files(home) == before and time.time() - begun < 60
 
@@ -106,7 +106,7 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
     run.parent.mkdir(parents=True)
     run.write_text('{\n "best_epoch": 6,\n "class_na')
     (home / CARD.format("data-met")).write_text('{"cells": [')
-    before, done = files(home), call(home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
+    before, done = files(home), call(home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     for said in (
         "damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/classifiers/met/vbg/seed0\n",
@@ -126,9 +126,9 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
 
 def test_fewer_cores_than_one_are_refused(home):
     before = files(home)
-    for module in ("vbg.runs.status", "vbg.runs.reproduce"):
+    for name in ("status", "study"):
         for cores in ("0", "-2"):
-            done = call(home, module, "--profile", "smoke", "--cores", cores)
+            done = call(home, "vbg.reports.command", name, "--profile", "smoke", "--cores", cores)
             assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(
                 f"argument --cores: must be a whole number of 1 or more, not '{cores}'"
             ), done.stderr
@@ -138,10 +138,12 @@ def test_fewer_cores_than_one_are_refused(home):
 def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
     card = smoke_home / CARD.format("data-met")
     content, times = card.read_bytes(), card.stat()
-    assert call(smoke_home, "vbg.runs.status", "--profile", "smoke").stdout.endswith("nothing is left to do\n")
+    assert call(smoke_home, "vbg.reports.command", "status", "--profile", "smoke").stdout.endswith(
+        "nothing is left to do\n"
+    )
     card.write_bytes(content + b"\n")  # newer, and another file; the data are the same
     try:
-        done = call(smoke_home, "vbg.runs.status", "--profile", "smoke", "--cores", "2")
+        done = call(smoke_home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
     finally:
         card.write_bytes(content)
         os.utime(card, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -165,16 +167,16 @@ def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
 
 
 def test_wrong_target_is_told_with_snakemakes_words(home):
-    done = call(home, "vbg.runs.status", "--profile", "smoke", "no_such_target")
+    done = call(home, "vbg.reports.command", "status", "--profile", "smoke", "no_such_target")
     assert done.returncode == 1 and "no_such_target" in done.stderr
 
 
 def test_makefile_calls_what_these_tests_call():
     for target, said in (
-        ("status", "-m vbg.runs.status --profile smoke"),
-        ("figures", "--draw all"),
-        ("book", "-m vbg.reports.book --profile smoke"),
-        ("reproduce", "-m vbg.runs.reproduce --profile smoke --cores 3 --gpus"),
+        ("status", "-m vbg.reports.command status --profile smoke"),
+        ("figures", "-m vbg.reports.command figures --profile smoke"),
+        ("book", "-m vbg.reports.command book --profile smoke"),
+        ("reproduce", "-m vbg.reports.command study --profile smoke --cores 3 --gpus"),
     ):
         words = ["make", "-n", target, "PROFILE=smoke", "CORES=3"]
         env = {

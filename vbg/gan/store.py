@@ -151,7 +151,7 @@ def gan_command(
     asked |= dict(conditioning=settings.gan["conditioning"], loss=settings.gan["loss"], scarce_items=scarce_items)
     usual = dict(conditioning="attributes", loss="non_saturating", scarce_items=None)
     words = " ".join(f"-p {name} {value}" for name, value in asked.items() if value != usual.get(name, ""))
-    return f"python -m vbg.runs.notebook nbs/study/train/gan.ipynb {output} {words}"
+    return f"vbg run nbs/study/train/gan.ipynb {output} {words}"
 
 # %% ../../nbs/gan/08_store.ipynb #719b9e10
 def measure_gan(

@@ -5,7 +5,6 @@
 # %% ../../nbs/reports/08_book.ipynb #6a22a53b
 from __future__ import annotations
 
-import argparse
 import base64
 import functools
 import html
@@ -13,7 +12,6 @@ import io
 import json
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from ..runs.workflow import Job, planned
 # %% auto #0
 __all__ = ['LONG', 'GROUPS', 'MAKE_TARGETS', 'KEPT', 'math_html', 'parameter_table', 'json_copy', 'readable', 'wide_table',
            'is_cut', 'body_html', 'group_of', 'study_name', 'targets_of', 'saved_by', 'Chapter', 'read_chapter',
-           'chapters_of', 'page_html', 'maker_of', 'saved_html', 'keep_saved', 'index_html', 'make_book', 'main']
+           'chapters_of', 'page_html', 'maker_of', 'saved_html', 'keep_saved', 'index_html', 'make_book']
 
 # %% ../../nbs/reports/08_book.ipynb #67f3f589
 def math_html(
@@ -591,25 +589,3 @@ def make_book(
     with _staging(place) as part:
         _write(part, profile, chapters, missing, wanted)
     return place / "index.html"
-
-# %% ../../nbs/reports/08_book.ipynb #0d3b0c8e
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "Write the book and say where it is."
-    about = "The executed notebooks of a profile as one HTML book."
-    parser = argparse.ArgumentParser("python -m vbg.reports.book", description=about)
-    parser.add_argument("--profile", default="mini")
-    asked = parser.parse_args(arguments)
-    try:
-        index = make_book(asked.profile, planned(asked.profile, ["everything"]))
-    except RunError as e:
-        print(e, file=sys.stderr)
-        return 1
-    print(index)
-    return 0
-
-# %% ../../nbs/reports/08_book.ipynb #54ed03b7
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

@@ -5,16 +5,14 @@
 # %% ../../nbs/reports/07_object_page.ipynb #16112ca1
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import vbg
-from ..core.files import DataError, RunError, home, write_atomic
+from ..core.files import home
 from ..explain.decision import ALIKE, Decision, Desk, decide, first_text, open_desk, share_right, unread
 from ..explain.restore import restore
 from vbg.reports.object_words import (
@@ -43,7 +41,7 @@ from ..stats.comparison import calibration_error
 
 # %% auto #0
 __all__ = ['ALIKE_TEXT', 'FIELDS', 'SECTIONS', 'why_text', 'report_html', 'choose_items', 'save_reports', 'verdicts_table',
-           'open_run', 'main']
+           'open_run']
 
 # %% ../../nbs/reports/07_object_page.ipynb #50b2812c
 def _paragraphs(sentences):
@@ -381,35 +379,3 @@ def open_run(
     runs = load_runs(profile, datasets=[dataset], models=[model], seeds=[seed])
     assert_complete(runs)
     return open_desk(restore(runs[0]))
-
-
-_WORDS = dict(profile="mini", dataset="met", model="vbg", item="", image=None, text=None, out=None)
-
-# %% ../../nbs/reports/07_object_page.ipynb #714f3107
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "Write the page of one object and say where it is."
-    about = "A page on one object: of the data set by --item, or a new one by --image and --text."
-    parser = argparse.ArgumentParser("python -m vbg.reports.object_page", description=about)
-    for name, default in _WORDS.items():
-        parser.add_argument(f"--{name}", default=default)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
-    if not (asked.item or asked.image or asked.text):
-        parser.error("name an object: --item ID, or --image FILE and --text '...' of a new one")
-    try:
-        desk = open_run(asked.profile, asked.dataset, asked.model, asked.seed)
-        decision = decide(desk, asked.item, image=asked.image, text=asked.text)
-    except (DataError, RunError, ValueError) as e:
-        print(e, file=sys.stderr)
-        return 1
-    name = re.sub(r"[^\w.-]+", "-", Path(str(decision.data.ids[0])).stem)
-    out = Path(asked.out or f"decision_report_{asked.dataset}_{name}.html")
-    print(write_atomic(out, report_html(desk, decision)))
-    return 0
-
-# %% ../../nbs/reports/07_object_page.ipynb #f0420b0d
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

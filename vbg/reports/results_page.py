@@ -5,9 +5,7 @@
 # %% ../../nbs/reports/09_results_page.ipynb #a3e0966d
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from functools import cache
 from importlib.resources import files
 from os.path import relpath
@@ -15,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.files import RunError, root, write_atomic
+from ..core.files import RunError, root
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'SHOWN', 'figure_file', 'notebook_of', 'table_part', 'figure_part', 'head_part', 'results_markdown',
-           'main', 'readme_table', 'map_table']
+           'readme_table', 'map_table']
 
 # %% ../../nbs/reports/09_results_page.ipynb #cf05f493
 def figure_file(
@@ -120,21 +118,6 @@ def results_markdown(
     text = re.sub(r"^<!-- (table|figure|head): (.*?) -->$", part, TEMPLATE, flags=re.M)
     return re.sub(r"\]\(@(.*?)\)", lambda m: f"]({relpath(figure_file(m[1], profile), place)})", text)
 
-# %% ../../nbs/reports/09_results_page.ipynb #007436b8
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "Write the page and say where it is."
-    parser = argparse.ArgumentParser("python -m vbg.reports.results_page", description="The results on one page.")
-    parser.add_argument("--profile", default="mini")
-    asked = parser.parse_args(arguments)
-    try:
-        print(write_atomic(root() / "figures" / asked.profile / "RESULTS.md", results_markdown(asked.profile)))
-    except RunError as e:
-        print(e, file=sys.stderr)
-        return 1
-    return 0
-
 # %% ../../nbs/reports/09_results_page.ipynb #905d1167
 SHOWN = {  # row of the README -> table, model
     "VBG": ("table3_comparison", "VBG"),
@@ -166,8 +149,3 @@ def map_table(
     links = lambda parts: ", ".join(f"[{said}]({notebook_of(name)})" for name, said in parts.items())
     made = [{"package": f"[`{name}`](nbs/{name})", "holds": holds, "begin with": links(p)} for name, holds, p in rows]
     return pd.DataFrame(made)
-
-# %% ../../nbs/reports/09_results_page.ipynb #f0420b0d
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

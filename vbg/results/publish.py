@@ -5,7 +5,6 @@
 # %% ../../nbs/results/02_publish.ipynb #a7549e5f
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -37,7 +36,7 @@ __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE'
            'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table', 'dataset_table',
            'hyperparameter_table', 'save_table', 'save_figure', 'group_of', 'save_files', 'provenance', 'style',
            'loss_curves', 'recipe_table', 'publish', 'packed_png', 'table_tex', 'print_tables', 'show_table',
-           'readme_text', 'show', 'main']
+           'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -669,31 +668,3 @@ def _tall(summary):
             + "\n"
         )
     return "\n".join(blocks)
-
-# %% ../../nbs/results/02_publish.ipynb #34bbfb9c
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "`show`, `publish` and `print` of a profile; `readme` writes README.md from nbs/index.ipynb."
-    parser = argparse.ArgumentParser("python -m vbg.results.publish")
-    parser.add_argument("what", choices=["show", "publish", "print", "readme"])
-    parser.add_argument("--profile", default="mini")
-    asked = parser.parse_args(arguments)
-    try:
-        if asked.what == "readme":
-            write_atomic(root() / "README.md", readme_text(root() / "nbs" / "index.ipynb"))
-        elif asked.what == "show":
-            print(show(asked.profile))
-        elif asked.what == "publish":
-            print(f"{len(publish(asked.profile))} tables and figures copied to {committed_place(asked.profile)}")
-        else:
-            print(f"{len(print_tables(asked.profile))} tables in {print_place(asked.profile)}")
-    except FileNotFoundError as e:
-        print(e, file=sys.stderr)
-        return 1
-    return 0
-
-# %% ../../nbs/results/02_publish.ipynb #a721f6c7
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

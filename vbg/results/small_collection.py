@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -42,25 +41,23 @@ from ..runs.version import code_version, environment
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
 
 # %% auto #0
-__all__ = ['main', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run', 'frozen_table']
+__all__ = ['look_at_collection', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run',
+           'frozen_table']
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
-def main() -> int:  # exit code
-    "Read the collection that the environment names, once, and say what is in it or what is wrong."
-    from vbg.core.files import DataError
+def look_at_collection() -> str:  # one line
+    "Read the collection that the environment names, once, and say what is in it. Raises RunError or ValueError."
     from vbg.data.collection import read_collection
     from vbg.data.splits import assign_folds
 
+    folder, columns = collection_folder(), collection_columns(os.environ.get("VBG_COLUMNS", ""))
+    described = collection_data(folder, 0, 0, columns)
     try:
-        folder, columns = collection_folder(), collection_columns(os.environ.get("VBG_COLUMNS", ""))
-        described = collection_data(folder, 0, 0, columns)
         examples = assign_folds(read_collection(folder, **described["options"]), 0, FOLDS, minimum=FOLDS)
-    except (RunError, DataError, TypeError, ValueError, OSError) as error:
-        print(f"make collection: {error}", file=sys.stderr)
-        return 2
+    except (TypeError, OSError) as error:
+        raise RunError(str(error)) from error
     items, classes = len(examples.table), examples.table.label.nunique()
-    print(f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}")
-    return 0
+    return f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}"
 
 # %% ../../nbs/results/08_small_collection.ipynb #e87f0ca7
 def collection_runs() -> dict:  # row of `ROWS` to its runs, by deal and fold
@@ -297,8 +294,3 @@ _FROZEN = [
     Column("largest difference of a probability", "apart", "{:.1e}"),
     Column("items with another class", "other"),
 ]
-
-# %% ../../nbs/results/08_small_collection.ipynb #000564c5
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

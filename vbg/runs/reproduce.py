@@ -5,7 +5,6 @@
 # %% ../../nbs/runs/08_reproduce.ipynb #4636f88f
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import re
@@ -15,14 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-from ..core.files import RunError, home
+from ..core.files import home
 from .forkserver import fork_server
 from .notebook import job_name
 from .status import costs, duration_text
-from .workflow import at_least_one, clear_killed, drawing, hold, planned, snakemake_command
+from .workflow import clear_killed, drawing, hold, planned, snakemake_command
 
 # %% auto #0
-__all__ = ['JOB', 'NOTICE', 'Progress', 'follow', 'run', 'main']
+__all__ = ['JOB', 'NOTICE', 'Progress', 'follow', 'run', 'reproduce']
 
 # %% ../../nbs/runs/08_reproduce.ipynb #0645ef35
 class Progress:
@@ -123,19 +122,6 @@ def run(
         print(f"{len(progress.took)} notebooks in {duration_text(time.time() - begun)}", flush=True)
     return abs(code)
 
-# %% ../../nbs/runs/08_reproduce.ipynb #a9928dcf
-def _asked(arguments):
-    about = "Run targets of the Snakefile, one study a folder at a time."
-    parser = argparse.ArgumentParser("python -m vbg.runs.reproduce", description=about)
-    parser.add_argument("targets", nargs="*", default=["all"], help="rules or files of the Snakefile")
-    parser.add_argument("--profile", default="mini")
-    parser.add_argument("--cores", type=at_least_one, default=os.cpu_count(), help="jobs at once")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the machine")
-    parser.add_argument("--look", action="store_true", help="show what would be done and change nothing")
-    parser.add_argument("--draw", action="store_true", help="draw tables and figures again; train nothing")
-    parser.add_argument("--unlock", action="store_true", help="only clear what a killed run left")
-    return parser.parse_args(arguments)
-
 # %% ../../nbs/runs/08_reproduce.ipynb #5f590755
 def _take_folder():
     "Hold the folder and clear what a killed run left; the lock."
@@ -153,35 +139,30 @@ def _expect(jobs, cores):
     return Progress(expected, {name: job.rule for name, job in todo.items()}, cores)
 
 # %% ../../nbs/runs/08_reproduce.ipynb #e761e877
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
+def reproduce(
+    profile: str = "mini",  # such as "mini"
+    targets: list = ("all",),  # rules or files of the workflow
+    cores: int = 1,  # jobs at once
+    gpus: int = 0,  # GPUs of the machine
+    *,
+    look: bool = False,  # show what would be done and change nothing
+    draw: bool = False,  # draw tables and figures again; train nothing
+    unlock: bool = False,  # only clear what a killed run left
 ) -> int:  # exit code
-    "Run targets of the study."
-    asked = _asked(arguments)
-    options = ["--quiet", "rules", "progress", "host", "reason"] + ["--dry-run"] * asked.look
-    settings = (asked.profile, asked.targets, asked.cores, asked.gpus)
-    try:
-        if asked.look:
-            command = snakemake_command(*settings, options, look="quiet")
-            os.execv(command[0], command)
-        lock = None if asked.draw else _take_folder()
-        jobs = [] if asked.unlock else planned(asked.profile, asked.targets)
-        todo = [job for job in jobs if job.state != "done"]
-        if asked.draw:
-            rules = drawing(jobs)
-            lock, todo = _take_folder(), [job for job in jobs if job.rule in rules]
-            options += ["--allowed-rules", *rules, *(t for t in asked.targets if "/" not in t), "--forcerun", *rules]
-        cut = any((home() / ".snakemake" / "incomplete").glob("*"))
-        if not todo and not cut:
-            print(f"{asked.profile}: all {len(jobs)} notebooks are up to date" if jobs else "the folder is free")
-            return 0
-    except RunError as e:
-        print(e, file=sys.stderr)
-        return 1
-    command = snakemake_command(*settings, options, look="quiet" if asked.draw else "")
-    return run(command, _expect(todo, asked.cores), lock)
-
-# %% ../../nbs/runs/08_reproduce.ipynb #062d6893
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())
+    "Run targets of the study. Raises RunError where the folder is in use or a run is missing."
+    options = ["--quiet", "rules", "progress", "host", "reason"] + ["--dry-run"] * look
+    if look:
+        command = snakemake_command(profile, targets, cores, gpus, options, look="quiet")
+        os.execv(command[0], command)
+    lock = None if draw else _take_folder()
+    jobs = [] if unlock else planned(profile, targets)
+    todo = [job for job in jobs if job.state != "done"]
+    if draw:
+        rules = drawing(jobs)
+        lock, todo = _take_folder(), [job for job in jobs if job.rule in rules]
+        options += ["--allowed-rules", *rules, *(t for t in targets if "/" not in t), "--forcerun", *rules]
+    if not todo and not any((home() / ".snakemake" / "incomplete").glob("*")):
+        print(f"{profile}: all {len(jobs)} notebooks are up to date" if jobs else "the folder is free")
+        return 0
+    command = snakemake_command(profile, targets, cores, gpus, options, look="quiet" if draw else "")
+    return run(command, _expect(todo, cores), lock)

@@ -5,20 +5,17 @@
 # %% ../../nbs/runs/05_status.ipynb #6bcb8ff5
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections import Counter
 from pathlib import Path
 
-from ..core.files import RunError, home
+from ..core.files import home
 from ..core.places import checkpoint_place, run_place, store_of
 from .made import read_note
 from .store import gan_place, train_command
-from .workflow import TRAINS, at_least_one, is_whole, note_of, planned
+from .workflow import TRAINS, is_whole, note_of
 
 # %% auto #0
-__all__ = ['KEEPS', 'made_by', 'measured', 'costs', 'may_keep', 'time_left', 'duration_text', 'damaged', 'status_text', 'main']
+__all__ = ['KEEPS', 'made_by', 'measured', 'costs', 'may_keep', 'time_left', 'duration_text', 'damaged', 'status_text']
 
 # %% ../../nbs/runs/05_status.ipynb #23f27f01
 def _noted(notebook):
@@ -241,37 +238,3 @@ def _left(jobs, cores, gpus):
     spared = f"{duration_text(kept)} of it is work of jobs that keep what was made from the same inputs"
     said = f"not counted: {unknown} job{'s' * (unknown > 1)} of rules that never ran here"
     return ["", known if work else "time left: unknown"] + [spared] * bool(kept) + [said] * bool(unknown)
-
-# %% ../../nbs/runs/05_status.ipynb #5bf41db3
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "Print the status of targets."
-    parser = argparse.ArgumentParser(
-        "python -m vbg.runs.status",
-        description="What is there, what is damaged, missing or stale, and how long the rest takes. Changes nothing.",
-    )
-    parser.add_argument(
-        "targets", nargs="*", default=["all"], help="rules or files of the Snakefile; `everything` for all of them"
-    )
-    parser.add_argument("--profile", default="mini")
-    parser.add_argument("--cores", type=at_least_one, default=os.cpu_count(), help="jobs at once")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the machine")
-    asked = parser.parse_args(arguments)
-    try:
-        jobs = planned(asked.profile, asked.targets)
-    except RunError as e:
-        print(e, file=sys.stderr)
-        return 1
-    print(
-        status_text(
-            jobs, f"profile {asked.profile}, {' '.join(asked.targets)}: {len(jobs)} jobs", asked.cores, asked.gpus
-        ),
-        end="",
-    )
-    return 0
-
-# %% ../../nbs/runs/05_status.ipynb #efdfef98
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

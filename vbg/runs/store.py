@@ -410,7 +410,7 @@ def train_command(
         )
         return f"make {target} PROFILE={name}"
     return (
-        f"python -m vbg.runs.notebook nbs/study/train/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile mini"
+        f"vbg run nbs/study/train/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile mini"
         f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}' -p store {profile}"
     )
 

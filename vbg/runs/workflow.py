@@ -5,7 +5,6 @@
 # %% ../../nbs/runs/04_workflow.ipynb #f609f628
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from .made import whole
 
 # %% auto #0
 __all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'planned', 'note_of', 'is_whole',
-           'drawing', 'at_least_one']
+           'drawing']
 
 # %% ../../nbs/runs/04_workflow.ipynb #f2fdc56f
 def snakemake_command(
@@ -226,12 +225,3 @@ def drawing(
             "The make target of these tables runs them, as `make reproduce` does for the study."
         )
     return rules
-
-# %% ../../nbs/runs/04_workflow.ipynb #9045e932
-def at_least_one(
-    text: str,  # as on the command line
-) -> int:
-    "A whole number of 1 or more. Raises ArgumentTypeError, which argparse tells with the option's name."
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
-    return int(text)
