@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vbg.runs.forkserver import fork_server, register
+from vbg.runs.workflow import snakemake_command
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_MAKE = dict(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0")
@@ -26,35 +27,19 @@ def pytest_configure(config):
 
 
 def run_study(home, *targets, profile="smoke", cores=2):
-    "The Snakefile as `make reproduce` calls it, with data, runs and figures under `home`."
-    bin_folder = Path(sys.executable).parent
-    env = dict(
-        os.environ,
-        VBG_HOME=str(home),
-        PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        OMP_NUM_THREADS="1",
-        PYTHONHASHSEED="0",
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(ROOT / "workflow" / "Snakefile"),
-        "--directory",
-        str(home),
-        "--config",
-        f"profile={profile}",
-        "--rerun-incomplete",
-        "--rerun-triggers",
-        "input",
-        "params",
-        "mtime",
-        "--cores",
-        str(cores),
-        *targets,
-    ]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=3000)
+    "The Snakefile as `make reproduce` calls it, with data, runs and figures under `home`; also its own options."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBG_HOME", str(home))
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        command = snakemake_command(profile, [], cores)
+        return subprocess.run([*command, *targets], cwd=ROOT, capture_output=True, text=True, timeout=3000)
+
+
+def reproduce(home, *targets):
+    "What `make reproduce` runs, with two jobs at once."
+    words = [sys.executable, "-m", "vbg.runs.reproduce", "--profile", "smoke", "--cores", "2", *targets]
+    environment = {**os.environ, "VBG_HOME": str(home)}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3000)
 
 
 def saved(home, file, profile="smoke"):
@@ -88,8 +73,9 @@ def smoke_home(tmp_path_factory):
     home = tmp_path_factory.mktemp("smoke")
     names = ("input_ablation", "domain_adaptation", "step_cost", "missing_modality", "gan_samples", "gan_choice")
     extras = [f"runs/smoke/notebooks/{name}.ipynb" for name in (*names, "gan_cost", "gan_judged-met", "loop")]
-    done = run_study(home, "all", "explain", *extras)
+    done = reproduce(home, "all", "explain", *extras)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    (home / "said.txt").write_text(done.stdout + done.stderr)
     return home
 
 

@@ -1,6 +1,7 @@
 """Every study notebook through papermill at `smoke`: the whole study once, then what a second call must leave alone."""
 
 import json
+import re
 import resource
 
 import nbformat
@@ -98,6 +99,18 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
 def test_every_study_notebook_was_run(smoke_home):
     done = {p.stem.split("-")[0] for p in (smoke_home / "runs" / "smoke" / "notebooks").glob("*.ipynb")}
     assert done | ELSEWHERE == {p.stem for p in (ROOT / "nbs" / "study").glob("*/*.ipynb")}
+
+
+def test_the_log_of_a_run_is_for_a_person(smoke_home):
+    "A line a notebook, numbered, with the time left; no notices of libraries or of Snakemake."
+    said = (smoke_home / "said.txt").read_text()
+    for noise in ("IProgress", "Select jobs", "Execute 1 jobs", "IPKernelApp", "UserWarning", "loss nan"):
+        assert noise not in said, noise
+    line = r"^\d\d:\d\d:\d\d (\S+) finished in .+ \| (\d+) of (\d+)(?:, about (.+) left)?$"
+    ends = re.findall(line, said, re.M)
+    assert [int(number) for _, number, *_ in ends] == list(range(1, len(ends) + 1))
+    assert {int(total) for *_, total, _ in ends} == {len(ends)} and len({name for name, *_ in ends}) == len(ends)
+    assert sum(bool(left) for *_, left in ends) > len(ends) / 2
 
 
 def test_the_plan_of_every_target_holds_together(smoke_home):

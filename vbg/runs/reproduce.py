@@ -69,14 +69,14 @@ class Progress:
 
     def __str__(self):
         seconds = self.left()
-        about = "" if seconds is None else f", about {duration_text(seconds)} left"
+        about = "" if not seconds else f", about {duration_text(seconds)} left"
         return f"{len(self.took)} of {len({*self.expected, *self.took})}{about}"
 
 # %% ../../nbs/runs/08_reproduce.ipynb #e88c0faf
 JOB = re.compile(r"^(?P<name>[\w./-]+): (?P<clock>\d\d:\d\d:\d\d) (?P<what>begins|finished in (?P<seconds>\d+) s)$")
 NOTICE = re.compile(
     r"^(Assuming unrestricted shared|Building DAG|Using shell|Provided (cores|resources)|Rules claiming more"
-    r"|Select jobs to|Execute \d+ jobs|Complete log|host: |\[\w{3} \w{3} |Finished job|\d+ of \d+ steps|$)"
+    r"|Elapsed time|Select jobs to|Execute \d+ jobs|Complete log|host: |\[\w{3} \w{3} |Finished job|\d+ of \d+ steps|$)"
 )
 
 

@@ -30,8 +30,8 @@ __all__ = ['MODELS', 'SPLITS', 'DAY', 'searches', 'study_overrides', 'experiment
            'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs',
            'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets', 'artefact_book',
            'artefact_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing',
-           'data_inputs', 'command', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books',
-           'forget']
+           'data_inputs', 'command', 'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly',
+           'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
@@ -387,7 +387,15 @@ def command(
         said = value if isinstance(value, str) else json.dumps(value).replace("{", "{{").replace("}", "}}")
         words.append(f"-p {key} {said[:-1]}:q}}" if expression else f"-p {key} '{said}'")
     place = f"{{NOTEBOOKS:q}}/{path.parent.name}/{path.name} {{output.notebook:q}}"
-    return f"python -m vbg.runs.notebook {place} --timeout {timeout(name)} {' '.join(words)}".rstrip()
+    return f"{runner(name)} {place} --timeout {timeout(name)} {' '.join(words)}".rstrip()
+
+# %% ../../nbs/train/07_rules.ipynb #ae405ab0
+def runner(
+    name: str,  # of a study notebook
+) -> str:  # first words of a command
+    "A notebook is executed in a copy of the fork server; one that measures time or memory, in a process of its own."
+    artefact = ARTEFACTS.get(name)
+    return f"python -m {'' if artefact and artefact.alone else 'vbg.runs.forkserver '}vbg.runs.notebook"
 
 
 def timeout(

@@ -18,5 +18,6 @@ for name, artefact in ARTEFACTS.items():
         params:
             inputs=ask.artefact_inputs(NAME, name, marked),
             notebook=f"{artefact.group}/{name}.ipynb",
+            runner=ask.runner(name),
             words=ask.artefact_words(NAME, name)
-        shell: "python -m vbg.runs.notebook {NOTEBOOKS:q}/{params.notebook} {output.notebook:q} {params.words}"
+        shell: "{params.runner} {NOTEBOOKS:q}/{params.notebook} {output.notebook:q} {params.words}"
