@@ -1,8 +1,9 @@
 """What two studies left, compared: every table, figure, prediction and weight.
 
-`python tests/compare_studies.py OLD NEW` names what differs between two folders that hold `runs/`, `figures/` and `data/`, and exits with 1 if anything does.
-What a clock writes is left out. With `--provenance`, so is what a move of code changes: hashes of code and data cards, names of modules and notebooks,
-the json files that tell what made a figure, and the folder that a figure or run lies in. Numbers, pictures, predictions and weights are compared byte by byte."""
+`python tests/compare_studies.py OLD NEW` names what differs between two folders that hold `runs/` and `data/`, and
+exits with 1 if anything does. What a clock writes is left out. With `--provenance`, so is what a move of code changes:
+hashes of code and data cards, names of modules and notebooks, what tells how a figure was made, the folder that a
+figure or run lies in, and columns that a table has gained. All else is compared byte by byte."""
 
 import argparse
 import hashlib
@@ -31,17 +32,16 @@ def cost(path):
     if path.suffix == ".csv":
         table = pd.read_csv(path)
         return table[[column for column in table if "seconds" not in column]].to_csv(index=False)
-    return (
-        without_sums(path)
-        if path.suffix == ".json"
-        else without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
-    )
+    return without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
 
 
 def without_sums(path):
-    "The json of an artefact without the checksums of its files."
+    "The manifest without the checksums of the files that print seconds."
     told = json.loads(path.read_text())
-    return told | {"files": sorted(told["files"])}
+    for key, entry in told["artefacts"].items():
+        if re.search(r"/(table[34]_cost|audit)$", key):
+            entry["files"] = sorted(entry["files"])
+    return told
 
 
 def history(path):
@@ -82,33 +82,31 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# What a clock writes, and so may differ between two runs: file -> (how it is compared, what is left out and why). All else is compared byte by byte.
+# What a clock writes, and so may differ between two runs: file -> (how it is compared, what is left out and why).
+# All else is compared byte by byte.
 EXCUSED = {
     "runs/*.ipynb": (name_alone, "an executed notebook tells when each cell began and ended"),
     "runs/*.log": (name_alone, "a log tells how long each step took"),
     "runs/*/history.csv": (history, "two columns: seconds and items per second of an epoch"),
     "runs/*/text_generator.csv": (history, "one column: seconds of an epoch"),
-    "runs/*/gan.json": (gan, "seconds of each epoch"),
+    "runs/*/gan[0-9]*/gan.json": (gan, "seconds of each epoch"),
     "runs/*/inputs.json": (note, "checksums of gan.json and text_generator.csv"),
     "runs/*/made_from.json": (note, "checksum of text_generator.csv"),
     "runs/*/run.json": (run, "when the run was written, how many seconds it took, and the checksum of history.csv"),
-    "figures/smoke/table[34]_cost.*": (
-        cost,
-        "three columns of seconds, and in the json the checksums of the files that print them",
-    ),
-    "figures/smoke/audit.csv": (ledger, "rows that judge the paper's claims on training time by our seconds"),
-    "figures/smoke/audit.md": (
+    "runs/*/figures/*/table[34]_cost.*": (cost, "three columns of seconds"),
+    "runs/*/figures/*/audit.csv": (ledger, "rows that judge the paper's claims on training time by our seconds"),
+    "runs/*/figures/*/audit.md": (
         name_alone,
         "prints those rows and counts their verdicts; all other rows are compared in audit.csv",
     ),
-    "figures/smoke/audit.html": (name_alone, "as audit.md"),
-    "figures/smoke/audit.json": (without_sums, "checksums of the three files above"),
+    "runs/*/figures/*/audit.html": (name_alone, "as audit.md"),
+    "runs/*/figures/manifest.json": (without_sums, "checksums of the files above"),
 }
 
 
 def results(home):
     "What a study leaves, by name: a checksum, or what a clock did not write."
-    kept = [p for top in ("runs", "figures", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
+    kept = [p for top in ("runs", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
     names = {p.relative_to(home).as_posix(): p for p in kept}
     return {
         name: next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), digest)(p)
@@ -148,13 +146,22 @@ def bare(told):
     "JSON without what tells where a thing came from."
     if isinstance(told, dict):
         return {key: bare(value) for key, value in told.items() if key not in PROVENANCE | OF_TIME}
-    return (
-        [bare(value) for value in told]
-        if isinstance(told, list)
-        else NAMES.sub("#", told)
-        if isinstance(told, str)
-        else told
-    )
+    if isinstance(told, list):
+        return [bare(value) for value in told]
+    return plain_text(told) if isinstance(told, str) else told
+
+
+def plain_text(text):
+    "Text without hashes and names of modules, and with the places and stores of runs as they were."
+    text = re.sub(r"\b(smoke|mini)/([a-z][\w.]*-[\w.-]+|plain)\b", r"\1-\2", text)  # a store
+    return NAMES.sub("#", old_runs(text))
+
+
+def old_runs(text):
+    "Places of runs and GANs as they were when `runs/` was flat."
+    text = re.sub(r"\bruns/([\w-]+)/classifiers/", r"runs/\1/", text)
+    text = re.sub(r"\bruns/([\w-]+)/experiments/", r"runs/\1-", text)
+    return re.sub(r"\bruns/([\w-]+)/gans/", r"runs/\1/gan/", text)
 
 
 def tensors(path):
@@ -166,10 +173,13 @@ def tensors(path):
     return sorted(head.items()), hashlib.sha256(content[8 + length :]).hexdigest()
 
 
+def columns(table):
+    "The columns of a table. Today's may have more."
+    return {name: [plain_text(str(value)) for value in table[name]] for name in table}
+
+
 def moved(path, name):
-    "A file as a move of code leaves it."
-    if name.startswith("figures/") and path.suffix == ".json":
-        return None
+    "A file as a move of code leaves it. The name is that of today."
     if path.name in NOTES or path.name.endswith(".rendered.json"):
         return None  # what a thing was made from, and the checksums of its files
     if path.suffix == ".json":
@@ -177,43 +187,45 @@ def moved(path, name):
         return {key: value for key, value in told.items() if path.name != "quality.json" or key != "inputs"}
     if path.suffix == ".safetensors":
         return tensors(path)
-    excused = next(
-        (
-            how
-            for pattern, (how, _) in EXCUSED.items()
-            if fnmatch(re.sub(r"^figures/\w+/(?:.*/)?", "figures/smoke/", name), pattern)
-        ),
-        None,
-    )
-    if excused is ledger:
-        table = pd.read_csv(path, dtype=str)
-        timed = table.id.str.contains(TIMED)
-        return NAMES.sub(
-            "#",
-            table[~timed].drop(columns=[c for c in table if "command" in c or "how" in c.lower()]).to_csv(index=False),
-        )
+    excused = next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), None)
+    if "/figures/" in name and path.suffix == ".csv":
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if excused is ledger:
+            table = table[~table.id.str.contains(TIMED)]
+            table = table.drop(columns=[c for c in table if "command" in c or "how" in c.lower()])
+        return columns(table[[c for c in table if excused is not cost or "seconds" not in c]])
     if excused:
         return excused(path)
-    if path.suffix in (".csv", ".md", ".tex", ".html"):
-        return NAMES.sub("#", path.read_text(encoding="utf-8"))
-    return digest(path)
+    return plain_text(path.read_text(encoding="utf-8")) if path.suffix in (".csv", ".md", ".html") else digest(path)
 
 
 def old_place(name):
     "The name of a file of today as it was when `runs/` and `figures/` were flat."
-    name = re.sub(r"^figures/([\w-]+)/.*/([^/]+)$", r"figures/\1/\2", name)
-    name = re.sub(r"^runs/(\w+)/classifiers/", r"runs/\1/", name)
-    name = re.sub(r"^runs/(\w+)/experiments/", r"runs/\1-", name)
-    name = re.sub(r"^runs/(\w+)/gans/", r"runs/\1/gan/", name)
-    return re.sub(r"-[0-9a-f]{16}(?=[/.])", "-#", name)
+    name = re.sub(r"^runs/([\w-]+)/figures/.*/([^/]+)$", r"figures/\1/\2", name)
+    return re.sub(r"-[0-9a-f]{16}(?=[/.])", "-#", old_runs(name))
+
+
+UNSAVED = re.compile(
+    r"\.(tex|pdf|json)$|/(fig8_coordinates|fig7_per_class)_\w+\.md$"
+)  # that a run saved in figures/ before
 
 
 def results_moved(home):
     "As `results`, across a move of code."
     kept = [p for top in ("runs", "figures", "data") for p in sorted((home / top).rglob("*")) if p.is_file()]
-    kept = [p for p in kept if p.suffix not in (".ipynb", ".log") and p.name != "manifest.json"]
-    names = {p.relative_to(home).as_posix(): p for p in kept}
-    return {old_place(name): moved(path, name) for name, path in names.items()}
+    names = {p.relative_to(home).as_posix(): p for p in kept if p.suffix not in (".ipynb", ".log", ".lock")}
+    today = {re.sub(r"^figures/([\w-]+)/", r"runs/\1/figures/-/-/", name): path for name, path in names.items()}
+    today = {name: path for name, path in today.items() if not ("/figures/" in name and UNSAVED.search(name))}
+    return {old_place(name): moved(path, name) for name, path in today.items()}
+
+
+def differences_moved(old, new):
+    "As `differences`; a table of today may have more columns."
+    shared = {name: new[name] for name in old.keys() & new.keys()}
+    for name, value in shared.items():
+        if name.startswith("figures/") and isinstance(value, dict):
+            shared[name] = {column: value[column] for column in old[name] if column in value}
+    return differences(old, new | shared)
 
 
 def main(arguments=None):
@@ -224,7 +236,7 @@ def main(arguments=None):
     asked = parser.parse_args(arguments)
     read = results_moved if asked.provenance else results
     ours, theirs = read(asked.old), read(asked.new)
-    stray, differ = differences(ours, theirs)
+    stray, differ = (differences_moved if asked.provenance else differences)(ours, theirs)
     print(
         *(f"only in {'old' if name in ours else 'new'}: {name}" for name in stray),
         *(f"differs: {name}" for name in differ),

@@ -1,4 +1,6 @@
-"""`kill -9` at any moment: the next run needs no hand and ends with the files of a run that nobody disturbed. And one study a folder at a time.
+"""`kill -9` at any moment: the next run needs no hand and ends with the files of a run that nobody disturbed.
+
+And one study a folder at a time.
 
 The whole study is killed several times in `make test-slow`, one cheap job once in `make test`."""
 
@@ -8,18 +10,19 @@ import subprocess
 import sys
 import time
 from fnmatch import fnmatch
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from compare_studies import EXCUSED, differences, results
-from conftest import ROOT
+from conftest import ROOT, saved
 
 from vbg.core.profiles import TABLE3_MODELS, TABLE4_MODELS
 from vbg.runs.forkserver import SOCKET
 
 QUICK = [
-    "figures/smoke/contradictions.json",
+    "runs/smoke/figures/paper/contradictions/contradictions.md",
     "runs/smoke/notebooks/contradictions.ipynb",
     "runs/smoke/notebooks/data-met.ipynb",
 ]
@@ -58,7 +61,7 @@ def alive(home):
 
 
 def kill_group(study, home):
-    "kill -9 to all, as a machine does that runs out of memory or power; kernels see for themselves that they are alone."
+    "kill -9 to all, as a machine does that runs out of memory; kernels see for themselves that they are alone."
     os.killpg(study.pid, signal.SIGKILL)
     study.wait()
     end = time.time() + 300
@@ -71,7 +74,7 @@ def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
     "One quick kill: as soon as the first of a table's files is there, while a data set is in the making."
     calm, cut = tmp_path / "calm", tmp_path / "cut"
     calm.mkdir(), cut.mkdir()
-    study, table = start(cut, QUICK), cut / "figures" / "smoke" / "contradictions.csv"
+    study, table = start(cut, QUICK), saved(cut, "contradictions.csv")
     while not table.exists():
         assert study.poll() is None, (cut / "said.txt").read_text()
         time.sleep(0.005)
@@ -84,7 +87,7 @@ def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
     assert differences(ours, theirs) == ([], [])
     assert {
         *QUICK,
-        "figures/smoke/contradictions.csv",
+        "runs/smoke/figures/manifest.json",
         "data/smoke/met/ceilings.json",
         "data/smoke/met.rendered.json",
     } <= set(ours)
@@ -92,14 +95,22 @@ def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
 
 def test_a_byte_more_or_less_is_seen(tmp_path):
     "The comparison itself: a clock's words are left out, and nothing else is."
+    paper = "runs/smoke/figures/paper"
     parts = {
-        "runs/smoke/met/vbg/seed0/history.csv": "epoch,seconds\n{x},{t}\n",
-        "runs/smoke/met/vbg/seed0/run.json": '{{"seconds": {t}, "seed": "{x}", "files": {{"history.csv": "{t}"}}}}',
-        "figures/smoke/table3_cost.md": "| a | seconds an epoch | seconds to fit | seconds of the run |\n|:--|:--|:--|:--|\n| {x} | {t} | {t} | {t} |\n",
-        "figures/smoke/table3_cost.tex": "a & seconds an epoch & seconds to fit & seconds of the run \\\\\nb \\& {x} & {t} & {t} & {t} \\\\\n",
-        "figures/smoke/audit.csv": "id,ours\nfaster-swin-met,{t}\na,{x}\nb,1\nc,1\nd,1\n",
-        "figures/smoke/table3_comparison.csv": "{x}",
-        "runs/smoke/met.log": "{t}",
+        "runs/smoke/classifiers/met/vbg/seed0/history.csv": "epoch,seconds\n{x},{t}\n",
+        "runs/smoke/classifiers/met/vbg/seed0/run.json": (
+            '{{"seconds": {t}, "seed": "{x}", "files": {{"history.csv": "{t}"}}}}'
+        ),
+        f"{paper}/table3_comparison/table3_cost.md": (
+            "| a | seconds an epoch | seconds to fit | seconds of the run |\n|:--|:--|:--|:--|\n"
+            "| {x} | {t} | {t} | {t} |\n"
+        ),
+        f"{paper}/audit/audit.csv": "id,ours\nfaster-swin-met,{t}\na,{x}\nb,1\nc,1\nd,1\n",
+        f"{paper}/table3_comparison/table3_comparison.csv": "{x}",
+        "runs/smoke/figures/manifest.json": (
+            '{{"artefacts": {{"paper/t/table3_cost": {{"files": {{"a": "{t}"}}}}, "paper/t/t": {{"files": "{x}"}}}}}}'
+        ),
+        "runs/smoke/classifiers/met.log": "{t}",
     }
     told = []
     for t, x in ((1, 5), (22, 5), (1, 6)):
@@ -109,8 +120,8 @@ def test_a_byte_more_or_less_is_seen(tmp_path):
         told.append(results(tmp_path))
     assert differences(told[0], told[1]) == ([], [])
     assert differences(told[0], told[2]) == ([], sorted(name for name, text in parts.items() if "{x}" in text))
-    (tmp_path / "runs/smoke/met.log").unlink()
-    assert differences(told[0], results(tmp_path))[0] == ["runs/smoke/met.log"]
+    (tmp_path / "runs/smoke/classifiers/met.log").unlink()
+    assert differences(told[0], results(tmp_path))[0] == ["runs/smoke/classifiers/met.log"]
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +196,7 @@ def test_the_comparison_holds_every_table_and_figure_of_the_study(undisturbed):
         "label_leaks_coco",
         "contradictions",
     ):
-        assert {f"figures/smoke/{table}.{kind}" for kind in ("csv", "md", "tex", "json")} <= names
+        assert {saved(Path(), f"{table}.{kind}").as_posix() for kind in ("csv", "md")} <= names
     for figure in (
         "fig5_loss_curves",
         "fig5_models",
@@ -193,25 +204,19 @@ def test_the_comparison_holds_every_table_and_figure_of_the_study(undisturbed):
         "per_class_recall",
         "calibration_curves",
     ):
-        assert {f"figures/smoke/{figure}.{kind}" for kind in ("png", "pdf", "json")} <= names
+        assert saved(Path(), f"{figure}.png").as_posix() in names
     for file in ("run.json", "history.csv", "metrics.json", "predictions.parquet", "model.safetensors"):
         assert {
-            f"runs/smoke/{dataset}/{model}/seed{seed}/{file}"
+            f"runs/smoke/classifiers/{dataset}/{model}/seed{seed}/{file}"
             for dataset in ("met", "coco")
             for model in {*TABLE3_MODELS, *TABLE4_MODELS}
             for seed in (0, 1)
         } <= names
-    held = sorted(
-        name for name in names if any(fnmatch(name, pattern) for pattern in EXCUSED) and not name.startswith("runs/")
-    )
-    assert held == sorted(
-        [
-            f"figures/smoke/{table}.{kind}"
-            for table in ("table3_cost", "table4_cost")
-            for kind in ("csv", "md", "tex", "json")
-        ]
-        + [f"figures/smoke/audit.{kind}" for kind in ("csv", "md", "html", "json")]
-    )
+    excused = {name for name in names if any(fnmatch(name, pattern) for pattern in EXCUSED)}
+    files = [f"{table}.{kind}" for table in ("table3_cost", "table4_cost") for kind in ("csv", "md")]
+    files += [f"audit.{kind}" for kind in ("csv", "md", "html")]
+    held = {name for name in excused if "/figures/" in name}
+    assert held == {saved(Path(), file).as_posix() for file in files} | {"runs/smoke/figures/manifest.json"}
 
 
 @pytest.mark.slow
