@@ -10,7 +10,7 @@ import torch
 from vbg.core.files import DataError
 from vbg.core.profiles import profile as read_profile
 from vbg.data.mini.met import CLASSES, TELLING, TOLD
-from vbg.explain.restore import Restored, _fresh, _opened, batch_of, ground_truth_of, items_of
+from vbg.explain.restore import Restored, batch_of, fresh_model, ground_truth_of, items_of, open_sets
 from vbg.explain.word_scores import (
     deciding,
     evidence_of_words,
@@ -41,8 +41,8 @@ SPLITS = ("train", "validation", "test", "balanced")
 def untrained(dataset, variant="without_gan", **overrides):
     "A model of the smoke profile with fresh weights, and its data."
     settings = read_profile("smoke", overrides)
-    sets, tokenizer, known = _opened(settings, dataset)
-    model = _fresh(settings, variant, sets, tokenizer, known, 0)
+    sets, tokenizer, known = open_sets(settings, dataset)
+    model = fresh_model(settings, variant, sets, tokenizer, known, 0)
     return Restored(SimpleNamespace(model=variant, seed=0), settings, model, tokenizer, sets, dataset)
 
 
@@ -114,7 +114,7 @@ def test_words_beyond_the_longest_text_are_counted_and_not_told(opened):
 @pytest.mark.parametrize("variant", ["without_gan", "without_vit_gan"])
 def test_integrated_gradients_add_up(opened, variant):
     found = opened["coco"]
-    model = _fresh(found.settings, variant, found.sets, found.tokenizer, {}, 1)
+    model = fresh_model(found.settings, variant, found.sets, found.tokenizer, {}, 1)
     reading = read_words(found, "balanced", np.arange(0, 40, 8))
     classes = np.arange(5)
     relevance, delta = integrated_gradients(replace(found, model=model), reading, classes, batch_size=3)
