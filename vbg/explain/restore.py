@@ -69,7 +69,7 @@ def _sets(name, dataset, described, image_size, text):
     tokenizer, _, known = tokenise_sets(sets, settings)
     return sets, tokenizer, known
 
-
+# %% ../../nbs/explain/01_restore.ipynb #e98f8614
 def open_sets(
     settings: Profile,  # of a run
     dataset: str,  # name of the data set
@@ -207,15 +207,11 @@ def ground_truth_of(
             f"{folder}: no ground truth of item {absent[0]}: delete {folder.parent} and call again, "
             "it is then rendered anew"
         )
-    rows = np.array([place[name] for name in data.ids])
-    own = {name: k for k, name in enumerate(data.ids)}
+    rows, own = np.array([place[name] for name in data.ids]), {name: k for k, name in enumerate(data.ids)}
     spans = held["spans"][held["spans"]["id"].isin(own)]
     items = held["items"].set_index("id").loc[list(data.ids)].reset_index()
-    return GroundTruth(
-        {k: _fit(m[rows], data.pixels.shape[1]) for k, m in held["masks"].items()},
-        spans.assign(item=spans["id"].map(own)).reset_index(drop=True),
-        items,
-    )
+    masks = {k: _fit(m[rows], data.pixels.shape[1]) for k, m in held["masks"].items()}
+    return GroundTruth(masks, spans.assign(item=spans["id"].map(own)).reset_index(drop=True), items)
 
 # %% ../../nbs/explain/01_restore.ipynb #11cc7e71
 def _fit(masks, size):

@@ -305,6 +305,15 @@ class Best:
             self.score, self.epoch = score, row["epoch"]
             self.weights = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
+    def result(
+        self,
+        model: torch.nn.Module,  # gets the weights that were kept
+        seconds: float,  # wall time of all epochs
+    ) -> Fit:
+        "The model at the kept epoch, and the history."
+        model.cpu().eval().load_state_dict(self.weights)
+        return Fit(model, pd.DataFrame(self.history), self.epoch, seconds)
+
 # %% ../../nbs/train/01_fit.ipynb #02fc5480
 def fit(
     *,
@@ -328,8 +337,7 @@ def fit(
         if progress:
             progress.epoch(name, row)
         _renew(loop, _called(between, epoch, loop.bare, best.history), settings)
-    loop.bare.cpu().eval().load_state_dict(best.weights)
-    return Fit(loop.bare, pd.DataFrame(best.history), best.epoch, time.perf_counter() - start)
+    return best.result(loop.bare, time.perf_counter() - start)
 
 # %% ../../nbs/train/01_fit.ipynb #5edd9565
 def _called(between, epoch, model, history):
