@@ -14,8 +14,7 @@ import pandas as pd
 from .decision import FLOOR, calibrations_of, rests_on, temper
 from .restore import Restored, items_of, restore
 from ..models.batches import predict
-from ..results.publish import data_title
-from ..results.study import TESTS
+from ..results.publish import TESTS, data_title
 from ..results.tables import Column, estimate_cell, number_cell, table_of
 from ..stats.comparison import ece
 from ..stats.intervals import Bootstrap, estimate_ratio, estimate_scores
