@@ -37,7 +37,7 @@ def run_study(home, *targets, profile="smoke", cores=2):
 
 def reproduce(home, *targets):
     "What `make reproduce` runs, with two jobs at once."
-    words = [sys.executable, "-m", "vbg.runs.reproduce", "--profile", "smoke", "--cores", "2", *targets]
+    words = [sys.executable, "-m", "vbg.reports.command", "study", "--profile", "smoke", "--cores", "2", *targets]
     environment = {**os.environ, "VBG_HOME": str(home)}
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3000)
 

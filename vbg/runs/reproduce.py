@@ -119,7 +119,7 @@ def run(
         follow(study.stdout, progress, lambda line: print(line, flush=True))
         code = study.wait()
     if not code:
-        print(f"{len(progress.took)} notebooks in {duration_text(time.time() - begun)}", flush=True)
+        print(f"{len(progress.took)} notebook{'s' * (len(progress.took) != 1)} in {duration_text(time.time() - begun)}", flush=True)
     return abs(code)
 
 # %% ../../nbs/runs/08_reproduce.ipynb #5f590755
