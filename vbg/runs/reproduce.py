@@ -119,7 +119,8 @@ def run(
         follow(study.stdout, progress, lambda line: print(line, flush=True))
         code = study.wait()
     if not code:
-        print(f"{len(progress.took)} notebook{'s' * (len(progress.took) != 1)} in {duration_text(time.time() - begun)}", flush=True)
+        number = len(progress.took)
+        print(f"{number} notebook{'s' * (number != 1)} in {duration_text(time.time() - begun)}", flush=True)
     return abs(code)
 
 # %% ../../nbs/runs/08_reproduce.ipynb #5f590755
