@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.artefacts import ARTEFACTS
+from ..core.artefacts import TARGETS as TABLES_OF
 from ..core.files import RunError, home, root
 from ..core.places import store_of
 from .made import whole
 
 # %% auto #0
-__all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'planned', 'note_of', 'is_whole',
-           'drawing']
+__all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'refuse_unknown', 'planned', 'note_of',
+           'is_whole', 'drawing']
 
 # %% ../../nbs/runs/04_workflow.ipynb #f2fdc56f
 def snakemake_command(
@@ -173,11 +174,22 @@ def read_summary(
     return jobs
 
 # %% ../../nbs/runs/04_workflow.ipynb #4290f783
+def refuse_unknown(
+    targets: list,  # rules or files of the Snakefile
+) -> None:
+    "Raise RunError on a target that does not exist; the message lists those that do."
+    known = (*TABLES_OF, "everything")
+    strange = [t for t in targets if "/" not in t and t not in known and not t.startswith("artefact_")]
+    if strange:
+        raise RunError(f"no target is called {', '.join(strange)}; there are {', '.join(known)}, and files")
+
+
 def planned(
     profile: str,  # such as "mini"
     targets: list,  # rules or files of the Snakefile
 ) -> list:  # of `Job`, in the order of the Snakefile
     "All jobs of the targets and what is to be said of each. Changes nothing. Raises RunError with Snakemake's message."
+    refuse_unknown(targets)
     done = subprocess.run(
         snakemake_command(profile, targets, options=("--summary", "--nolock"), look="tell"),
         cwd=root(),
