@@ -613,7 +613,7 @@ def show_table(
 def readme_text(
     notebook: Path,  # nbs/index.ipynb
 ) -> str:  # Markdown
-    "The README: prose as it is, code in fences with what it printed; cells marked `#| hide` are left out, and of those marked `#| echo: false` only the output stays. Links start at the repository root."
+    "Prose, code in fences, outputs. Cells of `#| hide` are left out; `#| echo: false` keeps the output alone."
     cells, parts = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"], []
     for cell in cells:
         source = "".join(cell["source"]).strip()
