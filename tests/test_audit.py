@@ -19,6 +19,7 @@ from vbg.reports import audit as A
 from vbg.reports import contradictions as C
 from vbg.reports import evidence as E
 from vbg.reports import judges as J
+from vbg.reports import measures as M
 from vbg.reports import page as P
 from vbg.results.classes import confusion_claims
 from vbg.results.comparison import comparison_table, late_average, of_models, verdicts_table
@@ -444,7 +445,7 @@ class _Renamed:
 
 def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(evidence, home, monkeypatch):
     assert {c.judge for c in J.CLAIMS} == {*J.JUDGES} and {c.group for c in J.CLAIMS} == {*J.GROUPS}
-    assert {J.arguments_of(c)["what"] for c in J.CLAIMS if c.judge == "measured"} == {*J.MEASURES}
+    assert {J.arguments_of(c)["what"] for c in J.CLAIMS if c.judge == "measured"} == {*M.MEASURES}
     fig8 = next(c for c in J.CLAIMS if c.id == "fig8-met")
     with pytest.raises(ValueError, match="claim 'fig8-met' .*has no verdict"):
         A.build_ledger(evidence, (fig8._replace(judge="nobody"),))
@@ -466,13 +467,13 @@ def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(
 
 def test_seconds_of_vbg_hold_those_of_its_gan_where_they_are_known(evidence, home):
     run = evidence.of("met", "vbg")[0]
-    assert E.seconds(evidence, "met", "vbg").tolist() == [10.0, 11.0] and J._gan_counted(evidence, "met") == "without"
+    assert E.seconds(evidence, "met", "vbg").tolist() == [10.0, 11.0] and M._gan_counted(evidence, "met") == "without"
     folder = home / "runs" / "smoke" / "gans" / "met" / "attributes" / "gan7"
     folder.mkdir(parents=True)
     (folder / "gan.json").write_text(json.dumps(dict(history=[dict(seconds=2.0), dict(seconds=3.0)])))
     try:
         one = replace(evidence, runs=[_With(run, gan=7)])
-        assert E.seconds(one, "met", "vbg").tolist() == [15.0] and J._gan_counted(one, "met") == "with"
+        assert E.seconds(one, "met", "vbg").tolist() == [15.0] and M._gan_counted(one, "met") == "with"
     finally:
         shutil.rmtree(folder)
 
