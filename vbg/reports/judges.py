@@ -12,6 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from ..core.profiles import profile as read_profile
+from .contradictions import ADDS, CHECKS, CONTRADICTS, NESTED, REMOVED
+from .evidence import FUSION, OTHERS, Evidence, difference, score, unfinished
 from vbg.reports.findings import (
     CONTRADICTIONS,
     DECIDES,
@@ -33,10 +37,6 @@ from vbg.reports.findings import (
     sized,
 )
 from .measures import MEASURES
-
-from ..core.profiles import profile as read_profile
-from .contradictions import ADDS, CHECKS, CONTRADICTS, NESTED, REMOVED
-from .evidence import FUSION, OTHERS, Evidence, difference, score, unfinished
 from ..results.classes import FIG6_CLAIMS, confusion_claims, fig5_verdict, stability
 from ..results.comparison import rates_apart
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table

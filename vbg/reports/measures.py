@@ -8,6 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+
+from ..core.profiles import VARIANTS
+from .contradictions import ADDS, NESTED, PARTS, REMOVED, listed, printed_cells
+from .evidence import OTHERS, PRINTED, difference, gan_known, score, seconds, time_ratio
 from vbg.reports.findings import (
     METRIC,
     counted_text,
@@ -18,10 +22,6 @@ from vbg.reports.findings import (
     seeds_text,
     sign_finding,
 )
-
-from ..core.profiles import VARIANTS
-from .contradictions import ADDS, NESTED, PARTS, REMOVED, listed, printed_cells
-from .evidence import OTHERS, PRINTED, difference, gan_known, score, seconds, time_ratio
 from ..results.classes import short_schedule
 from ..results.publish import DATASETS, PAPER_MODELS
 from ..stats.intervals import Bootstrap, paired_difference, same_items
