@@ -17,7 +17,7 @@ OPTIONS = {"with [CLS]": {}, "without [CLS]": {"cls": False}, "linear patches": 
 
 
 def spots(n=120, seed=0):
-    "Grey noise with one coloured square of 8 pixels, red in class 0, blue in class 1, anywhere. Texts are noise. And the masks of the square."
+    "Grey noise with a square of 8 pixels, red in class 0, blue in class 1; texts of noise; masks of the square."
     g = np.random.default_rng(seed)
     label, corners = np.arange(n) % 2, g.integers(4, 52, (n, 2))
     pixels, masks = g.integers(90, 160, (n, 64, 64, 3)).astype(np.uint8), np.zeros((n, 64, 64), bool)

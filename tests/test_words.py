@@ -1,4 +1,4 @@
-"""Words: that the renderer's spans land on their words among a model's tokens, that relevance adds up, and that a planted deciding word is found."""
+"""Words: spans land on their words among the tokens, relevance adds up, and a deciding word made by hand is found."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -133,7 +133,7 @@ def test_integrated_gradients_add_up(opened, variant):
 
 
 class Planted(torch.nn.Module):
-    "Score of class 1: how many of the tokens are among some planted ones, by a word embedding of one feature. Class 0 gets its opposite."
+    "Score of class 1: how many tokens are among some given ones, by an embedding of one feature; class 0 its opposite."
 
     def __init__(self, size, ids):
         super().__init__()
