@@ -145,3 +145,33 @@ def test_a_change_makes_those_stale_that_use_it_and_is_named(copy, module, name,
     changed = {m: what_changed(dict(code=before[m]), dict(code=after[m])) for m in MODELS}
     assert {m for m in MODELS if changed[m]} == set(stale)
     assert all(changed[m] == [f"vbg/{module.replace('.', '/')}.py"] for m in stale)
+
+
+TOY = """
+from torch import nn
+
+from .fusion import FusionOutput, masked_mean
+
+
+class ToyFusion(nn.Module):
+    def __init__(self, *, hidden_size, num_heads=1, dropout=0.0, seed=None):
+        super().__init__()
+        self.output_size = hidden_size
+
+    def forward(self, image_tokens, text_tokens, text_keep=None, return_maps=True):
+        return FusionOutput(image_tokens.mean(1) * masked_mean(text_tokens, text_keep))
+"""
+
+
+def test_a_new_fusion_layer_is_registered_in_one_place_and_trains(copy):
+    "As CONTRIBUTING.md says: a class, and one line of the registry."
+    shutil.copy(ROOT / "settings.ini", copy)
+    (copy / "vbg/models/toy.py").write_text(TOY, encoding="utf-8")
+    add(copy, "models.fusion_zoo", "\nfrom .toy import ToyFusion\nFUSIONS['toy'] = ToyFusion\n")
+    overrides = json.dumps({"fusion": {"kind": "toy"}, "train": {"epochs": 1}})
+    words = ["-m", "vbg.reports.command", "train", "--profile", "smoke", "--overrides", overrides]
+    env = os.environ | {"PYTHONPATH": str(copy), "VBG_HOME": str(copy)}
+    done = subprocess.run([sys.executable, *words], cwd=copy, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = json.loads((next((copy / "runs").rglob("run.json"))).read_text(encoding="utf-8"))
+    assert run["inputs"]["settings"]["fusion"]["kind"] == "toy" and "models.toy" in run["inputs"]["code"]
