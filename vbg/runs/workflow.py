@@ -100,7 +100,7 @@ def _working(folder):
 def clear_killed(
     folder: Path,  # `home()`, held by this process
 ) -> list:  # files removed
-    "Remove the notes and half-written files of a killed run. Raises RunError while a process of it, or a Snakemake of another kind, still works there."
+    "Remove the notes and half-written files of a killed run. Raises RunError while a process still works there."
     import psutil
 
     folder = Path(folder)
@@ -111,7 +111,8 @@ def clear_killed(
     if alive:
         numbers = " ".join(map(str, alive))
         raise RunError(
-            f"{folder} is in use by {len(alive)} process(es) of another run: wait for their end, or end them with `kill {numbers}`"
+            f"{folder} is in use by {len(alive)} process(es) of another run: "
+            f"wait for their end, or end them with `kill {numbers}`"
         )
     parts = [
         p for top in ("data", "runs") for p in (folder / top).rglob(".*.part") if re.search(r"\.\d+\.part$", p.name)
