@@ -103,7 +103,9 @@ unlock: install
 
 # ---- the notebooks are the source
 export: install
+	$(RUN) ruff format --quiet nbs tests
 	$(RUN) nbdev_export
+	$(RUN) python tests/heads.py --write
 	$(RUN) nbdev_clean
 
 readme: install

@@ -1,4 +1,6 @@
-"""Export and clean a copy of the notebooks; fail and name every file that would change. Needs no network and changes nothing here."""
+"""Export and clean a copy of the notebooks; fail and name every file that would change.
+
+Needs no network and changes nothing here."""
 
 import filecmp
 import shutil

@@ -1,4 +1,6 @@
-"""What a change of code asks to be run again: the Snakefile of an edited copy of the project, on a finished smoke study. Nothing is run."""
+"""What a change of code asks to be run again: the Snakefile of an edited copy, on a finished smoke study.
+
+Nothing is run."""
 
 import json
 import os
@@ -11,7 +13,10 @@ from conftest import ROOT
 
 from vbg.runs.workflow import TRAINS
 
-TELL = "import json; from vbg.runs.workflow import planned; print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
+TELL = (
+    "import json; from vbg.runs.workflow import planned; "
+    "print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
+)
 CODE = "\nprint\n"  # a statement of the module: counts wherever the module is used
 WORDS = '\n# A comment of a test.\n"A string that is no code."\n'
 

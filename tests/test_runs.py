@@ -1,4 +1,6 @@
-"""Facts of vbg.runs.store that its notebook does not prove: kills at random moments, two writers at once, damaged files, the runner from outside."""
+"""Facts of vbg.runs.store that its notebook does not prove.
+
+Kills at random moments, two writers at once, damaged files, the runner from outside."""
 
 import ast
 import json
@@ -188,7 +190,7 @@ def test_changed_or_damaged_run_is_not_current():
     assert R.is_current(write(), inputs)
     (place / "run.json").write_text("{")
     with pytest.raises(files_module.RunError, match="run.json is damaged"):
-        R.Run(place).info
+        _ = R.Run(place).info
 
 
 def test_same_input_same_bytes_and_no_time_in_metrics():
@@ -386,7 +388,8 @@ def test_executed_notebook_lands_in_each_run_even_when_a_later_cell_fails(tmp_pa
 
 
 def test_importing_runs_is_light():
-    code = "import sys, vbg.runs.store; print(sorted({'torch', 'transformers', 'papermill', 'datasets', 'nbformat', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "papermill", "datasets", "nbformat", "matplotlib", "sklearn"}
+    code = f"import sys, vbg.runs.store; print(sorted({heavy!r} & set(sys.modules)))"
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True).stdout.strip() == "[]"
     )

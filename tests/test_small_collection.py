@@ -11,6 +11,7 @@ from conftest import entry_of, run_study, saved
 import vbg.results.small_collection as sc
 from vbg.core.files import RunError, home
 from vbg.core.profiles import profile
+from vbg.reports import command
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, predictions_table, run_folder, write_run
 from vbg.stats.intervals import Bootstrap
@@ -152,8 +153,8 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
         line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if "-m vbg.runs.notebook" in line
     ]
     assert len(commands) == len(sc.collection_jobs()) + 1
-    for command in commands:
-        words = shlex.split(command)
+    for line in commands:
+        words = shlex.split(line)
         data = json.loads(words[max(i for i, w in enumerate(words) if w == "data") + 1])
         assert data["folder"] == str(museum) and data["options"] == {
             "label": "category",

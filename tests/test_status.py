@@ -76,7 +76,10 @@ def test_everything_holds_every_target(home):
 
 
 def planned_in(home, targets):
-    code = f"from vbg.runs.workflow import planned; import json; print(json.dumps([j.__dict__ for j in planned('smoke', {targets!r})]))"
+    code = (
+        "from vbg.runs.workflow import planned; import json; "
+        f"print(json.dumps([j.__dict__ for j in planned('smoke', {targets!r})]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -138,7 +138,7 @@ def test_a_lost_run_is_made_again_and_the_others_are_kept(smoke_home):
 
 
 def test_a_run_of_other_settings_in_the_store_of_the_study_is_made_again(smoke_home, monkeypatch):
-    "As a notebook with `store` set to the profile leaves it: the search's learning rate is not the only one it differs in."
+    "As a notebook with `store` set to the profile leaves it: it differs in more than the learning rate."
     from vbg.train.jobs import train_runs
 
     monkeypatch.setenv("VBG_HOME", str(smoke_home))
