@@ -17,7 +17,7 @@ from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
 from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, data_title, run_title
 from .tables import Column, range_cell, table_of
-from ..runs.store import load_runs
+from ..runs.store import OF_A_MODEL, load_runs
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
 
 # %% auto #0
@@ -116,8 +116,9 @@ def _unlike(run, reference, asked, loop):
     else:
         expected = {k: v for k, v in expected.items() if not k.startswith("settings.loop.")}
     have, free = _facts(run), {f"checkpoints.{k.split('.')[1]}" for k in asked if k.endswith(".checkpoint")}
+    scarce = ("data.scarce",) * ("settings.balance.scarce_items" in asked)
     for key in sorted({*have, *expected}):
-        if key.startswith((*_OF_GAN, *(() if "settings.balance.scarce_items" not in asked else ("data.scarce",)))):
+        if key.startswith((*_OF_GAN, *OF_A_MODEL, *scarce)):  # a row uses the code of its own parts
             continue
         if ".".join(key.split(".")[:2]) not in free and have.get(key, "absent") != expected.get(key, "absent"):
             yield key, have.get(key, "absent"), expected.get(key, "absent")
