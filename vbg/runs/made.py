@@ -35,9 +35,10 @@ def plain(
 
 def to_json(
     value,  # see `plain`
-) -> str:  # one key a line, sorted
+    sort: bool = True,  # keys by name; False: in the order that they were put in
+) -> str:  # one key a line
     "A value as JSON text."
-    return json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(value), indent=1, sort_keys=sort, ensure_ascii=False, allow_nan=False) + "\n"
 
 # %% ../../nbs/runs/02_made.ipynb #c0de0707
 def checksum(
@@ -59,7 +60,7 @@ def write_note(
     about = dict(more, inputs=inputs)
     if files is not None:
         about["files"] = {name: checksum(path.parent / name) for name in files}
-    return write_atomic(path, to_json(about))
+    return write_atomic(path, to_json(about, sort=False))
 
 
 def read_note(

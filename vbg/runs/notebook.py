@@ -188,7 +188,7 @@ def _execute(notebook, part, asked, timeout, log):
         execution_timeout=timeout,
         stdout_file=log,
         stderr_file=log,
-        extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={QUIET}"],
+        extra_arguments=["--IPKernelApp.log_level=50", f"--IPKernelApp.exec_lines={QUIET}"],
     )
     effective = done.cells[-1].outputs[0]["data"][EFFECTIVE]
     wrong = {n: effective[n] for n, v in (known | asked).items() if effective[n] != plain(v)}
