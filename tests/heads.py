@@ -1,4 +1,5 @@
-"""Where each module notebook stands: its head links the notebooks beside it, those it reads and those that read it.
+"""Where each notebook stands. The head of a module links its neighbours, those it reads and those that read it.
+The head of a study notebook links the modules it reads and what it saved in `figures/mini`.
 
 `python tests/heads.py --write` writes the line into every head (`make export` does). Without it, the script names the
 heads whose line is out of date and exits with 1."""
@@ -9,21 +10,34 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from vbg.core.artefacts import ARTEFACTS  # noqa: E402
+from vbg.core.places import committed_place  # noqa: E402
 from vbg.runs.version import imports_of  # noqa: E402
 
 PACKAGES = ("core", "stats", "runs", "data", "models", "gan", "train", "results", "explain", "reports")
 MARK, MOST = "**Where it stands.**", 6
 
 
+def code_of(path):
+    "The code cells of a notebook, joined."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
+
+
 def module_of(path):
     "Dotted name of the module that a notebook exports, or None."
-    text = "".join("".join(cell["source"]) + "\n" for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
-    found = re.search(r"^#\|\s*default_exp\s+([\w.]+)", text, re.M)
+    found = re.search(r"^#\|\s*default_exp\s+([\w.]+)", code_of(path), re.M)
     return found and found.group(1)
+
+
+def link(title, target, path):
+    "A Markdown link from one notebook to another file."
+    return f"[`{title}`]({os.path.relpath(target, path.parent).replace(os.sep, '/')})"
 
 
 def reading_order(paths):
@@ -45,31 +59,59 @@ def imports_by_module():
     return found
 
 
+def module_lines(places):
+    "Module notebook -> the line that its head shall hold."
+    reads, order = imports_by_module(), [*places]
+    lines = {}
+    for k, (module, path) in enumerate(places.items()):
+        linked = partial(lambda other, path: link(other, places[other], path), path=path)
+        readers = [other for other in order if module in reads[other]]
+        packages = list(dict.fromkeys(other.split(".")[0] for other in readers))
+        told = {
+            "reads": ", ".join(linked(other) for other in order if other in reads[module]) or "nothing of the project",
+            "read by": ", ".join(map(linked, readers))
+            if len(readers) <= MOST
+            else f"{len(readers)} modules of {', '.join(packages)}",
+            "before": linked(order[k - 1]) if k else "",
+            "after": linked(order[k + 1]) if k + 1 < len(order) else "",
+        }
+        if not readers:
+            told["read by"] = "the study notebooks and the command line"
+        lines[path] = joined(told)
+    return lines
+
+
+def study_lines(places):
+    "Study notebook -> the line that its head shall hold: its own part's modules first."
+    lines = {}
+    for path in sorted((ROOT / "nbs" / "study").rglob("*.ipynb")):
+        asked = {name for _, name, _ in imports_of(ast.parse(code_of(path)))}
+        reads = [module for module in reversed(places) if module in asked]
+        rest = sorted({module.split(".")[0] for module in reads[MOST:]}, key=PACKAGES.index)
+        more = [f"more of {', '.join(rest)}"] * bool(rest)
+        profile = "collection-commons-museum" if path.stem == "small_collection" else "mini"
+        artefact = ARTEFACTS.get(path.stem)
+        saved = artefact and ROOT / committed_place(profile, artefact.group, path.stem)
+        told = {
+            "reads": ", ".join([link(module, places[module], path) for module in reads[:MOST]] + more),
+            "saved": link(saved.relative_to(ROOT).as_posix(), saved, path) if saved and saved.is_dir() else "",
+        }
+        lines[path] = joined(told)
+    return lines
+
+
+def joined(
+    told,  # word -> what it says, "" for nothing
+):
+    "One line of a head."
+    return f"{MARK} " + " · ".join(f"{word}: {value}" for word, value in told.items() if value)
+
+
 def expected_lines():
     "Notebook -> the line that its head shall hold."
     notebooks = [path for package in PACKAGES for path in (ROOT / "nbs" / package).rglob("*.ipynb")]
     places = {module_of(path): path for path in reading_order(notebooks)}
-    reads, order = imports_by_module(), [*places]
-    lines = {}
-    for k, (module, path) in enumerate(places.items()):
-
-        def link(other, path=path):
-            return f"[`{other}`]({os.path.relpath(places[other], path.parent).replace(os.sep, '/')})"
-
-        readers = [other for other in order if module in reads[other]]
-        packages = list(dict.fromkeys(other.split(".")[0] for other in readers))
-        told = {
-            "reads": ", ".join(link(other) for other in order if other in reads[module]) or "nothing of the project",
-            "read by": ", ".join(map(link, readers))
-            if len(readers) <= MOST
-            else f"{len(readers)} modules of {', '.join(packages)}",
-            "before": link(order[k - 1]) if k else "",
-            "after": link(order[k + 1]) if k + 1 < len(order) else "",
-        }
-        if not readers:
-            told["read by"] = "the study notebooks and the command line"
-        lines[path] = f"{MARK} " + " · ".join(f"{word}: {value}" for word, value in told.items() if value)
-    return lines
+    return module_lines(places) | study_lines(places)
 
 
 def out_of_date(

@@ -258,7 +258,7 @@ def anchors(text):
 def prose(path):
     "Markdown of a page or of a notebook."
     if path.suffix == ".ipynb":
-        return "\n\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
+        return "\n\n".join(c.source for c in cells(path, "markdown"))
     return path.read_text(encoding="utf-8")
 
 
@@ -316,3 +316,30 @@ def test_every_figure_has_a_caption_that_says_of_how_many(path):
             assert re.search(r"\b(seeds?|items?|images?|runs?|batch|parameters)\b", beside), (
                 f"no caption beside {cell.source!r}"
             )
+
+
+@pytest.mark.parametrize("path", [p for p in STUDY if p.parent.name != "train"], ids=lambda p: p.stem)
+def test_the_head_of_a_study_notebook_names_the_files_and_the_folder_that_it_saves(path):
+    from vbg.core.artefacts import ARTEFACTS
+    from vbg.core.places import figures_place
+
+    artefact, profile = ARTEFACTS[path.stem], "collection-<name>" if path.stem == "small_collection" else "<profile>"
+    head = next(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    claim = next(line for line in head.splitlines() if line.startswith(">"))
+    named = [place for place in re.findall(r"`(runs/[^`]*)`", claim) if "/figures/" in place]
+    assert named == [f"{figures_place(profile, artefact.group, path.stem).as_posix()}/"]
+    stems = {name.removesuffix(".html").partition(".")[0] for name in artefact.files("<dataset>")}
+    assert stems <= set(re.findall(r"`([^`]*)`", claim.replace(".html`", "`"))), claim
+
+
+def test_the_heads_of_the_training_notebooks_name_the_folders_of_runs_and_gans():
+    from vbg.core.places import checkpoint_place, gans_place, run_place
+
+    wanted = {
+        "train": run_place("<store>", "<dataset>", "<model>", "<k>"),
+        "gan": gans_place("<store>", "<dataset>") / "<conditioning>" / "gan<k>",
+        "gan_measured": gans_place("<store>", "<dataset>") / "<conditioning>" / "gan<k>",
+        "language_model": checkpoint_place("<store>", "<dataset>", "<k>"),
+    }
+    for name, place in wanted.items():
+        assert f"`{place.as_posix()}/`" in prose(ROOT / "nbs" / "study" / "train" / f"{name}.ipynb"), name

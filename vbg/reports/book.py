@@ -101,6 +101,7 @@ def readable(
         if kind:
             continue
         if cell.cell_type == "markdown":
+            cell.source = _within_the_book(cell.source)
             said = _plain_text(cell.source) or said
         if cell.cell_type == "code":
             cell.outputs = _told(cell, f"{title}: {said}")
@@ -115,6 +116,12 @@ def _plain_text(markdown, most=160):
     lines = [line for line in there if not line.startswith(("#", "|", ">"))] or [line.lstrip("#> ") for line in there]
     text = re.sub(r"[`*_$]|\]\([^)]*\)|\[", "", " ".join(lines))
     return re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0][:most].rstrip(" .:;")
+
+
+def _within_the_book(markdown):
+    "A text without the line of where a notebook stands, and without links to files that the book does not hold."
+    text = re.sub(r"^\*\*Where it stands\.\*\*.*\n*", "", markdown, flags=re.M)
+    return re.sub(r"\[([^\]]*)\]\(\.\.?/[^)]*\)", r"\1", text)
 
 
 def _joined(outputs):

@@ -185,7 +185,7 @@ def class_agreement_table(
 
 # %% ../../nbs/results/07_gan.ipynb #446e3a76
 def images_word(
-    folder: Path,  # of a GAN: runs/<profile>/gan/<dataset>/<kind>/gan<k>
+    folder: Path,  # of a GAN: runs/<profile>/gans/<dataset>/<kind>/gan<k>
 ) -> str:  # 'rendered' or 'real'
     "What the images of the data set are called in a figure."
     profile, dataset = Path(folder).parts[-5], Path(folder).parts[-3]
