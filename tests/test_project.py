@@ -242,6 +242,18 @@ def test_numbers_of_the_readme_are_those_of_the_committed_tables():
         assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == wanted and len(wanted) == 2
 
 
+def test_every_interval_in_the_text_of_the_readme_stands_in_a_committed_table():
+    "As it is, or as a loss: with the other sign."
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "figures").rglob("*.md"))
+    text = "\n".join(line for line in readme.splitlines() if not line.startswith("|"))
+    found = re.findall(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", text)
+    assert len(found) >= 6
+    for mean, low, high in found:
+        turned = f"-{mean} [-{high}, -{low}]"
+        assert f" {mean} [{low}, {high}] " in tables or turned in tables, f"{mean} [{low}, {high}]"
+
+
 def test_results_page_is_made_from_the_committed_tables():
     from vbg.reports.results_page import results_markdown
 
