@@ -68,7 +68,7 @@ def pack(
         for record in records.values():
             settings = _shared(parts["settings"], record["inputs"].get("settings"))
             told = record | dict(inputs=record["inputs"] | dict(settings=settings))
-            parts["runs"][name(record).removeprefix("run:")] = told
+            parts["runs"][name(record)] = told
     return parts
 
 
@@ -85,7 +85,7 @@ def unpack(
     "The entries of a manifest. Entries that name the same run share its record."
     settings, environments = manifest["settings"], manifest["environments"]
     runs = {
-        f"run:{name}": record | dict(inputs=record["inputs"] | dict(settings=settings[record["inputs"]["settings"]]))
+        name: record | dict(inputs=record["inputs"] | dict(settings=settings[record["inputs"]["settings"]]))
         for name, record in manifest["runs"].items()
     }
     return {
