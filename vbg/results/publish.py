@@ -645,8 +645,9 @@ def show(
     tables = lambda name: home() / folder / Path(*group_of(name)) / name
     if not (home() / folder / MANIFEST).exists():
         raise FileNotFoundError(f"no results in {folder}: make reproduce PROFILE={profile}")
-    summary, gain, ledger = (tables(name) for name in ("summary", "summary_fusion_gain", "audit"))
-    parts = [_tall(pd.read_csv(f"{summary}.csv", dtype=str))] if Path(f"{summary}.csv").exists() else []
+    parts = [_vbg_row(Path(f"{table}.csv")) for table in (tables("table3_comparison"), tables("summary"))]
+    gain, ledger = tables("summary_fusion_gain"), tables("audit")
+    parts = [part for part in parts[: 1 + (not parts[0])] if part]
     parts += [Path(f"{gain}.md").read_text(encoding="utf-8")] if Path(f"{gain}.md").exists() else []
     lines = {"tables and figures": folder, "runs behind them": folder / MANIFEST}
     if Path(f"{ledger}.html").exists():
@@ -655,16 +656,19 @@ def show(
     return "\n".join([*parts, *(f"{what + ':':<22}{where}" for what, where in lines.items())])
 
 
-def _tall(summary):
-    "One block a data set and test, one column a model: fits 80 columns."
-    blocks = []
-    for (title, test), part in summary.groupby(["data set", "test"], sort=False):
-        rows = part.set_index("model")[[*PERCENT.values(), "best possible"]].T.rename(
-            index={"best possible": "ceiling, %"}
-        )
-        blocks.append(
-            f"{title}, {test} test: {part['items'].iloc[0]} items, {part['seeds'].iloc[0]} seeds, 95 % intervals\n"
-            + rows.to_markdown(tablefmt="simple", disable_numparse=True)
-            + "\n"
-        )
-    return "\n".join(blocks)
+def _vbg_row(file):
+    "VBG's rows of a table, or those of the same network without a GAN where it was not trained: one block a data set."
+    table = pd.read_csv(file, dtype=str) if file.exists() else pd.DataFrame(columns=["model"])
+    here = next((name for name in ("VBG", "without GAN") if name in set(table.model)), None)
+    heads = [
+        head
+        for head in table
+        if head.split(", ")[0] in ("accuracy", "macro-F1", "mAP", "recall", "AUC") and ":" not in head
+    ]
+    rows = table[table.model == here].to_dict("records")
+    return "\n".join(
+        f"{row['data set']}, {row['test']} test, {here}, {row['seeds']} seeds, {row['items']} items; "
+        + "percent [95 % interval] (paper):\n"
+        + "\n".join(f"  {head.split(',')[0]:<10}{row[head]}" for head in heads)
+        for row in rows
+    )

@@ -168,7 +168,7 @@ def _attempt(notebook, output, written, **how):
 # %% ../../nbs/runs/04_notebook.ipynb #0bec4e8d
 EFFECTIVE = "application/vnd.vbg.parameters+json"
 # tqdm asks for a widget that no executed notebook can show
-QUIET = "import warnings; warnings.filterwarnings('ignore', 'IProgress not found')"
+QUIET = "import warnings; warnings.filterwarnings('ignore', 'IProgress not found|There are no gridspecs')"
 
 # %% ../../nbs/runs/04_notebook.ipynb #5c63e864
 def _execute(notebook, part, asked, timeout, log):
