@@ -666,9 +666,8 @@ def _vbg_row(file):
         if head.split(", ")[0] in ("accuracy", "macro-F1", "mAP", "recall", "AUC") and ":" not in head
     ]
     rows = table[table.model == here].to_dict("records")
-    return "\n".join(
-        f"{row['data set']}, {row['test']} test, {here}, {row['seeds']} seeds, {row['items']} items; "
-        + "percent [95 % interval] (paper):\n"
+    return "percent [95 % interval] (paper)\n" * bool(rows) + "\n".join(
+        f"{row['data set']}, {row['test']} test, {here}, {row['seeds']} seeds, {row['items']} items:\n"
         + "\n".join(f"  {head.split(',')[0]:<10}{row[head]}" for head in heads)
         for row in rows
     )
