@@ -221,7 +221,7 @@ def test_command_line(store):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and "MET, rendered, natural test: 60 items, 1 seeds" in done.stdout
+    assert done.returncode == 0 and "MET, rendered, natural test, without GAN, 1 seeds, 60 items" in done.stdout
     done = subprocess.run(
         [sys.executable, "-m", "vbg.reports.command", "show", "--profile", "paper"],
         cwd=root(),
