@@ -5,6 +5,7 @@
 # %% ../../nbs/reports/11_results_page.ipynb #a3e0966d
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from importlib.resources import files
@@ -16,8 +17,8 @@ import pandas as pd
 from ..core.files import RunError, root
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'SHOWN', 'figure_file', 'notebook_of', 'table_part', 'figure_part', 'head_part', 'results_markdown',
-           'readme_table', 'map_table']
+__all__ = ['TEMPLATE', 'SHOWN', 'figure_file', 'notebook_of', 'table_part', 'figure_part', 'runs_part', 'head_part',
+           'results_markdown', 'readme_table', 'map_table']
 
 # %% ../../nbs/reports/11_results_page.ipynb #cf05f493
 def figure_file(
@@ -91,6 +92,17 @@ def figure_part(
     return f"![{caption}]({relpath(figure_file(f'{name}.png', profile), place)})\n\n*{caption}. `{name}`*"
 
 
+def runs_part(
+    name: str,  # of a table
+    model: str,  # whose runs
+    place: Path,  # folder of the page
+) -> str:  # Markdown
+    "The runs of one model behind a table, by their ids in the manifest."
+    told = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["artefacts"]
+    made = next(entry["made_from"] for key, entry in told.items() if key.endswith(f"/{name}"))
+    return f"*Runs of `{model}`: {', '.join(f'`{run}`' for run in made if f'/{model}/' in run)}*"
+
+
 def head_part(
     name: str,  # of an artefact that is a page of several tables
     profile: str,
@@ -113,9 +125,11 @@ def results_markdown(
         kind, name, caption = found[1], *(found[2].split(" | ") + [""])[:2]
         if kind == "figure":
             return f"{figure_part(name, caption, profile, place)}\n"
+        if kind == "runs":
+            return f"{runs_part(name, caption, place)}\n"
         return f"{table_part(name, profile, place) if kind == 'table' else head_part(name, profile)}\n"
 
-    text = re.sub(r"^<!-- (table|figure|head): (.*?) -->$", part, TEMPLATE, flags=re.M)
+    text = re.sub(r"^<!-- (table|figure|head|runs): (.*?) -->$", part, TEMPLATE, flags=re.M)
     return re.sub(r"\]\(@(.*?)\)", lambda m: f"]({relpath(figure_file(m[1], profile), place)})", text)
 
 # %% ../../nbs/reports/11_results_page.ipynb #905d1167
