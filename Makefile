@@ -88,7 +88,7 @@ publish: install
 
 # A figure is drawn again for its pdf, from the runs that are there.
 print: install
-	@VBG_PRINT=1 $(SNAKE) --draw $(TARGETS)
+	@VBG_PRINT=1 $(VBG) figures $(SIZES) $(TARGETS)
 	@$(VBG) typeset --profile $(PROFILE)
 
 book: install

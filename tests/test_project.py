@@ -4,6 +4,7 @@ import ast
 import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -307,6 +308,25 @@ def test_make_sets_one_thread_a_job_and_no_hub_unless_the_profile_needs_it():
         command = ["make", "-n", "reproduce", f"PROFILE={profile}"]
         said = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
         assert "OMP_NUM_THREADS=1" in said and f"HF_HUB_OFFLINE={offline}" in said
+
+
+TARGETS = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.M)[1].replace("\\\n", " ").split()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_command_of_a_make_target_has_words_that_its_parser_knows(target):
+    from vbg.reports.command import parser
+    from vbg.runs.workflow import refuse_unknown
+
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("PROFILE", "TARGETS", "MAKEFLAGS", "MAKELEVEL")
+    }
+    said = subprocess.run(["make", "-n", target], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    calls = [line.partition(" -m vbg.reports.command ")[2] for line in said.splitlines()]
+    for call in filter(None, calls):
+        asked = parser().parse_args(shlex.split(call))
+        refuse_unknown(getattr(asked, "targets", []))
+    assert any(calls) or target in ("help", "install", "export", "test", "test-slow")
 
 
 def test_tracked_files_hold_no_machine_paths():
