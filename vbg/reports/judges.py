@@ -44,7 +44,7 @@ from ..stats.intervals import same_items
 from ..stats.verdicts import VERDICTS, verdict_order
 
 # %% auto #0
-__all__ = ['GROUPS', 'CLAIMS', 'JUDGES', 'PAIRS', 'Claim', 'read_claims', 'arguments_of', 'judge', 'held', 'setting', 'in_code',
+__all__ = ['GROUPS', 'CLAIMS', 'JUDGES', 'PAIRS', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'in_code',
            'passages', 'category', 'level', 'repeated', 'sign', 'order', 'curve', 'confusion', 'heat', 'space',
            'measured', 'compared', 'confounded', 'contradicted', 'find']
 
@@ -96,15 +96,6 @@ def arguments_of(
             made[name] = value
     return made
 
-# %% ../../nbs/reports/06_judges.ipynb #6d62a7f8
-JUDGES = {}  # name -> function of evidence, data set, the paper's value, and arguments
-
-
-def judge(function):
-    "Register a judge under its name."
-    JUDGES[function.__name__] = function
-    return function
-
 # %% ../../nbs/reports/06_judges.ipynb #99b007db
 def held(
     path: str,  # such as "gan.batch_size"
@@ -115,7 +106,6 @@ def held(
     return getattr(settings or read_profile("paper"), section)[name]
 
 
-@judge
 def setting(e, dataset, paper, path, equals=None, at_least=None):
     "The setting of the profile `paper`, equal or at least as large; that of the runs beside it."
     value = held(path)
@@ -144,7 +134,6 @@ def _split_seed():
 _IN_CODE = {"layers": _layers, "split_seed": _split_seed}
 
 
-@judge
 def in_code(e, dataset, paper, what, n, source, notebook):
     "A setting that stands in the code."
     ours = _IN_CODE[what]()
@@ -152,7 +141,6 @@ def in_code(e, dataset, paper, what, n, source, notebook):
     return Finding(paper, ours, n, VERDICTS[ours != paper], reason, "code", f"nbdev_test --path {notebook}")
 
 # %% ../../nbs/reports/06_judges.ipynb #52ed83a5
-@judge
 def passages(e, dataset, paper, first, second):
     "Two ranges for one thing, such as `0-49` and `50-200`."
     (a, b), (c, d) = (map(int, span.split("-")) for span in (first, second))
@@ -163,7 +151,6 @@ def passages(e, dataset, paper, first, second):
     return Finding(paper, "–", "2 passages", CONTRADICTS, reason, source, command)
 
 # %% ../../nbs/reports/06_judges.ipynb #8377fa59
-@judge
 def category(e, dataset, paper, names):
     "Classes of MS COCO that its published list may not have."
     from vbg.data.coco import coco_categories
@@ -183,7 +170,6 @@ def category(e, dataset, paper, names):
     )
 
 # %% ../../nbs/reports/06_judges.ipynb #76ab59b8
-@judge
 def level(e, d, paper, **numbers):
     "Metrics of VBG that the text repeats from Table 3, against the table and our intervals."
     table = paper_table("table3").set_index(["dataset", "model"]).loc[(d, "vbg")]
@@ -201,7 +187,6 @@ def level(e, d, paper, **numbers):
     return said(e, d, paper, ours, inside == len(numbers), reason)
 
 # %% ../../nbs/reports/06_judges.ipynb #fe41602a
-@judge
 def repeated(e, dataset, paper, **numbers):
     "Numbers of Table 4 that the text repeats, such as `met/without_vit/map`."
     table, wrong = paper_table("table4").set_index(["dataset", "model"]), []
@@ -218,7 +203,6 @@ def repeated(e, dataset, paper, **numbers):
     return Finding(paper, "see Table 4", "–", VERDICTS[0], reason, OWN, TABLES)
 
 # %% ../../nbs/reports/06_judges.ipynb #01995b0e
-@judge
 def sign(e, d, paper, first, second, metric="accuracy", said=None, low=None, high=None, size="", lead=""):
     "The sign of a difference of two models, and its size; without a data set: on each."
     if not d:
@@ -246,7 +230,6 @@ def _ranked(values, digits):
     return " > ".join(f"{m} {100 * v:.{digits}f}" for m, v in ranked.items())
 
 
-@judge
 def order(e, d, paper, table):
     "The printed order by accuracy."
     rows = paper_table(table)
@@ -257,7 +240,6 @@ def order(e, d, paper, table):
     return Finding(_ranked(printed, 0), _ranked(ours, 1), counted_text(e, d), *found, e.title(d))
 
 # %% ../../nbs/reports/06_judges.ipynb #44278b54
-@judge
 def curve(e, d, paper, keys, text):
     "A claim on Fig. 5, by keys of `FIG5_CLAIMS`; of two readings both must hold."
     runs = e.of(d, "vbg")
@@ -288,7 +270,6 @@ def _why(row):
     return row["why"].removesuffix(f": {DECIDES}")
 
 
-@judge
 def confusion(e, d, paper, classes):
     "What Fig. 6 shows of some classes, by `results.classes.confusion_claims`; all must hold."
     mine, named = [claim for claim in FIG6_CLAIMS if claim[0] == d], classes.split()
@@ -331,7 +312,6 @@ def _heat_on_people(e, d, paper):
     )
 
 # %% ../../nbs/reports/06_judges.ipynb #632dde22
-@judge
 def heat(e, d, paper, on):
     "Fig. 7, by `explain.heat_figures.heat_claims`: heat on people, or on the object and its telling detail."
     if on == "people":
@@ -355,7 +335,6 @@ def _with_other_text(control):
     return f". With a text of another class read, the class is {found}"
 
 
-@judge
 def space(e, d, paper, key):
     "A sentence on Fig. 8, by a key of `FIG8_CLAIMS`; features after fusion, the controls beside."
     from vbg.explain.space_figures import FIG8_CLAIMS
@@ -373,13 +352,29 @@ def space(e, d, paper, key):
     return Finding(paper, f"{row['stage']} {row['measured']}", n, row["verdict"], reason, e.title(d))
 
 # %% ../../nbs/reports/06_judges.ipynb #0778f006
-@judge
 def measured(e, d, paper, what, **arguments):
     "The verdict of one of `MEASURES`."
     seen = MEASURES[what](e, d, **arguments)
     if seen.holds is None:
         return needs_real(e, d, paper or seen.paper, seen.reason, seen.ours, seen.n)
     return said(e, d, paper or seen.paper, *seen[:4])
+
+# %% ../../nbs/reports/06_judges.ipynb #5a9e0c43
+JUDGES = {  # name -> function of evidence, data set, the paper's value, and arguments
+    "setting": setting,
+    "in_code": in_code,
+    "passages": passages,
+    "category": category,
+    "level": level,
+    "repeated": repeated,
+    "sign": sign,
+    "order": order,
+    "curve": curve,
+    "confusion": confusion,
+    "heat": heat,
+    "space": space,
+    "measured": measured,
+}
 
 # %% ../../nbs/reports/06_judges.ipynb #9d409db9
 PAIRS = {

@@ -29,8 +29,8 @@ from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS
 
 # %% auto #0
-__all__ = ['MEASURES', 'Seen', 'measure_of', 'split_shares', 'models', 'leads', 'rank', 'same_seconds', 'slower', 'as_long',
-           'faster', 'cheaper', 'nested', 'worth', 'both_sides', 'scarce_recall', 'rough']
+__all__ = ['MEASURES', 'Seen', 'split_shares', 'models', 'leads', 'rank', 'same_seconds', 'slower', 'as_long', 'faster',
+           'cheaper', 'nested', 'worth', 'both_sides', 'scarce_recall', 'rough']
 
 # %% ../../nbs/reports/05_measures.ipynb #a9accc3c
 class Seen(NamedTuple):
@@ -42,17 +42,7 @@ class Seen(NamedTuple):
     n: str = ""  # seeds and test items where it is empty
     paper: str = ""  # the paper's value where the printed tables give it
 
-
-MEASURES = {}  # name -> function of evidence and data set
-
-
-def measure_of(function):
-    "Register a measurement under its name."
-    MEASURES[function.__name__] = function
-    return function
-
 # %% ../../nbs/reports/05_measures.ipynb #727bfd79
-@measure_of
 def split_shares(e, d):
     "Shares of the three splits."
     counts = np.array([[c[s] for s in ("train", "validation", "test")] for c in e.cards[d]["classes"].values()])
@@ -65,13 +55,11 @@ def split_shares(e, d):
     )
 
 
-@measure_of
 def models(e, d):
     "How many models VBG is compared with."
     return Seen(f"{len(OTHERS)} trained", len(OTHERS) == 6, "counted in our runs", f"{len(OTHERS)} models")
 
 # %% ../../nbs/reports/05_measures.ipynb #1050c98e
-@measure_of
 def leads(e, d):
     "VBG against the best other model, metric by metric."
     best = {m: max(OTHERS, key=lambda name: score(e, d, name, m).mean) for m in METRICS}
@@ -86,7 +74,6 @@ def leads(e, d):
     return Seen("; ".join(ours), sure == 5, reason)
 
 
-@measure_of
 def rank(e, d, model):
     "Our rank of a baseline among the eight others: the reading that Table 3 bears out."
     number = sorted(OTHERS, key=lambda m: -score(e, "met", m).mean).index(model) + 1
@@ -109,7 +96,6 @@ def _ratio_text(ratio):
     return f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
 
 
-@measure_of
 def same_seconds(e, d):
     "Whether the models take the same time on both sets."
     made = {m: seconds(e, "coco", m).mean() / seconds(e, "met", m).mean() for m in PRINTED}
@@ -119,7 +105,6 @@ def same_seconds(e, d):
     return Seen(ours, near == len(made), "measured seconds of both sets", seeds_text(e, "met"))
 
 
-@measure_of
 def slower(e, d):
     "How many others take longer than VBG."
     more = {d: sum(seconds(e, d, m).mean() > seconds(e, d, "vbg").mean() for m in OTHERS) for d in e.datasets}
@@ -127,7 +112,6 @@ def slower(e, d):
     return Seen(ours, all(2 * n <= len(OTHERS) for n in more.values()), "measured seconds", seeds_text(e, "met"))
 
 # %% ../../nbs/reports/05_measures.ipynb #92d83292
-@measure_of
 def as_long(e, d, model):
     "Whether VBG takes as long as a baseline, on all sets."
     found = {d: time_ratio(e, d, "vbg", model) for d in e.datasets}
@@ -137,7 +121,6 @@ def as_long(e, d, model):
     return Seen(ours, all(r.mean < 1.1 for r in found.values()), "measured seconds", seeds_text(e, "met"))
 
 
-@measure_of
 def faster(e, d, model):
     "Whether VBG takes less time than a baseline, every seed than every seed."
     ratio, hours, counted = time_ratio(e, d, "vbg", model), printed_cells("table3", "hours")[d], _gan_counted(e, d)
@@ -152,7 +135,6 @@ def faster(e, d, model):
     )
 
 # %% ../../nbs/reports/05_measures.ipynb #8c7f76e7
-@measure_of
 def cheaper(e, d):
     "Seconds of the six ablations against those of VBG; every row that has the GAN is charged with it."
     taken, hours = {m: seconds(e, d, m) for m in VARIANTS}, printed_cells("table4", "hours")[d]
@@ -172,7 +154,6 @@ def cheaper(e, d):
     return Seen(ours, shorter == len(REMOVED), reason, seeds_text(e, d), paper)
 
 # %% ../../nbs/reports/05_measures.ipynb #2dfc6bf1
-@measure_of
 def nested(e, d):
     "Whether two parts away are worse than one."
     fallen = [score(e, d, more).mean < score(e, d, less).mean for d in e.datasets for less, more in NESTED]
@@ -180,7 +161,6 @@ def nested(e, d):
     return Seen(ours, all(fallen), "mean accuracies")
 
 
-@measure_of
 def worth(e, d):
     "Whether each part adds something in every row, and the GAN the most."
     above = {
@@ -196,7 +176,6 @@ def worth(e, d):
     return Seen(ours, holds, f"the largest loss is that of {listed({d: PARTS[m] for d, m in most.items()})}")
 
 # %% ../../nbs/reports/05_measures.ipynb #a6561994
-@measure_of
 def both_sides(e, d):
     "Whether image and text together beat either alone."
     sides = {"text": "without_vit", "image": "without_bert"}
@@ -207,7 +186,6 @@ def both_sides(e, d):
     return Seen(ours, all(f.verdict == VERDICTS[0] for f in found.values()), reason, paper=paper)
 
 # %% ../../nbs/reports/05_measures.ipynb #0c7e5ed9
-@measure_of
 def scarce_recall(e, d):
     "Recall of the classes with fewer training items than half the mean class."
     counts = np.array([c["train"] for c in e.cards[d]["classes"].values()])
@@ -227,7 +205,6 @@ def scarce_recall(e, d):
     return Seen(score_text(gap, "accuracy", signed=True), gap.low > 0, reason, f"{k} seeds, {mine.sum()} items")
 
 # %% ../../nbs/reports/05_measures.ipynb #8dc92599
-@measure_of
 def rough(e, d):
     "Fluctuation: spread of the change of the validation loss from epoch to epoch, against the mean loss."
     curves = {d: curves_of(e, d, "validation_loss") for d in ("met", "coco")}
@@ -243,3 +220,21 @@ def rough(e, d):
         "every seed of MS COCO must exceed every seed of the MET"
     )
     return Seen(ours, found["coco"].min() > found["met"].max(), reason, epochs_text(e, "met"))
+
+# %% ../../nbs/reports/05_measures.ipynb #5a9e0c42
+MEASURES = {  # name -> function of evidence and data set
+    "split_shares": split_shares,
+    "models": models,
+    "leads": leads,
+    "rank": rank,
+    "same_seconds": same_seconds,
+    "slower": slower,
+    "as_long": as_long,
+    "faster": faster,
+    "cheaper": cheaper,
+    "nested": nested,
+    "worth": worth,
+    "both_sides": both_sides,
+    "scarce_recall": scarce_recall,
+    "rough": rough,
+}

@@ -18,7 +18,7 @@ from ...core.files import DataError
 
 # %% auto #0
 __all__ = ['SUPERCATEGORIES', 'CATEGORIES', 'LOOKS', 'PHRASES', 'TELLING', 'DETAILS', 'TELLS', 'WRAPPED', 'VAGUE', 'OWNER',
-           'SEEN', 'STYLES', 'GROUNDS', 'MASKS', 'SPLIT_NAME', 'membership', 'scene_tables', 'scene_model',
+           'SEEN', 'SHAPES', 'STYLES', 'GROUNDS', 'MASKS', 'SPLIT_NAME', 'membership', 'scene_tables', 'scene_model',
            'scene_posterior', 'scene_ceiling', 'coco_ceilings', 'look_parts', 'detail_parts', 'polygon_area',
            'silhouette', 'ground_array', 'specimen', 'stamp', 'draw_sides', 'draw_scene', 'say', 'scene_captions',
            'natural_counts', 'sample_scenes', 'render_scene', 'coco_header', 'scene_items', 'reached',
@@ -406,6 +406,32 @@ def _tiers():
         (_box(0.25, 0.13, 0.75, 0.41, 0.05), "b", 1.0),
     ]
 
+# %% ../../../nbs/data/mini/04_coco.ipynb #5a9e0c41
+SHAPES = {  # look -> function that gives its parts
+    "globe": _globe,
+    "ring": _ring,
+    "canopy": _canopy,
+    "wedge": _wedge,
+    "leaves": _leaves,
+    "longseat": _longseat,
+    "fourlegs": _fourlegs,
+    "sitting": _sitting,
+    "puff": _puff,
+    "case": _case,
+    "hull": _hull,
+    "tumbler": _tumbler,
+    "flask": _flask,
+    "crescent": _crescent,
+    "slab": _slab,
+    "coach": _coach,
+    "hump": _hump,
+    "lollipop": _lollipop,
+    "wings": _wings,
+    "plant": _plant,
+    "parcel": _parcel,
+    "tiers": _tiers,
+}
+
 # %% ../../../nbs/data/mini/04_coco.ipynb #7cb28fd3
 _STYLES = """canopy|stripes 4.2 90|b8322a f3d9a4 3a2a26 fff4d8|6a3fa0 f0c8e0 2c2236 fff0ff
 case|plain 1 0|2f6d62 8fc4a8 27332f e8f2ea|7a4a2c d9a566 3a2418 f6e3c4
@@ -446,7 +472,7 @@ def look_parts(
     look: str,  # one of LOOKS
 ) -> list:  # (outline `(n, 2)`, paint, relief[, holes]), back to front
     "The parts of a look."
-    return globals()[f"_{look}"]()
+    return SHAPES[look]()
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #9d0eeb1f
 _FACE = dict(canopy=(0.5, 0.36), wedge=(0.5, 0.62), leaves=(0.5, 0.6), tumbler=(0.42, 0.5), flask=(0.5, 0.68))
