@@ -11,8 +11,9 @@ import pytest
 from conftest import entry_of, saved, saved_files
 from PIL import Image
 
-from vbg.core.files import root
+from vbg.core.files import RunError, root
 from vbg.core.profiles import PROFILES, profile
+from vbg.reports.command import main as command
 from vbg.results import publish as F
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.stats import verdicts as verdicts_module
@@ -210,6 +211,33 @@ def test_verdicts_on_the_paper_itself():
     assert {verdicts_module.verdict_sign(a, b, c).verdict for a, b, c in [(0.1, 0.2, 0.1), (-0.2, -0.1, -0.1)]} == {
         "reproduced"
     }
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", "[]", "{", '{"artefacts": {}}'])
+def test_publish_deletes_nothing_where_the_committed_manifest_is_unreadable(store, text):
+    toy_run()
+    F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), "summary", "smoke", load_runs("smoke"))
+    target = store / "committed"
+    F.publish("smoke", target)
+    (target / "manifest.json").write_text(text)
+    (target / "paper/summary/other.png").write_bytes(b"")
+    before = {p: p.read_bytes() for p in target.rglob("*.*")}
+    with pytest.raises(RunError, match="is unreadable"):
+        F.publish("smoke", target)
+    assert {p: p.read_bytes() for p in target.rglob("*.*")} == before
+
+
+def test_publish_names_what_it_leaves_out(store, monkeypatch, capsys):
+    toy_run()
+    for name in ("summary", "summary_fusion_gain"):
+        F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), name, "smoke", load_runs("smoke"))
+    (changed,) = (store / "runs/smoke/figures").rglob("summary.csv")
+    changed.write_text("changed")
+    monkeypatch.setattr(F, "committed_place", lambda profile: store / "committed")
+    assert command(["publish", "--profile", "smoke"]) == 0
+    assert "left out: a file of paper/summary/summary is" in capsys.readouterr().err
+    assert not list((store / "committed").rglob("summary.csv"))
+    assert list((store / "committed").rglob("summary_fusion_gain.csv"))
 
 
 def test_command_line(store):

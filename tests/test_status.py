@@ -109,11 +109,14 @@ def test_a_damaged_run_is_named_and_the_rest_is_told(home):
     run.parent.mkdir(parents=True)
     run.write_text('{\n "best_epoch": 6,\n "class_na')
     (home / CARD.format("data-met")).write_text('{"cells": [')
+    (manifest := home / "runs/smoke/figures/manifest.json").parent.mkdir(parents=True)
+    manifest.write_text("[]")
     before, done = files(home), call(home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     for said in (
         "damaged: delete, then make reproduce PROFILE=smoke again (1)\n  runs/smoke/classifiers/met/vbg/seed0\n",
         f"damaged: delete, then the same target again (1)\n  {CARD.format('data-met')}\n",
+        "damaged: delete, then make figures PROFILE=smoke again (1)\n  runs/smoke/figures/manifest.json\n",
         "largest costs\n  train-met-0",
         "missing: its runs are lost (1)\n  train-met-0\n",
     ):

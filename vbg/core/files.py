@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['root', 'home', 'write_atomic', 'DataError', 'RunError']
+__all__ = ['root', 'home', 'write_atomic', 'dead_parts', 'DataError', 'RunError']
 
 # %% ../../nbs/core/01_files.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -39,6 +39,16 @@ def write_atomic(
     part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     os.replace(part, path)
     return path
+
+
+def dead_parts(
+    folder: Path,  # searched with all below it
+) -> list:  # of paths
+    "The temporary files of `write_atomic` whose writer is no longer there."
+    import psutil
+
+    parts = [p for p in Path(folder).rglob(".*.part") if p.name.split(".")[-2].isdecimal()]
+    return [p for p in parts if not psutil.pid_exists(int(p.name.split(".")[-2]))]
 
 # %% ../../nbs/core/01_files.ipynb #cdaaa4b7
 class DataError(ValueError):

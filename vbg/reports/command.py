@@ -121,8 +121,11 @@ def show(asked):
 def publish(asked):
     "Copy the tables and figures of your run into the committed ones: figures/<profile>/."
     from vbg.core.places import committed_place
+    from vbg.results.publish import left_out
     from vbg.results.publish import publish as copied
 
+    for name in left_out(asked.profile):
+        print(f"left out: a file of {name} is absent, or not as the manifest tells", file=sys.stderr)
     print(f"{len(copied(asked.profile))} tables and figures copied to {committed_place(asked.profile)}")
 
 

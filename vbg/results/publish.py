@@ -20,12 +20,12 @@ import pandas as pd
 from PIL import Image
 
 from ..core.artefacts import ARTEFACTS, csv_alone, maker_of_file
-from ..core.files import home, root, write_atomic
+from ..core.files import dead_parts, home, root, write_atomic
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
 from .tables import Column, table_files, table_of
-from ..runs.manifest import MANIFEST, read_manifest, record_entry, write_manifest
+from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
 from ..runs.version import code_version, environment, notebook_version
@@ -35,8 +35,8 @@ from ..stats.intervals import Bootstrap, paired_difference, same_items, summaris
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'KINDS', 'paper_table', 'data_title',
            'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table', 'dataset_table',
            'hyperparameter_table', 'save_table', 'save_figure', 'group_of', 'save_files', 'provenance', 'style',
-           'loss_curves', 'recipe_table', 'publish', 'packed_png', 'table_tex', 'print_tables', 'show_table',
-           'readme_text', 'show']
+           'loss_curves', 'recipe_table', 'publish', 'left_out', 'packed_png', 'table_tex', 'print_tables',
+           'show_table', 'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -542,12 +542,15 @@ def publish(
     profile: str,  # such as "mini"
     target: Path = None,  # folder of the committed figures; None: `figures/<profile>` of the repository
 ) -> list:  # names of the entries that were copied
-    "Copy the results of a run over the committed ones. Raises FileNotFoundError where there are none."
+    """Copy the results of a run over the committed ones; delete what only the earlier manifest names.
+
+    Raises FileNotFoundError where there are none, RunError where a manifest is unreadable."""
     source, target = home() / figures_place(profile), Path(target or root() / committed_place(profile))
-    made = {key: entry for key, entry in read_manifest(source).items() if _is_whole(source / key, entry)}
+    made = {key: entry for key, entry in load_manifest(source).items() if _is_whole(source / key, entry)}
     if not made:
         raise FileNotFoundError(f"no results in {source}: make reproduce PROFILE={profile}")
-    entries = read_manifest(target)
+    earlier = load_manifest(target)
+    entries = dict(earlier)
     for key, entry in made.items():
         kept = dict.fromkeys(name for name in entry["files"] if name.endswith(KINDS))
         entries |= {key: entry | dict(files=kept)} if kept else {}
@@ -556,10 +559,22 @@ def publish(
             write_atomic((target / key).with_name(name), content)
             kept[name] = hashlib.sha256(content).hexdigest()
     write_manifest(target, entries, profile)
-    named = {(target / key).with_name(name) for key, entry in entries.items() for name in entry["files"]}
-    for path in set(target.glob("*/*/*.*")) - named:
-        path.unlink()
+    for path in [*(_named(target, earlier) - _named(target, entries)), *dead_parts(target)]:
+        path.unlink(missing_ok=True)
     return sorted(made)
+
+# %% ../../nbs/results/02_publish.ipynb #5d0c7e19
+def _named(folder, entries):
+    "The files that the entries of a manifest name."
+    return {(folder / key).with_name(name) for key, entry in entries.items() for name in entry["files"]}
+
+
+def left_out(
+    profile: str,  # such as "mini"
+) -> list:  # names of entries
+    "What `publish` does not copy: entries of a run whose files do not have the checksums of the manifest."
+    source = home() / figures_place(profile)
+    return sorted(key for key, entry in load_manifest(source).items() if not _is_whole(source / key, entry))
 
 
 def packed_png(

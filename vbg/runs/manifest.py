@@ -11,11 +11,11 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.files import home, write_atomic
+from ..core.files import RunError, home, write_atomic
 from ..core.places import figures_place, store_of
 
 # %% auto #0
-__all__ = ['MANIFEST', 'run_id', 'pack', 'unpack', 'read_manifest', 'write_manifest', 'record_entry', 'listed']
+__all__ = ['MANIFEST', 'run_id', 'pack', 'unpack', 'load_manifest', 'read_manifest', 'write_manifest', 'record_entry', 'listed']
 
 # %% ../../nbs/runs/09_manifest.ipynb #54b2d3dc
 def run_id(
@@ -101,13 +101,29 @@ def unpack(
 MANIFEST = "manifest.json"
 
 
+def load_manifest(
+    folder: Path,  # that holds it
+) -> dict:  # artefact -> entry with whole records; empty where there is no manifest
+    "The entries of a manifest file. Raises RunError where it cannot be read."
+    file = Path(folder) / MANIFEST
+    if not file.exists():
+        return {}
+    try:
+        return unpack(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{file} is unreadable ({type(error).__name__}: {error}): restore it from git where it is committed; "
+            "below runs/, delete it and draw the tables and figures again with `make figures`"
+        ) from None
+
+
 def read_manifest(
     folder: Path,  # that holds it
 ) -> dict:  # artefact -> entry with whole records; empty where there is no manifest, or a damaged one
-    "The entries of a manifest file."
+    "The entries of a manifest file, without complaint."
     try:
-        return unpack(json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError):
+        return load_manifest(folder)
+    except RunError:
         return {}
 
 

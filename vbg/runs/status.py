@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..core.files import home
-from ..core.places import checkpoint_place, run_place, store_of
+from ..core.places import checkpoint_place, figures_place, run_place, store_of
 from .made import read_note
 from .store import gan_place, train_command
 from .workflow import TRAINS, is_whole, note_of
@@ -149,6 +149,16 @@ def damaged(
                 found[folder.relative_to(home()).as_posix()] = _maker(folder)
             if _is_damaged(folder / "quality.json"):
                 found[(folder / "quality.json").relative_to(home()).as_posix()] = f"make gan PROFILE={folder.parts[-5]}"
+    return found | _damaged_manifests(jobs)
+
+
+def _damaged_manifests(jobs):
+    "Manifests of the tables and figures that cannot be read."
+    found = {}
+    for profile in sorted({Path(file).parts[1] for job in jobs for file in (job.notebook, *job.files)}):
+        manifest = figures_place(profile) / "manifest.json"
+        if (home() / manifest).exists() and read_note(home() / manifest) is None:
+            found[manifest.as_posix()] = f"make figures PROFILE={profile}"
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..core.artefacts import ARTEFACTS
 from ..core.artefacts import TARGETS as TABLES_OF
-from ..core.files import RunError, home, root
+from ..core.files import RunError, dead_parts, home, root
 from ..core.places import store_of
 from .made import whole
 
@@ -101,8 +101,6 @@ def clear_killed(
     folder: Path,  # `home()`, held by this process
 ) -> list:  # files removed
     "Remove the notes and half-written files of a killed run. Raises RunError while a process still works there."
-    import psutil
-
     folder = Path(folder)
     notes = sorted(folder.glob(".snakemake/locks/*"))
     if not notes:
@@ -114,10 +112,7 @@ def clear_killed(
             f"{folder} is in use by {len(alive)} process(es) of another run: "
             f"wait for their end, or end them with `kill {numbers}`"
         )
-    parts = [
-        p for top in ("data", "runs") for p in (folder / top).rglob(".*.part") if re.search(r"\.\d+\.part$", p.name)
-    ]
-    dead = [p for p in parts if not psutil.pid_exists(int(p.name.split(".")[-2]))]
+    dead = [p for top in ("data", "runs") for p in dead_parts(folder / top)]
     for path in notes + dead:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return notes + dead
