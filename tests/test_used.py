@@ -14,10 +14,20 @@ from conftest import ROOT
 
 import vbg
 from vbg.core.profiles import profile
-from vbg.runs.version import _defines, used_code, used_definitions, what_changed
+from vbg.runs.forkserver import LIBRARIES
+from vbg.runs.version import (
+    DATA,
+    _defines,
+    code_version,
+    notebook_uses,
+    used_code,
+    used_definitions,
+    what_changed,
+)
 from vbg.train.code import PARTS, what_a_run_uses
 
 PACKAGE = Path(vbg.__file__).parent
+AUDIT = ROOT / "nbs" / "study" / "paper" / "audit.ipynb"
 TRAINED = (
     "without_vit_gan",
     "without_bert_gan",
@@ -175,3 +185,136 @@ def test_a_new_fusion_layer_is_registered_in_one_place_and_trains(copy):
     assert done.returncode == 0, done.stderr[-3000:]
     run = json.loads((next((copy / "runs").rglob("run.json"))).read_text(encoding="utf-8"))
     assert run["inputs"]["settings"]["fusion"]["kind"] == "toy" and "models.toy" in run["inputs"]["code"]
+
+
+def all_of(module):
+    "The names that a module defines."
+    return {name for node in tree_of(f"{module.replace('.', '/')}.py").body for name in _defines(node) if name}
+
+
+@pytest.mark.parametrize(
+    "root, module",
+    [
+        ("audit", "reports.measures"),
+        ("audit", "reports.judges"),
+        ("audit", "reports.contradictions"),
+        ("data.mini.coco.write_mini_coco", "data.mini.coco"),
+    ],
+)
+def test_every_entry_of_a_table_is_reached(root, module):
+    roots = notebook_uses(AUDIT) if root == "audit" else [root]
+    assert all_of(module) - {"__all__"} <= set(used_definitions(*roots)[module])
+
+
+@pytest.mark.parametrize(
+    "file, module, root",
+    [
+        ("claims.csv", "reports.judges", "audit"),
+        ("page.css", "reports.page", "audit"),
+        ("results.md", "reports.results_page", "reports.results_page.results_markdown"),
+    ],
+)
+def test_a_data_file_counts_where_it_is_read(copy, file, module, root):
+    roots = notebook_uses(AUDIT) if root == "audit" else [root]
+    before = used_code(*roots, folder=copy / "vbg")
+    with open(copy / "vbg" / "reports" / file, "a", encoding="utf-8") as handle:
+        handle.write("\n")
+    after = used_code(*roots, folder=copy / "vbg")
+    assert [name for name in before if before[name] != after[name]] == [module]
+    assert code_version(module, folder=copy / "vbg") != code_version(module)
+
+
+def test_every_data_file_is_named_in_a_module():
+    strings = {
+        node.value
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(tree_of(path.relative_to(PACKAGE)))
+        if isinstance(node, ast.Constant)
+    }
+    others = (p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts)
+    assert {(path.name in strings, path.suffix in DATA) for path in others} == {(True, True)}
+
+
+def fills(function):
+    "True if a function writes into a name that is not its own: as a decorator it would register."
+    own = {arg.arg for node in ast.walk(function) if isinstance(node, ast.arguments) for arg in node.args}
+    own |= {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    written = [n.value for n in ast.walk(function) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)]
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            written += [node.func.value] * (node.func.attr in ("append", "add", "update", "setdefault", "register"))
+    shared = any(isinstance(node, ast.Global) for node in ast.walk(function))
+    return shared or any(isinstance(node, ast.Name) and node.id not in own for node in written)
+
+
+def not_followed(tree, registering=()):
+    "What a module does that `used_definitions` cannot follow. `registering`: decorators of the package that register."
+    for node in tree.body:
+        if isinstance(node, (ast.For, ast.While, ast.With, ast.Try, ast.Match)):
+            yield f"line {node.lineno}: a {type(node).__name__} at the top of the module"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+            yield f"line {node.lineno}: import *"
+        if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.value, ast.Call):
+            looked_up = isinstance(node, ast.Subscript) or node.attr == "get"
+            if looked_up and getattr(node.value.func, "id", "") in ("globals", "locals", "vars"):
+                yield f"line {node.lineno}: names looked up in {node.value.func.id}()"
+        if isinstance(node, ast.Name) and node.id in ("eval", "exec", "__import__"):
+            yield f"line {node.lineno}: {node.id}"
+        if "import_module" in (getattr(node, "attr", ""), getattr(node, "name", "")):
+            yield f"line {node.lineno}: import_module"
+        if isinstance(node, ast.FunctionDef) and node.name == "__init_subclass__":
+            yield f"line {node.lineno}: subclasses register themselves"
+        for decorator in getattr(node, "decorator_list", []):
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if getattr(called, "id", getattr(called, "attr", "")) in registering:
+                yield f"line {node.lineno}: registered by {ast.unparse(called)}"
+
+
+def decorators_that_register(trees):
+    found = {node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {function.name for function in found if fills(function)}
+
+
+def test_nothing_is_used_that_is_not_followed():
+    trees = {p.relative_to(PACKAGE).as_posix(): tree_of(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py")}
+    registering = decorators_that_register(trees.values())
+    found = {file: list(not_followed(tree, registering)) for file, tree in trees.items() if file != "_modidx.py"}
+    allowed = found.pop("runs/forkserver.py")  # imports libraries before a notebook asks for them
+    assert len(allowed) == 1 and "import_module" in allowed[0] and not any(n.startswith("vbg") for n in LIBRARIES)
+    assert not any(found.values()), {file: lines for file, lines in found.items() if lines}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from .a import *",
+        "def f(name):\n    return globals()[name]()",
+        "def f(name):\n    return globals().get(name)",
+        "TABLE = {}\nfor name in 'ab':\n    TABLE[name] = str",
+        "T = {}\ndef keep(f):\n    T[f.__name__] = f\n    return f\n\n@keep\ndef g():\n    pass",
+        "T = []\ndef keep(at):\n    def inner(f):\n        T.append(f)\n        return f\n    return inner\n\n"
+        "@keep(1)\ndef g():\n    pass",
+        "import importlib\ndef f(name):\n    return importlib.import_module(f'vbg.{name}')",
+        "from importlib import import_module",
+        "def f(text):\n    return eval(text)",
+        "class A:\n    def __init_subclass__(cls):\n        pass",
+    ],
+)
+def test_what_is_not_followed_is_found(text):
+    tree = ast.parse(text)
+    assert list(not_followed(tree, decorators_that_register([tree])))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "T = {'f': str}\ndef f(name):\n    return T[name]()",
+        "def check(x):\n    def keep(f):\n        made = {}\n        made[x] = f\n        return f\n    return keep\n\n"
+        "@check(1)\ndef g():\n    pass",
+        "if '__file__' in globals():\n    print(1)",
+    ],
+)
+def test_what_is_followed_is_not_found(text):
+    tree = ast.parse(text)
+    assert not list(not_followed(tree, decorators_that_register([tree])))

@@ -31,13 +31,14 @@ def code_versions(
 
     Raises FileNotFoundError on a module that does not exist, wherever it is imported."""
     folder = Path(folder or Path(vbg.__file__).parent)
-    todo, found = sorted(modules), {}
+    todo, found, data = sorted(modules), {}, _data_files(folder)
     while todo:
         name = todo.pop()
         if name in found or name in without:
             continue
         path = _module_file(name, folder)
-        found[name], imports = _module(path.read_text(encoding="utf-8"))
+        said, imports, strings = _module(path.read_text(encoding="utf-8"))
+        found[name] = _hash("\n".join([said, *_data(strings, data)]))
         todo += _found(imports, name if path.name == "__init__.py" else name.rpartition(".")[0], folder)
     return {name: found[name] for name in sorted(found)}
 
@@ -57,9 +58,9 @@ def _hash(text):
 
 @cache
 def _module(text):
-    "Hash of what a module says to the computer, and its import statements."
+    "What a module says to the computer, its import statements and its strings."
     tree = _Bare().visit(ast.parse(text))
-    return _hash(ast.unparse(tree)), tuple(imports_of(tree))
+    return ast.unparse(tree), tuple(imports_of(tree)), _strings([tree])
 
 
 class _Bare(ast.NodeTransformer):
@@ -72,6 +73,29 @@ class _Bare(ast.NodeTransformer):
     def visit_Assign(self, node):
         names = [t.id for t in node.targets if isinstance(t, ast.Name)]
         return None if names == ["__all__"] else self.generic_visit(node)
+
+# %% ../../nbs/runs/01_version.ipynb #5a9e0c44
+DATA = (".csv", ".css", ".md")  # endings of the data files that modules read
+
+
+def _data_files(folder):
+    "The data files of a package by their names."
+    found = {}
+    for path in sorted(path for ending in DATA for path in folder.rglob(f"*{ending}")):
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def _strings(nodes):
+    "The strings in pieces of code."
+    parts = (part.value for node in nodes for part in ast.walk(node) if isinstance(part, ast.Constant))
+    return frozenset(part for part in parts if isinstance(part, str))
+
+
+def _data(strings, files):
+    "A line for each data file that a string names: its name and checksum."
+    for name in sorted(strings & files.keys()):
+        yield from (f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files[name])
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee001
 def imports_of(
@@ -162,19 +186,23 @@ def used_definitions(
     choose: dict = None,  # dotted name of a table (a dict) to the keys whose entries are followed
     folder: Path = None,  # package folder; None for the installed one
 ) -> dict:  # name of a module to {name of a definition: what it says}
-    "What is used of each module. Raises KeyError on a root, a table or a cut that does not exist."
+    """What is used of each module, with the checksums of the data files that it names.
+
+    Raises KeyError on a root, a table or a cut that does not exist, ValueError on `import *`."""
     folder, choose = Path(folder or Path(vbg.__file__).parent), choose or {}
     text_of = cache(lambda module: _module_file(module, folder).read_text(encoding="utf-8"))
     for name in (*roots, *choose, *cut):
         _require(name, folder, text_of)
     todo, said = [part for name in roots for part in _starts(name, folder, text_of)], {}
+    data = _data_files(folder)
     while todo:
         module, name = todo.pop()
         full = f"{module}.{name}"
         if name in said.get(module, {}) or any(f"{full}.".startswith(f"{stop}.") for stop in cut):
             continue
         keys = tuple(choose[full]) if full in choose else None
-        said.setdefault(module, {})[name], names = _definition(text_of(module), name, keys)
+        text, names, strings = _definition(text_of(module), name, keys)
+        said.setdefault(module, {})[name] = "\n".join([text, *_data(strings, data)])
         todo += [target for word in names for target in _targets(module, word, folder, text_of)] + [(module, "")]
     return {module: said[module] for module in sorted(said) if any(said[module].values())}
 
@@ -233,11 +261,12 @@ def _defines(node):
 # %% ../../nbs/runs/01_version.ipynb #c0dee023
 @cache
 def _definition(text, name, keys):
-    "What a definition says, and the names that it mentions; of a table only the entries of `keys`."
+    "What a definition says, the names that it mentions and its strings; of a table only the entries of `keys`."
     nodes = _definitions(text).get(name, [])
     if keys is not None:
         nodes = [entry for node in nodes for entry in _entries(node, keys)]
-    return "\n".join(map(ast.unparse, nodes)), frozenset(word for node in nodes for word in _mentioned(node))
+    names = frozenset(word for node in nodes for word in _mentioned(node))
+    return "\n".join(map(ast.unparse, nodes)), names, _strings(nodes)
 
 
 def _entries(node, keys):
@@ -284,6 +313,8 @@ def _aliases(text, package, folder):
             found |= {a.asname or "vbg": (a.name.removeprefix("vbg."), None) for a in mine}
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "vbg"):
             name = _absolute(node.level, (node.module or "").removeprefix("vbg" * (not node.level)).strip("."), package)
+            if any(a.name == "*" for a in node.names):
+                raise ValueError(f"{ast.unparse(node)}: names that are imported by * are not followed")
             for a in node.names:
                 inner = folder.joinpath(*filter(None, name.split(".")), a.name).with_suffix(".py").exists()
                 target = (f"{name}.{a.name}".strip("."), None) if inner else (name, a.name)
