@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,6 +120,51 @@ def test_exit_codes_errors_and_signals_reach_the_one_who_asked(server, tmp_path)
     assert sleeper.poll() is None
     sleeper.kill()
     assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_the_text_of_an_exit_is_told(server, tmp_path):
+    (tmp_path / "leave.py").write_text("import sys\nsys.exit('no such thing')")
+    with open(tmp_path / "said", "w") as said:
+        assert forked(["leave"], folder=tmp_path, streams=(1, said.fileno())).wait() == 1
+    assert (tmp_path / "said").read_text() == "no such thing\n"
+
+
+def test_a_copy_has_an_empty_standard_input(server, tmp_path):
+    tell = "import os, sys; print(os.path.samestat(os.fstat(0), os.stat(os.devnull)), repr(sys.stdin.read()))"
+    assert said_by(tell, tmp_path) == "True ''"
+
+
+@pytest.mark.parametrize("text", [b"", b"cut", b"\0" * 7 + b"\4null", b"\0" * 7 + b"\2{}", b"\0" * 7 + b"\3no!"])
+def test_one_who_sends_no_command_ends_nothing_and_leaves_no_open_file(server, tmp_path, text):
+    copy = forked(["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    serving = psutil.Process(copy.pid).parent()
+    held = serving.num_fds()
+    for _ in range(10):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(os.environ[SOCKET])
+            if text:
+                socket.send_fds(client, [text], [1, 2])
+    assert said_by("print(1)", tmp_path) == "1" and copy.poll() is None
+    wait_for(lambda: serving.num_fds() < held + 5)
+    copy.kill()
+    assert copy.wait() == -signal.SIGKILL
+
+
+def test_a_folder_that_is_gone_is_asked_for_before_the_server_is(server, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert forked(["timeit"]) is None
+    monkeypatch.undo()
+    assert said_by("print(1)", tmp_path) == "1"
+
+
+def test_a_name_too_long_for_a_socket_leaves_ordinary_processes(tmp_path):
+    (long := tmp_path / ("long" * 30)).mkdir()
+    code = "from vbg.runs.forkserver import forked, fork_server\nwith fork_server():\n    print(forked(['timeit']))\n"
+    environment = {name: value for name, value in os.environ.items() if name != SOCKET} | {"TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
 
 
 def test_another_environment_is_not_served(server):

@@ -81,6 +81,8 @@ def become(
         code = 0
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(e.code is not None)
+        if not isinstance(e.code, (int, type(None))):
+            print(e.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -103,7 +105,8 @@ def _take_on(request, streams):
     null = os.open(os.devnull, os.O_RDONLY)
     for number, stream in enumerate([null, *streams]):
         os.dup2(stream, number)
-        os.close(stream)
+        if stream > 2:
+            os.close(stream)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kernel = request["words"][0] == "ipykernel_launcher"
@@ -144,16 +147,17 @@ class Server:
 
     def accept(self):
         "Answer a command with the number of its copy, or with 0 where it is not served."
-        connection, _ = self.listener.accept()
+        (connection, _), streams = self.listener.accept(), []
         try:
             connection.settimeout(10)
-            request, streams = receive(connection)
+            request = receive(connection, streams)
             pid = self.copy(request, streams, connection) if self.serves(request) else 0
+            connection.sendall(b"%d\n" % pid)
+        except (OSError, ValueError, TypeError, KeyError):
+            pass  # it is gone, or sent no command
+        finally:
             for stream in streams:
                 os.close(stream)
-            connection.sendall(b"%d\n" % pid)
-        except OSError:
-            pass  # it is gone
         if connection not in self.copies:
             connection.close()
 
@@ -191,23 +195,23 @@ class Server:
         connection.close()
 
 # %% ../../nbs/runs/07_forkserver.ipynb #ede90f2a
-def send(connection, request, streams):
+def send(connection, text, streams):
     "One command: its length and its open files, then its text."
-    text = json.dumps(request).encode()
     socket.send_fds(connection, [len(text).to_bytes(8, "big")], streams)
     connection.sendall(text)
 
 
-def receive(connection):
-    "What `send` sent."
-    head, streams, *_ = socket.recv_fds(connection, 8, 2)
+def receive(connection, streams):
+    "What `send` sent, read as JSON; the open files are put into a list."
+    head, received, *_ = socket.recv_fds(connection, 8, 2)
+    streams += received
     length, text = int.from_bytes(head, "big"), b""
     while len(text) < length:
         part = connection.recv(length - len(text))
         if not part:
             raise ConnectionError("the command is cut off")
         text += part
-    return json.loads(text), streams
+    return json.loads(text)
 
 # %% ../../nbs/runs/07_forkserver.ipynb #29a2eb99
 class ForkedProcess:
@@ -262,9 +266,10 @@ def forked(
     environment = dict(os.environ if environment is None else environment)
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(os.environ.get(SOCKET, ""))
         folder = str(folder or Path.cwd())
-        send(connection, dict(words=words, environment=environment, folder=folder, session=session), streams)
+        text = json.dumps(dict(words=words, environment=environment, folder=folder, session=session)).encode()
+        connection.connect(os.environ.get(SOCKET, ""))
+        send(connection, text, streams)
         pid = int(connection.recv(20) or 0)
     except OSError:
         pid = 0
@@ -280,6 +285,9 @@ def fork_server():
         yield
         return
     with tempfile.TemporaryDirectory(prefix="vbg-") as folder:  # readable by its owner only
+        if len(os.fsencode(f"{folder}/socket")) > 107:  # more than the name of a socket may have
+            yield
+            return
         os.environ[SOCKET] = f"{folder}/socket"
         words = [sys.executable, "-m", "vbg.runs.forkserver", "--serve", os.environ[SOCKET]]
         server = subprocess.Popen(words, env=dict(os.environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
