@@ -136,7 +136,7 @@ def test_a_folder_that_becomes_a_run_while_it_is_looked_at_is_nobodys_leftover(s
     place = write()
     part = R._hidden(place, "part")
     part.mkdir()
-    honest = R._lives
+    honest = R.lives
 
     def meanwhile(number, left):
         os.rename(left, left.with_name("seed1"))  # the writer is done with it
@@ -144,7 +144,7 @@ def test_a_folder_that_becomes_a_run_while_it_is_looked_at_is_nobodys_leftover(s
         left.mkdir()  # and begins the next one
         return found
 
-    monkeypatch.setattr(R, "_lives", meanwhile)
+    monkeypatch.setattr(R, "lives", meanwhile)
     R._sweep(place.parent)
     assert part.exists()
 

@@ -175,6 +175,21 @@ def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
 def test_wrong_target_is_told_with_snakemakes_words(home):
     done = call(home, "vbg.reports.command", "status", "--profile", "smoke", "no_such_target")
     assert done.returncode == 1 and "no_such_target" in done.stderr
+    assert "artefact_table3_comparison" in done.stderr and "artefact_small_collection" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "figures", "study"])
+def test_a_wrong_profile_is_told_in_one_line_before_snakemake_is_called(home, monkeypatch, capsys, command):
+    from vbg.reports.command import main
+    from vbg.runs import workflow
+
+    monkeypatch.setenv("VBG_HOME", str(home))
+    monkeypatch.setattr(workflow.subprocess, "run", None)
+    assert main([command, "--profile", "nope"]) == 1
+    assert capsys.readouterr().err == "no profile 'nope'; there are smoke, mini, paper, pretrained\n"
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "smoke, mini, paper, pretrained" in " ".join(capsys.readouterr().out.split())
 
 
 def test_makefile_calls_what_these_tests_call():

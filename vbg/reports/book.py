@@ -22,7 +22,7 @@ from ..core.places import figures_place, notebook_place
 from .page import CSS, esc, page, scrolled, table_html
 from ..runs.manifest import read_manifest
 from ..runs.notebook import EFFECTIVE
-from ..runs.store import _staging
+from ..runs.store import staging
 from ..runs.version import code_version
 from ..runs.workflow import Job, planned
 
@@ -593,6 +593,6 @@ def make_book(
     names = [name for name in wanted if name not in {c.name for c in chapters}]
     missing = dict.fromkeys(names) | ask(profile, names)
     place = home() / "runs" / profile / "book"
-    with _staging(place) as part:
+    with staging(place) as part:
         _write(part, profile, chapters, missing, wanted)
     return place / "index.html"

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ..core.files import RunError
+from ..core.profiles import PROFILES
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'at_least_one', 'as_dict', 'train', 'gan', 'run', 'study', 'figures', 'status', 'show',
@@ -42,7 +43,7 @@ def as_dict(
 # %% ../../nbs/reports/12_command.ipynb #c0de0807
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 OPTIONS = {
-    "--profile": dict(default="mini", help="size of the study: smoke, mini or paper (default: mini)"),
+    "--profile": dict(default="mini", help=f"settings of the study: {', '.join(PROFILES)} (default: mini)"),
     "--dataset": dict(default="met", help="a data set of the profile, or a new name with --data (default: met)"),
     "--data": dict(type=as_dict, default={}, metavar="JSON", help="reader, folder and options of your data set"),
     "--overrides": dict(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..core.files import RunError, home, root, write_atomic
 from .made import plain
-from .store import _lives
+from .store import lives
 
 # %% auto #0
 __all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook', 'job_name', 'main']
@@ -264,7 +264,7 @@ def _part(output):
     "A hidden name beside `output`; those of dead runners are removed."
     for left in output.parent.glob(f".{output.stem}.*.ipynb"):
         number = left.name.split(".")[-2]
-        if number.isdigit() and not _lives(int(number), left):
+        if number.isdigit() and not lives(int(number), left):
             left.unlink(missing_ok=True)
     return output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
 

@@ -123,7 +123,7 @@ def write_run(
     if list(predictions.columns[:4]) != ["id", "split", "label", "p_0"]:
         raise ValueError("make predictions with predictions_table")
     place = run_folder(profile, dataset, model, seed)
-    with _staging(place) as part:
+    with staging(place) as part:
         _write_files(part, history, predictions, metrics, weights or {})
         for name, content in (files or {}).items():
             (part / name).write_bytes(content)
@@ -151,10 +151,13 @@ def _save_weights(weights, path):
     save_file(weights, path)
 
 # %% ../../nbs/runs/03_store.ipynb #15132540
-class _staging:
+class staging:
     "A hidden folder that becomes `place` when the block ends well and vanishes when it does not."
 
-    def __init__(self, place):
+    def __init__(
+        self,
+        place: Path,  # the folder to make or replace
+    ):
         self.place = place
 
     def __enter__(self):
@@ -198,7 +201,7 @@ def _sweep(folder):
     "Remove what dead writers of this machine left in `folder`; put back a run whose replacement never came."
     for left in sorted(folder.glob(".*")):
         parts = re.fullmatch(r"\.(.+)\.(part|old)-(.+)-(\d+)", left.name)
-        if not parts or parts[3] != socket.gethostname() or _lives(int(parts[4]), left):
+        if not parts or parts[3] != socket.gethostname() or lives(int(parts[4]), left):
             continue
         if parts[2] == "old" and not (folder / parts[1]).exists():
             os.rename(left, folder / parts[1])
@@ -206,8 +209,11 @@ def _sweep(folder):
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _lives(number, left):
-    "Is the process that made this folder still there? A later process may carry the same number."
+def lives(
+    number: int,  # of a process
+    left: Path,  # file or folder that it made
+) -> bool:
+    "True if the process that made something is still there. A later process may carry the same number."
     import psutil
 
     try:

@@ -17,6 +17,7 @@ from ..core.artefacts import ARTEFACTS
 from ..core.artefacts import TARGETS as TABLES_OF
 from ..core.files import RunError, dead_parts, home, root
 from ..core.places import store_of
+from ..core.profiles import profile as read_profile
 from .made import whole
 
 # %% auto #0
@@ -32,7 +33,8 @@ def snakemake_command(
     options: tuple = (),  # more of Snakemake's own
     look: str = "",  # "quiet": nothing may change; "tell": and the notebooks whose runs are lost are named
 ) -> list:  # words of a command
-    "The one way in which the study calls Snakemake."
+    "The one way in which the study calls Snakemake. Raises ValueError on an unknown profile."
+    read_profile(profile)
     return [
         sys.executable,
         "-m",
@@ -175,9 +177,13 @@ def refuse_unknown(
 ) -> None:
     "Raise RunError on a target that does not exist; the message lists those that do."
     known = (*TABLES_OF, "everything")
-    strange = [t for t in targets if "/" not in t and t not in known and not t.startswith("artefact_")]
+    artefacts = [f"artefact_{name}" for name, about in ARTEFACTS.items() if about.datasets != "each"]
+    strange = [t for t in targets if "/" not in t and t not in known and t not in artefacts]
     if strange:
-        raise RunError(f"no target is called {', '.join(strange)}; there are {', '.join(known)}, and files")
+        raise RunError(
+            f"no target is called {', '.join(strange)}; there are {', '.join(known)}, and files; "
+            f"of one notebook: {', '.join(artefacts)}"
+        )
 
 
 def planned(
