@@ -310,5 +310,7 @@ def test_gans_of_changed_scarce_items_are_other_gans():
 
     one, two = things(), things()
     two.fingerprint = "things+more:25"
-    assert gan_inputs(SETTINGS, one, 0) != gan_inputs(SETTINGS, two, 0)
-    assert gan_inputs(profile("smoke", {"gan": dict(gans=(0,))}), one, 0) == gan_inputs(SETTINGS, one, 0)
+    words = tokenizer_for(one, 200)
+    assert gan_inputs(SETTINGS, one, words, 0) != gan_inputs(SETTINGS, two, words, 0)
+    fewer = profile("smoke", {"gan": dict(gans=(0,))})
+    assert gan_inputs(fewer, one, words, 0) == gan_inputs(SETTINGS, one, words, 0)

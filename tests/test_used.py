@@ -115,6 +115,14 @@ def add(folder, module, text):
         handle.write(text)
 
 
+def mend(folder, module, name):
+    "A change of what a function or class says, in a copy of the package."
+    file = (folder / "vbg").joinpath(*module.split(".")).with_suffix(".py")
+    head, tail = file.read_text(encoding="utf-8").split(f"\n{name}", 1)
+    opening, body = tail.split('\n    "', 1)
+    file.write_text(f'{head}\n{name}{opening}\n    {1:d}\n    "{body}', encoding="utf-8")
+
+
 MODELS = ("without_gan", "without_vit_gan", "without_bert_gan", "textcnn", "majority", "vbg", "vbg_concatenation")
 
 
@@ -146,11 +154,7 @@ def test_something_new_leaves_the_other_runs_current(copy):
 )
 def test_a_change_makes_those_stale_that_use_it_and_is_named(copy, module, name, stale):
     before = code_in(copy)
-    file = (copy / "vbg").joinpath(*module.split(".")).with_suffix(".py")
-    text = file.read_text(encoding="utf-8")
-    head, tail = text.split(f"\n{name}", 1)
-    opening, body = tail.split('\n    "', 1)
-    file.write_text(f'{head}\n{name}{opening}\n    {1:d}\n    "{body}', encoding="utf-8")
+    mend(copy, module, name)
     after = code_in(copy)
     changed = {m: what_changed(dict(code=before[m]), dict(code=after[m])) for m in MODELS}
     assert {m for m in MODELS if changed[m]} == set(stale)
@@ -318,3 +322,45 @@ def test_what_is_not_followed_is_found(text):
 def test_what_is_followed_is_not_found(text):
     tree = ast.parse(text)
     assert not list(not_followed(tree, decorators_that_register([tree])))
+
+
+SAY = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from vbg.core.profiles import profile
+from vbg.gan.store import classifier_inputs, gan_inputs, measure_inputs
+
+
+class Data(list):
+    fingerprint, ids = "", ["a"]
+
+
+settings, data = profile("smoke"), Data("a")
+made = gan_inputs(settings, data, SimpleNamespace(get_vocab=lambda: {"a": 0}), 0)
+Path(sys.argv[1], "inputs.json").write_text('{"inputs": {}}')
+measured = measure_inputs(Path(sys.argv[1]), classifier_inputs(settings, data), 1)
+print(json.dumps([made, measured]))
+"""
+
+
+@pytest.mark.parametrize(
+    "module, name, stale",
+    [
+        ("models.text", "def train_tokenizer(", [["vbg/models/text.py"], []]),
+        ("gan.quality", "def fit_independent(", [[], ["classifier.code.gan.quality"]]),
+        ("gan.quality", "def image_distances(", [[], ["vbg/gan/quality.py"]]),
+    ],
+)
+def test_a_gan_depends_on_its_vocabulary_and_its_measures_on_the_classifier(copy, module, name, stale):
+    def told():
+        words, env = [sys.executable, "-c", SAY, str(copy)], os.environ | {"PYTHONPATH": str(copy)}
+        done = subprocess.run(words, cwd=copy, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+
+    shutil.copy(ROOT / "settings.ini", copy)
+    before = told()
+    mend(copy, module, name)
+    changed = [what_changed(*pair) for pair in zip(before, told())]
+    assert [[line.split(":")[0] for line in lines] for lines in changed] == stale

@@ -5,6 +5,7 @@
 # %% ../../nbs/gan/08_store.ipynb #7f8155d6
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -19,13 +20,13 @@ from ..core.profiles import Profile
 from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
 from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
-from ..runs.made import made_from, plain, read_note, why_stale, write_note
+from ..runs.made import made_from, plain, read_note, to_json, why_stale, write_note
 from ..runs.store import gan_place
 from ..runs.version import environment, used_code
 
 # %% auto #0
-__all__ = ['NOT_OF_ONE', 'gan_folder', 'gan_inputs', 'is_made', 'measure_inputs', 'is_described', 'open_maker', 'gan_command',
-           'measure_gan', 'gan_samples', 'describe_gan']
+__all__ = ['NOT_OF_ONE', 'gan_folder', 'gan_inputs', 'classifier_inputs', 'measure_inputs', 'is_made', 'is_described',
+           'open_maker', 'gan_command', 'measure_gan', 'gan_samples', 'describe_gan']
 
 # %% ../../nbs/gan/08_store.ipynb #1b34f02b
 def gan_folder(
@@ -44,25 +45,44 @@ NOT_OF_ONE = ("variant", "gans", "per_class", "classifier_epochs")  # settings t
 def gan_inputs(
     settings: Profile,  # of the job
     train: ExampleData,  # training split
+    tokenizer,  # of its texts
     gan: int,  # its seed
 ) -> dict:  # JSON
     "Everything that a GAN depends on."
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
-    gan_settings = {name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE}
-    return json.loads(
-        json.dumps(
-            dict(
-                gan=gan_settings,
-                data=train.fingerprint,
-                items=[str(train.ids[0]), str(train.ids[-1]), len(train)],
-                seed=gan,
-                versions=versions,
-                text=[settings.text["vocab_size"], settings.text["max_length"]],
-                code=used_code("gan.pairs.fit_pair_maker", cut=("core.profiles", "runs")),
-            )
+    roots = ("gan.pairs.fit_pair_maker", "models.text.tokenizer_for")
+    return plain(
+        dict(
+            gan={name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE},
+            data=train.fingerprint,
+            items=[str(train.ids[0]), str(train.ids[-1]), len(train)],
+            seed=gan,
+            versions=versions,
+            text=[settings.text["vocab_size"], settings.text["max_length"]],
+            vocabulary=hashlib.sha256(to_json(tokenizer.get_vocab()).encode()).hexdigest()[:16],
+            code=used_code(*roots, cut=("core.profiles", "runs")),
         )
     )
+
+# %% ../../nbs/gan/08_store.ipynb #5a9e0c47
+def classifier_inputs(
+    settings: Profile,  # section `gan`
+    natural: ExampleData,  # all splits
+) -> dict:  # JSON
+    "Everything that the independent classifier depends on."
+    code = used_code("gan.quality.fit_independent", cut=("core.profiles",))
+    return dict(data=natural.fingerprint, epochs=settings.gan["classifier_epochs"], code=code)
+
+
+def measure_inputs(
+    folder: Path,  # of a GAN
+    judge: dict,  # from `classifier_inputs`
+    per_class: int,  # see `measure_gan`
+) -> dict:  # JSON
+    "Everything that the quality and the samples of a GAN depend on."
+    code, gan = used_code("gan.store.describe_gan", cut=("core.profiles", "runs")), read_note(folder / "inputs.json")
+    return dict(code=code, gan=gan["inputs"], classifier=judge, per_class=per_class)
 
 # %% ../../nbs/gan/08_store.ipynb #c7439f43
 def is_made(
@@ -73,21 +93,13 @@ def is_made(
     return why_stale(folder / "inputs.json", inputs) is None
 
 
-def measure_inputs(
-    folder: Path,  # of a GAN
-    per_class: int,  # see `measure_gan`
-) -> dict:  # JSON
-    "Everything that the quality and the samples of a GAN depend on."
-    code = used_code("gan.store.describe_gan", cut=("core.profiles", "runs"))
-    return dict(code=code, gan=read_note(folder / "inputs.json")["inputs"], per_class=per_class)
-
-
 def is_described(
     folder: Path,  # of a whole GAN
+    judge: dict,  # from `classifier_inputs`
     per_class: int,  # see `measure_gan`
 ) -> bool:
-    "True if this GAN was measured by the code of today."
-    return why_stale(folder / "quality.json", measure_inputs(folder, per_class)) is None
+    "True if this GAN was measured by the code of today, with the classifier of today."
+    return why_stale(folder / "quality.json", measure_inputs(folder, judge, per_class)) is None
 
 # %% ../../nbs/gan/08_store.ipynb #cf13eb5d
 def open_maker(
@@ -105,7 +117,7 @@ def open_maker(
 ) -> PairMaker:
     "A trained pair maker."
     train = natural.select("train") if train is None else train
-    folder, inputs = gan_folder(settings, dataset, gan, scarce_items), gan_inputs(settings, train, gan)
+    folder, inputs = gan_folder(settings, dataset, gan, scarce_items), gan_inputs(settings, train, tokenizer, gan)
     if make:
         return _made_now(settings, natural, tokenizer, gan, train, kind, say, folder, inputs)
     stale = why_stale(folder / "inputs.json", inputs)
@@ -246,6 +258,7 @@ def describe_gan(
     maker: PairMaker,  # trained
     natural: ExampleData,  # all splits, tokenised
     classifier,  # independent classifier
+    judge: dict,  # what the classifier is made from, from `classifier_inputs`
     folder: Path,  # of the GAN
     train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 100,  # see `measure_gan`
@@ -255,5 +268,5 @@ def describe_gan(
     np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())
     found = measure_gan(maker, natural, classifier, train, per_class)
-    write_note(folder / "quality.json", measure_inputs(folder, per_class), ["samples.npz"], **found)
+    write_note(folder / "quality.json", measure_inputs(folder, judge, per_class), ["samples.npz"], **found)
     return read_note(folder / "quality.json")

@@ -25,7 +25,15 @@ from ..data.sets import scarce_training_items, study_data, study_settings
 from ..data.store import ExampleData, require_training
 from ..gan.attributes import learn_table
 from ..gan.quality import IndependentClassifier, fit_independent
-from ..gan.store import describe_gan, gan_folder, gan_inputs, is_described, is_made, open_maker
+from vbg.gan.store import (
+    classifier_inputs,
+    describe_gan,
+    gan_folder,
+    gan_inputs,
+    is_described,
+    is_made,
+    open_maker,
+)
 from ..gan.training import GanTrainer, train_step
 from ..models.batches import tokenise_sets
 from ..models.text import tokenizer_for
@@ -47,12 +55,11 @@ def independent_classifier(
 ) -> IndependentClassifier:  # in evaluation mode
     "The stored classifier of this data, or a new one."
     folder = gan_folder(settings, dataset, 0).parents[1]
-    epochs, code = settings.gan["classifier_epochs"], used_code("gan.quality.fit_independent", cut=("core.profiles",))
-    facts, note = dict(data=natural.fingerprint, epochs=epochs, code=code), folder / "classifier.json"
+    facts, note = classifier_inputs(settings, natural), folder / "classifier.json"
     weights = folder / "classifier.safetensors"
     if why_stale(note, facts) is None:
         return load_weights(IndependentClassifier(num_classes=natural.num_classes), weights)
-    model = fit_independent(natural.select("train"), epochs=epochs, whole=natural)
+    model = fit_independent(natural.select("train"), epochs=facts["epochs"], whole=natural)
     save_weights(model, weights)
     write_note(note, facts, [weights.name])
     return model
@@ -146,7 +153,7 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
 def _one_gan(job, number):
     "Train one GAN, or keep it."
     folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
-    if is_made(folder, gan_inputs(job.settings, job.train, number)):
+    if is_made(folder, gan_inputs(job.settings, job.train, job.tokenizer, number)):
         print(f"{name}: kept, nothing it depends on changed", flush=True)
     else:
         say = lambda line: print(f"{job.dataset} {line}", flush=True)
@@ -158,11 +165,12 @@ def _one_measured(job, number):
     "Measure one GAN, or keep what was measured."
     folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
     maker, per_class = _maker(job, number), job.settings.gan["per_class"]
-    if is_described(folder, per_class):
+    judge = classifier_inputs(job.settings, job.natural)
+    if is_described(folder, judge, per_class):
         print(f"{name}: measured before, by the same code", flush=True)
     else:
-        judge = independent_classifier(job.settings, job.dataset, job.natural)
-        found = describe_gan(maker, job.natural, judge, folder, job.train, per_class)
+        classifier = independent_classifier(job.settings, job.dataset, job.natural)
+        found = describe_gan(maker, job.natural, classifier, judge, folder, job.train, per_class)
         print(f"{name}: class agreement {found['agreement']['share']:.3f}", flush=True)
     return folder
 
