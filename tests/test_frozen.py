@@ -137,7 +137,7 @@ def test_other_data_have_tokens_of_their_own(home, monkeypatch):
             sets[name].fingerprint = "f" * 16
         return sets
 
-    monkeypatch.setattr(sets_module, "study_data", renamed)
+    monkeypatch.setattr(vt, "study_data", renamed)
     run(home, store="other-data")
     assert len(folders(home) - before) == 2
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
@@ -309,18 +311,19 @@ def profile(
     name: str,  # a key of `PROFILES`
     overrides: dict | None = None,  # section -> {setting: value}; `data` may also name a new set
 ) -> Profile:  # a private copy
-    "The settings called `name`, with overrides. Raises ValueError on an unknown profile, section or setting."
+    "The settings called `name`, with overrides. Raises ValueError on an unknown name or a value of another kind."
     if name not in PROFILES:
         raise ValueError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
     settings = copy.deepcopy(PROFILES[name])
     for section, change in (overrides or {}).items():
         _refuse_unknown(section, settings, "section")
+        _refuse_other_kind(section, change, [settings[section]])
         if not isinstance(settings[section], dict):
             settings[section] = tuple(change)
             continue
-        for key in change:
-            if section != "data":
-                _refuse_unknown(key, settings[section], f"setting of {section!r}")
+        for key in change if section != "data" else ():
+            _refuse_unknown(key, settings[section], f"setting of {section!r}")
+            _refuse_other_kind(f"{section}.{key}", change[key], [p[section][key] for p in PROFILES.values()])
         settings[section] = settings[section] | copy.deepcopy(dict(change))
     return Profile(name=name, **settings)
 
@@ -328,6 +331,33 @@ def profile(
 def _refuse_unknown(key, known, what):
     if key not in known:
         raise ValueError(f"no {what} is called {key!r}; there are {', '.join(sorted(known))}")
+
+# %% ../../nbs/core/03_profiles.ipynb #8c41d7aa
+_KINDS = {
+    bool: ("True or False", bool),
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    str: ("text", (str, PurePath)),
+    tuple: ("a list", (list, tuple)),
+    dict: ("a dictionary", dict),
+    type(None): ("none", type(None)),
+}  # of a default -> what it is called, what may stand in its place
+_ALSO = {"balance.level": int}  # kinds that no default has
+
+
+def _refuse_other_kind(
+    setting,  # such as "train.epochs"
+    value,  # in place of a default
+    defaults,  # of all profiles
+):
+    "Raise ValueError unless a value is of the kind of the defaults. A setting that is None everywhere takes anything."
+    kinds = {*map(type, defaults), _ALSO.get(setting, type(defaults[0]))}
+    fits = lambda kind: isinstance(value, _KINDS[kind][1]) and isinstance(value, bool) == (kind is bool)
+    if kinds != {type(None)} and not any(map(fits, kinds)):
+        raise ValueError(f"{setting} must be {' or '.join(_KINDS[k][0] for k in _KINDS if k in kinds)}, not {value!r}")
+    if isinstance(value, dict) and kinds == {dict} and "." in setting:
+        for key in value.keys() & defaults[0].keys():
+            _refuse_other_kind(f"{setting}.{key}", value[key], [default[key] for default in defaults if key in default])
 
 # %% ../../nbs/core/03_profiles.ipynb #e2f6675c
 @dataclass(frozen=True)
