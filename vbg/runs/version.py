@@ -42,7 +42,7 @@ def code_versions(
         todo += _found(imports, name if path.name == "__init__.py" else name.rpartition(".")[0], folder)
     return {name: found[name] for name in sorted(found)}
 
-
+# %% ../../nbs/runs/01_version.ipynb #5a9e0c48
 def code_version(
     *modules: str,  # with the rest: as for `code_versions`
     folder: Path = None,  # package folder; None for the installed one
