@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
-           'TABLE4_MODELS', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline']
+           'TABLE4_MODELS', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
 @dataclass(frozen=True)
@@ -420,6 +420,15 @@ LATE_AVERAGE = "late_average"  # made from the predictions of other runs
 
 
 TABLE3_MODELS, TABLE4_MODELS = (*BASELINE_MODELS, "vbg"), (*VARIANTS, *FUSION_ABLATIONS)  # what is trained for each
+
+
+def refuse_unknown_model(
+    name: str,  # of a model
+) -> None:
+    "Raise ValueError for a model that does not exist."
+    known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, "logistic_regression")  # the last: of small collections
+    if name not in known:
+        raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
 
 # %% ../../nbs/core/03_profiles.ipynb #bdd90bd5
 GLOSSARY = {

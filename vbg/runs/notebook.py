@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.files import RunError, home, root, write_atomic
+from ..core.profiles import profile as read_profile
+from ..core.profiles import refuse_unknown_model
 from .made import plain
 from .store import lives
 
@@ -124,7 +126,21 @@ def given(
         for key, value in names.items()
         if not key.startswith("_") and key not in own and isinstance(value, _KINDS)
     }
-    names.update(check_parameters(study_notebook(name), asked))
+    known = check_parameters(study_notebook(name), asked)
+    if "overrides" in known:
+        _refuse_unknown_names(**known)
+    names.update(known)
+
+
+def _refuse_unknown_names(profile="mini", dataset="", model=(), data=None, overrides=None, **_):
+    "Raise ValueError on a profile, a setting, a data set or a model that does not exist, before torch is imported."
+    there = read_profile(profile, overrides).data
+    if dataset and not data and dataset not in there:
+        raise ValueError(
+            f"profile {profile!r} has no data set {dataset!r}, only {', '.join(there)}; describe it in `data`"
+        )
+    for name in model:
+        refuse_unknown_model(name)
 
 
 _KINDS = (str, int, float, bool, list, tuple, dict, type(None))  # what a parameter may hold

@@ -19,7 +19,7 @@ import torch
 from ..core.chance import seed_everything
 from ..core.files import DataError, RunError, home
 from ..core.places import store_place
-from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
+from ..core.profiles import FUSION_ABLATIONS, Profile, refuse_unknown_model
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
 from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
@@ -35,9 +35,8 @@ from .code import code_of_tokens, for_model, told_inputs
 from .fit import Fit, Progress, fit, validate
 
 # %% auto #0
-__all__ = ['run_inputs', 'predict_splits', 'refuse_unknown_model', 'searched', 'run_of_search', 'budget', 'Training',
-           'NetworkTraining', 'PooledTraining', 'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs',
-           'run_scores']
+__all__ = ['run_inputs', 'predict_splits', 'searched', 'run_of_search', 'budget', 'Training', 'NetworkTraining', 'PooledTraining',
+           'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
 
 # %% ../../nbs/train/03_jobs.ipynb #cdabcd67
 def run_inputs(
@@ -111,15 +110,6 @@ class Job:
     store: str  # where its runs go, see `vbg.core.places`
     splits: list  # what the best epoch predicts
     progress: Progress  # told of each epoch
-
-# %% ../../nbs/train/03_jobs.ipynb #6cdf2299
-def refuse_unknown_model(
-    name: str,  # of a model
-) -> None:
-    "Raise ValueError for a model that does not exist."
-    known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, *BASELINES)
-    if name not in known:
-        raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
 
 # %% ../../nbs/train/03_jobs.ipynb #5a24838e
 _SEARCHED_AS = {
