@@ -439,7 +439,7 @@ def test_the_checkpoint_is_read_and_its_weights_are_used(tmp_path):
     )
 
 
-@pytest.mark.parametrize("step", ["_train_epoch", "write_atomic", "_accuracy"])
+@pytest.mark.parametrize("step", ["_train_epoch", "write_note", "_accuracy"])
 def test_an_error_on_the_way_leaves_nothing(tmp_path, monkeypatch, step):
     def fail(*arguments, **named):
         raise RuntimeError("disk full")

@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'OTHERS', 'preload', 'bound', 'available', 'become', 'Server', 'send',
+__all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'OTHERS', 'SET', 'preload', 'bound', 'available', 'become', 'Server', 'send',
            'receive', 'ForkedProcess', 'forked', 'fork_server', 'register', 'main']
 
 # %% ../../nbs/runs/07_forkserver.ipynb #2b61c3ef
@@ -50,13 +50,16 @@ def preload():
 FREE = ("VBG_", "JPY_", "JUPYTER_", "PYDEVD_", "PYTEST_", "SNAKEMAKE", "MAKE", "MFLAGS", "IN_TEST")
 SHELL = ("PATH", "PWD", "OLDPWD", "SHLVL", "_", "LINES", "COLUMNS", "TMPDIR", "TEMPDIR", "TMP", "TEMP")
 OTHERS = ("GOTO_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")  # Snakemake sets them; no library here reads them
+SET = ("CUBLAS_WORKSPACE_CONFIG", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR")  # by libraries
 
 
 def bound(
     environment: dict,  # of a process
 ) -> dict:  # the variables that a library may have read
     "What must be equal for a process to be served."
-    return {n: value for n, value in environment.items() if not n.startswith(FREE) and n not in SHELL + OTHERS}
+    kept = {n: value for n, value in environment.items() if not n.startswith(FREE) and n not in SHELL + OTHERS + SET}
+    paths = [part for part in kept.pop("LD_LIBRARY_PATH", "").split(os.pathsep) if part and "/cv2/" not in part]
+    return kept | ({"LD_LIBRARY_PATH": os.pathsep.join(paths)} if paths else {})  # opencv adds a folder of its own
 
 
 def available() -> bool:
