@@ -118,12 +118,14 @@ def test_notebook_is_light(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_export_cells_are_short(path):
-    lengths = sorted(
-        len([l for l in c.source.splitlines() if l.strip() and not l.startswith("#|")])
+    "A cell that holds code: 40 lines at most. A table of settings may be longer; so may one class, named here."
+    lengths = [
+        len([line for line in c.source.splitlines() if line.strip() and not line.startswith("#|")])
         for c in cells(path)
-        if re.match(r"#\s*\|\s*exporti?\b", c.source) and not re.search(r"^from __future__|^import ", c.source, re.M)
-    )
-    assert lengths and lengths[-1] <= 110, f"an export cell of {lengths[-1]} lines"
+        if re.match(r"#\s*\|\s*exporti?\b", c.source) and re.search(r"^(?:def|class) ", c.source, re.M)
+    ]
+    most = 66 if path.stem == "07_forkserver" else 40  # `Server`
+    assert max(lengths, default=0) <= most, f"an export cell of {max(lengths)} lines"
 
 
 def exported_module(path):

@@ -72,7 +72,7 @@ def _seen(*tables, figures=(), **more):
     "What one model sees on one data set."
     return Artefact("explain", "explain", ("study",), tables, figures=figures, **dict(datasets="each") | more)
 
-
+# %% ../../nbs/core/06_artefacts.ipynb #6682ffb3
 _EXPLAIN = {
     "fig7_heatmap": _seen(
         *(f"fig7_{table}" for table in ("scores", "right_wrong", "sanity", "claims")),

@@ -38,7 +38,7 @@ def is_constant(
     flat = maps.reshape(len(maps), -1).astype(float)
     return np.ptp(flat, axis=1) <= tolerance * np.abs(flat).max(1)
 
-
+# %% ../../nbs/explain/02_heatmaps.ipynb #1266f26a
 def check_maps(
     maps: np.ndarray,  # `(B, ...)` float
     method: str,  # for the message

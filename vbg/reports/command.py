@@ -101,7 +101,7 @@ def figures(asked):
 
     return reproduce(asked.profile, asked.targets, asked.cores, asked.gpus, draw=True)
 
-
+# %% ../../nbs/reports/12_command.ipynb #745a7223
 def status(asked):
     "Tell what is there, what is damaged, missing or stale, and how long the rest takes; changes nothing."
     from vbg.runs.status import status_text
@@ -185,6 +185,8 @@ def report(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
 _SPLITS, _MODEL = ["validation", "test", "balanced"], ["without_gan"]
+
+# %% ../../nbs/reports/12_command.ipynb #8f91fb6d
 COMMANDS = {
     train: {
         **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},

@@ -670,7 +670,7 @@ def show(
     lines |= {"as one book": f"make book PROFILE={profile}", "to commit them": f"make publish PROFILE={profile}"}
     return "\n".join([*parts, *(f"{what + ':':<22}{where}" for what, where in lines.items())])
 
-
+# %% ../../nbs/results/02_publish.ipynb #bbfd3ff5
 def _vbg_row(file):
     "VBG's rows of a table, or those of the same network without a GAN where it was not trained: one block a data set."
     table = pd.read_csv(file, dtype=str) if file.exists() else pd.DataFrame(columns=["model"])

@@ -62,7 +62,7 @@ def write_note(
         about["files"] = {name: checksum(path.parent / name) for name in files}
     return write_atomic(path, to_json(about, sort=False))
 
-
+# %% ../../nbs/runs/02_made.ipynb #c2680205
 def read_note(
     path: Path,  # of a JSON file
 ) -> dict | None:  # None where it is absent, cut off or no object
@@ -101,7 +101,7 @@ def _same(path, written):
     except OSError:
         return False
 
-
+# %% ../../nbs/runs/02_made.ipynb #8922fd73
 def _whole_tensors(path):
     "True if a safetensors file is as long as its header says."
     try:

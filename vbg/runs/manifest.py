@@ -71,7 +71,7 @@ def pack(
             parts["runs"][name(record)] = told
     return parts
 
-
+# %% ../../nbs/runs/09_manifest.ipynb #54231332
 def _shared(table, value):
     "Put a value into a table; give its key."
     key = _checksum(value)
@@ -126,7 +126,7 @@ def read_manifest(
     except RunError:
         return {}
 
-
+# %% ../../nbs/runs/09_manifest.ipynb #6ac064d3
 def write_manifest(
     folder: Path,  # gets the file
     entries: dict,  # artefact -> entry with whole records

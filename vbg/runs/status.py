@@ -161,7 +161,7 @@ def _damaged_manifests(jobs):
             found[manifest.as_posix()] = f"make figures PROFILE={profile}"
     return found
 
-
+# %% ../../nbs/runs/06_status.ipynb #0cbb7821
 def _is_damaged(path):
     "True if there is a note, and it is broken or vouches for something broken. What is only begun is not damaged."
     note = note_of(path)

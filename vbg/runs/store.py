@@ -377,7 +377,7 @@ def _assert_alike(runs):
                 f"({'; '.join(other[:3])}): make reproduce makes the older one again"
             )
 
-
+# %% ../../nbs/runs/03_store.ipynb #32875998
 OF_A_ROW = tuple(
     f"settings.{name}"
     for name in (
@@ -390,6 +390,8 @@ OF_A_ROW = tuple(
         "baselines",
     )
 )
+
+
 OF_A_MODEL = tuple(f"code.{package}" for package in ("core", "data", "gan", "models", "runs"))
 
 # %% ../../nbs/runs/03_store.ipynb #7be70d53

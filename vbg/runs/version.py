@@ -140,7 +140,7 @@ def _found(imports, package, folder):
         elif name:
             yield name
 
-
+# %% ../../nbs/runs/01_version.ipynb #249c0fd1
 def _of_package(name, names, text, folder):
     "Modules behind the names asked of a package, and the package itself where its `__init__.py` sets the name."
     own = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}

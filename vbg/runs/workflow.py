@@ -185,7 +185,7 @@ def refuse_unknown(
             f"of one notebook: {', '.join(artefacts)}"
         )
 
-
+# %% ../../nbs/runs/05_workflow.ipynb #2efe6650
 def planned(
     profile: str,  # such as "mini"
     targets: list,  # rules or files of the Snakefile

@@ -380,7 +380,7 @@ def _how(settings, auxiliary_weight, mask_token_id, seed):
     mask = _masking(settings["token_masking"], mask_token_id, seed)
     return auxiliary_weight, mask, mixup_draws(settings["mixup"], seed)
 
-
+# %% ../../nbs/train/01_fit.ipynb #84f1b4a7
 def _epoch(loop, epoch, validation, settings, how):
     "Train one epoch and validate: its row of the history, and the items a second."
     began, loop.order.epoch = time.perf_counter(), epoch

@@ -71,7 +71,7 @@ def experiment_rows(
             row["datasets"] += [name for name in wanted if name not in row["datasets"]]
     return rows
 
-
+# %% ../../nbs/train/07_rules.ipynb #d4341f34
 def _row_overrides(profile, experiment, change):
     "The overrides of a row. The search uses the study's GAN, so that the run of the best rate is not made twice."
     changed, study = experiment_overrides(profile, experiment, change), study_overrides(profile)
@@ -112,7 +112,7 @@ def measured_gans(
     kinds = ("attributes", "class")
     return [(d, kind, "0", str(k)) for d in settings.data for kind in kinds for k in settings.gan["gans"]]
 
-
+# %% ../../nbs/train/07_rules.ipynb #44317525
 def all_gans(
     profile: str,  # such as "mini"
 ) -> list:  # tuples as of `gans_of_row`, sorted
@@ -167,7 +167,7 @@ def row_book(
     "The executed notebook that trains a row on a data set."
     return row_notebook(store, dataset).as_posix()
 
-
+# %% ../../nbs/train/07_rules.ipynb #9735a715
 def study_needs(
     profile: str,  # such as "mini"
     *datasets: str,  # such as "met"
@@ -201,7 +201,7 @@ def rows_of(
     changes = [row] if row else EXPERIMENTS[experiment].changes
     return sorted({experiment_store(profile, experiment, change) for change in changes})
 
-
+# %% ../../nbs/train/07_rules.ipynb #82938086
 def source_books(
     profile: str,  # such as "mini"
     source: str,  # of `Artefact.reads`
@@ -222,7 +222,7 @@ def source_books(
         if dataset in (*rows[store]["datasets"], "{dataset}")
     ]
 
-
+# %% ../../nbs/train/07_rules.ipynb #7de4e73c
 def source_needs(
     profile: str,  # such as "mini"
     source: str,  # of `Artefact.reads`
@@ -268,7 +268,7 @@ def artefact_files(
     folder = figures_place(profile, ARTEFACTS[name].group, name)
     return [(folder / file).as_posix() for file in ARTEFACTS[name].files(*datasets)]
 
-
+# %% ../../nbs/train/07_rules.ipynb #2e72144c
 def target_files(
     profile: str,  # such as "mini"
     target: str,  # of `vbg.core.artefacts.TARGETS`, or "everything"
@@ -303,7 +303,7 @@ def inputs(
     version = {f"{notebook.parent.name}/{name}": _notebook_version(notebook)}
     return inputs_text(dict(notebook=version, code=code or _code_of_job(notebook, readers), settings=settings))
 
-
+# %% ../../nbs/train/07_rules.ipynb #2946683c
 def run_inputs(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
@@ -329,7 +329,7 @@ def gan_inputs(
     settings = read_profile(profile)
     return inputs(profile, name, datasets=(dataset,), gan=settings.gan, data=settings.data[dataset])
 
-
+# %% ../../nbs/train/07_rules.ipynb #0f2da75c
 def artefact_inputs(
     profile: str,  # such as "mini"
     name: str,  # of `ARTEFACTS`
@@ -454,7 +454,7 @@ def _otherwise(store, settings, dataset, row):
     runs = [(model, seed) for model in row["models"] for seed in row["seeds"]]
     return [why for run in runs for why in told_otherwise(store, settings, dataset, *run, row["splits"])]
 
-
+# %% ../../nbs/train/07_rules.ipynb #b39c72df
 def told_wrongly(
     profile: str,  # such as "mini"
 ) -> (
@@ -473,7 +473,7 @@ def told_wrongly(
             found[row_book(store, dataset)] = _otherwise(store, *asked)
     return found
 
-
+# %% ../../nbs/train/07_rules.ipynb #d705c6b4
 def lost_books(
     profile: str,  # such as "mini"
     collection: bool = False,  # whether the runs of a small collection count
@@ -499,7 +499,7 @@ def _unlisted(profile):
             if wanted - there and (home() / notebook).exists():
                 yield notebook
 
-
+# %% ../../nbs/train/07_rules.ipynb #01f7a8f6
 def forget(
     lost,  # notebooks, from `lost_books`
 ) -> None:

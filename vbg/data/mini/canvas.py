@@ -220,7 +220,7 @@ def _shrink(a, k):
         return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
     return a.reshape(len(a) // k, k, a.shape[1] // k, k, *a.shape[2:]).mean((1, 3))
 
-
+# %% ../../../nbs/data/mini/01_canvas.ipynb #ee8154aa
 class Canvas(Placement):
     "A picture being drawn, with the mask of each named part."
 
