@@ -268,5 +268,6 @@ def describe_gan(
     np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())
     found = measure_gan(maker, natural, classifier, train, per_class)
-    write_note(folder / "quality.json", measure_inputs(folder, judge, per_class), ["samples.npz"], **found)
+    inputs = measure_inputs(folder, judge, per_class)
+    write_note(folder / "quality.json", inputs, ["samples.npz"], sort=False, **found)  # features in their order
     return read_note(folder / "quality.json")

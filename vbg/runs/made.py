@@ -53,6 +53,7 @@ def write_note(
     path: Path,  # of the note; replaced if it exists
     inputs: dict,  # what the thing depends on
     files: list = None,  # names of its files, from the note's folder on; None: it is only begun
+    sort: bool = True,  # see `to_json`
     **more,  # what else the note tells
 ) -> Path:  # the note
     "Write a note, after the files that it vouches for."
@@ -60,7 +61,7 @@ def write_note(
     about = dict(more, inputs=inputs)
     if files is not None:
         about["files"] = {name: checksum(path.parent / name) for name in files}
-    return write_atomic(path, to_json(about, sort=False))
+    return write_atomic(path, to_json(about, sort=sort))
 
 # %% ../../nbs/runs/02_made.ipynb #c2680205
 def read_note(
