@@ -19,6 +19,7 @@ from vbg.core.artefacts import ARTEFACTS  # noqa: E402
 from vbg.core.places import committed_place  # noqa: E402
 from vbg.runs.version import imports_of  # noqa: E402
 
+# A package imports only those before it.
 PACKAGES = ("core", "stats", "runs", "data", "models", "gan", "train", "results", "explain", "reports")
 MARK, MOST = "**Where it stands.**", 6
 

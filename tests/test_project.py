@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 import yaml
+from heads import PACKAGES, imports_by_module, module_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,18 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 STUDY = [p for p in NOTEBOOKS if p.parent.parent.name == "study"]
 MODULES = [p for p in NOTEBOOKS if p not in STUDY and p.name != "index.ipynb"]
-PACKAGES = (
-    "core",
-    "stats",
-    "runs",
-    "data",
-    "models",
-    "gan",
-    "train",
-    "results",
-    "explain",
-    "reports",
-)  # a package imports only those before it
 
 
 def read_settings():
@@ -128,32 +117,11 @@ def test_export_cells_are_short(path):
     assert max(lengths, default=0) <= most, f"an export cell of {max(lengths)} lines"
 
 
-def exported_module(path):
-    "The module that a notebook exports to, dotted."
-    return re.search(r"#\|\s*default_exp\s+([\w.]+)", "\n".join(c.source for c in cells(path))).group(1)
-
-
-def imports_of_package():
-    "Module -> the vbg modules that it imports, dotted, read from the package."
-    from vbg.runs.version import imports_of
-
-    found = {}
-    for file in sorted((ROOT / "vbg").rglob("*.py")):
-        *package, name = file.relative_to(ROOT / "vbg").with_suffix("").parts
-        if not name.startswith("_"):
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            found[".".join([*package, name])] = {
-                ".".join([*package[: len(package) - level + 1], path] if level else [path])
-                for level, path, _ in imports_of(tree)
-            }
-    return found
-
-
 def test_the_package_holds_what_the_notebooks_export_and_nothing_else():
     files = sorted(
         p.relative_to(ROOT / "vbg").as_posix() for p in (ROOT / "vbg").rglob("*.py") if not p.name.startswith("_")
     )
-    assert files == sorted(exported_module(path).replace(".", "/") + ".py" for path in MODULES)
+    assert files == sorted(module_of(path).replace(".", "/") + ".py" for path in MODULES)
     assert {p.parent for p in (ROOT / "vbg").rglob("__init__.py")} == {
         ROOT / "vbg",
         *((ROOT / "vbg" / name).parent for name in files),
@@ -165,12 +133,12 @@ def test_notebooks_lie_in_the_folder_of_their_package_and_are_numbered_from_01()
         here = sorted(path for path in MODULES if path.parent == folder)
         assert [path.name[:3] for path in here] == [f"{k:02}_" for k in range(1, len(here) + 1)], folder
         for path in here:
-            assert exported_module(path).split(".") == [*path.relative_to(ROOT / "nbs").parts[:-1], path.stem[3:]], path
+            assert module_of(path).split(".") == [*path.relative_to(ROOT / "nbs").parts[:-1], path.stem[3:]], path
     assert {path.relative_to(ROOT / "nbs").parts[0] for path in MODULES} == {*PACKAGES}
 
 
 def test_imports_go_down_the_list_of_packages():
-    found = imports_of_package()
+    found = imports_by_module()
     for module, imported in found.items():
         assert imported <= {*found}, f"{module} imports {sorted(imported - {*found})}, which is no module"
         for other in imported:
@@ -181,7 +149,7 @@ def test_imports_go_down_the_list_of_packages():
 
 def test_packages_stand_on_eight_floors_at_most():
     below = {package: set() for package in PACKAGES}
-    for module, imported in imports_of_package().items():
+    for module, imported in imports_by_module().items():
         below[module.split(".")[0]] |= {other.split(".")[0] for other in imported} - {module.split(".")[0]}
     floor = {}
     for package in PACKAGES:
@@ -190,8 +158,8 @@ def test_packages_stand_on_eight_floors_at_most():
 
 
 def test_a_module_imports_only_earlier_notebooks_of_its_folder():
-    place = {exported_module(path): (path.parent, path.name) for path in MODULES}
-    for module, imported in imports_of_package().items():
+    place = {module_of(path): (path.parent, path.name) for path in MODULES}
+    for module, imported in imports_by_module().items():
         for other in imported:
             assert place[other][0] != place[module][0] or place[other][1] < place[module][1], (
                 f"{module} imports {other}, which stands after it"
