@@ -200,7 +200,8 @@ def test_a_server_that_is_killed_takes_its_copies_along(tmp_path):
     code = (
         "import os, time\nfrom vbg.runs.forkserver import forked, fork_server\nwith fork_server():\n"
         "    words = ['timeit', '-n1', '-r1', 'import time; time.sleep(600)']\n"
-        "    print(forked(words).pid, forked(words, session=True).pid, flush=True)\n    time.sleep(600)"
+        "    job, kernel = forked(words), forked(words, session=True)  # one that nobody holds is ended\n"
+        "    print(job.pid, kernel.pid, flush=True)\n    time.sleep(600)"
     )
     environment = {name: value for name, value in os.environ.items() if name != SOCKET}
     study = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)

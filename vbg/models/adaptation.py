@@ -379,7 +379,8 @@ def adapt_text_encoder(
         record = _adapt(
             train, validation, text, settings, seed, dict(inputs=made_from, fingerprint=data.fingerprint), folder
         )
-    return pd.DataFrame(record["history"])
+    columns = ["epoch", "masked_word_loss", "next_sentence_loss", "validation_perplexity", "learning_rate"]
+    return pd.DataFrame(record["history"], columns=columns)
 
 # %% ../../nbs/models/05_adaptation.ipynb #a3ed2491
 def _made_from(train, validation, text, settings, seed, more):
