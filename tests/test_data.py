@@ -241,7 +241,9 @@ def test_a_set_that_another_process_finishes_first_is_taken(tmp_path, monkeypatc
 
     def interrupted(*arguments):
         monkeypatch.setattr(module, "write_atomic", write)
-        build_dataset(examples, 16, tmp_path / "cache")
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", os.getppid)
+            build_dataset(examples, 16, tmp_path / "cache")
         return write(*arguments)
 
     monkeypatch.setattr(module, "write_atomic", interrupted)

@@ -24,7 +24,6 @@ from vbg.data.mini.canvas import (
     read_ground_truth,
     rgb,
     sample_items,
-    whole_folder,
 )
 from vbg.data.mini.objects import draw_object
 
@@ -288,12 +287,6 @@ def test_ceiling_of_many_coins_is_the_binomial():
     )
     exact = sum(comb(k, i) * p**i * (1 - p) ** (k - i) for i in range(k // 2 + 1, k + 1))
     assert abs(best_accuracy(model, [str(i) for i in range(k)]) - exact) < 1e-9
-
-
-def test_whole_folder_makes_its_parents(tmp_path):
-    with whole_folder(tmp_path / "deep" / "set") as t:
-        (t / "a").write_text("a")
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["set"]
 
 
 def test_canvas_masks_follow_turns_and_covers():

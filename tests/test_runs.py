@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -131,24 +132,6 @@ def test_reader_and_two_writers_at_once(store):
     assert whole(run)
 
 
-def test_a_folder_that_becomes_a_run_while_it_is_looked_at_is_nobodys_leftover(store, monkeypatch):
-    "Its writer may take the same name again before the sweeper comes to it."
-    place = write()
-    part = R._hidden(place, "part")
-    part.mkdir()
-    honest = R.lives
-
-    def meanwhile(number, left):
-        os.rename(left, left.with_name("seed1"))  # the writer is done with it
-        found = honest(number, left)
-        left.mkdir()  # and begins the next one
-        return found
-
-    monkeypatch.setattr(R, "lives", meanwhile)
-    R._sweep(place.parent)
-    assert part.exists()
-
-
 def test_failure_inside_the_writer_leaves_the_old_run(store):
     place = write()
     before = (place / "run.json").read_bytes()
@@ -157,20 +140,9 @@ def test_failure_inside_the_writer_leaves_the_old_run(store):
     assert (place / "run.json").read_bytes() == before and os.listdir(place.parent) == ["seed0"]
 
 
-def test_another_machines_leftovers_and_live_writers_are_left_alone(store):
+def test_a_reader_puts_back_the_run_whose_replacement_never_came(store):
     place = write()
-    live = place.with_name(f".seed1.part-{R.socket.gethostname()}-{os.getpid()}")
-    other = place.with_name(".seed1.part-another-host-1")
-    dead = place.with_name(f".seed1.part-{R.socket.gethostname()}-999999999")
-    for folder in (live, other, dead):
-        folder.mkdir()
-    R.load_runs("smoke")
-    assert live.exists() and other.exists() and not dead.exists()
-
-
-def test_a_run_whose_replacement_never_came_is_put_back(store):
-    place = write()
-    os.rename(place, place.with_name(f".seed0.old-{R.socket.gethostname()}-999999999"))
+    os.rename(place, place.with_name(f".old-999999999@{socket.gethostname()}@seed0"))
     assert [r.seed for r in R.load_runs("smoke")] == [0] and os.listdir(place.parent) == ["seed0"]
 
 

@@ -5,11 +5,16 @@
 # %% ../../nbs/core/01_files.ipynb #a92e21d1
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
+import socket
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['root', 'home', 'write_atomic', 'dead_parts', 'DataError', 'RunError']
+__all__ = ['root', 'home', 'temporary', 'write_atomic', 'lives', 'sweep', 'staging', 'DataError', 'RunError']
 
 # %% ../../nbs/core/01_files.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -28,6 +33,15 @@ def home() -> Path:  # the folder that holds data/, runs/ and figures/
     return Path(os.environ["VBG_HOME"]).resolve() if os.environ.get("VBG_HOME") else root()
 
 # %% ../../nbs/core/01_files.ipynb #9a409f70
+def temporary(
+    path: Path,  # what shall be made
+    role: str = "part",  # "part": not yet whole; "old": being replaced
+) -> Path:  # such as `.part-4711@host@table.csv`: the ending stays
+    "A hidden name beside `path` that tells its writer."
+    path = Path(path)
+    return path.with_name(f".{role}-{os.getpid()}@{socket.gethostname()}@{path.name}")
+
+
 def write_atomic(
     path: Path,  # the file to make or replace; its folder is made if absent
     content: str | bytes,  # text is written as UTF-8
@@ -35,20 +49,83 @@ def write_atomic(
     "Write a file under a temporary name in its folder, then rename it: it is there whole or not at all."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = temporary(path)
     part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     os.replace(part, path)
     return path
 
-
-def dead_parts(
-    folder: Path,  # searched with all below it
-) -> list:  # of paths
-    "The temporary files of `write_atomic` whose writer is no longer there."
+# %% ../../nbs/core/01_files.ipynb #5a990285
+def lives(
+    number: int,  # of a process
+    left: Path,  # file or folder that it made
+) -> bool:
+    "True if the process that made something is still there. A later process may carry the same number."
     import psutil
 
-    parts = [p for p in Path(folder).rglob(".*.part") if p.name.split(".")[-2].isdecimal()]
-    return [p for p in parts if not psutil.pid_exists(int(p.name.split(".")[-2]))]
+    try:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= left.stat().st_ctime + 1
+    except FileNotFoundError:
+        return True  # it has got its name just now, and the hidden one may be the living writer's next
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+# %% ../../nbs/core/01_files.ipynb #5a990286
+def sweep(
+    folder: Path,  # looked through
+    deep: bool = False,  # with all below it
+) -> list:  # paths that are gone
+    "Remove what dead writers of this machine left; put back what one was about to replace."
+    swept, host = [], socket.gethostname()
+    for left in sorted(Path(folder).glob(f"{'**/' * deep}.*@{host}@*")):
+        parts = re.fullmatch(rf"\.(part|old)-(\d+)@{re.escape(host)}@(.+)", left.name)
+        if not parts or lives(int(parts[2]), left):
+            continue
+        with suppress(OSError):  # another process sweeps here too, or it is another user's
+            if parts[1] == "old" and not left.with_name(parts[3]).exists():
+                os.rename(left, left.with_name(parts[3]))
+            elif left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+            swept.append(left)
+    return swept
+
+# %% ../../nbs/core/01_files.ipynb #15132541
+@contextmanager
+def staging(
+    place: Path,  # the folder to make or replace
+    keep: str = "",  # name of a file: where another writer's folder already holds it, that folder stays
+):  # yields the hidden folder
+    "A hidden folder that becomes `place` when the block ends well and vanishes when it does not."
+    place = Path(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    sweep(place.parent)
+    part = temporary(place)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        _swap(part, place, keep)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _swap(part, place, keep):
+    "Put `part` in the place of `place`. Killed between the two renames, `sweep` puts the old one back."
+    old = temporary(place, "old")
+    while part.exists():
+        try:
+            os.rename(part, place)
+        except OSError as e:  # there is one; another writer may be faster again and again
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if keep and (place / keep).exists():
+                break
+            shutil.rmtree(old, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                os.rename(place, old)
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/core/01_files.ipynb #cdaaa4b7
 class DataError(ValueError):

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -22,7 +20,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
 from tqdm import tqdm
 
-from ..core.files import DataError, home, write_atomic
+from ..core.files import DataError, home, staging, write_atomic
 from .card import class_order, data_card
 from .images import read_image
 from .schema import SPLITS, Examples, drop_rows, require_file
@@ -175,15 +173,13 @@ def build_dataset(
     cache, fingerprint = Path(folder or home() / "data" / "cache"), _examples_fingerprint(examples, image_size)
     final = cache / f"{examples.name}-{fingerprint}{'-lenient' * lenient}"
     if not (final / "data_card.json").exists():
-        cache.mkdir(parents=True, exist_ok=True)
         _build(examples, image_size, final, fingerprint, lenient, workers or os.cpu_count())
     return final
 
 # %% ../../nbs/data/06_store.ipynb #99c0a057
 def _build(examples, image_size, final, fingerprint, lenient, workers):
-    "Build in a hidden folder beside `final`, then move it there."
-    part = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
-    try:
+    "Build a set; where another process has built the same one meanwhile, that one stays."
+    with staging(final, keep="data_card.json") as part:
         pixels, images, kept = _decode_all(examples, image_size, part / "scratch", lenient, workers)
         _write_store(_arrow(kept, pixels), part, fingerprint)
         if len(kept.skipped):
@@ -192,21 +188,6 @@ def _build(examples, image_size, final, fingerprint, lenient, workers):
         write_atomic(part / "data_card.json", json.dumps(card, indent=1, ensure_ascii=False))
         del pixels
         (part / "scratch").unlink()
-        part.chmod(0o755)
-        _move(part, final)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _move(part, final):
-    "Rename `part`; where another process has built the same set meanwhile, keep that one."
-    if final.exists() and not (final / "data_card.json").exists():
-        shutil.rmtree(final)  # somebody deleted its card
-    try:
-        part.rename(final)
-    except OSError:
-        if not (final / "data_card.json").exists():
-            raise
 
 # %% ../../nbs/data/06_store.ipynb #91bf3bc0
 @dataclass(kw_only=True)

@@ -9,8 +9,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedTokenizerFast
 
 from ..core.chance import seed_everything, seeded
-from ..core.files import DataError
+from ..core.files import DataError, staging
 from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint
 from .frozen import checkpoint_files
@@ -488,17 +486,10 @@ def _train(model, tokenizer, texts, settings, max_length, seed, measure):
 
 # %% ../../nbs/models/05_adaptation.ipynb #343482b2
 def _write_checkpoint(model, tokenizer, record, folder):
-    "Model, tokenizer and record under a temporary name, then renamed."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".adapting-", dir=folder.parent))
+    "Model, tokenizer and record, whole or not at all."
     tokenizer.backend_tokenizer.no_padding(), tokenizer.backend_tokenizer.no_truncation()  # of the last batch
-    try:
+    with staging(folder) as part:
         model.cpu().save_pretrained(part)
         tokenizer.save_pretrained(part)
         files = sorted(p.name for p in part.iterdir())
         write_note(part / "adaptation.json", record.pop("inputs"), files, **record)
-        part.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 
-from ..core.files import DataError, write_atomic
+from ..core.files import DataError, staging, write_atomic
 from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint, weights_in_cache
 from .vision import to_pixel_values
@@ -107,27 +106,12 @@ def encode_features(
     "Encode every item once. Tokens of the same key are read, not made again; a half-written file does not stay."
     place = Path(folder) / f"features-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}"
     if not (place / "key.json").exists():
-        part = place.with_name(f".{place.name}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
+        with staging(place, keep="key.json") as part:
             _write_features(model, data, part, batch_size)
             write_atomic(part / "key.json", json.dumps(key, sort_keys=True))
-            _move(part, place)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     return _attach(model, data, place)
 
 # %% ../../nbs/models/04_frozen.ipynb #df0179f3
-def _move(part, place):
-    "Rename a complete folder; where another job was faster with the same key, its folder stays."
-    try:
-        os.replace(part, place)
-    except OSError:
-        if not (place / "key.json").exists():
-            raise
-
-
 def _attach(model, data, place):
     "Map the stored tokens of each encoder that the model has. Raises DataError when they are not whole."
     for name, encoder in (("image_tokens", model.vision), ("text_tokens", model.text)):

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import ModelOutput as Mapping
 
 from ..core.chance import seeded
-from ..core.files import DataError
+from ..core.files import DataError, temporary
 from ..core.profiles import VARIANTS, Profile
 from ..data.metadata import MetadataEncoder
 from .checkpoints import FeatureMapEncoder, build_vision
@@ -404,7 +404,7 @@ def save_weights(
     "Write the weights under a temporary name, then rename."
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part = temporary(file)
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, part)
     os.replace(part, file)
     return file

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import vbg
 from ..core.artefacts import ARTEFACTS
-from ..core.files import RunError, home, root
+from ..core.files import RunError, home, root, staging
 from ..core.places import figures_place, notebook_place
 from .page import CSS, esc, page, scrolled, table_html
 from ..runs.manifest import read_manifest
 from ..runs.notebook import EFFECTIVE
-from ..runs.store import staging
 from ..runs.version import code_version
 from ..runs.workflow import Job, planned
 

@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from ..core.artefacts import ARTEFACTS, csv_alone, maker_of_file
-from ..core.files import dead_parts, home, root, write_atomic
+from ..core.files import home, root, sweep, write_atomic
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
@@ -559,8 +559,9 @@ def publish(
             write_atomic((target / key).with_name(name), content)
             kept[name] = hashlib.sha256(content).hexdigest()
     write_manifest(target, entries, profile)
-    for path in [*(_named(target, earlier) - _named(target, entries)), *dead_parts(target)]:
+    for path in _named(target, earlier) - _named(target, entries):
         path.unlink(missing_ok=True)
+    sweep(target, deep=True)
     return sorted(made)
 
 # %% ../../nbs/results/02_publish.ipynb #5d0c7e19

@@ -15,11 +15,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.files import RunError, home, root, write_atomic
+from ..core.files import RunError, home, root, sweep, temporary, write_atomic
 from ..core.profiles import profile as read_profile
 from ..core.profiles import refuse_unknown_model
 from .made import plain
-from .store import lives
 
 # %% auto #0
 __all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook', 'job_name', 'main']
@@ -167,7 +166,8 @@ def run_notebook(
 # %% ../../nbs/runs/04_notebook.ipynb #aae1fb86
 def _attempt(notebook, output, written, **how):
     "Run under a hidden name; rename the copy, and put it into the runs that were written."
-    part, failed, begun = _part(output), output.with_name(f"{output.stem}.failed.ipynb"), time.time()
+    sweep(output.parent)
+    part, failed, begun = temporary(output), output.with_name(f"{output.stem}.failed.ipynb"), time.time()
     try:
         _execute(notebook, part, **how)
     except (Exception, KeyboardInterrupt) as e:
@@ -274,15 +274,6 @@ def _written():
             yield lambda: [Path(l) for l in note.read_text().splitlines()] if note.exists() else []
         finally:
             del os.environ["VBG_RUNS_WRITTEN"]
-
-
-def _part(output):
-    "A hidden name beside `output`; those of dead runners are removed."
-    for left in output.parent.glob(f".{output.stem}.*.ipynb"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not lives(int(number), left):
-            left.unlink(missing_ok=True)
-    return output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
 
 
 def _attach(executed, folders):

@@ -5,14 +5,10 @@
 # %% ../../nbs/runs/03_store.ipynb #a0abe1cc
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import os
-import re
-import shutil
-import socket
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import RunError, home
+from ..core.files import RunError, home, staging, sweep
 from ..core.places import gans_place, run_place, store_place
 from ..core.profiles import PROFILES
 from .made import to_json, write_note
@@ -150,80 +146,6 @@ def _save_weights(weights, path):
         weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     save_file(weights, path)
 
-# %% ../../nbs/runs/03_store.ipynb #15132540
-class staging:
-    "A hidden folder that becomes `place` when the block ends well and vanishes when it does not."
-
-    def __init__(
-        self,
-        place: Path,  # the folder to make or replace
-    ):
-        self.place = place
-
-    def __enter__(self):
-        self.place.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(self.place.parent)
-        self.part = _hidden(self.place, "part")
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir()
-        return self.part
-
-    def __exit__(self, kind, *_):
-        try:
-            if kind is None:
-                _swap(self.part, self.place)
-        finally:
-            shutil.rmtree(self.part, ignore_errors=True)
-
-
-def _hidden(place, role):
-    return place.with_name(f".{place.name}.{role}-{socket.gethostname()}-{os.getpid()}")
-
-# %% ../../nbs/runs/03_store.ipynb #6004d47c
-def _swap(part, place):
-    "Put `part` in the place of `place`. Killed between the two renames, `_sweep` puts the old one back."
-    old = _hidden(place, "old")
-    while part.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        try:
-            os.rename(place, old)
-        except FileNotFoundError:
-            pass  # nothing there, or another writer has just moved it
-        try:
-            os.rename(part, place)
-        except OSError as e:  # another writer was faster: theirs is replaced in the next round
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-    shutil.rmtree(old, ignore_errors=True)
-
-# %% ../../nbs/runs/03_store.ipynb #5a990284
-def _sweep(folder):
-    "Remove what dead writers of this machine left in `folder`; put back a run whose replacement never came."
-    for left in sorted(folder.glob(".*")):
-        parts = re.fullmatch(r"\.(.+)\.(part|old)-(.+)-(\d+)", left.name)
-        if not parts or parts[3] != socket.gethostname() or lives(int(parts[4]), left):
-            continue
-        if parts[2] == "old" and not (folder / parts[1]).exists():
-            os.rename(left, folder / parts[1])
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def lives(
-    number: int,  # of a process
-    left: Path,  # file or folder that it made
-) -> bool:
-    "True if the process that made something is still there. A later process may carry the same number."
-    import psutil
-
-    try:
-        process = psutil.Process(number)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= left.stat().st_ctime + 1
-    except FileNotFoundError:
-        return True  # it has become a run just now, and its name may be the living writer's next
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
-
 # %% ../../nbs/runs/03_store.ipynb #1bcc4295
 def note_run(
     place: Path,  # a run's folder
@@ -305,7 +227,7 @@ def load_runs(
     "The finished runs of a profile. What is not there is not reported here but by `assert_complete`."
     top = home() / store_place(profile)
     for folder in top.glob("*/*"):
-        _sweep(folder)
+        sweep(folder)
     runs = [Run(f) for f in top.glob("*/*/seed*") if not _missing(f)]
     wanted = {"dataset": _listed(datasets), "model": _listed(models), "seed": _listed(seeds)}
     runs = [r for r in runs if all(v is None or getattr(r, k) in v for k, v in wanted.items())]
@@ -321,7 +243,7 @@ def why_stale(
     inputs: dict,  # what the result would depend on now
 ) -> str | None:  # None when current; else the reason: "absent", or the first inputs that changed
     "Why a run must be made (again)."
-    _sweep(Path(folder).parent)
+    sweep(Path(folder).parent)
     return "absent" if _missing(Path(folder)) else why_note_stale(Path(folder) / "run.json", inputs)
 
 # %% ../../nbs/runs/03_store.ipynb #e9573624

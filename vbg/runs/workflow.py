@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..core.artefacts import ARTEFACTS
 from ..core.artefacts import TARGETS as TABLES_OF
-from ..core.files import RunError, dead_parts, home, root
+from ..core.files import RunError, home, root, sweep
 from ..core.places import store_of
 from ..core.profiles import profile as read_profile
 from .made import whole
@@ -114,10 +114,9 @@ def clear_killed(
             f"{folder} is in use by {len(alive)} process(es) of another run: "
             f"wait for their end, or end them with `kill {numbers}`"
         )
-    dead = [p for top in ("data", "runs") for p in dead_parts(folder / top)]
-    for path in notes + dead:
+    for path in notes:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return notes + dead
+    return notes + [path for top in ("data", "runs") for path in sweep(folder / top, deep=True)]
 
 # %% ../../nbs/runs/05_workflow.ipynb #73b8cba4
 @dataclass(frozen=True)

@@ -6,24 +6,20 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 # %% auto #0
 __all__ = ['PATTERNS', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror', 'pattern_field',
            'Pattern', 'Placement', 'Canvas', 'paint_ground', 'draw_polygon', 'draw_stroke', 'cast_shadow', 'set_light',
            'add_wear', 'add_bar', 'add_grain', 'missing', 'AttributeModel', 'sample_items', 'best_accuracy',
-           'largest_remainder', 'join_pieces', 'whole_folder', 'write_jpeg', 'write_ground_truth', 'read_ground_truth',
-           'contact_sheet', 'show']
+           'largest_remainder', 'join_pieces', 'write_jpeg', 'write_ground_truth', 'read_ground_truth', 'contact_sheet',
+           'show']
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #8e1b55d2
 def rgb(
@@ -650,31 +646,6 @@ def join_pieces(
             spans.append((len(text), len(text) + len(words), words, topic))
         text += words
     return text, spans
-
-# %% ../../../nbs/data/mini/01_canvas.ipynb #d3e7fbe2
-@contextmanager
-def whole_folder(
-    folder: str | Path,  # where the finished folder shall stand; an old one is replaced
-):  # yields the temporary folder beside it
-    "Fill a temporary folder, renamed when the block ends without an error."
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for left in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed
-        number = left.name.rsplit(".", 1)[-1]
-        if number.isdigit() and (int(number) == os.getpid() or not psutil.pid_exists(int(number))):
-            shutil.rmtree(left, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
-        os.replace(folder, old)
-        shutil.rmtree(old)
-    os.replace(temporary, folder)
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #6a89a395
 def write_jpeg(

@@ -25,6 +25,7 @@ __all__ = ['SUPERCATEGORIES', 'CATEGORIES', 'LOOKS', 'PHRASES', 'TELLING', 'DETA
            'write_mini_coco']
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #bd5e8d73
+from ...core.files import staging
 from vbg.data.mini.canvas import (
     AttributeModel,
     Canvas,
@@ -41,7 +42,6 @@ from vbg.data.mini.canvas import (
     sample_items,
     set_light,
     smooth,
-    whole_folder,
     write_ground_truth,
     write_jpeg,
 )
@@ -1040,7 +1040,7 @@ def write_mini_coco(
         counts["scarce"][np.argsort(counts["natural"], kind="stable")[:2]] = scarce_per_class
     sizes = np.cumsum([c.sum() for c in counts.values()])
     ids = np.split(rng.permutation(580_000)[: sizes[-1]] + 9, sizes[:-1])
-    with whole_folder(folder) as made:
+    with staging(folder) as made:
         for (name, count), own in zip(counts.items(), ids):
             scenes = sample_scenes(rng, count)
             report[f"{name}_reached"] = _write_set(made / name, name, scenes, np.sort(own), size, seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...core.files import staging
 from ..met import MET_COLUMNS
 from vbg.data.mini.canvas import (
     BACKGROUNDS,
@@ -22,7 +23,6 @@ from vbg.data.mini.canvas import (
     largest_remainder,
     missing,
     sample_items,
-    whole_folder,
     write_ground_truth,
     write_jpeg,
 )
@@ -524,7 +524,7 @@ def write_mini_met(
     if scarce_per_class:
         sets["scarce"] = np.repeat(scarce, scarce_per_class), natural
     report = met_ceilings()
-    with whole_folder(folder) as tmp:
+    with staging(folder) as tmp:
         for k, (name, (label, prior)) in enumerate(sets.items()):
             label = np.random.default_rng([seed, k, 9]).permutation(label)
             reached = write_met_set(tmp / name, label, size, seed * 10 + k, 100_001 * (k + 1), prior)
