@@ -69,7 +69,7 @@ _PAPER = {
 
 # %% ../../nbs/core/06_artefacts.ipynb #d0b35ba6
 def _seen(*tables, figures=(), **more):
-    "What one model sees on one data set."
+    "A notebook that explains one model on one data set."
     return Artefact("explain", "explain", ("study",), tables, figures=figures, **dict(datasets="each") | more)
 
 # %% ../../nbs/core/06_artefacts.ipynb #6682ffb3
@@ -120,7 +120,7 @@ _GAN = {
 
 # %% ../../nbs/core/06_artefacts.ipynb #7a8b8513
 def _beside(*tables, reads, **more):
-    "Tables of experiments."
+    "A notebook that compares the rows of experiments."
     return Artefact(**dict(group="supplement", target="supplement", reads=reads, tables=tables) | more)
 
 

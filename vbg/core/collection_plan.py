@@ -45,7 +45,7 @@ def collection_data(
     fold: int,  # 0 to 4
     columns: dict,  # arguments of `read_collection`, such as {"label": "category"}
 ) -> dict:  # `data` of `vbg.train.jobs.train_runs`
-    "The description of one fold of one deal."
+    "The `data` section of one fold of one deal."
     return dict(
         reader="collection",
         folder=str(folder),
@@ -87,7 +87,7 @@ def collection_name(
 def collection_columns(
     text: str,  # JSON object of arguments of `read_collection`
 ) -> dict:  # the same
-    "Which column is what. Raises RunError when the text is no JSON object."
+    "The role of each column, from `VBG_COLUMNS`. Raises RunError when the text is no JSON object."
     try:
         columns = json.loads(text or "{}")
     except json.JSONDecodeError as error:

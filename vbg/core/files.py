@@ -46,7 +46,7 @@ def write_atomic(
     path: Path,  # the file to make or replace; its folder is made if absent
     content: str | bytes,  # text is written as UTF-8
 ) -> Path:  # the same path
-    "Write a file under a temporary name in its folder, then rename it: it is there whole or not at all."
+    "Write a file under a temporary name in its folder, then rename it: a reader finds the whole file or none."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path)
@@ -145,4 +145,4 @@ class DataError(ValueError):
 
 # %% ../../nbs/core/01_files.ipynb #crunerro
 class RunError(RuntimeError):
-    "A run or notebook that is missing, damaged or not as asked; the message names it and says what to do."
+    "A run or notebook that is missing, damaged or has other settings than asked; the message names it and the remedy."

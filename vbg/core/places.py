@@ -25,7 +25,7 @@ def store_place(
 
 
 def _refuse_odd(*names):
-    "Raise ValueError on a name that is no name of a folder."
+    "Raise ValueError on a name that cannot be a folder."
     for name in names:
         if not name or name != PurePath(name).name or name.startswith("."):
             raise ValueError(f"{name!r} is no name for a folder")

@@ -50,7 +50,7 @@ def _text_report(table):
 
 
 def _missing(table):
-    "Items that lack each of the attributes that the reader stored."
+    "Number of items without each stored attribute."
     named, given = set(), Counter()
     for attributes in map(json.loads, table.attributes):
         named.update(attributes)
@@ -59,7 +59,7 @@ def _missing(table):
 
 
 def _tells(table):
-    "Items whose text holds their own label."
+    "Number of items whose text contains their own label."
     return sum(l.replace("_", " ").casefold() in t.casefold() for l, t in zip(table.label, table.text))
 
 # %% ../../nbs/data/05_card.ipynb #6fb44f28
@@ -76,7 +76,7 @@ def class_order(
 
 # %% ../../nbs/data/05_card.ipynb #b8374aeb
 def _skip_report(skipped):
-    "How many rows were left out, why, and the first 20."
+    "Number of rows left out, the reasons, and the first 20."
     first = skipped.head(20).assign(file=[Path(f).name if f else f for f in skipped.file[:20]])
     reasons = skipped.reason.value_counts().to_dict()
     return dict(count=len(skipped), reasons=reasons, first=json.loads(first.to_json(orient="records")))

@@ -27,7 +27,7 @@ def image_suffixes() -> set:  # such as '.jpg', lower case
 def to_rgb(
     image: Image.Image,  # of any mode
 ) -> Image.Image:  # RGB
-    "Eight bits a channel, transparency on white. Raises ValueError where it is unknown what number is white."
+    "Eight bits a channel, transparency on white. Raises ValueError if the value of white is unknown."
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no known white; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I;16"):
@@ -41,7 +41,7 @@ def to_rgb(
 def orientation(
     image: Image.Image,  # as opened
 ) -> int:  # of EXIF, 1 to 8
-    "The orientation that the camera noted; 1 (upright) where the note cannot be read."
+    "EXIF orientation; 1 (upright) if it cannot be read."
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # a damaged note is no damaged image

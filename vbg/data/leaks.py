@@ -28,7 +28,7 @@ __all__ = ['SURE', 'PURE', 'LUCK', 'TOO_FEW', 'PART', 'text_fields', 'names_clas
 def text_fields(
     data: ExampleData,  # N items
 ) -> dict:  # field -> `(N,)` str, '' where an item has none; 'text' first
-    "What is written of each item, field by field."
+    "The texts of each item, field by field."
     fields = {"text": np.array([" | ".join(texts) for texts in data.texts], object)}
     rows = [json.loads(a) for a in data.attributes] if data.attributes is not None else []
     for name in dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, str)):
@@ -62,7 +62,7 @@ SURE = 0.95  # the lower end of the probe's interval from which a field gives th
 def can_tell(
     n: int,  # items judged
 ) -> bool:  # whether `n` right answers of `n` have an interval above SURE
-    "Whether there are enough items for the probe to find a leak at all."
+    "True if there are enough items for the probe to detect a perfect leak."
     return bool(n) and proportion_confint(n, n, method="wilson")[0] >= SURE
 
 # %% ../../nbs/data/12_leaks.ipynb #e67e90b5
@@ -70,7 +70,7 @@ def judged_items(
     label: np.ndarray,  # `(N,)` int
     split: np.ndarray,  # `(N,)` str; 'train' and 'validation' are read
 ) -> tuple:  # list of (items learnt from, items judged), and 'validation' or 'cross-validation'
-    "From which items a probe learns and on which it is judged. Raises DataError where a split has no item."
+    "The items that a probe learns from and those that it is judged on. Raises DataError where a split has no item."
     train, held = (np.flatnonzero(np.asarray(split) == s) for s in ("train", "validation"))
     if not len(train) or not len(held):
         problem = "the leak audit needs a training and a validation split"
@@ -114,7 +114,7 @@ def telling_words(
     purity: float = 0.95,  # share of the items with the word that are of the class
     coverage: float = 0.1,  # share of the class that holds the word
 ) -> pd.DataFrame:  # word, class, items, purity, coverage; by coverage, falling
-    "Words that stand in one class almost alone."
+    "Words that occur almost only in one class."
     if not any(re.search(r"\w", v) for v in values):
         return pd.DataFrame(columns=["word", "class", "items", "purity", "coverage"])
     vectors = TfidfVectorizer(use_idf=False, norm=None, binary=True, token_pattern=r"(?u)\b\w+\b")
@@ -144,7 +144,7 @@ def sure_words(
     label: np.ndarray,  # `(N,)` int, of the same items
     num_classes: int,  # C
 ) -> dict:  # word -> (chance that it is luck, class)
-    "Words that stand in one class almost alone, and in more items than luck explains."
+    "Words that occur almost only in one class, and in more items than chance explains."
     if not any(map(_words, values)):
         return {}
     vectors = CountVectorizer(analyzer=_words, binary=True)
@@ -162,12 +162,12 @@ def is_code(
     word: str,  # from a field
     elsewhere: set | None = None,  # words of all other fields; None: only digits make a code
 ) -> bool:
-    "Whether a word is a mark of the catalogue, no description: it holds a digit, or stands in no other field."
+    "True if a word is a catalogue code: it has a digit, or occurs in no other field."
     return bool(re.search(r"[\d#]", word)) or (elsewhere is not None and word not in elsewhere)
 
 
 def _told(values, label, learnt, judged, num_classes, elsewhere):
-    "Of each judged item: whether it holds a sure word, whether the surest gives its class; the same for codes."
+    "For each judged item: has it a sure word, and does the surest give its class? The same for codes."
     sure, rows = sure_words(values[learnt], label[learnt], num_classes), []
     codes = {word: said for word, said in sure.items() if is_code(word, elsewhere)}
     for value, c in zip(values[judged], label[judged]):
@@ -183,7 +183,7 @@ def told_part(
     num_classes: int,  # C
     elsewhere: set | None = None,  # see `is_code`
 ) -> dict:  # told, told_right, coded, coded_right, coded_low
-    """How many items hold a word that gives their class.
+    """Shares of items with a word that gives their class.
 
     told, coded: share of the judged items with a sure word, with a code.
     told_right, coded_right: share of these that are of its class.

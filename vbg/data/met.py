@@ -40,7 +40,7 @@ MET_COLUMNS = (
 
 
 def column_key(name: str) -> str:  # letters and digits of the name, lower case
-    "What column names are compared by: `Object ID`, `object_id` and `ObjectID` are the same."
+    "Key by which column names are compared: `Object ID`, `object_id` and `ObjectID` are the same."
     return re.sub("[^a-z0-9]", "", name.lower())
 
 # %% ../../nbs/data/07_met.ipynb #1d99041c

@@ -31,7 +31,7 @@ def learn_metadata(
     fields: tuple,  # names of attributes
     limit: int = 200,  # values of a field at most, the commonest
 ) -> dict:  # field -> list of values; number 0 is kept for "unknown"
-    "The values of each field in the training split. Raises DataError on a field with nothing to learn."
+    "The values of each field in the training split. Raises DataError on a field without values."
     fields = (fields,) if isinstance(fields, str) else fields
     known, train = {}, np.flatnonzero(np.asarray(data.split) == "train")
     for field in fields:
@@ -52,7 +52,7 @@ def encode_metadata(
     data: ExampleData,  # any split
     known: dict,  # from `learn_metadata`
 ) -> np.ndarray:  # `(N, F)` int64, 0 for unknown
-    "Number of each item's value in each field."
+    "Index of each item's value in each field."
     columns = []
     for field, values in known.items():
         number = {value: i for i, value in enumerate(values, 1)}

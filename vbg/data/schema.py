@@ -116,7 +116,7 @@ def drop_rows(
 def image_present(
     paths,  # N paths
 ) -> np.ndarray:  # `(N,)` bool
-    "Which image files exist; lists each folder once instead of asking for each image."
+    "True for each image file that exists. Lists each folder once."
     split = [os.path.split(p) for p in paths]
     names = lambda folder: {e.name for e in os.scandir(folder)} if os.path.isdir(folder) else set()
     found = {folder: names(folder or ".") for folder in {folder for folder, _ in split}}

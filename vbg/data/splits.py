@@ -70,7 +70,7 @@ def assign_splits(
     minimum: int = 5,  # least items of a class, see `merge_tiny`; no rule where a ratio is 0
     other: str = "Other",  # the label that takes tiny classes in
 ) -> Examples:  # with a column `split`
-    "Stratified split that no group straddles. Raises `DataError` when fewer than two classes are left."
+    "Stratified split that keeps each group in one split. Raises `DataError` when fewer than two classes are left."
     if abs(sum(ratios) - 1) > 1e-9 or min(ratios) < 0:
         raise ValueError(f"ratios must be 0 or more and sum to 1, not {ratios}")
     examples = merge_tiny(examples, minimum, other) if min(ratios) > 0 else examples

@@ -41,7 +41,7 @@ def _digest(*parts):
 
 @cache
 def _code():
-    "The code that shapes a stored set: decoding, the Arrow table, the data card."
+    "Version of the code that makes a stored set: decoding, the Arrow table, the data card."
     roots = ("data.images.read_image", "data.card.data_card", "data.store._arrow", "data.store._write_store")
     return used_code(*roots, cut=("core", "data.schema"))
 
@@ -164,7 +164,7 @@ def build_dataset(
     lenient: bool = False,  # leave unreadable images out and list them
     workers: int | None = None,  # threads that decode; default one a core
 ) -> Path:  # `<folder>/<name>-<fingerprint>/`: Arrow file, `data_card.json`, and `skipped.csv` if rows were skipped
-    "Decode and store a set, unless it is stored already. It gets its name when it is complete."
+    "Decode and store a set, unless it is stored already. It is renamed to its final name when complete."
     if "split" not in examples.table:
         raise DataError("examples have no splits", remedy="call assign_splits first")
     table = examples.table.sort_values(["split", "id"], key=lambda c: c.map(SPLITS.index) if c.name == "split" else c)

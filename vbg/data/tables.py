@@ -113,7 +113,7 @@ def check_quotes(
 
 # %% ../../nbs/data/04_tables.ipynb #5c85fa27
 def _parse(path, names, block):
-    "The columns `names` as strings and `(row, problem)` of records of the wrong length, which are left out."
+    "The columns `names` as strings, and `(row, problem)` of each omitted record of the wrong length."
     wrong = []
 
     def ragged(r):

@@ -123,7 +123,7 @@ class Box:
     bare: bool = False  # without the word "parameters", where the box is narrow
 
     def text(self):
-        "Its lines."
+        "The lines of the box, joined."
         count = f"{self.times} × " * (self.times > 1) + f"{self.parameters:,}" + " parameters" * (not self.bare)
         title = self.name + f" × {self.times}" * (self.times > 1)
         lines = (title, shape_text(self.shape), *self.lines, count * bool(self.parameters))
@@ -141,7 +141,7 @@ class Box:
 # %% ../../nbs/explain/13_architecture.ipynb #52fbe77a
 @dataclass
 class Diagram:
-    "What is drawn, and what it was drawn from."
+    "The boxes and arrows of a figure, and the trace they were drawn from."
 
     width: float  # inches
     boxes: list = field(default_factory=list)  # of `Box`
@@ -241,7 +241,7 @@ def figure_text(
 def overflows(
     figure,  # from `draw`
 ) -> list:  # first lines of the boxes whose text is larger than they are
-    "Boxes that are too small for what they say."
+    "Boxes that are too small for their text."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer, found = FigureCanvasAgg(figure).get_renderer(), []
@@ -296,7 +296,7 @@ _PLACES = {
 def named(
     stage: Stage,  # of VBG
 ) -> tuple:  # name in print, kind
-    "What a module is called in a diagram."
+    "Title of a module in a diagram."
     name, kind = NAMES.get(stage.kind, (stage.kind, "feed-forward"))
     if stage.path.startswith("fusion.") and stage.kind == "LayerNorm":
         name = "add, layer norm, mean" if "reads" in stage.path or stage.path.endswith("_norm") else name
@@ -353,7 +353,7 @@ def vbg_diagram(
     inputs: dict,  # from `example_inputs`
     settings: Profile | None = None,  # sections `loop` and `gan`, of the numbers at the side path; None: it has none
 ) -> Diagram:
-    "Fig. 1. What a variant lacks is not in it."
+    "Draw Fig. 1. Parts that the variant lacks are left out."
     found = trace(model, inputs)
     stages, gan = merge_repeats(found), model.variant.gan
     sheet = Diagram(WIDTH, total=counted(found) + sum(not_met(model, found).values()))
@@ -385,7 +385,7 @@ _TOP, _PITCH = 0.42, 0.64  # rows of Fig. 1, inches
 
 
 def _row(number):
-    "Where a row of Fig. 1 stands."
+    "Vertical position of a row of Fig. 1."
     return _TOP + _PITCH * number
 
 
@@ -674,7 +674,7 @@ def _embed_patches(stack, model, stages, embedded, patches):
 
 # %% ../../nbs/explain/13_architecture.ipynb #4a8f3ca6
 def _order(first, equations):
-    "Where the norms are, and where the paper prints them."
+    "Order of the layer norms in the model and in the paper."
     if first:
         return f"Norms stand before the maps; printed in Eq. {equations}: after the sums."
     return f"Norms stand after the sums, as printed in Eq. {equations}."
@@ -734,7 +734,7 @@ def gan_diagram(
 
 # %% ../../nbs/explain/13_architecture.ipynb #b3b37e33
 def _gan_inputs(text, generator, discriminator, length):
-    "An empty batch for each of the three networks."
+    "A batch of zeros for each of the three networks."
     rows, words = torch.zeros(BATCH, dtype=torch.long), torch.zeros(BATCH, text.asked.in_features)
     size, noise = generator.image_size, torch.zeros(BATCH, text.start.in_features - 2 * text.gru.input_size)
     return (
@@ -895,7 +895,7 @@ def parts_table(
 
 
 def _part_row(box):
-    "What the table says of a box."
+    "The row of a box in the table."
     name = " ".join(box.name.split()) + f" × {box.times}" * (box.times > 1)
     count = f"{box.times * box.stands * box.parameters:,}"
     return name, box.kind, shape_text(box.shape), count, ", ".join(box.paths)
@@ -908,7 +908,7 @@ def module_sizes(
     num_rows: int,  # R, categories of the GAN
     num_words: int,  # W, attribute words of the GAN
 ) -> dict:  # module -> parameters
-    "Parameters of VBG's modules and of its GAN at the sizes of a profile. No weight is made."
+    "Parameters of VBG's modules and of its GAN at the sizes of a profile. No weight is allocated."
     gan, sizes = settings.gan, dict(num_rows=num_rows, num_words=num_words, seed=0)
     text = {k: v for k, v in gan["text"].items() if k in ("hidden_size", "embedding_size", "dropout", "latent_size")}
     with torch.device("meta"):

@@ -103,7 +103,7 @@ CONDITIONS = ("", "image", "text")  # what is withheld
 
 @dataclass(frozen=True)
 class Calibration:
-    "What the validation split says of a model under one condition."
+    "Temperature and confidence threshold of a model under one condition, from the validation split."
 
     without: str  # '' or the modality that is withheld
     labels: np.ndarray  # `(N,)` int
@@ -126,7 +126,7 @@ def calibrate(
     raw: np.ndarray,  # `(N, C)`
     without: str = "",  # one of `CONDITIONS`
 ) -> Calibration:
-    "Fit the temperature, then set the bar."
+    "Fit the temperature, then set the confidence threshold."
     temperature = fit_temperature(labels, raw)
     scaled = temper(raw, temperature)
     return Calibration(without, np.asarray(labels), np.asarray(raw), temperature, scaled, sure_enough(labels, scaled))
@@ -157,7 +157,7 @@ def when_this_sure(
     confidence: float,  # of the object, calibrated
     bins: int = 10,  # of equal width
 ) -> dict | None:  # low_edge, high_edge, share (`Share`); None: no validation item is in that bin
-    "How often the model was right on validation items about which it was as sure."
+    "Share of right predictions among validation items of similar confidence."
     table = reliability(calibration.labels, calibration.probabilities, bins)
     place = np.clip(int(np.ceil(confidence * bins)) - 1, 0, bins - 1)
     row = table[(table.low_edge * bins).round() == place]
@@ -179,7 +179,7 @@ def rests_on(
     image_alone: np.ndarray,  # `(N, C)`, the text withheld
     text_alone: np.ndarray,  # `(N, C)`, the image withheld
 ) -> np.ndarray:  # `(N,)` of `RESTS`
-    "Which modality gives the prediction of both when it is left alone."
+    "Which modality (one, each or none) alone gives the same prediction as both."
     chosen = np.argmax(both, 1)
     image, text = np.argmax(image_alone, 1) == chosen, np.argmax(text_alone, 1) == chosen
     return np.select([image & ~text, text & ~image, image & text], RESTS[:3], RESTS[3])
@@ -264,7 +264,7 @@ def cosine(
 def rank_among(
     values: np.ndarray,  # `(N,)` likeness of each collection item
 ) -> np.ndarray:  # `(N,)` 0 to 1
-    "Share of the others that are less alike; equals count half."
+    "Share of the others that are less similar; ties count half."
     ordered, others = np.sort(values), max(len(values) - 1, 1)
     below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     return (below + 0.5 * (upto - below - 1)) / others
@@ -274,7 +274,7 @@ def alike_in(
     image_rank: float | None,  # None: the object has no image
     text_rank: float | None,  # None: the object has no text
 ) -> str:  # 'both', 'image', 'text' or 'neither'
-    "In which modality two objects are alike, by `ALIKE`."
+    "The modality in which two objects are similar, by `ALIKE`."
     image, text = (rank is not None and rank >= ALIKE for rank in (image_rank, text_rank))
     return "both" if image and text else "image" if image else "text" if text else "neither"
 
@@ -312,7 +312,7 @@ def most_similar(
 
 # %% ../../nbs/explain/10_decision.ipynb #1b720803
 def _at(ranks, k):
-    "The ranks of one object; None for a modality that is lacking."
+    "The ranks of one object; None for a missing modality."
     return {modality: None if rank is None else float(rank[k]) for modality, rank in ranks.items()}
 
 
@@ -328,7 +328,7 @@ def _similar(collection, about, item, near, rank, without):
 # %% ../../nbs/explain/10_decision.ipynb #feebee4b
 @dataclass(frozen=True)
 class Desk:
-    "A model with all that a decision needs."
+    "A model, its calibrations, and the collection that new objects are compared with."
 
     found: Restored
     collection: Collection
@@ -367,7 +367,7 @@ def like_this_one(
     confident: bool,  # at or above the bar
     agree: bool,  # do image alone and text alone give one class?
 ) -> Share | None:  # None: no validation item was judged so
-    "How often validation items were right that were judged in the same way, by confidence and by agreement."
+    "Share of right predictions among validation items with equal `confident` and `agree`."
     both, alone = desk.calibrations[""], [desk.calibrations[m].probabilities.argmax(1) for m in ("image", "text")]
     mine = ((both.probabilities.max(1) >= both.bar) == confident) & ((alone[0] == alone[1]) == agree)
     return share_right(both.right[mine])
@@ -378,7 +378,7 @@ def nearest_ids(
     ids: list,  # that there are
     most: int = 5,
 ) -> list:
-    "The ids nearest to one that does not exist: in number, else in spelling."
+    "The existing ids nearest to an unknown one: by number, else by spelling."
     if name.isdecimal() and all(i.isdecimal() for i in ids):
         return sorted(ids, key=lambda i: (abs(int(i) - int(name)), i))[:most]
     return difflib.get_close_matches(name, ids, most, 0.0)
@@ -388,7 +388,7 @@ def find_item(
     found: Restored,
     name: str,  # id
 ) -> ExampleData:  # one item, tokenised
-    "An item of the data set, of whatever split. Raises DataError that names the nearest ids."
+    "An item of the data set, from any split. Raises DataError that names the nearest ids."
     sets = [found.sets[k] for k in ("natural", "balanced") if k in found.sets]
     for data in sets:
         place = np.flatnonzero(data.ids == str(name))
@@ -429,7 +429,7 @@ def unread(
     found: Restored,
     text: str,
 ) -> dict:  # tokens: of the whole text; cut: beyond the longest that the model reads; unknown: not in its vocabulary
-    "What of a text the model cannot read."
+    "The parts of a text that the model cannot read."
     ids = found.tokenizer(text, truncation=False, padding=False, add_special_tokens=False)["input_ids"]
     room = found.settings.text["max_length"] - found.tokenizer.num_special_tokens_to_add()
     return dict(

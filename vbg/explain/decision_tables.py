@@ -25,7 +25,7 @@ __all__ = ['Judged', 'judge', 'judge_runs', 'decision_calibration_table', 'decis
 # %% ../../nbs/explain/11_decision_tables.ipynb #cebf5589
 @dataclass(frozen=True)
 class Judged:
-    "All items of a split as one seed's report would judge them."
+    "Decisions of one seed's report on all items of a split."
 
     labels: np.ndarray  # `(N,)` int
     raw: np.ndarray  # `(N, C)` as the model gives them, both modalities
@@ -65,7 +65,7 @@ def judge_runs(
     runs: list,  # seeds of one row on one data set
     splits: tuple = ("balanced", "test"),  # those that no run predicts are left out
 ) -> dict:  # split -> list of `Judged`, one a seed
-    "The tests as every seed's report would judge them. Raises ValueError on runs of several rows or data sets."
+    "Decisions of every seed's report on the tests. Raises ValueError on runs of several rows or data sets."
     kinds = {(r.dataset, r.model) for r in runs}
     if len(kinds) != 1:
         raise ValueError(f"judge_runs takes seeds of one row on one data set, got {sorted(kinds)}")
@@ -102,7 +102,7 @@ def decision_calibration_table(
     judged: dict,  # of these runs, from `judge_runs`
     bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
-    "Temperature, NLL and ECE before and after scaling, the gain and a verdict; where the bar lies."
+    "Temperature, NLL and ECE before and after scaling, the gain and a verdict; the confidence threshold."
     rows = []
     for split, made in judged.items():
         held = [j.calibrations[""] for j in made]
@@ -133,7 +133,7 @@ def _range(values, digits):
 
 
 def _bar(held):
-    "Where the bar lies, over seeds; a seed may have none."
+    "The confidence threshold over seeds; a seed may have none."
     bars = [100 * c.bar for c in held if np.isfinite(c.bar)]
     if not bars:
         return "none"
@@ -142,7 +142,7 @@ def _bar(held):
 
 # %% ../../nbs/explain/11_decision_tables.ipynb #389203e1
 def _rules(j):
-    "Name of each row -> (what is counted, among what), both `(N,)`; of one seed."
+    "Name of each row -> (items that count, items among which they count), both `(N,)`; of one seed."
     everything, right, sure = np.ones(len(j.labels)), j.right(), j.confident
     rows = {f"right, {what}": (j.right(w), everything) for w, what in _READ.items()}
     rows |= {f"mean confidence, {what}": (j.tables[w].max(1), everything) for w, what in _READ.items()}

@@ -49,7 +49,7 @@ _OUTLINES = {
 
 
 def _say(axis, x, y, text, **look):
-    "Text at a place of an axis, 0 to 1."
+    "Write text at axis coordinates, 0 to 1."
     axis.text(x, y, text, transform=axis.transAxes, **look)
 
 
@@ -61,7 +61,7 @@ def _outline(axis, masks, item, names):
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #a35bc133
 def _cells(axes, image, heats, masks, item):
-    "One item: the image and its maps. A map that is the same everywhere is said to be."
+    "Draw one item: the image and its maps. A constant map is labelled as such."
     grey = image.astype(float) @ np.array([0.299, 0.587, 0.114])
     axes[0].imshow(image)
     _outline(axes[0], masks, item, ("object", "telling detail"))
@@ -135,7 +135,7 @@ def _caption(axis, data, probabilities, item):
 
 
 def _say_none(cells, right, count):
-    "In place of four cells."
+    "Write in place of four cells that there is no such item."
     said = f"no {'right' if right else 'wrong'} prediction\namong {count} items"
     _say(cells[0], 0, 0.5, said, ha="left", va="center", fontsize=6.5, color="#555555")
 
@@ -189,7 +189,7 @@ def curve_figure(
     scored: list,  # of `Scored`, one a seed
     bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ):  # matplotlib figure: deletion left, insertion right; above the probability, below the difference to random patches
-    "Probability of the predicted class as patches go and come; bands are 95 % intervals of the difference."
+    "Deletion and insertion curves of the predicted class; bands are 95 % intervals of the difference."
     import matplotlib.pyplot as plt
 
     style()
@@ -387,7 +387,7 @@ def heat_claims(
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #cfd2d4ef
 def _counterpart(scored, method, region, name, bootstrap):
-    "Does a map put more heat on a region than the centre prior, in a class or in all, and in how many classes?"
+    "Difference in heat on a region between a map and the centre prior, in a class or in all, and in how many classes."
     about, labels, score = scored[0].about, scored[0].items.label.to_numpy(), f"energy, {region}"
     names = np.array([about["class_names"][c].lower() for c in labels])
     keep = np.tile(np.full(len(names), True) if name is None else names == name, (len(scored), 1))

@@ -84,14 +84,14 @@ def patch_order(
     maps: np.ndarray,  # `(B, g, g)`
     seed: int = 0,  # of the draw among equals
 ) -> np.ndarray:  # `(B, N)` numbers of patches
-    "Patches from the hottest to the coldest; equals in an order that is drawn."
+    "Patches from the hottest to the coldest; ties in random order."
     flat = maps.reshape(len(maps), -1)
     draw = np.random.default_rng(seed).random(flat.shape)
     return np.stack([np.lexsort((d, -heat)) for heat, d in zip(flat, draw)])
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #2a52fbad
 def _shown(order, count, near, insert):
-    "Which pixels are seen once `count` patches went, or came: `(B, 1, H, W)` of 0 and 1."
+    "Mask of visible pixels after `count` patches were removed or inserted: `(B, 1, H, W)` of 0 and 1."
     side = near.max() + 1
     seen = torch.as_tensor((np.argsort(order, 1) < count) == insert).view(-1, 1, side, side)
     return seen[:, :, near][:, :, :, near].float()
@@ -119,7 +119,7 @@ def patch_curves(
     steps: int = 8,  # equal parts of the image
     batch_size: int = 100,  # items
 ) -> dict:  # 'deletion', 'insertion': `(B, steps + 1)` probabilities
-    "Probability of a class as patches go, and as they come, hottest first."
+    "Deletion and insertion curves: probability of a class as patches are removed or inserted, hottest first."
     rows = {"deletion": [], "insertion": []}
     counts = [round(order.shape[1] * k / steps) for k in range(steps + 1)]
     side, size = round(order.shape[1] ** 0.5), data.pixels.shape[1]
@@ -209,7 +209,7 @@ def score_run(
 
 # %% ../../nbs/explain/03_heat_scores.ipynb #13ec29d6
 def _about(found, data):
-    "What is noted of the run."
+    "Data set, seed and class names of the run, and whether its items are rendered."
     names, seed = list(data.class_names), getattr(found.run, "seed", None)
     return dict(dataset=found.dataset, seed=seed, class_names=names, rendered=found.rendered)
 
@@ -274,7 +274,7 @@ def cascade(
     found: Restored,  # a trained model
     seed: int = 0,  # of the fresh weights
 ):  # yields stage, model in evaluation mode (the same object each time)
-    "Draw more and more of the weights of a model anew."
+    "Replace the weights of a model by random ones, one more part at each stage."
     fresh, model = fresh_weights(found, seed).model, fresh_weights(found, seed).model
     model.load_state_dict(found.model.state_dict())
     for stage, parts in cascade_stages(model).items():
@@ -300,7 +300,7 @@ def sanity_run(
     seed: int = 42,  # of the items
     methods: tuple = ("grad_cam", "rollout", "text_to_image"),  # keys of `MAPS`
 ) -> pd.DataFrame:  # method, stage ('chance' the first), measure, item, value, unchanged, constant
-    "Likeness of the maps with those of the trained model as its weights are drawn anew, not as in training."
+    "Likeness of the maps with those of the trained model as its weights are replaced by random ones."
     data = items_of(found, split)
     subset, chosen = balanced_items(data.label, per_class, seed), predict(found.model, data).argmax(1)
     draw = lambda model, method: heat_maps(model, data, method, subset, chosen[subset], constant="keep")

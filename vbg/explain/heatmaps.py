@@ -27,14 +27,14 @@ __all__ = ['SPREAD', 'MAPS', 'MAP_TITLES', 'HeatmapError', 'is_constant', 'check
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #2d406f48
 class HeatmapError(ValueError):
-    "A map that says nothing, or a model of which no such map can be drawn."
+    "A constant or non-finite map, or a model for which the method does not exist."
 
 
 def is_constant(
     maps: np.ndarray,  # `(B, ...)` float
     tolerance: float = 1e-6,  # of the spread, relative to the largest value
 ) -> np.ndarray:  # `(B,)` bool
-    "Which maps have the same heat everywhere, up to rounding."
+    "True for each map that is constant, up to rounding."
     flat = maps.reshape(len(maps), -1).astype(float)
     return np.ptp(flat, axis=1) <= tolerance * np.abs(flat).max(1)
 
@@ -64,7 +64,7 @@ _ROWS = ("vit", "deit", "dinov2", "dinov2_with_registers")  # families whose eve
 def blocks(
     encoder: nn.Module,  # image encoder of a model
 ) -> list:  # its transformer blocks, the first first; [] where it is no row of blocks
-    "The blocks of an image encoder, wherever its family keeps them."
+    "The blocks of an image encoder of any supported family."
     transformer = getattr(encoder, "transformer", None)
     if getattr(getattr(transformer, "config", None), "model_type", None) not in _ROWS:
         return []
@@ -127,7 +127,7 @@ def patch_centres(
 
 # %% ../../nbs/explain/02_heatmaps.ipynb #68cb7760
 class HoldsText(nn.Module):
-    "A model of pixels alone: what else a batch has is held."
+    "The model as a function of the pixels alone; the rest of the batch is fixed."
 
     def __init__(
         self,

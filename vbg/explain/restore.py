@@ -30,7 +30,7 @@ __all__ = ['Restored', 'open_sets', 'restore', 'fresh_model', 'items_of', 'fresh
 # %% ../../nbs/explain/01_restore.ipynb #6a8b99f2
 @dataclass
 class Restored:
-    "A model as its run left it, with what is needed to ask it anything."
+    "The trained model of a run, with its settings, data and tokenizer."
 
     run: Run  # whose weights these are; None for fresh weights
     settings: Profile  # of the run, not of today's profile
@@ -109,7 +109,7 @@ def fresh_model(
     metadata: dict,
     seed: int,  # of the weights
 ) -> torch.nn.Module:  # in evaluation mode
-    "The network of a row, with fresh weights."
+    "The network of a row, with new random weights."
     fields = tuple(len(values) + 1 for values in metadata.values())
     sizes = dict(num_classes=sets["natural"].num_classes, vocab_size=len(tokenizer), metadata_sizes=fields)
     network = build_model(settings, variant="vbg" if model in FUSION_ABLATIONS else model, seed=seed, **sizes)
@@ -117,7 +117,7 @@ def fresh_model(
 
 # %% ../../nbs/explain/01_restore.ipynb #f307e69c
 def _refuse_other(found, split, tolerance):
-    "Raise where the model predicts something else than its run has stored."
+    "Raise RunError if the predictions differ from those that the run stored."
     ids, _, stored = found.run.select(split)
     data = items_of(found, split)
     if list(ids) != list(data.ids):
@@ -146,7 +146,7 @@ def fresh_weights(
     found: Restored,  # a trained model
     seed: int = 0,  # of the weights
 ) -> Restored:  # the same network with fresh weights; `run` is None
-    "The model as it was before training: same settings, weights drawn anew."
+    "The model before training: same settings, new random weights."
     _, tokenizer, known = open_sets(found.settings, found.dataset)
     network = fresh_model(found.settings, found.run.model, found.sets, tokenizer, known, seed)
     return replace(found, run=None, model=network)
@@ -155,7 +155,7 @@ def fresh_weights(
 def in_order(
     ids: np.ndarray,  # `(N,)` str
 ) -> list:  # places; numbers are in the order of numbers
-    "Items in the order of their ids: an order that nobody chose."
+    "Items sorted by id."
     return sorted(range(len(ids)), key=lambda i: (len(ids[i]), ids[i]))
 
 # %% ../../nbs/explain/01_restore.ipynb #0a182a02
@@ -165,7 +165,7 @@ def batch_of(
 ) -> (
     dict
 ):  # pixel_values `(B, 3, H, W)` in [-1, 1], input_ids and attention_mask `(B, L)`, L the longest text of the batch
-    "What a model reads of some items, as evaluation gives it: first text, no augmentation."
+    "The input batch of some items, as in evaluation: first text, no augmentation."
     items = np.arange(len(data)) if items is None else np.asarray(items)
     batch = Batches(data=data).__getitems__(items)
     return {name: value for name, value in batch.items() if name not in ("label", "weight")}
@@ -173,7 +173,7 @@ def batch_of(
 # %% ../../nbs/explain/01_restore.ipynb #9bc1ff92
 @dataclass
 class GroundTruth:
-    "What is known of rendered items, in the order of a split."
+    "Masks, spans and attributes of rendered items, in the order of a split."
 
     masks: dict  # name -> `(N, H, W)` bool; 'telling' is the detail that decides
     spans: (
@@ -186,7 +186,7 @@ def set_folder(
     found: Restored,  # of a rendered set
     split: str,  # as in `items_of`
 ) -> Path:
-    "Where the renderer has written the set of a split."
+    "The folder of the rendered set of a split."
     return source_folder(found.settings.data[found.dataset]) / ("balanced" if split == "balanced" else "natural")
 
 # %% ../../nbs/explain/01_restore.ipynb #1dca1315

@@ -76,7 +76,7 @@ def hits(
     k: int,  # how many are looked at
     wanted: np.ndarray | None = None,  # `(N,)` int, place in the gallery of what each query looks for; None: its own
 ) -> np.ndarray:  # `(N,)` in 0..1
-    "Whether what is looked for is among the k nearest."
+    "1 if the target is among the k nearest, 0 if not; a tie at the border gives a fraction."
     likeness = np.round(query @ gallery.T, 9)  # what differs by rounding is equal
     mine = likeness[np.arange(len(query)), np.arange(len(query)) if wanted is None else wanted][:, None]
     above, equal = (likeness > mine).sum(1), (likeness == mine).sum(1)
@@ -191,7 +191,7 @@ def kept(
     labels: np.ndarray,  # `(N,)` int
     k: int = NEIGHBOURS,  # neighbours; fewer where there are less than twice as many points
 ) -> dict:  # trustworthiness, continuity, class
-    "What a plane keeps of the space: neighbours, and the class and the modality that they tell."
+    "How well a projection keeps the neighbours of the space, their classes and their modalities."
     k = min(k, (len(points) - 1) // 2)
     return dict(
         trustworthiness=float(trustworthiness(points, picture, n_neighbors=k)),
@@ -206,7 +206,7 @@ def shuffled_partners(
     within: bool,  # True: an item of the same class; False: of another
     seed: int = 0,  # of the draw
 ) -> np.ndarray:  # `(N,)` int, a permutation; the only item of its class keeps its own where `within`
-    "Whose text each image is given. Raises ValueError where a class is too large to give each item another class."
+    "Permutation that gives each image the text of another item. Raises ValueError if a class is too large."
     rng, partner = np.random.default_rng(seed), np.arange(len(labels))
     if within:
         for c in np.unique(labels):

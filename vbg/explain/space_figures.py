@@ -35,7 +35,7 @@ def as_seen(
     colours: list,  # of any form that matplotlib takes
     eye: str = "",  # 'protanopia', 'deuteranopia' or '', which changes nothing
 ) -> np.ndarray:  # `(n, 3)` CIELAB
-    "Colours as an eye sees them. Raises KeyError on another eye."
+    "Colours as seen with a colour vision deficiency. Raises KeyError on an unknown one."
     from matplotlib.colors import to_rgb
 
     rgb = np.array([to_rgb(c) for c in colours])
@@ -108,7 +108,7 @@ def by_chance(
     measure: str,  # key of `MEASURES`
     labels: np.ndarray,  # `(N,)` int
 ) -> str:  # a dash where there is no such value
-    "The value of features that hold no information."
+    "Chance level of a measure: its value for features without information."
     n, counts = len(labels), np.bincount(labels)
     if measure.startswith(("recall", "read")):
         return f"{100 * int(measure[-1]) / n:.1f}"
@@ -310,7 +310,7 @@ def coordinates_table(
     pictures: dict,  # from `vbg.explain.space.pictures_of`
     seed: int = 0,  # whose features are drawn
 ) -> pd.DataFrame:  # one row a point: id, class, modality, two columns a plane
-    "Where each point of the figure stands."
+    "Coordinates of each point of the figure."
     n, k = len(space.labels), space.seeds.index(seed)
     about = dict(
         id=np.tile(space.ids, 2),

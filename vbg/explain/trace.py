@@ -17,7 +17,7 @@ __all__ = ['Stage', 'shapes_of', 'own_parameters', 'within', 'trace', 'merge_rep
 # %% ../../nbs/explain/12_trace.ipynb #f5fef920
 @dataclass(frozen=True)
 class Stage:
-    "A module as a batch ran through it."
+    "Path, shapes and parameters of a module that a batch ran through."
 
     path: str  # as in `model.named_modules()`; '' is the model
     kind: str  # name of its class
@@ -58,7 +58,7 @@ def within(
     path: str,  # of a module
     outer: str,  # path of another; '' is the model
 ) -> bool:  # also where both are one
-    "Whether a module is another or lies inside it."
+    "True if a module is another or lies inside it."
     return not outer or path == outer or path.startswith(outer + ".")
 
 # %% ../../nbs/explain/12_trace.ipynb #4b427de2
@@ -152,7 +152,7 @@ def not_met(
     model: nn.Module,  # any
     stages: list,  # of its trace, not merged
 ) -> dict:  # path -> own parameters; empty where every one was met
-    "Modules with parameters that the batch did not run through."
+    "Modules with parameters that the batch did not use."
     met = {s.path for s in stages}
     return {path: n for path, n in own_parameters(model).items() if n and path not in met}
 

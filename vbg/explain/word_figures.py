@@ -122,7 +122,7 @@ def alignment_verdict(
     chance: Estimate,  # share minus the area
     other: Estimate,  # share minus that of other words
 ) -> str:
-    "What the intervals allow to say of where a word looks."
+    "Verdict on where a word looks, from its intervals."
     if np.isnan([chance.low, other.low]).any():
         return "–"
     if chance.high < 0:
@@ -258,7 +258,7 @@ def shown_words(
     count: int = 5,  # items, each of another class
     steps: int = 50,  # of integrated gradients
 ) -> list:  # for each item: title, names, relevance (method -> `(W,)`), decides and most `(W,)` bool
-    "What the figure shows: relevance for the class that the model predicts."
+    "The texts of the figure, with their relevance for the predicted class."
     data = items_of(found, split)
     reading = read_words(found, split, first_items(data, count))
     said = predict(found.model, reading.data)

@@ -43,7 +43,7 @@ def evidence_of_words(
     reading: Reading,  # N items with spans
     evidence: pd.DataFrame,  # `(N, A)` from `word_evidence`
 ) -> np.ndarray:  # `(N, W)` nats; 0 for a word that tells no attribute of the class, nan where there is no word
-    "What each word tells of the true class."
+    "Exact evidence of each word for the true class."
     told = alike(reading) * 0
     for i, attribute, words in reading.spans[["item", "attribute", "words"]].itertuples(index=False):
         if attribute in evidence:
@@ -54,7 +54,7 @@ def evidence_of_words(
 def deciding(
     told: np.ndarray,  # `(N, W)` from `evidence_of_words`
 ) -> tuple[np.ndarray, np.ndarray]:  # bool `(N, W)` twice: the words that decide, and the most decisive of them
-    "Which words speak for the true class."
+    "True for each word that speaks for the true class."
     decides = np.nan_to_num(told) > _TINY
     return decides, decides & (told >= np.nanmax(told, 1, keepdims=True) - _TINY)
 
@@ -63,7 +63,7 @@ def pointing(
     relevance: np.ndarray,  # `(N, W)`, nan where there is no word
     target: np.ndarray,  # `(N, W)` bool
 ) -> np.ndarray:  # `(N,)` 0..1; nan where an item has no target
-    "Is the most relevant word a target?"
+    "Pointing game: the share of the most relevant words (several if tied) that are targets."
     top = relevance == np.nanmax(relevance, 1, keepdims=True)
     return np.where(target.any(1), (top & target).sum(1) / top.sum(1), np.nan)
 
@@ -121,7 +121,7 @@ def hide_words(
     hidden: np.ndarray,  # `(N, W)` bool
     mask_token_id: int,  # of the tokenizer
 ) -> ExampleData:  # a copy
-    "The items with some words behind the mask token."
+    "The items with some words replaced by the mask token."
     pieces = np.take_along_axis(hidden, np.maximum(reading.word, 0), axis=1) & (reading.word >= 0)
     ids = reading.data.input_ids.copy()
     ids[:, 0][pieces] = mask_token_id
@@ -135,7 +135,7 @@ def fall_when_hidden(
     classes: np.ndarray,  # `(N,)` whose probability is watched
     count: int = 3,  # words hidden
 ) -> np.ndarray:  # `(N,)`
-    "How much of the probability of the class goes with the most relevant words."
+    "Fall of the probability of the class when its most relevant words are masked."
     rows = np.arange(len(reading.data))
     several = relevance[None] if relevance.ndim == 2 else relevance
     left = [
@@ -197,7 +197,7 @@ def relevances(
 ) -> tuple[
     dict, np.ndarray
 ]:  # method -> `(N, W)`, of the first two `METHODS`; size of the gap of completeness and of the score's change `(2, N)`
-    "How relevant a model holds each word."
+    "Relevance of each word to a model, by every method."
     tokens, delta = integrated_gradients(found, reading, classes, steps)
     read, _ = attention_maps(found, reading)
     return dict(zip(METHODS, (by_word(tokens, reading), by_word(read, reading)))), np.abs(
@@ -239,7 +239,7 @@ def share_by_attribute(
 # %% ../../nbs/explain/06_word_scores.ipynb #e5ad5b01
 @dataclass
 class ScoredWords:
-    "What the seeds of a model hold relevant, scored on the same items."
+    "Word relevances of all seeds of a model, scored on the same items."
 
     reading: Reading  # N items
     evidence: pd.DataFrame | None  # `(N, A)` nats; None of real data
@@ -296,7 +296,7 @@ def _score_run(run, split, per_class, hidden, steps):
 
 # %% ../../nbs/explain/06_word_scores.ipynb #808ca807
 def _controls(found, reading):
-    "Relevance that knows no model."
+    "Relevances of the controls, which use no model."
     return dict(
         zip(
             METHODS[2:],
@@ -310,7 +310,7 @@ def _controls(found, reading):
 
 
 def _chosen(method, relevance):
-    "What is hidden by chance is drawn; every other method says itself what comes first."
+    "Values that rank the words to hide: random for the control, else the relevance."
     return (
         np.random.default_rng(0).random((_DRAWS, *relevance.shape)) * relevance if method == METHODS[-1] else relevance
     )
@@ -321,7 +321,7 @@ ALL = "all regions"
 
 @dataclass
 class AlignedWords:
-    "Where the words of each kind of region look, before and after training; mean over the words of an item."
+    "Share of each word's map on its region, by kind of region, before and after training; means over an item."
 
     share: dict  # kind -> `(2, S, N)`: fresh, trained; nan where no word of an item speaks of such a region
     beyond: dict  # kind -> `(2, S, N)`, share minus what the maps of other words have there, word by word

@@ -126,7 +126,7 @@ def words_of_span(
 # %% ../../nbs/explain/05_words.ipynb #f8130a55
 @dataclass
 class Reading:
-    "Some items as a model reads them. Of real data the last three are None."
+    "Tokens and words of some items. For real data the last three fields are None."
 
     data: ExampleData  # N items with one text each, tokenised
     word: np.ndarray  # `(N, L)` number of the word that a token is a piece of; -1: special token or padding
@@ -269,7 +269,7 @@ def rarity(
 def position(
     reading: Reading,  # N items
 ) -> np.ndarray:  # `(N, W)`, the number of words from this one to the last; nan where there is no word
-    "The earlier, the more relevant."
+    "Control: earlier words are more relevant."
     there = reading.there
     return np.where(there, there.sum(1, keepdims=True) - np.arange(there.shape[1]), np.nan)
 
@@ -277,7 +277,7 @@ def position(
 def alike(
     reading: Reading,  # N items
 ) -> np.ndarray:  # `(N, W)`, 1; nan where there is no word
-    "Every word alike."
+    "Control: all words are equally relevant."
     return np.where(reading.there, 1.0, np.nan)
 
 # %% ../../nbs/explain/05_words.ipynb #6876bbf9
@@ -285,7 +285,7 @@ def by_word(
     values: np.ndarray,  # `(N, L)` of tokens
     reading: Reading,  # N items
 ) -> np.ndarray:  # `(N, W)`, the sum over the pieces of a word; nan where there is no word
-    "From tokens to words."
+    "Sum the relevance of tokens over the words they belong to."
     total, (rows, columns) = np.zeros(reading.there.shape), np.nonzero(reading.word >= 0)
     np.add.at(total, (rows, reading.word[rows, columns]), values[rows, columns])
     return np.where(reading.there, total, np.nan)
@@ -331,7 +331,7 @@ def text_posterior(
     reading: Reading,  # N items
     told: pd.DataFrame,  # `(N, A)` from `told_attributes`
 ) -> np.ndarray:  # `(N,)` exact probability of the true class
-    "What the best reader of these texts would give the true class."
+    "Exact posterior probability of the true class, given the texts."
     _, _, posterior, classes, column = _generator(found.settings.data[found.dataset]["reader"], split == "balanced")
     return posterior(told)[np.arange(len(told)), [classes.index(c) for c in reading.items[column]]]
 

@@ -35,7 +35,7 @@ def split_words(
 def has_letter(
     word: str,  # one word
 ) -> bool:
-    "Whether the category-attribute table has a say on a word."
+    "True if a word has a letter: only such words are in the category-attribute table."
     return any(c.isalpha() for c in word)
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000009
@@ -80,7 +80,7 @@ def _rows_of(table, data):
 # %% ../../nbs/gan/02_attributes.ipynb #a9000008
 @dataclass(kw_only=True)
 class CategoryRows:
-    "The fields of `AttributeTable`, and what its rows tell."
+    "The fields of `AttributeTable`, and queries on its rows."
 
     class_names: list  # C names
     rows: list  # R pairs (class index, kind); kind '' where there is none
@@ -95,7 +95,7 @@ class CategoryRows:
         return {tuple(row): r for r, row in enumerate(self.rows)}
 
     def has_row(self, data: ExampleData) -> np.ndarray:  # `(N,)` bool
-        "Which items are of a category of the table."
+        "True for each item whose category is in the table."
         return np.array([pair in self.row for pair in _pairs(data, self.kind)], bool)
 
     def row_of(self, data: ExampleData) -> np.ndarray:  # `(N,)` int64
@@ -108,7 +108,7 @@ class CategoryRows:
         return _category(self.class_names[label], kind)
 
     def row_one_hot(self, rows: np.ndarray) -> np.ndarray:  # `(N,)` int to `(N, R)` float32
-        "A 1 in the column of each row."
+        "One-hot encoding of the rows."
         return np.eye(len(self.rows), dtype=np.float32)[rows]
 
     def rows_of_class(self, label: int) -> np.ndarray:  # `(n,)` int64

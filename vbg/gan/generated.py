@@ -59,14 +59,14 @@ def which_gan(
 # %% ../../nbs/gan/10_generated.ipynb #67c5ad75
 @dataclass(kw_only=True)
 class LearningPlan:
-    "What a classifier learns from, and what is noted of it."
+    "The training items of a classifier, and the record of generated ones."
 
     train: ExampleData  # items of the first epoch
     loop: Loop | Replay | None = None  # called between epochs
     notes: dict = field(default_factory=dict)  # JSON, for run.json
 
     def finish(self) -> tuple:  # notes; files of the run folder, name to bytes
-        "What is left to note after training."
+        "The record to store after training."
         if not isinstance(self.loop, Loop):
             return self.notes, {}
         samples = {
@@ -86,7 +86,7 @@ def _npz(arrays):
 
 # %% ../../nbs/gan/10_generated.ipynb #149d7709
 def _additions(kind, maker, train, validation, targets, spread, seed):
-    "What is wanted of each class, the generated items (or None), and the verdicts on them."
+    "Numbers wanted of each class, the generated items (or None), and the judged pairs."
     wanted, nothing = lacking(train.label, targets, spread), pd.DataFrame(columns=["label", "reason", "used"])
     if kind in ("gan_pairs", "gan_oversampling"):
         need = wanted if kind == "gan_pairs" else wanted - lacking(train.label, targets) // 2
@@ -134,7 +134,7 @@ PAIRS = "pairs.npz"  # of a run with a loop
 def pairs_file(
     source: Path,  # run folder of VBG with the same seed
 ) -> Path:  # the file of its pairs
-    "Where the pairs of VBG's loop lie. Raises RunError where there are none."
+    "File of the pairs of VBG's loop. Raises RunError where there are none."
     file = Path(source) / PAIRS
     if not file.exists():
         raise RunError(
@@ -158,14 +158,14 @@ def _kept(loop):
 # %% ../../nbs/gan/10_generated.ipynb #b4ada6c8
 @dataclass(kw_only=True)
 class Replay:
-    "Pairs of a loop that is over, joined after the same epochs."
+    "Adds the pairs of a finished loop after the same epochs."
 
     start: ExampleData  # items of the first epochs
     pairs: ExampleData  # all pairs, tokenised, with their weight
     joined: list  # (epoch, pairs so far)
 
     def between(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
-        "The training items from now on. None: go on with those there are."
+        "The new training items; None keeps the items."
         count = dict(self.joined).get(epoch)
         return join_examples(self.start, self.pairs.take(slice(0, count))) if count else None
 

@@ -23,7 +23,7 @@ def class_feedback(
     probabilities: np.ndarray,  # `(N, C)` the classifier's prediction
     train_label: np.ndarray,  # `(M,)` int, real training items
 ) -> pd.DataFrame:  # one row a class: count (training), items (validation), recall, confidence
-    "What the validation split says of each class."
+    "Counts, recall and confidence of each class on the validation split."
     rows, choice = [], probabilities.argmax(1)
     for c in range(probabilities.shape[1]):
         mine = label == c
@@ -141,12 +141,12 @@ class Loop:
         require_held_out(self.validation, "the feedback of the loop")
 
     def ends(self) -> list:  # epochs after which a round is generated
-        "In equal steps: late pairs would teach little, since the learning rate falls."
+        "The epochs after which a round ends, evenly spaced: late pairs have little effect, as the learning rate falls."
         rounds = self.settings["rounds"]
         return sorted({max(1, round(self.epochs * (r + 1) / (rounds + 1))) for r in range(rounds)})
 
     def between(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
-        "At the end of a round: the training items from now on. None: go on with those there are."
+        "The new training items at the end of a round; None keeps the items."
         if epoch not in self.ends() or self.stopped:
             return None
         items = _round(self, model, max(row["validation_f1"] for row in history))

@@ -97,7 +97,7 @@ def _without_words(table, rows, asked):
 # %% ../../nbs/gan/07_pairs.ipynb #ebebd3fb
 @dataclass(kw_only=True)
 class PairSource:
-    "All that makes pairs."
+    "Makes pairs: category-attribute table, text generator, image GAN."
 
     table: AttributeTable  # category-attribute table
     text: TextGenerator  # Eq. 16-17
@@ -128,7 +128,7 @@ class PairSource:
         like: ExampleData,  # training split: names of classes and labels
         seed: int,  # the same seed, the same pairs
     ) -> ExampleData:  # tokenised, origin 'generated', stored as the data pipeline stores real images
-        "Texts inside the table, and images that were asked for their words."
+        "Texts within the table, and images conditioned on their words."
         rows, name = draw_rows(self.table, counts, seed), f"generated-{seed}"
         options = dict(max_length=self.max_length, seed=seed + 10**6)  # latent vectors differ from those of the images
         texts = generate_texts(self.text, self.table, self.tokenizer, rows, **options)
@@ -261,7 +261,7 @@ def _verdicts(fails, columns):
 
 # %% ../../nbs/gan/07_pairs.ipynb #069bd29e
 class PairJudge(OneSided):
-    "All that makes and judges pairs."
+    "Makes and filters pairs."
 
     def unfinished(self, pairs: ExampleData) -> np.ndarray:  # `(N, H, W, 3)` uint8
         "Images of the last batches as the generator made them, before `finish`; others as they are."
@@ -281,7 +281,7 @@ class PairJudge(OneSided):
         lowest: float = 0.2,  # share refused by D's score
         quantile: float = 0.01,  # of the distances of held-out images
     ) -> pd.DataFrame:  # one row a pair: score, agreement, probability, kept, reason ('' where kept)
-        "Which pairs may teach, and why the others may not."
+        "Score every pair and name the first filter that it fails."
         require_held_out(held_out, "the memorisation check")
         label, (score, read, agreement) = np.asarray(pairs.label), _by_discriminator(self, pairs)
         probability = probabilities[np.arange(len(label)), label]
@@ -307,7 +307,7 @@ def _first(verdict, wanted):
 
 # %% ../../nbs/gan/07_pairs.ipynb #f263f08d
 class PairMaker(PairJudge):
-    "All that makes, judges and collects pairs."
+    "Makes, filters and collects pairs."
 
     def collect(
         self,
@@ -321,7 +321,7 @@ class PairMaker(PairJudge):
         tries: int = 3,  # rounds of making and judging
         surplus: float = 2.0,  # pairs made for one that is wanted
     ) -> tuple:  # the kept pairs (None where there are none), and the verdicts with a column `used`
-        "Pairs that may teach. No more than asked for of any class."
+        "Pairs that pass the filters, at most the number asked for in each class."
         kept, verdicts, open_ = [], [], np.asarray(counts).copy()
         for attempt in range(tries):
             if not open_.sum():

@@ -48,7 +48,7 @@ def gan_inputs(
     tokenizer,  # of its texts
     gan: int,  # its seed
 ) -> dict:  # JSON
-    "Everything that a GAN depends on."
+    "Settings, data and code that a GAN depends on."
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
     roots = ("gan.pairs.fit_pair_maker", "models.text.tokenizer_for")
@@ -70,7 +70,7 @@ def classifier_inputs(
     settings: Profile,  # section `gan`
     natural: ExampleData,  # all splits
 ) -> dict:  # JSON
-    "Everything that the independent classifier depends on."
+    "Settings, data and code that the independent classifier depends on."
     code = used_code("gan.quality.fit_independent", cut=("core.profiles",))
     return dict(data=natural.fingerprint, epochs=settings.gan["classifier_epochs"], code=code)
 
@@ -80,7 +80,7 @@ def measure_inputs(
     judge: dict,  # from `classifier_inputs`
     per_class: int,  # see `measure_gan`
 ) -> dict:  # JSON
-    "Everything that the quality and the samples of a GAN depend on."
+    "Settings, data and code that the quality and the samples of a GAN depend on."
     code, gan = used_code("gan.store.describe_gan", cut=("core.profiles", "runs")), read_note(folder / "inputs.json")
     return dict(code=code, gan=gan["inputs"], classifier=judge, per_class=per_class)
 
@@ -98,7 +98,7 @@ def is_described(
     judge: dict,  # from `classifier_inputs`
     per_class: int,  # see `measure_gan`
 ) -> bool:
-    "True if this GAN was measured by the code of today, with the classifier of today."
+    "True if this GAN was measured with the present code and the present classifier."
     return why_stale(folder / "quality.json", measure_inputs(folder, judge, per_class)) is None
 
 # %% ../../nbs/gan/08_store.ipynb #cf13eb5d
@@ -235,7 +235,7 @@ def gan_samples(
     per_class: int = 10,  # generated pairs of each class
     seed: int = 0,  # of the pairs: the first ones, none chosen
 ) -> dict:  # arrays: real, generated, nearest `(C, n, H, W, 3)` uint8; texts `(C, n)`; class_names `(C,)`
-    "What a sheet shows."
+    "The images and texts that the sheets show."
     train, classes = natural.select("train") if train is None else train, natural.num_classes
     made = maker.make(np.full(classes, per_class), like=train, seed=seed)
     index = neighbour_distances(maker.unfinished(made), train.pixels, natural.select("validation").pixels)["pixels"][

@@ -68,7 +68,7 @@ class WordStep(nn.Module):
 
 # %% ../../nbs/gan/03_text.ipynb #b9000006
 class TextGenerator(WordStep):
-    "A GRU over word tokens that knows its category and the words it is asked for, Eq. 16-17."
+    "A GRU over word tokens, conditioned on the category and the words asked for, Eq. 16-17."
 
     def states(
         self,
@@ -111,7 +111,7 @@ def perplexity(
     data: ExampleData,  # with `input_ids`; items whose category the table lacks are left out
     table: AttributeTable,  # whose rows the generator knows
 ) -> float:  # per token, 1 at best
-    "How many tokens the generator hesitates between on average. Raises DataError where no item is left."
+    "Perplexity: exp(mean cross-entropy of a token). Raises DataError where no item is left."
     data = data.take(table.has_row(data))
     if not len(data):
         raise DataError("no item is of a category of the table", remedy="give validation items of the same data set")
@@ -161,7 +161,7 @@ TEXT_GENERATOR = dict(
 
 @dataclass(kw_only=True)
 class TextFit:
-    "A generator at its best epoch, and how it came there."
+    "A text generator at its best epoch, and the history of its training."
 
     generator: TextGenerator  # with the lowest validation perplexity
     history: pd.DataFrame  # epoch, train_loss (nats a token), validation_perplexity, seconds
@@ -267,7 +267,7 @@ class WordGraph:
         rows: Tensor,  # `(B,)`
         token: Tensor,  # `(B,)` an allowed token
     ) -> Tensor:  # `(B,)` the next node
-        "The node that a token leads to: further in the word, or in a new one."
+        "The next node after a token: in the same word, or in a new one."
         V = self.begins.shape[1]
         inner = (self.children[node] == token[:, None]).any(1)
         return self.targets[torch.searchsorted(self.keys, torch.where(inner, node, rows) * V + token)]

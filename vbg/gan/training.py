@@ -39,7 +39,7 @@ __all__ = ['HISTORY', 'Conditions', 'conditions_of', 'draw_words', 'part_of', 'G
 # %% ../../nbs/gan/05_training.ipynb #04edd179
 @dataclass(kw_only=True)
 class Conditions:
-    "What the generator is asked for, item by item of the training split."
+    "The generator's conditions (category, attribute words), one for each item of the training split."
 
     rows: Tensor  # `(N,)` int64 category
     label: Tensor  # `(N,)` int64 class
@@ -270,7 +270,7 @@ def _mean_losses(gan, chance):
 
 # %% ../../nbs/gan/05_training.ipynb #61b21a9f
 class GanEpochs(GanNetworks):
-    """The networks, the training split and all that an epoch depends on.
+    """The networks, the training split and the other inputs of an epoch.
     Raises DataError when an item is not of the training split."""
 
     def __init__(
@@ -325,7 +325,7 @@ _NOT_OF_IMAGES = ("variant", "gans", "per_class", "classifier_epochs", "text")  
 
 
 def _facts(gan):
-    "What a checkpoint and a trainer must have in common."
+    "The values that a checkpoint and a trainer must share."
     settings = {k: v for k, v in gan.settings.items() if k not in _NOT_OF_IMAGES}
     table = dict(rows=[list(row) for row in gan.table.rows], words=gan.table.words)
     facts = dict(settings=settings, seed=gan.seed, data=gan.fingerprint, items=len(gan.pixels), table=table)
@@ -357,7 +357,7 @@ def _load(gan, about, tensors):
 
 # %% ../../nbs/gan/05_training.ipynb #97dab507
 class GanCheckpoints(GanEpochs):
-    "A GAN that can be stored and continued."
+    "Save and resume the training of a GAN."
 
     def save(
         self,
@@ -411,7 +411,7 @@ def _line(row):
 
 # %% ../../nbs/gan/05_training.ipynb #31556a54
 class GanTrainer(GanCheckpoints):
-    "A GAN that trains, watches itself and keeps its last good generator."
+    "Trains a GAN, detects failures, and keeps the last good generator."
 
     def fit(
         self,

@@ -44,7 +44,7 @@ def mask_for_mlm(
     probability: float = 0.15,  # that a word is asked for
     generator: torch.Generator,  # CPU generator: the same state, the same words
 ) -> tuple[Tensor, Tensor]:  # corrupted words and labels (-100: not asked), `(B, L)` both, int64
-    "The words that the model sees and those that it must guess, Eq. 14."
+    "Masked input tokens, and the labels that the model must predict, Eq. 14."
     special = torch.tensor(sorted(special_ids), dtype=torch.long)
     ordinary = torch.arange(vocab_size)[~torch.isin(torch.arange(vocab_size), special)]
     input_ids, frozen = input_ids.long(), special_mask.bool() | torch.isin(input_ids.long(), special)
@@ -204,7 +204,7 @@ def perplexity(
 
 # %% ../../nbs/models/05_adaptation.ipynb #36525389
 def _questions(tokenizer, texts, max_length, seed=0):
-    "What the model reads, with a masking of its own, and the words it must guess."
+    "Input of the model under a masking of its own, and the labels to predict."
     inputs, special = _encode(tokenizer, texts, max_length)
     corrupted, labels = mask_for_mlm(
         inputs["input_ids"], special, generator=torch.Generator().manual_seed(seed), **_vocabulary(tokenizer)
@@ -382,7 +382,7 @@ def adapt_text_encoder(
 
 # %% ../../nbs/models/05_adaptation.ipynb #a3ed2491
 def _made_from(train, validation, text, settings, seed, more):
-    "Everything that the checkpoint depends on, as JSON gives it back."
+    "Settings, texts and code that the checkpoint depends on, as JSON returns them."
     files = checkpoint_files(start) if (start := text.get("checkpoint")) else []
     found = dict(
         text=text | (dict(checkpoint=str(start)) if start else {}),
@@ -398,7 +398,7 @@ def _made_from(train, validation, text, settings, seed, more):
 
 # %% ../../nbs/models/05_adaptation.ipynb #adc05429
 def _kept(folder, made_from):
-    """The record of a checkpoint that was made from the same things, else None.
+    """The record of a stored checkpoint with the same inputs, else None.
     Raises DataError on a folder of something else."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "adaptation.json").exists():
         raise DataError(

@@ -191,7 +191,7 @@ class FittedModel(nn.Module):
 
 # %% ../../nbs/models/11_baselines.ipynb #e071ff19
 class MajorityModel(FittedModel):
-    "The shares of the classes in the training split, whatever it is shown."
+    "Predicts the class shares of the training split for every item."
 
     def __init__(self, *, share: np.ndarray):  # `(C,)`
         super().__init__()
@@ -281,7 +281,7 @@ class BoostedTrees(TfidfModel):
 
 # %% ../../nbs/models/11_baselines.ipynb #dc9a7932
 def _best(values, fit, validation):
-    "Fit with each value; the best model, and what each reached."
+    "Fit with each value; return the best model and the score of each value."
     if validation is None:
         return fit(values[len(values) // 2]), dict(chosen=values[len(values) // 2], search=[])
     found, label = [], np.asarray(validation.label)

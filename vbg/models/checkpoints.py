@@ -143,7 +143,7 @@ def put_weights(
     weights: dict,  # name -> Tensor
     file,  # where they came from, for the error
 ) -> nn.Module:  # the same model
-    "Load a state dict, every weight of it. Raises `DataError` when one is absent, of another shape, or too many."
+    "Load a state dict; every weight must fit. Raises `DataError` when one is absent, of another shape, or too many."
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -294,7 +294,7 @@ class MapTokens(nn.Module):
 
 # %% ../../nbs/models/02_checkpoints.ipynb #cb8c3467
 def _measure(encoder, checkpoint, image_size, sizes):
-    "Note channels and stride of the map of a black image; compare them with the sizes that were given."
+    "Measure channels and stride of the feature map on a black image; compare them with the given sizes."
     with torch.no_grad():
         shape = encoder.eval().feature_map(torch.zeros(1, 3, image_size, image_size)).shape
     encoder.train()

@@ -46,7 +46,7 @@ _PARTS = (".json", ".safetensors", ".pth", "vocab.txt", "merges.txt", ".model") 
 
 
 def _from_hub(name):
-    "The folder in the hub's cache, whole: what an earlier call left out is downloaded if that is allowed."
+    "The complete folder in the hub's cache. Missing files are downloaded if that is allowed."
     options, cause = dict(allow_patterns=[f"*{ending}" for ending in _PARTS]), None
     for cached in (True, False):
         try:
@@ -103,7 +103,7 @@ def encode_features(
     key: dict,  # what they depend on: checkpoints, data fingerprint, tokenizer
     batch_size: int = 32,  # items
 ) -> ExampleData:  # the same object, now with `image_tokens` and `text_tokens` mapped from disk
-    "Encode every item once. Tokens of the same key are read, not made again; a half-written file does not stay."
+    "Encode every item once. Tokens of the same key are read, not made again; a half-written file is removed."
     place = Path(folder) / f"features-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}"
     if not (place / "key.json").exists():
         with staging(place, keep="key.json") as part:
@@ -163,7 +163,7 @@ ENCODERS = ("trained", "frozen", "cached")
 def check_encoders(
     settings,  # `vbg.core.profiles.Profile`
 ) -> str:  # one of `ENCODERS`
-    "How the encoders of a job are run. Raises ValueError on an unknown word or on settings that do not go together."
+    "Check the settings of frozen encoders and return the mode. Raises ValueError on an unknown or conflicting one."
     train, mode = settings.train, settings.train["encoders"]
     if mode not in ENCODERS:
         raise ValueError(f"train.encoders is one of {', '.join(ENCODERS)}, not {mode!r}")

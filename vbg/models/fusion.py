@@ -54,7 +54,7 @@ def zero_padding(
     tokens: Tensor,  # `(B, N, D)`
     keep: Tensor | None = None,  # `(B, N)` bool; None keeps all
 ) -> Tensor:  # `(B, N, D)`; zeros where nothing is kept
-    "Set the tokens that are not kept to zero, whatever they held."
+    "Set padding tokens to zero."
     return tokens if keep is None else tokens.masked_fill(~keep[..., None], 0)
 
 
@@ -91,7 +91,7 @@ class Gate(nn.Module):
 
 # %% ../../nbs/models/06_fusion.ipynb #b27c0fd7
 class FusionOutput(NamedTuple):
-    "What a fusion layer gives out; None is what a layer does not have."
+    "Output of a fusion layer. A field that a layer does not have is None."
 
     fused: Tensor  # `(B, output_size)`
     gate: Tensor | None = None  # `(B, D)`; 1 is the image side

@@ -230,7 +230,7 @@ class LateAverageFusion(SumFusion):
 
 # %% ../../nbs/models/07_fusion_zoo.ipynb #be910099
 class HalfGate(nn.Module):
-    "Both sides weigh the same, whatever they hold."
+    "A gate fixed at one half for both sides."
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # `(B, D)` twice: mixture, gate
         return (a + b) / 2, torch.full_like(a, 0.5)

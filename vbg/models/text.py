@@ -136,7 +136,7 @@ def _cached_first(read, checkpoint, offline):
 
 
 def _reason(error):
-    "The first line of what went wrong; nothing where nothing is known."
+    "Type and first line of an error, in brackets; empty without an error."
     text = str(error or "").strip().split("\n")[0].rstrip(".:")
     return f" ({type(error).__name__}: {text})" if text else ""
 
@@ -193,7 +193,7 @@ def mask_tokens(
     mask_token_id: int,  # number of the mask token; None (a tokenizer without one) raises DataError
     generator: torch.Generator,  # CPU generator: the same state hides the same words
 ) -> Tensor:  # `(B, L)`, a copy
-    "Hide random words behind [MASK], so that no single word becomes the whole evidence. For training only."
+    "Replace random words by [MASK], so that the model does not depend on a single word. For training only."
     if mask_token_id is None:
         raise DataError(
             "the tokenizer has no mask token", remedy="set token_masking to 0, or take a checkpoint that has one"

@@ -130,7 +130,7 @@ def weight_penalty(
 
 # %% ../../nbs/models/09_vbg.ipynb #2a800c86
 def _build_trunk(reading, channels, vision, text, seed):
-    "The network in place of the encoders where both are removed."
+    "The network that replaces the encoders if both are removed."
     sizes = dict(vocab_size=text["vocab_size"], hidden_size=vision["hidden_size"], seed=seed)
     if reading == "discriminator":
         return DiscriminatorTrunk(channels=channels, **sizes)
@@ -362,7 +362,7 @@ def build_model(
 
 # %% ../../nbs/models/09_vbg.ipynb #f79d1e03
 def _refuse_unknown(section, settings, *builders):
-    "Raise where a section holds a setting that its builders do not take by keyword."
+    "Raise ValueError if a section has a setting that none of its builders takes."
     known = {
         name
         for builder in builders

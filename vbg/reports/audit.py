@@ -155,7 +155,7 @@ def _claim_rows(e, claims):
 
 
 def _command(e, row):
-    "What decides a row that names no command of its own."
+    "Command that decides a row without a command of its own."
     if row.verdict == "contradicts itself":
         return CONTRADICTIONS
     return DECIDES if row.verdict == "needs the real data" else f"make reproduce PROFILE={e.profile}"
@@ -249,7 +249,7 @@ def _model_section(table, group, dataset):
 def audit_sections(
     table: pd.DataFrame,  # from `build_ledger`
 ) -> list:  # title, note, table
-    "What stands on the page, in order."
+    "The sections of the page, in order."
     of = lambda group: table[table.group == group]
     own = "Computed from the printed numbers alone."
     return [
@@ -278,7 +278,7 @@ _RENDERED = (
 
 
 def _schedule(e):
-    "How long the networks of the runs learn."
+    "Number of epochs of the networks."
     named = [r for r in e.runs if r.model in (*PRINTED, FUSION) and r.history is not None]
     epochs = [len(r.history) for r in named if len(r.history) > 1]  # what is fitted at once has one row
     span = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"

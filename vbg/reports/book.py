@@ -80,7 +80,7 @@ def json_copy(
 
 
 def _told(cell, alt):
-    "The outputs that a reader asks for."
+    "The outputs of a cell without stderr and without the record of parameters."
     kept = [o for o in cell.outputs if o.get("name") != "stderr" and EFFECTIVE not in o.get("data", {})]
     return _joined([_clean(o, alt) for o in kept])
 
@@ -303,7 +303,7 @@ GROUPS = {  # title, in the order of the book -> how its rules begin; the longes
 def group_of(
     rule: str,  # of the Snakefile; empty for a notebook that is not in the plan
 ) -> str:  # a key of `GROUPS`
-    "Where a notebook stands in the book."
+    "The part of the book that a notebook belongs to."
     found = ((len(begin), group) for group, begins in GROUPS.items() for begin in begins if rule.startswith(begin))
     return max(found)[1]
 
@@ -521,7 +521,7 @@ def _items(names, said):
 
 
 def _absent(profile, missing, stray):
-    "What is not in the book, and what no chapter made."
+    "The notebooks missing from the book, and the artefacts that no chapter made."
     parts = []
     if missing:
         lines = _items(missing, lambda target: f": <code>make {target} PROFILE={profile}</code>")

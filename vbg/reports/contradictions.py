@@ -92,7 +92,7 @@ def drops():
 
 @check("Ablation experiments; Table 4", "taking two parts away lowers the result further than taking one")
 def further():
-    "Rows that lack more and are higher."
+    "Rows without more modules that score higher."
     wrong = [
         f"{DATASETS[d]}: {PAPER_MODELS[more]} {rows[more]:g} > {PAPER_MODELS[less]} {rows[less]:g}"
         for d, rows in printed_cells("table4", "accuracy", 100).items()
@@ -215,7 +215,7 @@ def same_hours():
 
 @check("Results analysis; Table 3", "VBG and SqueezeNet train in similar time")
 def similar_time():
-    "Hours of both."
+    "Training hours of VBG and SqueezeNet on COCO, and whether they are similar."
     hours = printed_cells("table3", "hours")["coco"]
     ratio = hours["vbg"] / hours["squeezenet"]
     return f"{hours['vbg']:g} and {hours['squeezenet']:g} hours: {ratio:.1f} times as long", ratio < 1.1
@@ -250,5 +250,5 @@ CHECKS = {  # name -> function that gives a row; abstract and Table 4 first
 
 
 def contradictions() -> pd.DataFrame:  # one row a claim: where, the paper says, its tables say, verdict
-    "The paper held against its own tables."
+    "Compare the paper's statements with its own tables."
     return pd.DataFrame([row() for row in CHECKS.values()])

@@ -32,7 +32,7 @@ NEEDED = tuple(dict.fromkeys((*TABLE3_MODELS, *TABLE4_MODELS)))  # with our own 
 # %% ../../nbs/reports/03_evidence.ipynb #ac546b14
 @dataclass
 class Evidence:
-    "Runs, data cards and what was seen inside the models."
+    "Runs, data cards, and the measurements of Fig. 7 and 8."
 
     profile: str  # 'smoke', 'mini' or 'paper'
     settings: Profile  # of the profile
@@ -147,7 +147,7 @@ def unfinished(
     dataset: str,  # such as "met"
     model: str,  # a baseline
 ) -> str:  # empty where nothing says so
-    "What says that a baseline has barely learnt."
+    "The signs that a baseline has barely learnt."
     labels, stuck = same_items(e.of(dataset, model)[:1], "test")[0], at_majority(e, dataset, model)
     least, mean = np.bincount(labels).max() / len(labels), beside_vbg(e, dataset, model)["accuracy"]
     best = e.ceilings.get(dataset, {}).get("natural", {}).get(reads(model))

@@ -32,7 +32,7 @@ SETTINGS_OF = "python -c \"from vbg.core.profiles import profile; print(profile(
 
 
 class Finding(NamedTuple):
-    "What decides a row."
+    "Verdict, value, n and reason of a row of the ledger."
 
     paper: str  # the paper's value
     ours: str  # with its interval
@@ -119,7 +119,7 @@ def needs_real(
     ours: str = "–",
     n: str = "–",
 ) -> Finding:
-    "Only the real data can say."
+    "The finding `needs the real data`."
     sets = [dataset] if dataset else e.datasets
     return Finding(paper, ours, n, "needs the real data", why, e.title(*sets), DECIDES)
 
@@ -165,7 +165,7 @@ def sign_finding(
     printed: float = 1,  # the paper's difference; its sign counts
     metric: str = "accuracy",
 ) -> Finding:
-    "Is our difference on the printed side of zero?"
+    "Finding on the sign of a difference: has ours the printed sign?"
     gap, test = difference(e, d, first, second, metric), ""
     if (first, metric) == ("vbg", "accuracy"):
         row = beside_vbg(e, d, second)

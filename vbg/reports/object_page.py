@@ -111,7 +111,7 @@ _KEY = (
 
 
 def _unread_text(desk, text):
-    "What of the text the model did not read."
+    "The parts of the text that the model did not read."
     lost = unread(desk.found, text)
     if lost["cut"]:
         of = f"{lost['cut']} of {lost['tokens']} pieces of words"
@@ -175,7 +175,7 @@ _NEVER_ALONE = (
 
 
 def _withheld_section(desk, decision):
-    "What the model says when it has to do without the picture or the text."
+    "Predictions without the picture and without the text."
     shown = {decision.without: decision.probabilities}
     if not decision.without:
         shown |= {side: decision.withheld[side] for side in ("text", "image")}
@@ -321,7 +321,7 @@ def choose_items(
     run: Run,
     item: str = "",  # id of an item; '': by the rule
 ) -> dict:  # 'right', 'wrong', or the id -> id
-    "The first right and the first wrong item of a test. What does not exist is left out."
+    "The first right and the first wrong item of a test. An item that does not exist is left out."
     if item:
         return {item: item}
     ids, labels, table = run.select("balanced" if "balanced" in run.metrics else "test")
@@ -348,7 +348,7 @@ def verdicts_table(
     desk: Desk,
     decisions: dict,  # name -> `Decision`
 ) -> pd.DataFrame:  # text, for print
-    "What stands at the top of each page."
+    "The main statements of each page, as a table."
     names, of = desk.class_names, desk.collection.data.label
     rows = []
     for which, d in decisions.items():

@@ -65,7 +65,7 @@ READ = {"": "picture and text", "text": "the picture alone", "image": "the text 
 
 @dataclass(frozen=True)
 class Verdict:
-    "What stands at the top of the page."
+    "The main statements of a page: headline, reasons, warning."
 
     headline: str  # `LABEL` or `LOOK`
     reasons: list  # sentences
@@ -75,7 +75,7 @@ class Verdict:
 def bar_text(
     calibration: Calibration,
 ) -> str:
-    "Where the bar lies and what it rests on."
+    "Sentence on the confidence threshold and the items behind it."
     if not np.isfinite(calibration.bar):
         return (
             "This model labels nothing without a second look: for that, so many of the check objects of which it is "
@@ -97,7 +97,7 @@ def disagreement_text(
     disagree: Share | None,  # validation items with the same verdict where the two disagree
     agree: Share | None,  # those where they agree
 ) -> str:
-    "What a disagreement of picture and text is worth."
+    "Sentence on how often the model is right if picture and text disagree."
     if disagree is None:
         return "No check object had the same verdict and such a disagreement, so nothing is known of what it means."
     said = (
@@ -115,7 +115,7 @@ def disagreement_text(
 
 # %% ../../nbs/reports/08_object_words.ipynb #d63922d6
 def _as_sure_text(decision):
-    "How often the model was right when it was about this sure."
+    "Sentence on how often the model was right at similar confidence."
     if not decision.as_sure:
         return "It was never about this sure on the check objects, so nothing is known of how often it is then right."
     edges = f"{100 * decision.as_sure['low_edge']:.0f} to {100 * decision.as_sure['high_edge']:.0f}\u00a0%"
@@ -232,7 +232,7 @@ STRENGTHS = {  # level -> least share of the strongest pull, and its name
 
 @dataclass(frozen=True)
 class Pull:
-    "A word of the text and how it moved the score of the suggested class."
+    "A word of the text and its contribution to the score of the suggested class."
 
     start: int  # first character
     stop: int  # character after the last

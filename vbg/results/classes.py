@@ -218,7 +218,7 @@ def stability(
     history: pd.DataFrame,  # of a run, one row an epoch
     after: int = 15,  # epoch after which accuracy is said to move little
 ) -> dict:  # variation_all, variation_late (0..1), stable, movement (0..1), rise (share of the lowest), after, epochs
-    "How steady one training was."
+    "Variation of accuracy and stability of the loss in one training."
     accuracy, epochs = history.validation_accuracy.to_numpy(), len(history)
     late, after = accuracy[-max(1, epochs // 3) :], after if after < epochs - 1 else 2 * epochs // 3
     loss = history.validation_loss.to_numpy()
@@ -237,7 +237,7 @@ def stability_table(
     runs: list,  # runs of networks, any models and data sets
     after: int = 15,  # see `stability`
 ) -> pd.DataFrame:  # text, for print; mean (lowest–highest seed)
-    "Fig. 5 in numbers."
+    "Stability of training (Fig. 5) as a table."
     rows = [
         dict(title=run_title(made[0]), model=model, seen=[stability(r.history, after) for r in made], runs=made)
         for (_, model), made in groups_of(runs).items()
@@ -261,7 +261,7 @@ _STABILITY = [
 
 # %% ../../nbs/results/06_classes.ipynb #a0d63131
 class Fig5Claim(NamedTuple):
-    "What the paper says of a training, as bounds."
+    "A claim of the paper about training, as bounds on a measured value."
 
     says: str
     scale: float  # of what `stability` gives
@@ -286,7 +286,7 @@ def short_schedule(
     epochs: int,  # of the runs
     needed: int,  # that a claim speaks of
 ) -> str:  # why it cannot be judged; empty where it can
-    "Whether a schedule is too short for a claim."
+    "True if a schedule is too short to judge a claim."
     if epochs >= needed:
         return ""
     said = f"the schedule of this profile has only {epochs} epochs and the claim needs {needed}"

@@ -104,7 +104,7 @@ def _strangers(runs, profile, experiment):
 
 # %% ../../nbs/results/03_experiments.ipynb #35c2a6e5
 def _unlike(run, reference, asked, loop):
-    "What a run was made with and should not have been: key, value, expected value."
+    "Inputs of a run that differ from the expected ones: key, value, expected value."
     same_data = next(r for r in reference if r.dataset == run.dataset)
     data = {k: v for k, v in _facts(same_data).items() if k.startswith("data.")}
     expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith("data.")} | data | asked
@@ -125,7 +125,7 @@ def _unlike(run, reference, asked, loop):
 
 # %% ../../nbs/results/03_experiments.ipynb #0ef2c988
 def _facts(run):
-    "The compared inputs of a run, flat."
+    "The compared inputs of a run as a flat dictionary."
     return dict(_leaves({name: run.info["inputs"][name] for name in COMPARED if name in run.info["inputs"]}))
 
 

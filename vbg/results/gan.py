@@ -101,20 +101,20 @@ def quality_table(
 
 
 def _agreement(q):
-    "Items whose class an independent classifier reads as asked, classes alike."
+    "Class agreement with equally many images per class: Wilson interval and n."
     same = q["agreement"]
     return estimate_cell(Estimate(same["share"], same["low"], same["high"]), after=f", n {same['n']}", n=same["n"])
 
 
 def _natural(q):
-    "The same with natural shares of the classes, and of held-out real images."
+    "Class agreement in natural shares, and that of held-out real images."
     made, real = q["agreement_natural"], q["agreement_real"]
     text = "{:.1f}, n {} ({:.1f}, n {})"
     return number_cell(text, generated=100 * made["share"], n=made["n"], real=100 * real["share"], n_real=real["n"])
 
 
 def _told(kind):
-    "How well real and generated are told apart by format or texture."
+    "AUC of telling generated from real by format or texture."
 
     def cell(q):
         test, p = q[kind], q[kind].get("p_value")
@@ -187,7 +187,7 @@ def class_agreement_table(
 def images_word(
     folder: Path,  # of a GAN: runs/<profile>/gans/<dataset>/<kind>/gan<k>
 ) -> str:  # 'rendered' or 'real'
-    "What the images of the data set are called in a figure."
+    "Name of the data set's images in a figure."
     profile, dataset = Path(folder).parts[-5], Path(folder).parts[-3]
     described = PROFILES.get(profile, {}).get("data", {}).get(dataset, {})
     return "rendered" if described.get("render") else "real"
@@ -521,7 +521,7 @@ _CLAIM = [
 
 # %% ../../nbs/results/07_gan.ipynb #91b23a81
 def _claim(asked, over_nothing, over_best):
-    "What two differences say of a difference that was promised."
+    "Verdict on a printed difference from two measured ones."
     if over_nothing.high < asked:
         words = {
             "better": "the gain is smaller",

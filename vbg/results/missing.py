@@ -72,7 +72,7 @@ def missing_table(
     split: str = "test",  # or 'balanced'
     bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
-    "The curve in figures, and what modality dropout changes with the modality at hand and without it."
+    "The curve as a table, and the effect of modality dropout with and without the modality."
     curve, rows, reference = missing_curve(runs, split, bootstrap), [], next(iter(runs))
     groups = {key: part for key, part in curve.groupby(["dataset", "withheld", "training"], sort=False)}
     for (dataset, modality, training), part in groups.items():
@@ -114,7 +114,7 @@ _COLUMNS = [
 def missing_figure(
     curve: pd.DataFrame,  # from `missing_curve`
 ):  # matplotlib figure: a row for each data set, a column for each modality
-    "Accuracy by share withheld, one line a way of training."
+    "Plot accuracy by the share withheld, one line for each way of training."
     import matplotlib.pyplot as plt
 
     style()

@@ -141,7 +141,7 @@ def data_title(
     dataset: str,  # such as "met"
     settings: dict = None,  # `data` section of a profile
 ) -> str:  # such as "MET, rendered"
-    "How a data set is called in print; a rendered one is said to be rendered."
+    "Title of a data set in print; says if it is rendered."
     rendered = (settings or {}).get(dataset, {}).get("render")
     return DATASETS.get(dataset, dataset) + (", rendered" if rendered else "")
 
@@ -157,7 +157,7 @@ def in_order(
 def run_title(
     run,  # of `vbg.runs.store.Run`
 ) -> str:  # such as "MET, rendered"
-    "How the data set of a run is called in print."
+    "Title of the data set of a run in print."
     return data_title(run.dataset, run.info.get("config", {}).get("data"))
 
 # %% ../../nbs/results/02_publish.ipynb #77cb980d
@@ -341,7 +341,7 @@ def save_figure(
 def group_of(
     name: str,  # of a table or figure, without ending
 ) -> tuple:  # group and artefact, such as ("paper", "table3_comparison")
-    "Where a table or figure belongs; what no study notebook saves belongs to `other`."
+    "Group of a table or figure; `other` if no study notebook saves it."
     maker = maker_of_file(name)
     return (ARTEFACTS[maker].group, maker) if maker else ("other", name)
 
@@ -377,7 +377,7 @@ def _drawn_by(name):
 def provenance(
     made_from,  # a run, path, card, settings, or a list or dict of these
 ):  # the same, ready for JSON
-    "What a table or figure was made from. A path is told by its checksum, from `home()` on."
+    "The record of what a table or figure was made from. A path is told by its checksum, from `home()` on."
     if isinstance(made_from, Run):
         i = made_from.info
         return {
@@ -397,7 +397,7 @@ def provenance(
 
 
 def _without_clock(run):
-    "Checksum of a history without what a clock wrote: a run made again has the same."
+    "Checksum of a history without its times, so that a repeated run has the same."
     return hashlib.sha256(
         run.history.drop(columns=["seconds", "items_per_second"], errors="ignore").to_csv(index=False).encode()
     ).hexdigest()
@@ -620,7 +620,7 @@ def print_tables(
 def show_table(
     table: pd.DataFrame,  # any table
 ):  # Markdown for a notebook
-    "A table as it will stand on the page."
+    "Display a table as the page will show it."
     from IPython.display import Markdown
 
     return Markdown(table.to_markdown(index=bool(table.index.name), disable_numparse=True))
@@ -656,7 +656,7 @@ def _fenced(text):
 def show(
     profile: str,  # such as "mini"
 ) -> str:  # for a terminal
-    "What a study found, and where its tables, ledger and book are. Raises FileNotFoundError where there is nothing."
+    "Print the main results of a study and where its files are. Raises FileNotFoundError if there are none."
     folder = figures_place(profile)
     tables = lambda name: home() / folder / Path(*group_of(name)) / name
     if not (home() / folder / MANIFEST).exists():

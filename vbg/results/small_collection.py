@@ -46,7 +46,7 @@ __all__ = ['look_at_collection', 'collection_runs', 'Pooled', 'pooled_prediction
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def look_at_collection() -> str:  # one line
-    "Read the collection that the environment names, once, and say what is in it. Raises RunError or ValueError."
+    "Read the collection that the environment names and describe it. Raises RunError or ValueError."
     from vbg.data.collection import read_collection
     from vbg.data.splits import assign_folds
 
@@ -181,7 +181,7 @@ _COMPARED = ("accuracy", "f1")
 
 
 def _gap_columns(metric):
-    "Difference to the logistic regression, and what may be said of it."
+    "Difference to the logistic regression, and its verdict."
     name, key = PERCENT[metric].removesuffix(", %"), f"{metric} gap"
     return (
         Column(f"{name} over the regression, points", key),

@@ -56,7 +56,7 @@ def write_note(
     sort: bool = True,  # see `to_json`
     **more,  # what else the note tells
 ) -> Path:  # the note
-    "Write a note, after the files that it vouches for."
+    "Write a note with the checksums of files that are already written."
     path = Path(path)
     about = dict(more, inputs=inputs)
     if files is not None:
@@ -67,7 +67,7 @@ def write_note(
 def read_note(
     path: Path,  # of a JSON file
 ) -> dict | None:  # None where it is absent, cut off or no object
-    "A note, read without complaint."
+    "Read a note; None if it is missing or damaged."
     try:
         found = json.loads(Path(path).read_bytes())
     except (OSError, ValueError):
@@ -92,7 +92,7 @@ def why_broken(
 def whole(
     path: Path,  # of a note
 ) -> bool:
-    "True if the thing is finished and each file is as it was written."
+    "True if the note says finished and every file has its checksum."
     return why_broken(path) is None
 
 
@@ -120,7 +120,7 @@ def why_stale(
     inputs: dict,  # what the thing would be made from now
     most: int = 3,  # changes that are named
 ) -> str | None:  # None when it is whole and current
-    "Why something must be made (again): what is broken, or the first inputs that changed."
+    "Reason to make something again: what is broken, or the first inputs that changed."
     broken = why_broken(path)
     if broken:
         return broken
@@ -133,5 +133,5 @@ def made_from(
     path: Path,  # of a note, finished or only begun
     inputs: dict,  # what the thing would be made from now
 ) -> bool:
-    "True if the note tells these inputs, whether the thing is finished or not."
+    "True if the note has these inputs, finished or not."
     return (read_note(path) or {}).get("inputs") == plain(inputs)

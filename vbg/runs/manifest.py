@@ -73,7 +73,7 @@ def pack(
 
 # %% ../../nbs/runs/09_manifest.ipynb #54231332
 def _shared(table, value):
-    "Put a value into a table; give its key."
+    "Put a value into a table and return its key."
     key = _checksum(value)
     table[key] = value
     return key
@@ -120,7 +120,7 @@ def load_manifest(
 def read_manifest(
     folder: Path,  # that holds it
 ) -> dict:  # artefact -> entry with whole records; empty where there is no manifest, or a damaged one
-    "The entries of a manifest file, without complaint."
+    "The entries of a manifest file; none if it cannot be read."
     try:
         return load_manifest(folder)
     except RunError:

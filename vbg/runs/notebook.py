@@ -260,7 +260,7 @@ class _Log:
         self.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def note(self, text):
-        "Only into the file."
+        "Write to the file only."
         self.file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 # %% ../../nbs/runs/04_notebook.ipynb #1035e4a5

@@ -49,7 +49,7 @@ def made_by(
 def measured(
     notebook: str,  # executed copy, from `home()` on
 ) -> float | None:  # seconds; None where it never ran, or its copy is damaged
-    "What a notebook took when it last ran; what it kept counts."
+    "Measured seconds of a notebook, those of kept runs included."
     noted = _noted(notebook)
     return (
         max(noted["duration"], sum(map(_seconds, made_by(noted["parameters"]))))
@@ -97,7 +97,7 @@ KEEPS = tuple(
 def may_keep(
     job,  # `vbg.runs.workflow.Job`
 ) -> bool:
-    "Is a job's cost an upper bound?"
+    "True if a job's cost is an upper bound."
     if job.rule not in KEEPS or job.state == "done":
         return False
     return job.state == "stale" or any(
@@ -195,7 +195,7 @@ def status_text(
 
 
 def _work(todo, known):
-    "What is left of a rule."
+    "The remaining jobs of a rule."
     seconds = [known[job.notebook][0] for job in todo]
     if not todo or None in seconds:
         return "unknown" if todo else ""
@@ -203,7 +203,7 @@ def _work(todo, known):
 
 # %% ../../nbs/runs/06_status.ipynb #89006016
 def _deleted(found):
-    "What is damaged, by what makes it again."
+    "Damaged files, grouped by the target that makes them again."
     lines = []
     for maker in dict.fromkeys(found.values()):
         paths = [path for path in found if found[path] == maker]
@@ -226,7 +226,7 @@ def _named(jobs, width=80, most=12):
 
 # %% ../../nbs/runs/06_status.ipynb #ed11499d
 def _largest(jobs, known, most=5):
-    "What costs most, of the jobs that were measured, whether done or not."
+    "The most expensive jobs among those measured, done or not."
     rows = sorted(
         ((known[job.notebook][0], job) for job in jobs if known[job.notebook][1] == "own"),
         key=lambda row: (-row[0], row[1].name),
@@ -240,7 +240,7 @@ def _largest(jobs, known, most=5):
 
 # %% ../../nbs/runs/06_status.ipynb #29e9489f
 def _left(jobs, cores, gpus):
-    "The last lines."
+    "The closing lines: the time left."
     if all(job.state == "done" for job in jobs):
         return ["", "nothing is left to do"]
     seconds, work, kept, unknown = time_left(jobs, cores, gpus)

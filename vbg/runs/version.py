@@ -27,7 +27,7 @@ def code_versions(
     folder: Path = None,  # package folder; None for the installed one
     without: tuple = (),  # modules left out, such as one whose values are listed elsewhere
 ) -> dict:  # name of a module to 16 hexadecimal digits
-    """Hash of what each of the modules, and of the vbg modules that they import, says to the computer.
+    """Hash of the code of each module and of the vbg modules that it imports, without docstrings and comments.
 
     Raises FileNotFoundError on a module that does not exist, wherever it is imported."""
     folder = Path(folder or Path(vbg.__file__).parent)
@@ -58,7 +58,7 @@ def _hash(text):
 
 @cache
 def _module(text):
-    "What a module says to the computer, its import statements and its strings."
+    "Code of a module without docstrings and comments, its imports and its strings."
     tree = _Bare().visit(ast.parse(text))
     return ast.unparse(tree), tuple(imports_of(tree)), _strings([tree])
 
@@ -162,7 +162,7 @@ def notebook_version(
 def notebook_uses(
     notebook: Path,  # a notebook file
 ) -> list:  # dotted names of functions, classes and modules: roots for `used_code`
-    "What a notebook imports of vbg."
+    "The vbg modules and definitions that a notebook imports."
     tree = ast.parse("\n".join("".join(cell["source"]) for cell in _code_cells(notebook)))
     found = _aliases(ast.unparse(tree), "", Path(vbg.__file__).parent)
     return sorted({".".join(filter(None, target)) for target in found.values()})
@@ -261,7 +261,7 @@ def _defines(node):
 # %% ../../nbs/runs/01_version.ipynb #c0dee023
 @cache
 def _definition(text, name, keys):
-    "What a definition says, the names that it mentions and its strings; of a table only the entries of `keys`."
+    "Code of a definition, the names that it mentions and its strings; of a table only the entries of `keys`."
     nodes = _definitions(text).get(name, [])
     if keys is not None:
         nodes = [entry for node in nodes for entry in _entries(node, keys)]

@@ -33,7 +33,7 @@ def snakemake_command(
     options: tuple = (),  # more of Snakemake's own
     look: str = "",  # "quiet": nothing may change; "tell": and the notebooks whose runs are lost are named
 ) -> list:  # words of a command
-    "The one way in which the study calls Snakemake. Raises ValueError on an unknown profile."
+    "Command line with which the study calls Snakemake. Raises ValueError on an unknown profile."
     read_profile(profile)
     return [
         sys.executable,
@@ -205,7 +205,7 @@ def planned(
 def note_of(
     path: Path,  # folder of a run (`seed<k>`), of a GAN (`gan<k>`) or of a language model, or a note itself
 ) -> Path:  # its note
-    "The note that vouches for what lies in a folder."
+    "The note with the checksums of the files in a folder."
     path = Path(path)
     if path.suffix == ".json":
         return path
@@ -217,7 +217,7 @@ def note_of(
 def is_whole(
     path: Path,  # as for `note_of`
 ) -> bool:
-    "True if it is there, finished, and as it was written."
+    "True if it exists, is finished, and its checksums match."
     return whole(note_of(path))
 
 # %% ../../nbs/runs/05_workflow.ipynb #9627a613

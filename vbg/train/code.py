@@ -75,7 +75,7 @@ def what_a_run_uses(
 
 # %% ../../nbs/train/02_code.ipynb #c0de060c
 def _definitions(settings, dataset, model):
-    "What a run uses; looked up once for all runs that use the same parts."
+    "Definitions that a run uses, cached for runs with the same parts."
     asked = what_a_run_uses(settings, dataset, model)
     return _looked_up(asked["cut"], tuple((table, tuple(keys)) for table, keys in asked["choose"].items()))
 
@@ -151,7 +151,7 @@ def told_inputs(
     seed: int,  # of the run
     splits: list,  # what is predicted
 ) -> dict:  # JSON
-    "What a run is told: the settings that its model reads, and the code that it uses."
+    "Inputs of a run: the settings that its model reads, and the code that it uses."
     names = ["vision", "text", "fusion", "model", "train", "balance"] + ["baselines"] * (model in BASELINE_MODELS)
     names += ["gan", "loop"] * (settings.balance["kind"] not in CLASSICAL)
     sections = {name: getattr(settings, name) for name in names}
@@ -167,7 +167,7 @@ def told_otherwise(
     seed: int,  # of the run
     splits: list,  # what is predicted
 ) -> list:  # of text, as from `vbg.runs.version.what_changed`; empty where there is no run
-    "What a run was told that the job would not tell it. The learning rate that a search finds is not compared."
+    "Inputs of a run that differ from those of the job. The learning rate that a search finds is not compared."
     note = read_note(run_folder(store, dataset, model, seed) / "run.json") or {}
     if not isinstance(note.get("inputs"), dict):
         return []

@@ -73,7 +73,7 @@ def _variant_cost(settings, variant, num_classes):
 def use_threads(
     threads: int,  # 0: as many as the machine has cores
 ):
-    "That many torch threads inside, as before afterwards."
+    "Context with that many torch threads; the old number is restored."
     before = torch.get_num_threads()
     torch.set_num_threads(threads or os.cpu_count())
     try:
@@ -229,7 +229,7 @@ OTHER = "calls and the rest"
 def kind_of(
     name: str,  # of an operation, as the profiler prints it
 ) -> str:  # a key of `KINDS`, or `OTHER`
-    "What an operation is. Names of autograd nodes are calls: what they run has its own entry."
+    "Kind of an operation by its name. Names of autograd nodes are calls: what they run has its own entry."
     if not name.startswith("aten::") and "mkldnn" not in name:
         return OTHER
     return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), OTHER)
@@ -284,7 +284,7 @@ STEPS = {"smoke": 5, "mini": 40, "paper": 3}  # steps that are timed; a step at 
 
 
 def _inputs(sizes):
-    "What a measurement depends on."
+    "Code, versions and hardware that a measurement depends on."
     here = environment()
     return dict(
         code=code_version("train.cost"),
@@ -356,7 +356,7 @@ def machine_state(
     load: float,  # cores that others used before the measurement, from `cores_in_use`
     used: float,  # processor time over wall time, per thread
 ) -> str:  # 'idle', or what disturbed the measurement
-    "Whether a timing can be relied on."
+    "State of the machine: idle, or its load."
     return (
         "idle"
         if load <= 0.25 and used >= 0.95
@@ -367,7 +367,7 @@ def machine_state(
 def step_profile_table(
     file: Path,  # from `step_cost_run`
 ) -> pd.DataFrame:  # one row a size and kind
-    "Where the time of a step goes."
+    "Time of a step by kind of operation, as a table."
     sizes = json.loads(Path(file).read_text(encoding="utf-8"))["sizes"]
     return pd.concat(
         [

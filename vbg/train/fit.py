@@ -352,7 +352,7 @@ def _called(between, epoch, model, history):
 
 
 def _renew(loop, items, settings):
-    "Train on `items` from the next epoch on; None: keep the items."
+    "Replace the items from the next epoch on; None keeps them."
     if items is None:
         return
     if settings["items_per_epoch"] is None:
@@ -376,7 +376,7 @@ def _masking(share, mask_token_id, seed):
 
 
 def _how(settings, auxiliary_weight, mask_token_id, seed):
-    "What `train_epoch` is told beside the settings."
+    "The arguments of `train_epoch` besides the settings."
     mask = _masking(settings["token_masking"], mask_token_id, seed)
     return auxiliary_weight, mask, mixup_draws(settings["mixup"], seed)
 

@@ -122,7 +122,7 @@ def measure_gans(
 # %% ../../nbs/train/06_gan_jobs.ipynb #43a27ac3
 @dataclass
 class _GanJob:
-    "What the GANs of one data set share."
+    "Settings and data shared by the GANs of one data set."
 
     settings: Profile
     dataset: str
@@ -133,7 +133,7 @@ class _GanJob:
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #b152ba46
 def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
-    "Settings and data, and that no GAN sees more than the training split."
+    "Settings and data. Raises DataError if a GAN would read more than the training split."
     settings = gan_settings(profile, dataset, data, overrides, **gan)
     settings = replace(settings, name=store or settings.name)
     sets = study_data(profile, dataset, data, overrides)
@@ -303,7 +303,7 @@ def _gan_trainer(settings, dataset, train):
 def gan_cost_table(
     file: Path,  # from `gan_cost_run`
 ) -> pd.DataFrame:  # one row a data set
-    "What `gan_cost_run` measured."
+    "The measurements of `gan_cost_run` as a table."
     return pd.DataFrame(json.loads(Path(file).read_text(encoding="utf-8"))["rows"])
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #5ba618bd

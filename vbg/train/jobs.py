@@ -47,7 +47,7 @@ def run_inputs(
     seed: int,  # of the run
     splits: list,  # what is predicted
 ) -> dict:  # JSON
-    "Everything that the result of a run depends on."
+    "Settings, data and code that the result of a run depends on."
     found = {name: checkpoint_version(_checkpoint(settings, dataset, seed, name)) for name in ("vision", "text")}
     versions = {
         name: environment()["packages"][name]
@@ -103,7 +103,7 @@ def predict_splits(
 # %% ../../nbs/train/03_jobs.ipynb #efdec940
 @dataclass
 class Job:
-    "What the runs of one kernel share."
+    "Data sets, store, splits and progress shared by the runs of one kernel."
 
     dataset: str  # name of the data set
     sets: dict  # from `study_data`
@@ -275,7 +275,7 @@ def _store_features(sets, settings, network, key, cached):
 
 
 def _made_by(settings, network, data, key):
-    "What the stored tokens of a set depend on."
+    "Inputs that the stored tokens of a set depend on."
     packages = environment()["packages"]
     return dict(
         **{part: checkpoint_version(getattr(settings, part)["checkpoint"]) for part in ("vision", "text")},
@@ -422,7 +422,7 @@ def one_run(
 
 # %% ../../nbs/train/03_jobs.ipynb #6bc107b6
 def _kept(job, settings, model, seed, folder):
-    "A run that is stored already."
+    "Report a stored run as kept, and return it."
     if not (folder / "train.ipynb").exists():
         note_run(folder)
     job.progress.skip(settings.train["epochs"] if model not in FITTED else 0)

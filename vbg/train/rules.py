@@ -56,7 +56,7 @@ def study_overrides(
 def experiment_rows(
     profile: str,  # such as "mini"
 ) -> dict:  # store -> dict: overrides, models, datasets, splits, seeds, adapted, searched
-    "What the runs of each row are."
+    "The runs of each row of an experiment."
     rows, settings = {}, read_profile(profile)
     for experiment, asked in EXPERIMENTS.items():
         for change in asked.changes:
@@ -228,7 +228,7 @@ def source_needs(
     source: str,  # of `Artefact.reads`
     *datasets: str,  # such as "met"
 ) -> list:  # notebooks
-    "What the notebooks of a source wait for themselves."
+    "The notebooks that must run before those of a source."
     if source == "data":
         return []
     if source == "study":
@@ -430,7 +430,7 @@ def vouched(
     profile: str,  # such as "mini"
     collection: bool = False,  # whether the runs of a small collection count
 ) -> dict:  # notebook -> folders of runs and GANs, and notes
-    "What each notebook that trains leaves."
+    "The folders of runs and GANs, and the notes, that each training notebook writes."
     settings, made = read_profile(profile), {}
     runs = lambda store, dataset, models, seeds: [run_place(store, dataset, m, s) for m in models for s in seeds]
     for dataset in settings.data:
@@ -450,7 +450,7 @@ def vouched(
 
 
 def _otherwise(store, settings, dataset, row):
-    "What runs of a store were told that their job would not tell them."
+    "Inputs of the runs of a store that differ from those of their job."
     runs = [(model, seed) for model in row["models"] for seed in row["seeds"]]
     return [why for run in runs for why in told_otherwise(store, settings, dataset, *run, row["splits"])]
 
@@ -460,7 +460,7 @@ def told_wrongly(
 ) -> (
     dict
 ):  # notebook -> what runs were told, as from `vbg.runs.version.what_changed`; empty where all is as it should be
-    "What is not as the plan makes it: a notebook that was run by hand may have replaced a run."
+    "Runs with other inputs than planned; a notebook run by hand may have replaced them."
     settings, found = read_profile(profile), {}
     study = dict(models=MODELS, splits=SPLITS)
     for dataset in settings.data:
