@@ -13,7 +13,7 @@ __all__ = ['ARTEFACTS', 'TARGETS', 'Artefact', 'maker_of_file', 'csv_alone']
 # %% ../../nbs/core/06_artefacts.ipynb #726de5f7
 @dataclass(frozen=True)
 class Artefact:
-    "What one study notebook reads and saves."
+    "The sources, tables and figures of one study notebook."
 
     group: str  # folder under nbs/study, and of the files
     target: str  # make target that asks for it
@@ -46,7 +46,7 @@ def _paper(*tables, figures=(), **more):
 
 
 def _compared(table, *more):
-    "The tables of Table 3 or 4."
+    "Artefact of Table 3 or 4, which has several tables."
     number = table.partition("_")[0]
     return _paper(table, *(f"{number}_{name}" for name in ("tests", "verdicts", "cost", *more)))
 

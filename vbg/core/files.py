@@ -29,7 +29,7 @@ def root() -> Path:  # the folder that holds settings.ini
 
 # %% ../../nbs/core/01_files.ipynb #7c07ee75
 def home() -> Path:  # the folder that holds data/, runs/ and figures/
-    "Where data, runs and figures lie: `VBG_HOME`, else the repository."
+    "Folder that holds data, runs and figures: `VBG_HOME`, else the repository."
     return Path(os.environ["VBG_HOME"]).resolve() if os.environ.get("VBG_HOME") else root()
 
 # %% ../../nbs/core/01_files.ipynb #9a409f70

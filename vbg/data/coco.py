@@ -178,7 +178,7 @@ def image_paths(
     images: list,  # entries with `id` and `file_name`
     source: Path,  # the JSON, named in errors
 ) -> dict:  # image id -> path; the file itself may be absent
-    "Where each image lies. Raises `DataError` when a 12-digit number in the name is not the id, or without a folder."
+    "Path of each image. Raises `DataError` when a 12-digit number in the name is not the id, or without a folder."
     for image in images:
         number = re.search(r"\d{12}(?=\.)", image["file_name"])
         if number and int(number[0]) != image["id"]:
@@ -211,7 +211,7 @@ def caption_columns(
     lists,  # `(N,)` lists of captions
     captions,  # 'one', 'all' or 'random'
 ) -> dict:  # `text` and perhaps `texts`
-    "What the models read. Joined captions are each closed by a full stop."
+    "The text columns of a caption list. Joined captions each end with a full stop."
     if captions == "all":
         return dict(text=[" ".join(c if c[-1] in ".!?" else c + "." for c in cs) for cs in lists])
     return dict(text=[cs[0] if cs else "" for cs in lists]) | (dict(texts=list(lists)) if captions == "random" else {})

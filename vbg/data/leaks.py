@@ -203,7 +203,7 @@ PART = 0.05  # the lower end of the interval of the share of items whose class a
 
 
 def _verdict(named, probe, told):
-    "What is wrong with a field, 'none found', or TOO_FEW where the probe could find nothing."
+    "The leaks of a field, 'none found', or TOO_FEW if the probe could detect none."
     telling = can_tell(probe["n"]) and probe["majority"] < SURE
     alone = telling and probe["low"] >= SURE
     some = not alone and told["coded_low"] >= PART and told["coded_right"] >= PURE

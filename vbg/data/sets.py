@@ -108,7 +108,7 @@ def study_folders(
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
 ) -> dict:  # 'natural', and 'balanced' and 'scarce' where there are such -> folder with Arrow file and data card
-    "Where the decoded data of a job is stored; decoded now if it is not."
+    "Folders of the decoded data of a job. Decodes it if it is not stored."
     settings = study_settings(profile, dataset, data, overrides)
     described, size = settings.data[dataset], settings.vision["image_size"]
     source = source_folder(described)

@@ -472,7 +472,7 @@ def _end(columns, at):
 
 
 def _loss_lines(model):
-    "What the loss adds to the cross-entropy of the head."
+    "The terms that the loss adds to the cross-entropy of the head."
     more = [
         f"+ {model.auxiliary_weight:g} × that of each modality" if len(model.auxiliary) else "",
         f"+ {model.head_l2:g} × squared head weights" if model.head_l2 else "",

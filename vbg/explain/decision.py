@@ -317,7 +317,7 @@ def _at(ranks, k):
 
 
 def _similar(collection, about, item, near, rank, without):
-    "What an object has in common with one of the collection."
+    "The words, attributes and modality that an object shares with one of the collection."
     text, other = first_text(about, 0), first_text(collection.data, item)
     words = [] if without == "text" else shared_words(collection, text, other)
     record = "{}" if about.attributes is None else about.attributes[0]

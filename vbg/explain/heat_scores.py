@@ -327,7 +327,7 @@ def sanity_verdict(
     unchanged: bool,  # no map moved
     bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> tuple[str, Estimate]:  # a verdict of the table; what is left, as a share of the way from chance to identity
-    "What the interval of the likeness above chance allows to say."
+    "Verdict of the interval of the likeness above chance."
     way = 1 - chance.mean()
     left = estimate_pooled((alike - chance) / way, bootstrap)
     if unchanged:

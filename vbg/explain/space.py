@@ -153,7 +153,7 @@ def neighbours_agree(
     labels: np.ndarray,  # `(N,)` int
     k: int = NEIGHBOURS,  # nearest ones
 ) -> np.ndarray:  # `(2N,)` 0 or 1
-    "Whether the commonest class among the neighbours (of equals the lowest number) is that of the point."
+    "True if the most common class of the neighbours (ties: the lowest number) is that of the point."
     both = np.tile(labels, 2)
     votes = (both[neighbours(points, k)][:, :, None] == np.arange(labels.max() + 1)).sum(1)
     return (votes.argmax(1) == both).astype(float)

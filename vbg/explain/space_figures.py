@@ -163,7 +163,7 @@ _KEPT = {  # what a plane keeps -> title, scale, digits
 
 
 def _plane_rows(space, pictures, method):
-    "What the planes of a method keep: a row a measure."
+    "How well the projections of a method keep the space, one row per measure."
     found = {}
     for stage in [stage for stage in STAGES if (method, stage) in pictures]:
         sides = zip(space.features[stage], pictures[method, stage])

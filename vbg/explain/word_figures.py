@@ -153,7 +153,7 @@ def alignment_table(
     aligned: AlignedWords,
     bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; one row a kind of region
-    "Where words look: share of the map on the region, beside chance, other words and the model before training."
+    "Share of a word's map on its region, beside chance, other words and the model before training."
     rows = []
     for kind, (fresh, trained) in aligned.share.items():
         area = aligned.area[kind]

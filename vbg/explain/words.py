@@ -40,7 +40,7 @@ def field_starts(
     split: str,  # as in `items_of`
     text: int = 0,  # which of an item's texts is read; evaluation reads the first
 ) -> pd.DataFrame:  # `(N, F)` the character at which each field begins
-    "Where the fields of a text lie. Raises DataError where joined fields are not the text of an item."
+    "Start of each field in a text. Raises DataError where joined fields are not the text of an item."
     data, described = items_of(found, split), found.settings.data[found.dataset]
     if described["reader"] == "coco":
         return pd.DataFrame({f"caption_{text + 1}": np.zeros(len(data), int)})
@@ -312,7 +312,7 @@ def told_attributes(
     split: str,  # 'balanced' has the uniform prior
     reading: Reading,  # N items
 ) -> pd.DataFrame:  # `(N, A)` int, value of each attribute that the class depends on; -1: not told
-    "What the text tells a model."
+    "Attribute values that the text mentions."
     names, values, *_ = _generator(found.settings.data[found.dataset]["reader"], split == "balanced")
     said = (
         pd.crosstab(reading.spans["item"], reading.spans["attribute"]).reindex(

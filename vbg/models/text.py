@@ -142,7 +142,7 @@ def _reason(error):
 
 
 def _remedy(checkpoint, file):
-    "What to do where a checkpoint's file cannot be read: a folder is to be mended, a name to be downloaded."
+    "Remedy for an unreadable file of a checkpoint: repair the folder, or download the name."
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if Path(checkpoint).is_dir():
@@ -292,7 +292,7 @@ def text_family(
     checkpoint: str,  # folder or hub name
     offline: bool = False,  # True: folder and local cache only
 ) -> str:  # key of `TEXT_FAMILIES`
-    "Which family a checkpoint is of. Raises DataError when it has no config.json or is of another family."
+    "Model family of a checkpoint. Raises DataError when it has no config.json or is of another family."
     config, cause = {}, None  # the library gives {} for a folder without one
     try:
         config, _ = _cached_first(PreTrainedConfig.get_config_dict, checkpoint, offline)

@@ -192,7 +192,7 @@ def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
 
 # %% ../../nbs/models/09_vbg.ipynb #10927af7
 class EncoderPair(nn.Module):
-    "What models of one or two encoders share: `vision` and `text`, of which one may be None."
+    "Base class of models with one or two encoders: `vision` and `text`, of which one may be None."
 
     frozen = False  # True: the encoders keep their weights and stay in evaluation mode
 
@@ -262,7 +262,7 @@ def _fuse(model, image, text, keep, maps):
 
 
 def _classify(model, tokens, keep, metadata, maps):
-    "From the tokens of the encoders to the prediction."
+    "Predict from the tokens of the encoders."
     experts = _expert_logits(model, tokens, keep)
     found, fused = _fuse(model, *_sides(model, tokens, keep, metadata), maps)
     heads = {name: head(found[f"{name}_features"]) for name, head in model.auxiliary.items()} | experts

@@ -55,7 +55,7 @@ def _hours_remark(dataset, model, table):
 
 
 def _level(e, dataset, model, metric, printed):
-    "Our value and what it says of a printed number."
+    "Our value and the verdict on a printed number."
     if metric == "hours":
         taken = seconds(e, dataset, model)
         text = f"{taken.mean():.4g} s [{taken.min():.4g}, {taken.max():.4g}]"
@@ -114,7 +114,7 @@ _ASKED = {
 
 # %% ../../nbs/reports/07_audit.ipynb #65b39716
 def _held_count(printed, value):
-    "What a printed count asks for, and whether ours gives it."
+    "The condition of a printed count, and whether our count meets it."
     if printed in _ASKED:
         return _ASKED[printed][0], _ASKED[printed][1](value)
     number = int(printed.rstrip("+").replace(",", ""))

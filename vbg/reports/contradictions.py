@@ -81,7 +81,7 @@ ADDS = [
 # %% ../../nbs/reports/02_contradictions.ipynb #af938921
 @check("Abstract; Table 4", "taking cross-modal fusion or generative augmentation away costs 5 to 9 points of accuracy")
 def drops():
-    "What removed augmentation costs; beside it the rows without an encoder, for there is none without fusion."
+    "Points lost without augmentation, beside the rows without an encoder: no row is without fusion."
     acc = printed_cells("table4", "accuracy", 100)
     gan = {d: rows["vbg"] - rows["without_gan"] for d, rows in acc.items()}
     lost = {m: [f"{rows['vbg'] - rows[m]:g}" for rows in acc.values()] for m in ("without_vit", "without_bert")}
@@ -116,7 +116,7 @@ def _losses(acc, adds):
 
 @check("Ablation experiments; Table 4", "each component makes a contribution of its own, the GAN the largest")
 def gan_worth():
-    "What each part adds, whatever else is there."
+    "Points that each part adds, in every pair of rows that differ in it."
     acc = printed_cells("table4", "accuracy", 100)
     adds = {d: {one: rows[one[1]] - rows[one[2]] for one in ADDS} for d, rows in acc.items()}
     gan = [v for each in adds.values() for (part, *_), v in each.items() if part == "gan"]
@@ -223,7 +223,7 @@ def similar_time():
 # %% ../../nbs/reports/02_contradictions.ipynb #9bfeef57
 @check("Abstract; Ablation experiments; Table 3", "the training time of VBG is long and to be improved")
 def long_time():
-    "How many others take longer."
+    "Number of models that take longer than VBG."
     hours = printed_cells("table3", "hours")["met"]
     slower = [PAPER_MODELS[m] for m, h in hours.items() if h > hours["vbg"]]
     others = len(hours) - 1

@@ -97,7 +97,7 @@ def _ratio_text(ratio):
 
 
 def same_seconds(e, d):
-    "Whether the models take the same time on both sets."
+    "Do the models take the same time on both sets?"
     made = {m: seconds(e, "coco", m).mean() / seconds(e, "met", m).mean() for m in PRINTED}
     near = sum(abs(np.log(r)) < np.log(1.1) for r in made.values())
     items = {d: e.cards[d]["items"] for d in e.datasets}
@@ -122,7 +122,7 @@ def as_long(e, d, model):
 
 
 def faster(e, d, model):
-    "Whether VBG takes less time than a baseline, every seed than every seed."
+    "Does VBG take less time than a baseline, in every pair of seeds?"
     ratio, hours, counted = time_ratio(e, d, "vbg", model), printed_cells("table3", "hours")[d], _gan_counted(e, d)
     a, b = hours["vbg"], hours[model]
     reason = f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size"
@@ -155,14 +155,14 @@ def cheaper(e, d):
 
 # %% ../../nbs/reports/05_measures.ipynb #2dfc6bf1
 def nested(e, d):
-    "Whether two parts away are worse than one."
+    "Is a row with two parts removed worse than one with one part removed?"
     fallen = [score(e, d, more).mean < score(e, d, less).mean for d in e.datasets for less, more in NESTED]
     ours = f"{sum(fallen)} of {len(fallen)} pairs are lower with fewer parts"
     return Seen(ours, all(fallen), "mean accuracies")
 
 
 def worth(e, d):
-    "Whether each part adds something in every row, and the GAN the most."
+    "Does each part add something in every row, and the GAN the most?"
     above = {
         d: [PARTS[part] for part, *pair in ADDS if sign_finding(e, d, *pair).verdict == VERDICTS[0]] for d in e.datasets
     }
@@ -177,7 +177,7 @@ def worth(e, d):
 
 # %% ../../nbs/reports/05_measures.ipynb #a6561994
 def both_sides(e, d):
-    "Whether image and text together beat either alone."
+    "Do image and text together beat either alone?"
     sides = {"text": "without_vit", "image": "without_bert"}
     found = {side: sign_finding(e, d, "vbg", m) for side, m in sides.items()}
     ours = "; ".join(f"over {side} alone {f.ours}" for side, f in found.items())

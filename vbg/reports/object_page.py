@@ -247,7 +247,7 @@ _OF_SPLIT = {
 
 
 def _limits(desk, decision):
-    "What a reader should not conclude."
+    "The section on what a reader must not conclude."
     yield (
         f"The model knows {len(desk.class_names)} classes and gives one of them to every object, "
         "also to one that belongs to none."

@@ -45,7 +45,7 @@ def _notebooks():
 def notebook_of(
     name: str,  # of a module such as "models.fusion", or of a study notebook such as "summary"
 ) -> str:  # relative to the repository
-    "Where a notebook lies. Raises RunError where there is none."
+    "Path of a notebook. Raises RunError where there is none."
     if name not in _notebooks():
         raise RunError(f"no notebook makes {name}")
     return _notebooks()[name].relative_to(root()).as_posix()

@@ -472,7 +472,7 @@ def direct_comparisons(
 
 
 def _pairs(best):
-    "What is compared with what, each once."
+    "The compared pairs of ways, each once."
     pairs = [(way, other) for way in _LOOPS for other in ("nothing", best)]
     pairs += [(_LOOPS[1], "oversampling, crops"), (_LOOPS[0], "GAN pairs"), ("GAN pairs", "nothing")]
     return list(dict.fromkeys([*pairs, ("GAN pairs", best), ("GAN pairs", "GAN pairs, class only")]))
@@ -492,7 +492,7 @@ def claim_table(
     profile: str,  # whose sets they are
     bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, one row a data set and loop
-    "Whether the GAN is worth the points of accuracy that Table 4 gives it, on the natural test."
+    "Is the GAN worth the points of accuracy that Table 4 gives it? On the natural test."
     rows, table, settings = [], paper_table("table4"), read_profile(profile).data
     for dataset in {r.dataset: 0 for r in runs["nothing"]}:
         mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}

@@ -573,7 +573,7 @@ def _named(folder, entries):
 def left_out(
     profile: str,  # such as "mini"
 ) -> list:  # names of entries
-    "What `publish` does not copy: entries of a run whose files do not have the checksums of the manifest."
+    "Entries that `publish` does not copy: those whose files lack the checksums of the manifest."
     source = home() / figures_place(profile)
     return sorted(key for key, entry in load_manifest(source).items() if not _is_whole(source / key, entry))
 

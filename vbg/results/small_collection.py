@@ -102,7 +102,7 @@ def _described(run):
 
 
 def _other_fold(run, job):
-    "What differs between the fold that a run read and the one that it should have read; places do not count."
+    "Differences between the fold that a run read and the expected one, folders aside."
     have, want = _described(run), collection_data("", job["deal"], job["fold"], {})
     wrong = [
         f"{k} {have.get(k)}, not {want[k]}"

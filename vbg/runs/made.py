@@ -78,7 +78,7 @@ def read_note(
 def why_broken(
     path: Path,  # of a note
 ) -> str | None:  # None where all is whole
-    "What is wrong with a note or the files that it vouches for."
+    "The fault of a note or of the files whose checksums it holds."
     path, note = Path(path), read_note(path)
     if note is None:
         return f"{path.name} is damaged" if path.exists() else "absent"

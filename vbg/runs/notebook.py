@@ -223,7 +223,7 @@ def _showing(names):
 def job_name(
     output: Path,  # an executed copy
 ) -> str:  # such as "train-met-0" or "experiments/plain/met"
-    "What a job is called in the log of the study."
+    "Name of a job in the log of the study."
     place = Path(output).resolve()
     place = place.relative_to(home()) if place.is_relative_to(home()) else Path(place.name)
     words = place.with_suffix("").parts[2:] if place.parts[0] == "runs" else place.with_suffix("").parts[-1:]

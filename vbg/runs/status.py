@@ -72,7 +72,7 @@ def _seconds(folder):
 def costs(
     jobs: list,  # of `vbg.runs.workflow.Job`
 ) -> dict:  # notebook to (seconds or None, "own", "rule" or "unknown")
-    "What each job would cost, and where that is known from."
+    "Expected seconds of each job, and the source of that number."
     own = {job.notebook: measured(job.notebook) for job in jobs}
     by_rule = {}
     for job in jobs:

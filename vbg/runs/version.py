@@ -305,7 +305,7 @@ def _targets(module, word, folder, text_of):
 # %% ../../nbs/runs/01_version.ipynb #c0dee02b
 @cache
 def _aliases(text, package, folder):
-    "What the imports of a module bind: word to (module, name in it, or None for the module itself)."
+    "Names that the imports of a module bind: word to (module, name in it, or None for the module itself)."
     found = {}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

@@ -245,7 +245,7 @@ def profile_step(
     steps: int = 1,  # steps that are profiled, after one that is not
     threads: int = 1,  # 0: all cores
 ) -> pd.DataFrame:  # kind, seconds a step, share of the step; the longest first
-    "Where the time of a training step goes, by kind of operation."
+    "Time of a training step by kind of operation."
     batch = random_batch(
         settings, batch_size or settings.train["batch_size"], length or settings.text["max_length"], num_classes
     )

@@ -237,7 +237,7 @@ class Training:
         return _network(self.settings, model, **sizes)
 
     def weights(self, model):
-        "What the run stores of the trained model."
+        "The weights that the run stores."
         return model.state_dict()
 
 # %% ../../nbs/train/03_jobs.ipynb #3726bb47

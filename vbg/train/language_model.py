@@ -26,7 +26,7 @@ def checkpoint_folder(
     dataset: str,  # name of the data set
     seed: int,  # of the adaptation
 ) -> Path:  # under `home()`
-    "Where the adapted text encoder of a data set and seed lies."
+    "Folder of the adapted text encoder of a data set and seed."
     return home() / checkpoint_place(store, dataset, int(seed))
 
 # %% ../../nbs/train/04_language_model.ipynb #1c29dc43

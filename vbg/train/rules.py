@@ -48,7 +48,7 @@ def searches(
 def study_overrides(
     profile: str,  # such as "mini"
 ) -> dict:  # section -> {setting: value}
-    "What the runs of the study take from the search, and from which GAN; `make gan` measures how much GANs differ."
+    "Overrides of the study: learning rates from the search, and the first GAN. `make gan` compares GANs."
     return {"train": {"search": searches(profile)}, "balance": {"gan": read_profile(profile).gan["gans"][0]}}
 
 # %% ../../nbs/train/07_rules.ipynb #abc5ff2e
@@ -172,7 +172,7 @@ def study_needs(
     profile: str,  # such as "mini"
     *datasets: str,  # such as "met"
 ) -> list:  # notebooks
-    "What the runs of the study need: data, the search of the learning rate, one GAN."
+    "Notebooks that the runs of the study need: data, the search of the learning rate, one GAN."
     found = [row_book(store, dataset) for store in searches(profile) for dataset in datasets]
     gan = read_profile(profile).gan
     made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in datasets]
@@ -184,7 +184,7 @@ def row_needs(
     row: str,  # such as "plain": the second half of its store
     dataset: str,  # such as "met"
 ) -> list:  # notebooks
-    "What the runs of a row need: data, GANs, an adapted language model, the search of the learning rate."
+    "Notebooks that the runs of a row need: data, GANs, an adapted language model, the search of the learning rate."
     about = experiment_rows(profile)[f"{profile}/{row}"]
     gans = [book(profile, "gan", *gan) for gan in gans_of_row(profile, dataset, about["overrides"])]
     words = [book(profile, "language_model", dataset)] * about["adapted"]
@@ -273,7 +273,7 @@ def target_files(
     profile: str,  # such as "mini"
     target: str,  # of `vbg.core.artefacts.TARGETS`, or "everything"
 ) -> list:  # from `home()` on, each once
-    "Everything that a target asks for."
+    "All files that a target asks for."
     found, everything = [], read_profile(profile).data
     names = [name for name, artefact in ARTEFACTS.items() if artefact.target == target]
     if target == "everything":
@@ -297,7 +297,7 @@ def inputs(
     code: dict = None,  # of the runs that it trains; None: what the notebook uses
     **settings,  # all else that it depends on
 ) -> str:  # one line a leaf
-    "What a job depends on, as text."
+    "Inputs of a job, as text."
     notebook, data = study_notebook(name), read_profile(profile).data
     readers = tuple(data[dataset]["reader"] for dataset in datasets or data)
     version = {f"{notebook.parent.name}/{name}": _notebook_version(notebook)}
@@ -309,7 +309,7 @@ def run_inputs(
     dataset: str,  # such as "met"
     row: str = "",  # of an experiment: the second half of its store; empty: the runs of the study
 ) -> str:
-    "What a notebook that trains runs depends on."
+    "Inputs of a notebook that trains runs."
     settings = read_profile(profile)
     if not row:
         study = dict(models=MODELS, overrides=study_overrides(profile))
@@ -325,7 +325,7 @@ def gan_inputs(
     name: str,  # "gan" or "gan_measured"
     dataset: str,  # such as "met"
 ) -> str:
-    "What a notebook that trains or measures GANs depends on."
+    "Inputs of a notebook that trains or measures GANs."
     settings = read_profile(profile)
     return inputs(profile, name, datasets=(dataset,), gan=settings.gan, data=settings.data[dataset])
 
@@ -335,7 +335,7 @@ def artefact_inputs(
     name: str,  # of `ARTEFACTS`
     marked=lambda inputs, notebook: inputs,  # of the Snakefile: tells a lost notebook
 ):  # function of Snakemake's wildcards alone: it compares no param whose function takes more
-    "What the notebook of an artefact depends on."
+    "Inputs of the notebook of an artefact."
     artefact, settings = ARTEFACTS[name], read_profile(profile)
     sources = [source.split("/")[0] for source in artefact.reads]
     plan = {source: asdict(EXPERIMENTS[source]) for source in sources if source in EXPERIMENTS}
@@ -366,7 +366,7 @@ def data_inputs(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
 ) -> str:
-    "What the notebook that reads a data set depends on."
+    "Inputs of the notebook that reads a data set."
     settings = read_profile(profile)
     about = settings.data[dataset]
     source = "" if about.get("render") else listing(home() / about["folder"], ".csv", ".json")

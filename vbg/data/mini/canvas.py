@@ -173,7 +173,7 @@ class Pattern:
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #b9c8ea0b
 class Placement:
-    "Where an object's unit square lies in a square picture: an affine map."
+    "Affine map from an object's unit square to a square picture."
 
     def __init__(
         self,

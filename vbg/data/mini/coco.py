@@ -554,7 +554,7 @@ def detail_parts(
     look: str,  # one of LOOKS
     detail: str,  # one of DETAILS, or 'none'
 ) -> tuple:  # parts behind the look, parts before it
-    "Where a telling detail goes on a look."
+    "The parts of a telling detail, placed on a look."
     points = np.concatenate([p[0] for p in look_parts(look)])
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     foot = max(0.45, np.ptp(points[points[:, 1] > y1 - 0.15, 0]))
@@ -756,7 +756,7 @@ _SLOTS = np.array([*_CORNERS, (0.5, 0.12), (0.5, 0.88), (0.12, 0.5), (0.88, 0.5)
 
 
 def _free(canvas, centre, half):
-    "Whether a square of the canvas holds no thing yet."
+    "True if a square of the canvas is empty."
     (x0, y0), (x1, y1) = ((np.clip(centre + k * half, 0, 1) * canvas.side).astype(int) for k in (-1, 1))
     return not any(m[y0:y1, x0:x1].any() for m in canvas.masks.values())
 
@@ -943,7 +943,7 @@ def render_scene(
 def coco_header(
     name: str,  # of the set
 ) -> dict:  # `info`, `licenses`, `categories`
-    "What stands at the head of an instances file."
+    "The info, licences and categories of an instances file."
     known = sorted(CATEGORIES.items(), key=lambda kv: kv[1]["id"])
     text = f"vbg miniature COCO, {name} set: rendered scenes, not photographs"
     info = dict(description=text, url="", version="1.0", year=2026, contributor="the vbg authors")

@@ -201,7 +201,7 @@ class Painter:
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #cb7c4a85
 def _anchors(centre, base, side, corner, upper, tie):
-    "Where details go: centre (x, y); base (half width, y); side (half width, y); corner, upper, tie (x, y)."
+    "Positions of details: centre (x, y); base (half width, y); side (half width, y); corner, upper, tie (x, y)."
     return dict(centre=centre, base=base, side=side, corner=corner, upper=upper, tie=tie)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #dc2361e9
