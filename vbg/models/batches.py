@@ -22,7 +22,7 @@ from .vision import to_pixel_values
 from ..runs.version import code_version, environment
 
 # %% auto #0
-__all__ = ['TOKENS', 'augment', 'crop_images', 'withhold', 'model_inputs', 'Batches', 'predict', 'tokenise_sets']
+__all__ = ['TOKENS', 'augment', 'crop_images', 'withhold', 'model_inputs', 'Drawn', 'Batches', 'predict', 'tokenise_sets']
 
 # %% ../../nbs/models/12_batches.ipynb #05be019c
 def augment(
@@ -121,13 +121,12 @@ def _parts_of(data, **changes):
     return parts
 
 # %% ../../nbs/models/12_batches.ipynb #60c242f0
-class Batches(torch.utils.data.Dataset):
-    "Items of one split; indexed with a list of items, it returns a batch."
+class Drawn(torch.utils.data.Dataset):
+    "What is drawn for an item: one of its texts, augmentation, a modality that is withheld."
 
     def __init__(
         self,
         *,
-        data: ExampleData,  # tokenised
         train: bool = False,  # draw text alternatives, augment and drop modalities
         flip: float = 0.0,  # see `augment`
         shift: int = 0,  # pixels
@@ -141,9 +140,22 @@ class Batches(torch.utils.data.Dataset):
         self.train, self.dropout, self.without = train, dropout if train else 0.0, without
         self.changes = dict(flip=flip, shift=shift, crop=crop) if train else dict(flip=0.0, shift=0, crop=0.0)
         self.generator = torch.Generator().manual_seed(seed)
+
+    def choice(self, items: torch.Tensor) -> torch.Tensor:
+        "Which text of each item: a random one in training, else its first; `(B,)` int64."
+        if not self.train:
+            return torch.zeros(len(items), dtype=torch.long)
+        return (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
+
+# %% ../../nbs/models/12_batches.ipynb #e07d0030
+class Batches(Drawn):
+    "Items of one split; indexed with a list of items, it returns a batch."
+
+    def __init__(self, *, data: ExampleData, **drawn):  # tokenised; arguments of `Drawn`
+        super().__init__(**drawn)
         self.hold(data)
 
-    def hold(self, data):
+    def hold(self, data: ExampleData):
         "Replace the items; keep the random state."
         changes = dict(crop=self.changes["crop"], modality_dropout=self.dropout, without=self.without)
         self.parts, self.label = _parts_of(data, **changes), torch.as_tensor(data.label)
@@ -154,10 +166,8 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitems__(self, items):
         "A batch: mask, labels, weights where there are any, and pixels and words, or the stored tokens."
-        items, choice = torch.as_tensor(items), torch.zeros(len(items), dtype=torch.long)
-        if self.train:
-            choice = (torch.rand(len(items), generator=self.generator) * self.texts[items]).long()
-        batch, words = _stored(self.parts, items, choice)
+        items = torch.as_tensor(items)
+        batch, words = _stored(self.parts, items, self.choice(items))
         batch["label"] = self.label[items]
         if any(name in batch for name in TOKENS):
             return batch

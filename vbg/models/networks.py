@@ -18,7 +18,8 @@ from .vbg import ModelOutput, make_head
 
 # %% auto #0
 __all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'swin', 'without_classifier', 'as_imagenet',
-           'Network', 'ImageNetwork', 'TextCNN', 'contrastive_loss', 'TwoTowers', 'DualEncoder', 'build_network']
+           'Network', 'ImageBody', 'ImageNetwork', 'TextCNN', 'contrastive_loss', 'TwoTowers', 'DualEncoder',
+           'build_network']
 
 # %% ../../nbs/models/10_networks.ipynb #48bd665d
 def narrow(
@@ -164,7 +165,32 @@ class Network(nn.Module):
         return self.head_l2 * self.head[-1].weight.square().sum()
 
 # %% ../../nbs/models/10_networks.ipynb #f2ef5b5b
-class ImageNetwork(Network):
+class ImageBody(Network):
+    "An image network without its classifier, for images in the study's normalisation."
+
+    def __init__(
+        self,
+        name: str,  # a key of `TORCHVISION`
+        settings: dict,  # a profile's `baselines` section
+    ):
+        super().__init__()
+        self.vision = image_body(name, settings).to(memory_format=torch.channels_last)
+        self.smallest = 80 if name == "inception" else 0
+        self.imagenet, self.fresh = settings["pretrained"], not settings["pretrained"]
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        "`(B, 3, H, W)` to `(B, D)`."
+        pixel_values = as_imagenet(pixel_values) if self.imagenet else pixel_values
+        if min(pixel_values.shape[2:]) < self.smallest:
+            size = (self.smallest, self.smallest)
+            pixel_values = F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False)
+        alone = self.training and len(pixel_values) == 1  # a batch norm has no variance of one
+        features = (self.vision.eval() if alone else self.vision)(pixel_values).flatten(1)
+        self.vision.train(self.training)
+        return features
+
+# %% ../../nbs/models/10_networks.ipynb #846f6a43
+class ImageNetwork(ImageBody):
     "An image network with VBG's head."
 
     def __init__(
@@ -176,13 +202,8 @@ class ImageNetwork(Network):
         head_dropout: float,  # before the linear layer
         head_l2: float,  # weight of the penalty
     ):
-        super().__init__()
-        self.vision, self.head_l2, self.smallest = (
-            image_body(name, settings).to(memory_format=torch.channels_last),
-            head_l2,
-            80 if name == "inception" else 0,
-        )
-        self.imagenet, self.fresh = settings["pretrained"], not settings["pretrained"]
+        super().__init__(name, settings)
+        self.head_l2 = head_l2
         with torch.no_grad():
             width = self.vision.eval()(torch.zeros(1, 3, 96, 96)).flatten(1).shape[1]
         self.vision.train()
@@ -196,14 +217,7 @@ class ImageNetwork(Network):
         return_maps: bool | None = None,
         **_,
     ) -> ModelOutput:
-        pixel_values = as_imagenet(pixel_values) if self.imagenet else pixel_values
-        if min(pixel_values.shape[2:]) < self.smallest:
-            pixel_values = F.interpolate(
-                pixel_values, size=(self.smallest, self.smallest), mode="bilinear", align_corners=False
-            )
-        alone = self.training and len(pixel_values) == 1  # a batch norm has no variance of one
-        features = (self.vision.eval() if alone else self.vision)(pixel_values).flatten(1)
-        self.vision.train(self.training)
+        features = self.features(pixel_values)
         return ModelOutput(logits=self.head(features), image_features=features, fused=features)
 
 # %% ../../nbs/models/10_networks.ipynb #0e7957a0

@@ -185,58 +185,60 @@ def report(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
 _SPLITS, _MODEL = ["validation", "test", "balanced"], ["without_gan"]
+_MAKING = {name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")}
+_TRAIN = _MAKING | {
+    "--model": dict(nargs="+", default=_MODEL, help="names of models, rows of Tables 3 and 4 (default: without_gan)"),
+    "--splits": dict(nargs="+", default=_SPLITS, help="what the best epoch predicts (default: all but train)"),
+}
+_GAN = _MAKING | {
+    "--conditioning": dict(default="attributes", choices=["attributes", "class"], help="what an image is asked for"),
+    "--loss": dict(default="non_saturating", choices=["non_saturating", "saturating"], help="of the generator"),
+    "--scarce-items": dict(type=int, default=0, help="real items of each scarce class; 0: as in the data"),
+}
 
 # %% ../../nbs/reports/12_command.ipynb #8f91fb6d
+_RUN = {
+    "notebook": dict(type=Path, help="a notebook with a cell tagged `parameters`"),
+    "output": dict(type=Path, help="where the executed copy goes; its log lies beside it"),
+    "-p": dict(
+        dest="parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="lists as JSON: '[0]'",
+    ),
+    "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
+}
+_STUDY = {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")}
+_LOOK = {
+    "--look": dict(action="store_true", help="show what would be done and change nothing"),
+    "--unlock": dict(action="store_true", help="only clear what a killed run left"),
+}
+
+# %% ../../nbs/reports/12_command.ipynb #ea34fc12
+_REPORT = {name: OPTIONS[name] for name in ("--profile", "--dataset")} | {
+    "--model": dict(default="vbg", help="name of the model that decides (default: vbg)"),
+    "--seed": dict(type=int, default=0, help="of its run (default: 0)"),
+    "--item": dict(default="", help="id of an object of the data set"),
+    "--image": dict(help="image file of a new object"),
+    "--text": dict(help="description of a new object"),
+    "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
+}
+
+# %% ../../nbs/reports/12_command.ipynb #118ce551
+_PROFILE = {"--profile": OPTIONS["--profile"]}
 COMMANDS = {
-    train: {
-        **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},
-        "--model": dict(
-            nargs="+", default=_MODEL, help="names of models, rows of Tables 3 and 4 (default: without_gan)"
-        ),
-        "--splits": dict(nargs="+", default=_SPLITS, help="what the best epoch predicts (default: all but train)"),
-    },
-    gan: {
-        **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},
-        "--conditioning": dict(
-            default="attributes", choices=["attributes", "class"], help="what an image is asked for"
-        ),
-        "--loss": dict(default="non_saturating", choices=["non_saturating", "saturating"], help="of the generator"),
-        "--scarce-items": dict(type=int, default=0, help="real items of each scarce class; 0: as in the data"),
-    },
-    run: {
-        "notebook": dict(type=Path, help="a notebook with a cell tagged `parameters`"),
-        "output": dict(type=Path, help="where the executed copy goes; its log lies beside it"),
-        "-p": dict(
-            dest="parameter",
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("NAME", "VALUE"),
-            help="lists as JSON: '[0]'",
-        ),
-        "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
-    },
-    study: {
-        **{name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
-        "--look": dict(action="store_true", help="show what would be done and change nothing"),
-        "--unlock": dict(action="store_true", help="only clear what a killed run left"),
-    },
-    figures: {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
-    status: {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
-    **{function: {"--profile": OPTIONS["--profile"]} for function in (show, publish, typeset)},
-    results: {"--profile": OPTIONS["--profile"]},
-    book: {"--profile": OPTIONS["--profile"]},
+    train: _TRAIN,
+    gan: _GAN,
+    run: _RUN,
+    study: _STUDY | _LOOK,
+    figures: _STUDY,
+    status: _STUDY,
+    **dict.fromkeys((show, publish, typeset, results, book), _PROFILE),
     readme: {},
     collection: {},
-    report: {
-        **{name: OPTIONS[name] for name in ("--profile", "--dataset")},
-        "--model": dict(default="vbg", help="name of the model that decides (default: vbg)"),
-        "--seed": dict(type=int, default=0, help="of its run (default: 0)"),
-        "--item": dict(default="", help="id of an object of the data set"),
-        "--image": dict(help="image file of a new object"),
-        "--text": dict(help="description of a new object"),
-        "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
-    },
+    report: _REPORT,
 }  # command -> its options
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080f

@@ -352,28 +352,11 @@ def model_curves(
     style()
     groups = groups_of(runs, "vbg")
     datasets, models = (list(dict.fromkeys(key[i] for key in groups)) for i in (0, 1))
-    figure, axes = plt.subplots(
-        2,
-        len(datasets),
-        figsize=(WIDTH if len(datasets) > 1 else WIDTH * 0.6, height),
-        sharex="col",
-        sharey="row",
-        squeeze=False,
-    )
+    size = (WIDTH if len(datasets) > 1 else WIDTH * 0.6, height)
+    figure, axes = plt.subplots(2, len(datasets), figsize=size, sharex="col", sharey="row", squeeze=False)
     for (dataset, model), made in groups.items():
-        column, k, history = axes[:, datasets.index(dataset)], models.index(model), pd.concat([r.history for r in made])
-        for axis, name, scale in zip(column, ("validation_loss", "validation_accuracy"), (1, 100)):
-            over = scale * history.groupby("epoch")[name].agg(["mean", "min", "max"])
-            axis.plot(
-                over.index,
-                over["mean"],
-                ("-", "--", "-.", ":")[k % 4],
-                color=PALETTE[k % len(PALETTE)],
-                label=TITLES.get(model, model),
-            )
-            axis.fill_between(
-                over.index, over["min"], over["max"], color=PALETTE[k % len(PALETTE)], alpha=0.15, linewidth=0
-            )
+        column = axes[:, datasets.index(dataset)]
+        _bands(column, made, models.index(model))
         column[0].set_title(f"{run_title(made[0])} ({_seeds(len(made))})")
         column[1].set_xlabel("epoch")
         column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -382,6 +365,16 @@ def model_curves(
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(models)))
     plt.close(figure)
     return figure
+
+# %% ../../nbs/results/06_classes.ipynb #a13984ed
+def _bands(column, made, k):
+    "Validation loss and accuracy of the runs of one model, the k-th."
+    history, colour = pd.concat([r.history for r in made]), PALETTE[k % len(PALETTE)]
+    for axis, name, scale in zip(column, ("validation_loss", "validation_accuracy"), (1, 100)):
+        over = scale * history.groupby("epoch")[name].agg(["mean", "min", "max"])
+        line, label = ("-", "--", "-.", ":")[k % 4], TITLES.get(made[0].model, made[0].model)
+        axis.plot(over.index, over["mean"], line, color=colour, label=label)
+        axis.fill_between(over.index, over["min"], over["max"], color=colour, alpha=0.15, linewidth=0)
 
 # %% ../../nbs/results/06_classes.ipynb #f50503d4
 PER_CLASS = {

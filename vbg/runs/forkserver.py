@@ -24,8 +24,8 @@ import warnings
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'OTHERS', 'SET', 'preload', 'bound', 'available', 'become', 'Server', 'send',
-           'receive', 'ForkedProcess', 'forked', 'fork_server', 'register', 'main']
+__all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'OTHERS', 'SET', 'preload', 'bound', 'available', 'become', 'Preloaded',
+           'Copies', 'Server', 'send', 'receive', 'ForkedProcess', 'forked', 'fork_server', 'register', 'main']
 
 # %% ../../nbs/runs/07_forkserver.ipynb #2b61c3ef
 SOCKET = "VBG_FORKSERVER"  # environment variable: the path of the server's socket
@@ -124,6 +124,58 @@ def _take_on(request, streams):
         sys.modules["matplotlib"].rcParams["backend"] = backend
 
 # %% ../../nbs/runs/07_forkserver.ipynb #e953865a
+class Preloaded:
+    "The imported libraries, and the environment in which they were imported."
+
+    def __init__(self):
+        self.environment, self.imported = dict(os.environ), None
+
+    def suits(self, environment: dict) -> bool:
+        "Import the libraries if that was not done; compare the environments."
+        if self.imported is None:
+            preload()
+            register()
+            self.imported = {n: v for n, v in os.environ.items() if n not in self.environment}
+        return bound(self.imported | environment) == bound(self.imported | self.environment)
+
+# %% ../../nbs/runs/07_forkserver.ipynb #107103d1
+class Copies:
+    "The running copies, each by the connection of the process that asked for it."
+
+    def __init__(self):
+        self.running, self.selector = {}, selectors.DefaultSelector()
+
+    def start(self, request: dict, streams: list, connection: socket.socket) -> int:
+        "Start a copy; watch it and the process that asked."
+        server, pid = os.getpid(), os.fork()
+        if not pid:
+            _let_go(self.selector, connection)
+            become(request, streams, server)
+        watch = os.pidfd_open(pid)
+        self.running[connection] = pid, watch
+        self.selector.register(watch, selectors.EVENT_READ, lambda: self.ended(connection))
+        self.selector.register(connection, selectors.EVENT_READ, lambda: os.kill(pid, signal.SIGKILL))
+        return pid
+
+    def ended(self, connection: socket.socket):
+        "Tell the exit code of a copy."
+        pid, watch = self.running.pop(connection)
+        self.selector.unregister(watch)
+        self.selector.unregister(connection)
+        os.close(watch)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(OSError):
+            connection.sendall(b"%d\n" % code)
+        connection.close()
+
+# %% ../../nbs/runs/07_forkserver.ipynb #11d98887
+def _let_go(selector, connection):
+    "Close in a copy what is the server's."
+    for fileobj in [key.fileobj for key in selector.get_map().values()] + [connection]:
+        fileobj.close() if hasattr(fileobj, "close") else os.close(fileobj)
+    selector.close()
+
+# %% ../../nbs/runs/07_forkserver.ipynb #2506d679
 class Server:
     "Serves one socket until its standard input ends."
 
@@ -131,11 +183,10 @@ class Server:
         self,
         path: str,  # of the socket
     ):
-        self.environment, self.imported, self.copies = dict(os.environ), None, {}
-        self.listener = socket.socket(socket.AF_UNIX)
+        self.libraries, self.copies, self.listener = Preloaded(), Copies(), socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(64)
-        self.selector = selectors.DefaultSelector()
+        self.selector = self.copies.selector
         self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
         self.selector.register(0, selectors.EVENT_READ, None)
 
@@ -149,52 +200,24 @@ class Server:
                     key.data()
 
     def accept(self):
-        "Answer a command with the number of its copy, or with 0 where it is not served."
-        (connection, _), streams = self.listener.accept(), []
-        try:
-            connection.settimeout(10)
-            request = receive(connection, streams)
-            pid = self.copy(request, streams, connection) if self.serves(request) else 0
-            connection.sendall(b"%d\n" % pid)
-        except (OSError, ValueError, TypeError, KeyError):
-            pass  # it is gone, or sent no command
-        finally:
-            for stream in streams:
-                os.close(stream)
-        if connection not in self.copies:
-            connection.close()
+        "Answer one process."
+        _answer(self.listener.accept()[0], self.libraries, self.copies)
 
-    def serves(self, request):
-        "Import the libraries if that was not done; compare the environments."
-        if self.imported is None:
-            preload()
-            register()
-            self.imported = {n: v for n, v in os.environ.items() if n not in self.environment}
-        return bound(self.imported | request["environment"]) == bound(self.imported | self.environment)
-
-    def copy(self, request, streams, connection):
-        "Start a copy; watch it and the process that asked."
-        server, pid = os.getpid(), os.fork()
-        if not pid:
-            for fileobj in [key.fileobj for key in self.selector.get_map().values()] + [connection]:
-                fileobj.close() if hasattr(fileobj, "close") else os.close(fileobj)
-            self.selector.close()
-            become(request, streams, server)
-        watch = os.pidfd_open(pid)
-        self.copies[connection] = pid, watch
-        self.selector.register(watch, selectors.EVENT_READ, lambda: self.ended(connection))
-        self.selector.register(connection, selectors.EVENT_READ, lambda: os.kill(pid, signal.SIGKILL))
-        return pid
-
-    def ended(self, connection):
-        "Tell the exit code of a copy."
-        pid, watch = self.copies.pop(connection)
-        self.selector.unregister(watch)
-        self.selector.unregister(connection)
-        os.close(watch)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(OSError):
-            connection.sendall(b"%d\n" % code)
+# %% ../../nbs/runs/07_forkserver.ipynb #00e5d631
+def _answer(connection, libraries, copies):
+    "Answer a command with the number of its copy, or with 0 where it is not served."
+    streams = []
+    try:
+        connection.settimeout(10)
+        request = receive(connection, streams)
+        pid = copies.start(request, streams, connection) if libraries.suits(request["environment"]) else 0
+        connection.sendall(b"%d\n" % pid)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # it is gone, or sent no command
+    finally:
+        for stream in streams:
+            os.close(stream)
+    if connection not in copies.running:
         connection.close()
 
 # %% ../../nbs/runs/07_forkserver.ipynb #ede90f2a

@@ -21,29 +21,18 @@ from .status import costs, duration_text
 from .workflow import clear_killed, drawing, hold, planned, snakemake_command
 
 # %% auto #0
-__all__ = ['JOB', 'NOTICE', 'Progress', 'follow', 'run', 'reproduce']
+__all__ = ['JOB', 'NOTICE', 'Costs', 'Progress', 'follow', 'run', 'reproduce']
 
 # %% ../../nbs/runs/08_reproduce.ipynb #0645ef35
-class Progress:
-    "How many notebooks are finished, and how long the others take."
+class Costs:
+    "What notebooks take: expected, and measured where they are finished."
 
     def __init__(
         self,
         expected: dict,  # notebook's name -> seconds, None where unknown
         rules: dict,  # notebook's name -> rule
-        cores: int,  # jobs at once
-        clock=time.time,  # gives seconds
     ):
-        self.expected, self.rules, self.cores, self.clock = dict(expected), dict(rules), cores, clock
-        self.begun, self.took = {}, {}
-
-    def begin(self, name):
-        "A notebook begins."
-        self.begun[name] = self.clock()
-
-    def end(self, name):
-        "A notebook is finished."
-        self.took[name] = self.clock() - self.begun.get(name, self.clock())
+        self.expected, self.rules, self.took = dict(expected), dict(rules), {}
 
     def pace(self):
         "Measured over expected seconds of what is finished; 1 where nothing is known."
@@ -58,6 +47,22 @@ class Progress:
         of_rule = [took for other, took in self.took.items() if self.rules.get(other) == self.rules[name]]
         seen = of_rule or list(self.took.values())
         return sum(seen) / len(seen) if seen else None
+
+# %% ../../nbs/runs/08_reproduce.ipynb #6a93bfe7
+class Progress(Costs):
+    "How many notebooks are finished, and how long the others take."
+
+    def __init__(self, expected: dict, rules: dict, cores: int, clock=time.time):  # jobs at once; gives seconds
+        super().__init__(expected, rules)
+        self.cores, self.clock, self.begun = cores, clock, {}
+
+    def begin(self, name):
+        "A notebook begins."
+        self.begun[name] = self.clock()
+
+    def end(self, name):
+        "A notebook is finished."
+        self.took[name] = self.clock() - self.begun.get(name, self.clock())
 
     def left(self):
         "Seconds until the end; None where nothing is known."
