@@ -50,7 +50,7 @@ def _compared(table, *more):
     number = table.partition("_")[0]
     return _paper(table, *(f"{number}_{name}" for name in ("tests", "verdicts", "cost", *more)))
 
-
+# %% ../../nbs/core/06_artefacts.ipynb #36160e6b
 _PAPER = {
     "table1_datasets": _paper("table1_datasets"),
     "table2_hyperparameters": _paper("table2_hyperparameters"),

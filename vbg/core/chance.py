@@ -37,7 +37,7 @@ def seed_everything(
         torch.set_num_threads(threads)
     _keep_freed_memory()
 
-
+# %% ../../nbs/core/02_chance.ipynb #2442b19d
 def _keep_freed_memory():
     "Keep freed memory in the process: 2 to 5 % of a step at Table 2's sizes. Linux only; no number changes."
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None

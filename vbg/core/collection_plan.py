@@ -56,7 +56,7 @@ def collection_data(
         deal=100 + deal,
     )
 
-
+# %% ../../nbs/core/07_collection_plan.ipynb #bc1e3c16
 def collection_jobs() -> list:  # dicts: store, dataset, profile, models, seeds, overrides, deal, fold
     "Every training job, in the order of the stores: all folds of all deals, and one for the check of the frozen mode."
     cells = [(deal, fold) for deal in DEALS for fold in range(FOLDS)]
@@ -83,7 +83,7 @@ def collection_name(
     word = (folder.parent if folder.suffix else folder).name
     return "collection-" + (re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "unnamed")
 
-
+# %% ../../nbs/core/07_collection_plan.ipynb #995e24d4
 def collection_columns(
     text: str,  # JSON object of arguments of `read_collection`
 ) -> dict:  # the same

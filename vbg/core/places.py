@@ -110,7 +110,7 @@ def print_place(
     "Folder of the tex and pdf of a run."
     return Path("runs", profile, "print", group, artefact)
 
-
+# %% ../../nbs/core/05_places.ipynb #a16cbb0b
 def committed_place(
     profile: str,  # such as "mini"
     group: str = "",  # such as "paper"

@@ -37,7 +37,7 @@ def to_rgb(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
-
+# %% ../../nbs/data/03_images.ipynb #438b21c5
 def orientation(
     image: Image.Image,  # as opened
 ) -> int:  # of EXIF, 1 to 8

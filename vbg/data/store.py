@@ -248,7 +248,7 @@ def take(
     items = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in _WHOLE}
     return replace(data, **{k: part(v) for k, v in items.items() if v is not None})
 
-
+# %% ../../nbs/data/06_store.ipynb #78c98054
 def select(
     data: ExampleData,  # all splits
     split: str,  # of `SPLITS`

@@ -110,7 +110,7 @@ def decision_calibration_table(
         rows.append(row | _before_after(made, bootstrap))
     return table_of(rows, [_title_column(runs), Column("test", "test"), *_calibration_columns()])
 
-
+# %% ../../nbs/explain/11_decision_tables.ipynb #377d8b79
 def _title_column(runs):
     return Column("data set", lambda row: data_title(runs[0].dataset, runs[0].info["config"]["data"]))
 

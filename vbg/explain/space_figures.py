@@ -139,7 +139,7 @@ def numbers_table(
         rows += _plane_rows(space, pictures, method)
     return table_of(rows, [Column(name, name) for name in ("measure", *STAGES, "chance")] + _counts(space))
 
-
+# %% ../../nbs/explain/09_space_figures.ipynb #9802fe1e
 def _measured(space, stage, name, bootstrap):
     "One measure at one stage."
     return (
@@ -161,7 +161,7 @@ _KEPT = {  # what a plane keeps -> title, scale, digits
     "mixing": (f"{NEIGHBOURS} neighbours of the other modality in the plane, %", 100, 1),
 }
 
-
+# %% ../../nbs/explain/09_space_figures.ipynb #892ec811
 def _plane_rows(space, pictures, method):
     "How well the projections of a method keep the space, one row per measure."
     found = {}

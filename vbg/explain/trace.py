@@ -28,7 +28,7 @@ class Stage:
     calls: int = 1  # how often the batch went through; shapes are those of the first time
     times: int = 1  # equal blocks after one another that this one stands for
 
-
+# %% ../../nbs/explain/12_trace.ipynb #825abc14
 def shapes_of(
     value,  # tensor, or any nest of lists, tuples and mappings; all else is passed over
 ) -> tuple:  # of tuples of ints

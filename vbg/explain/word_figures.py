@@ -108,7 +108,7 @@ def attribute_table(
     rows.sort(key=lambda row: (row["name"] == OUTSIDE, -row["exact"].mean if row["exact"] else 0, row["name"]))
     return table_of(rows, _attribute_columns(methods))
 
-
+# %% ../../nbs/explain/07_word_figures.ipynb #b8f795e2
 def _attribute_columns(methods):
     "Columns of the table; `methods`: method and weights."
     exact = lambda row: estimate_cell(row["exact"], 1, 2) if row["exact"] else "0 by construction"

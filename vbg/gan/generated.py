@@ -47,7 +47,7 @@ def lacking(
     count = np.bincount(label, minlength=len(targets))
     return np.where(count > 0, np.maximum(targets - count, np.round(spread * count)), 0).astype(int)
 
-
+# %% ../../nbs/gan/10_generated.ipynb #df9347fa
 def which_gan(
     settings: Profile,  # sections `gan` and `balance`
     seed: int,  # of the classifier
@@ -77,7 +77,7 @@ class LearningPlan:
             PAIRS: _npz(_kept(self.loop)),
         }
 
-
+# %% ../../nbs/gan/10_generated.ipynb #57f5ae2b
 def _npz(arrays):
     "Arrays as the bytes of a compressed file without pickle."
     buffer = io.BytesIO()
@@ -143,7 +143,7 @@ def pairs_file(
         )
     return file
 
-
+# %% ../../nbs/gan/10_generated.ipynb #80c3f89c
 def _kept(loop):
     "The pairs of a loop as arrays, and after which epochs they joined."
     kept = loop.kept if loop.kept is not None else loop.train.take(slice(0))

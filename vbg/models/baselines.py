@@ -118,7 +118,7 @@ def token_texts(
         for row, keep in zip(np.asarray(input_ids), np.asarray(attention_mask))
     ]
 
-
+# %% ../../nbs/models/11_baselines.ipynb #3fdaa21a
 def image_features(
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
 ) -> np.ndarray:  # `(N, 512 + 324)` float32

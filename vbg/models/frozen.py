@@ -159,7 +159,7 @@ def _write_features(model, data, folder, batch_size):
 # %% ../../nbs/models/04_frozen.ipynb #32ed8cf9
 ENCODERS = ("trained", "frozen", "cached")
 
-
+# %% ../../nbs/models/04_frozen.ipynb #dbafa638
 def check_encoders(
     settings,  # `vbg.core.profiles.Profile`
 ) -> str:  # one of `ENCODERS`

@@ -325,7 +325,7 @@ class DualEncoder(TwoTowers):
 # %% ../../nbs/models/10_networks.ipynb #2a712c60
 NETWORKS = (*TORCHVISION, "textcnn", "clip")
 
-
+# %% ../../nbs/models/10_networks.ipynb #52dba495
 def build_network(
     settings: Profile,  # sections vision, text, model, baselines
     *,

@@ -53,7 +53,7 @@ def _hours_remark(dataset, model, table):
     same = [d for d in hours if d != dataset and hours[d].get(model) == hours[dataset][model]]
     return f"; the same hours as on {DATASETS[same[0]]}, see same-hours" if same else ""
 
-
+# %% ../../nbs/reports/07_audit.ipynb #980b7624
 def _level(e, dataset, model, metric, printed):
     "Our value and the verdict on a printed number."
     if metric == "hours":
@@ -160,7 +160,7 @@ def _command(e, row):
         return CONTRADICTIONS
     return DECIDES if row.verdict == "needs the real data" else f"make reproduce PROFILE={e.profile}"
 
-
+# %% ../../nbs/reports/07_audit.ipynb #6786cc7d
 def build_ledger(
     e: Evidence,  # from `read_evidence`
     claims: tuple = CLAIMS,  # what the text says
@@ -276,7 +276,7 @@ _RENDERED = (
     "a printed level or size is not, and our value stands beside it."
 )
 
-
+# %% ../../nbs/reports/07_audit.ipynb #b4c07e88
 def _schedule(e):
     "Number of epochs of the networks."
     named = [r for r in e.runs if r.model in (*PRINTED, FUSION) and r.history is not None]

@@ -86,7 +86,7 @@ def run(asked):
         return 2
     run_notebook(asked.notebook, asked.output, given, asked.timeout)
 
-
+# %% ../../nbs/reports/12_command.ipynb #7a403bd4
 def study(asked):
     "Run targets of the study: data, training, tables and figures. What is up to date is kept."
     from vbg.runs.reproduce import reproduce

@@ -203,7 +203,7 @@ def gan_known(
     has_gan = model == FUSION or model in VARIANTS and VARIANTS[model].gan
     return not has_gan or all(_gan_seconds(e, r) is not None for r in e.of(dataset, model))
 
-
+# %% ../../nbs/reports/03_evidence.ipynb #4bd3687e
 def time_ratio(
     e: Evidence,
     dataset: str,  # such as "met"

@@ -93,7 +93,7 @@ def printed_gap(
     cells = printed_cells(table, metric, UNITS[metric][0])[dataset]
     return round(cells[first] - cells[second], 2)
 
-
+# %% ../../nbs/reports/04_findings.ipynb #2a1263de
 def counted_text(
     e: Evidence,
     dataset: str,  # such as "met"
@@ -123,7 +123,7 @@ def needs_real(
     sets = [dataset] if dataset else e.datasets
     return Finding(paper, ours, n, "needs the real data", why, e.title(*sets), DECIDES)
 
-
+# %% ../../nbs/reports/04_findings.ipynb #16e79098
 def said(
     e: Evidence,
     dataset: str,  # such as "met", or empty
@@ -197,7 +197,7 @@ def sized(
     holds = "holds" if meets else "does not hold"
     return found._replace(verdict=verdict, reason=f"{found.reason}; the interval {holds} the printed size")
 
-
+# %% ../../nbs/reports/04_findings.ipynb #0a778a0b
 def joined(
     found: dict,  # data set -> `Finding`
     paper: str,

@@ -13,6 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+# %% auto #0
+__all__ = ['GROUPS', 'CLAIMS', 'JUDGES', 'PAIRS', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'in_code',
+           'passages', 'category', 'level', 'repeated', 'sign', 'order', 'curve', 'confusion', 'heat', 'space',
+           'measured', 'compared', 'confounded', 'contradicted', 'find']
+
+# %% ../../nbs/reports/06_judges.ipynb #04aea910
 from ..core.profiles import profile as read_profile
 from .contradictions import ADDS, CHECKS, CONTRADICTS, NESTED, REMOVED
 from .evidence import FUSION, OTHERS, Evidence, difference, score, unfinished
@@ -42,11 +48,6 @@ from ..results.comparison import rates_apart
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table
 from ..stats.intervals import same_items
 from ..stats.verdicts import VERDICTS, verdict_order
-
-# %% auto #0
-__all__ = ['GROUPS', 'CLAIMS', 'JUDGES', 'PAIRS', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'in_code',
-           'passages', 'category', 'level', 'repeated', 'sign', 'order', 'curve', 'confusion', 'heat', 'space',
-           'measured', 'compared', 'confounded', 'contradicted', 'find']
 
 # %% ../../nbs/reports/06_judges.ipynb #c08d6bc5
 class Claim(NamedTuple):

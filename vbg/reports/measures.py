@@ -95,7 +95,7 @@ def _gan_counted(e, d):
 def _ratio_text(ratio):
     return f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
 
-
+# %% ../../nbs/reports/05_measures.ipynb #81da16c7
 def same_seconds(e, d):
     "Do the models take the same time on both sets?"
     made = {m: seconds(e, "coco", m).mean() / seconds(e, "met", m).mean() for m in PRINTED}

@@ -56,7 +56,7 @@ def _glossary(n):
         "which the true share may well lie, counted from so few objects.</p>"
     )
 
-
+# %% ../../nbs/reports/09_object_page.ipynb #96ea10fe
 def _verdict_section(desk, decision):
     "Headline, reasons, warning; and what the record says where it is known."
     said, label = verdict_of(desk, decision), int(decision.data.label[0])
@@ -88,7 +88,7 @@ def _heated(pixels, heat, name, chosen):
     scale = '<span class="scale" aria-hidden="true"></span> dark: little, bright: much.'
     return f"<figure>{picture(overlay(pixels, heat), alt)}<figcaption>{caption} {scale}</figcaption></figure>"
 
-
+# %% ../../nbs/reports/09_object_page.ipynb #05be8fe1
 def _picture_section(desk, decision):
     "The picture, beside it the same with heat."
     chosen, (heat, why) = desk.class_names[decision.chosen], heat_of(desk, decision)
@@ -119,7 +119,7 @@ def _unread_text(desk, text):
     if lost["unknown"]:
         yield f"{lost['unknown']} of {lost['tokens']} pieces of words are unknown to the model."
 
-
+# %% ../../nbs/reports/09_object_page.ipynb #edc038c4
 def _text_section(desk, decision):
     "The text with its words marked, and the lists of them."
     (pulls, why), text = pulls_of(desk, decision), first_text(decision.data, 0)
@@ -143,7 +143,7 @@ def _class_row(desk, decision, c):
     bar = f'<span class="level">{rail}{number(percent(share))}</span>'
     return [name + (f" ({', '.join(marks)})" if marks else ""), bar, number(percent(decision.raw[c]))]
 
-
+# %% ../../nbs/reports/09_object_page.ipynb #3545c0af
 def _class_section(desk, decision):
     "Every class with its probability, calibrated and as the model gave it."
     calibration = desk.calibrations[decision.without]
@@ -173,7 +173,7 @@ _NEVER_ALONE = (
     "never met, so its sureness without one of them was calibrated by itself.</p>"
 )
 
-
+# %% ../../nbs/reports/09_object_page.ipynb #d2f47dda
 def _withheld_section(desk, decision):
     "Predictions without the picture and without the text."
     shown = {decision.without: decision.probabilities}
@@ -245,7 +245,7 @@ _OF_SPLIT = {
     "validation": "This object is itself one of the check objects, so the counts above include it.",
 }
 
-
+# %% ../../nbs/reports/09_object_page.ipynb #2532a90a
 def _limits(desk, decision):
     "The section on what a reader must not conclude."
     yield (

@@ -40,7 +40,7 @@ def fine(
     "A share with one decimal, cut and not rounded, so that a comparison of two stays true."
     return f"{np.floor(1000 * share + 1e-9) / 10:.1f}\u00a0%"
 
-
+# %% ../../nbs/reports/08_object_words.ipynb #f28fae86
 def share_text(
     share: Share,
     what: str = "check objects",
@@ -71,7 +71,7 @@ class Verdict:
     reasons: list  # sentences
     warning: str  # or ''
 
-
+# %% ../../nbs/reports/08_object_words.ipynb #27f84de8
 def bar_text(
     calibration: Calibration,
 ) -> str:
@@ -121,7 +121,7 @@ def _as_sure_text(decision):
     edges = f"{100 * decision.as_sure['low_edge']:.0f} to {100 * decision.as_sure['high_edge']:.0f}\u00a0%"
     return f"When it was about this sure ({edges}), it was right on {share_text(decision.as_sure['share'])}."
 
-
+# %% ../../nbs/reports/08_object_words.ipynb #9c095b54
 def verdict_of(
     desk: Desk,
     decision: Decision,

@@ -41,7 +41,7 @@ def _notebooks():
         found[".".join([*path.relative_to(root() / "nbs").parts[:-1], path.stem[3:]])] = path
     return found
 
-
+# %% ../../nbs/reports/11_results_page.ipynb #2a809efa
 def notebook_of(
     name: str,  # of a module such as "models.fusion", or of a study notebook such as "summary"
 ) -> str:  # relative to the repository
@@ -70,7 +70,7 @@ def _sources(name, profile, place):
         links.append(f"[notebook]({at(root() / notebook_of(_maker(name)))})")
     return f"*`{name}`: {' · '.join(links)}*"
 
-
+# %% ../../nbs/reports/11_results_page.ipynb #3739b877
 def table_part(
     name: str,  # of an artefact
     profile: str,
@@ -91,7 +91,7 @@ def figure_part(
     "A committed picture with its caption."
     return f"![{caption}]({relpath(figure_file(f'{name}.png', profile), place)})\n\n*{caption}. `{name}`*"
 
-
+# %% ../../nbs/reports/11_results_page.ipynb #8d869361
 def runs_part(
     name: str,  # of a table
     model: str,  # whose runs

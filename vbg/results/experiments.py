@@ -30,7 +30,7 @@ _OF_GAN = ("settings.gan.",)
 
 COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # parts of a run's inputs
 
-
+# %% ../../nbs/results/03_experiments.ipynb #26da16e7
 def experiment_runs(
     profile: str,  # 'smoke', 'mini' or 'paper'
     experiment: str,  # a key of `EXPERIMENTS`
@@ -288,7 +288,7 @@ def perplexity_table(
         rows.append(about | dict(each={name: [r[name] for r in part] for name in _MEASURED}, seeds=len(part)))
     return table_of(rows, _PERPLEXITY)
 
-
+# %% ../../nbs/results/03_experiments.ipynb #fe3378ff
 _MEASURED = ("perplexity_before", "perplexity_after", "next_sentence_accuracy", "seconds")
 _PERPLEXITY = [
     Column("data set", "title"),

@@ -84,7 +84,7 @@ def missing_table(
         rows.append(row)
     return table_of(rows, _COLUMNS)
 
-
+# %% ../../nbs/results/04_missing.ipynb #4f5a24c9
 _ENDS = {"none": 0.0, "all": 1.0}
 
 

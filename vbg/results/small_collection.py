@@ -15,6 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+# %% auto #0
+__all__ = ['look_at_collection', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run',
+           'frozen_table']
+
+# %% ../../nbs/results/08_small_collection.ipynb #f2bcecc1
 from vbg.core.collection_plan import (
     BASELINE,
     CACHED,
@@ -39,10 +44,6 @@ from .tables import Column, table_of
 from ..runs.store import load_runs, why_stale
 from ..runs.version import code_version, environment
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
-
-# %% auto #0
-__all__ = ['look_at_collection', 'collection_runs', 'Pooled', 'pooled_predictions', 'small_collection_table', 'encoding_run',
-           'frozen_table']
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def look_at_collection() -> str:  # one line
@@ -96,7 +97,7 @@ def _strangers(found):
                 lines.append(f"{row}, {run.dataset}: {why}")
     return lines
 
-
+# %% ../../nbs/results/08_small_collection.ipynb #5414eef3
 def _described(run):
     return run.info["config"]["data"][run.dataset]
 
@@ -240,7 +241,7 @@ def encoding_run(
     about = dict(inputs=inputs, load=load, **_encode_once(run, data or _described(run)))
     return write_atomic(file, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
-
+# %% ../../nbs/results/08_small_collection.ipynb #74023f71
 def _known(file):
     try:
         return json.loads(file.read_text(encoding="utf-8"))

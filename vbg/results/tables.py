@@ -125,7 +125,7 @@ def numbers_beside(
     made |= {"runs": made.pop("runs")} if "runs" in made else {}
     return pd.concat([table, pd.DataFrame(made, index=table.index)], axis=1)
 
-
+# %% ../../nbs/results/01_tables.ipynb #efe1cf73
 def table_files(
     table: pd.DataFrame,  # index is saved when it has a name
     digits: int = 3,  # of numbers in md; csv keeps all

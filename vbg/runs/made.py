@@ -88,7 +88,7 @@ def why_broken(
     state = "was changed after it was written" if wrong and (path.parent / wrong[0]).exists() else "is absent"
     return f"{wrong[0]} {state}" if wrong else None
 
-
+# %% ../../nbs/runs/02_made.ipynb #7c405fd7
 def whole(
     path: Path,  # of a note
 ) -> bool:

@@ -116,7 +116,7 @@ def load_manifest(
             "below runs/, delete it and draw the tables and figures again with `make figures`"
         ) from None
 
-
+# %% ../../nbs/runs/09_manifest.ipynb #bc702086
 def read_manifest(
     folder: Path,  # that holds it
 ) -> dict:  # artefact -> entry with whole records; empty where there is no manifest, or a damaged one
@@ -140,7 +140,7 @@ def write_manifest(
         parts.append(f"{line(part)}: " + (line(held) if items is None else "{\n" + ",\n".join(items) + "\n}"))
     return write_atomic(Path(folder) / MANIFEST, "{\n" + ",\n".join(parts) + "\n}\n")
 
-
+# %% ../../nbs/runs/09_manifest.ipynb #4c496caa
 @contextmanager
 def _locked(folder):
     "One writer of a manifest at a time."

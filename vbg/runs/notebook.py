@@ -130,7 +130,7 @@ def given(
         _refuse_unknown_names(**known)
     names.update(known)
 
-
+# %% ../../nbs/runs/04_notebook.ipynb #dbdc31d1
 def _refuse_unknown_names(profile="mini", dataset="", model=(), data=None, overrides=None, **_):
     "Raise ValueError on a profile, a setting, a data set or a model that does not exist, before torch is imported."
     there = read_profile(profile, overrides).data

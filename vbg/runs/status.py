@@ -193,7 +193,7 @@ def status_text(
     lines += _deleted(damaged(jobs)) + _named(jobs) + _largest(jobs, known) + _left(jobs, cores, gpus)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
-
+# %% ../../nbs/runs/06_status.ipynb #56ae3987
 def _work(todo, known):
     "The remaining jobs of a rule."
     seconds = [known[job.notebook][0] for job in todo]

@@ -167,7 +167,7 @@ def notebook_uses(
     found = _aliases(ast.unparse(tree), "", Path(vbg.__file__).parent)
     return sorted({".".join(filter(None, target)) for target in found.values()})
 
-
+# %% ../../nbs/runs/01_version.ipynb #692d0158
 def _code_cells(notebook):
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]

@@ -15,6 +15,11 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+# %% auto #0
+__all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'measure_gans',
+           'gan_history', 'gan_quality', 'loop_runs', 'gan_cost_run', 'gan_cost_table', 'choice_gans', 'choice_table']
+
+# %% ../../nbs/train/06_gan_jobs.ipynb #97bfe904
 from ..core.chance import seed_everything
 from ..core.files import DataError, home, write_atomic
 from ..core.places import cost_place
@@ -42,10 +47,6 @@ from ..runs.made import why_stale, write_note
 from ..runs.version import environment, used_code
 from .cost import cores_in_use, machine_state, matmul_peak, step_times, use_threads
 from .jobs import train_runs
-
-# %% auto #0
-__all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'measure_gans',
-           'gan_history', 'gan_quality', 'loop_runs', 'gan_cost_run', 'gan_cost_table', 'choice_gans', 'choice_table']
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #7d2f6fc2
 def independent_classifier(
@@ -216,7 +217,7 @@ _QUALITY = {  # column -> where it stands in quality.json
     "format_auc": "format.auc",
 }
 
-
+# %% ../../nbs/train/06_gan_jobs.ipynb #c16c8d40
 def gan_quality(
     folders: list,  # from `measure_gans`
 ) -> pd.DataFrame:  # one row a GAN
@@ -321,7 +322,7 @@ _PRINTED = dict(
     normalisation="none",
 )
 
-
+# %% ../../nbs/train/06_gan_jobs.ipynb #172c6e02
 GAN_CHOICES = {
     "as in the profile": {},
     "saturating loss (Eq. 19)": dict(loss="saturating"),
