@@ -22,17 +22,12 @@ class Artefact:
     columns: tuple = ()  # too long for a page: saved as csv alone
     figures: tuple = ()  # saved as png
     others: tuple = ()  # whole names of further files
-    datasets: str = (
-        "all"  # "all" in one notebook, "each" in one of its own (names end in `_<dataset>`), or the "first" alone
-    )
+    datasets: str = "all"  # "all" in one notebook, "each" in its own (names end in `_<dataset>`), the "first" alone
     settings: str = "profile"  # what else it depends on: the "profile", the "data" section of its data set, or "none"
     trains: bool = False  # whether it trains or measures, and does more than draw
     alone: bool = False  # a timing: no other job beside it
 
-    def files(
-        self,
-        *datasets: str,  # of the notebook
-    ) -> list:  # names
+    def files(self, *datasets: str) -> list:  # of the notebook; names
         "The files that the notebook saves in its folder."
         end = "_{dataset}" * (self.datasets == "each")
         kinds = {"csv": (*self.tables, *self.columns), "md": self.tables, "png": self.figures}
@@ -88,9 +83,7 @@ _EXPLAIN = {
         columns=("fig8_coordinates",),
         figures=("fig8_feature_space",),
     ),
-    "decision_report": _seen(
-        "decision_calibration", "decision_withheld"
-    ),  # and pages of a right and a wrong suggestion
+    "decision_report": _seen("decision_calibration", "decision_withheld"),  # and a right and a wrong suggestion
     "fig1_architecture": _seen(
         "architecture_parts", "architecture_sizes", figures=("fig1_architecture",), datasets="first"
     ),

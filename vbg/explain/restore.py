@@ -233,9 +233,8 @@ def features_of(
     hook = found.model.fusion.register_forward_hook(lambda module, inputs, output: held.append(output))
     try:
         for start in range(0, len(data), batch_size):
-            output = found.model(
-                **batch_of(data, np.arange(start, min(start + batch_size, len(data)))), return_maps=False
-            )
+            items = np.arange(start, min(start + batch_size, len(data)))
+            output = found.model(**batch_of(data, items), return_maps=False)
             fusion = held.pop()
             sides = {name: getattr(fusion, name) for name in ("image_summary", "text_summary")}
             rows.append(

@@ -143,10 +143,8 @@ class ImageDiscriminator(nn.Module):
             self.class_head, self.attribute_head = nn.Linear(size, num_classes), nn.Linear(size, num_words)
             self.spread = wrap(nn.Linear(widths[-1], 1, bias=False))
 
-    def forward(
-        self, images: Tensor, rows: Tensor, alone: bool = False
-    ) -> DiscriminatorOutput:  # `(B, 3, H, W)` in -1..1, `(B,)` category
-        "`alone`: judge each image without the spread of its batch."
+    def forward(self, images: Tensor, rows: Tensor, alone: bool = False) -> DiscriminatorOutput:
+        "`(B, 3, H, W)` in -1..1 and `(B,)` category; `alone`: judge each image without the spread of its batch."
         for layer, norm in zip(self.convolutions, self.norms):
             images = F.leaky_relu(norm(layer(images)), 0.2)
         features = images.flatten(1)

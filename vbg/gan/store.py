@@ -52,18 +52,17 @@ def gan_inputs(
     packages = environment()["packages"]
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
     roots = ("gan.pairs.fit_pair_maker", "models.text.tokenizer_for")
-    return plain(
-        dict(
-            gan={name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE},
-            data=train.fingerprint,
-            items=[str(train.ids[0]), str(train.ids[-1]), len(train)],
-            seed=gan,
-            versions=versions,
-            text=[settings.text["vocab_size"], settings.text["max_length"]],
-            vocabulary=hashlib.sha256(to_json(tokenizer.get_vocab()).encode()).hexdigest()[:16],
-            code=used_code(*roots, cut=("core.profiles", "runs")),
-        )
+    asked = dict(
+        gan={name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE},
+        data=train.fingerprint,
+        items=[str(train.ids[0]), str(train.ids[-1]), len(train)],
+        seed=gan,
+        versions=versions,
+        text=[settings.text["vocab_size"], settings.text["max_length"]],
+        vocabulary=hashlib.sha256(to_json(tokenizer.get_vocab()).encode()).hexdigest()[:16],
+        code=used_code(*roots, cut=("core.profiles", "runs")),
     )
+    return plain(asked)
 
 # %% ../../nbs/gan/08_store.ipynb #5a9e0c47
 def classifier_inputs(
@@ -179,29 +178,31 @@ def measure_gan(
     even = maker.make(np.full(natural.num_classes, per_class), like=train, seed=seed)
     shares = np.bincount(train.label, minlength=natural.num_classes) / len(train)
     same = maker.make(np.round(shares * per_class * natural.num_classes).astype(int), like=train, seed=seed + 1)
-    near, features = (
-        neighbour_distances(maker.unfinished(same), train.pixels, held.pixels, classifier),
-        see(classifier, train.pixels),
+    near = neighbour_distances(maker.unfinished(same), train.pixels, held.pixels, classifier)
+    images = _image_facts(classifier, even, same, train, held, seed)
+    others = dict(
+        neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()},
+        format=format_test(_one_text(train, seed), same, seed=seed, permutations=50),
+        texture=format_test(train, same, seed=seed, texture=True, permutations=0),
+        text=_text_facts(maker, even, train),
+        diversity=maker.images.diversity(),
+        status=maker.images.status,
     )
-    few = np.random.default_rng(seed).permutation(len(same))[
-        : len(held)
-    ]  # as many as held-out ones: the manifold grows with n
-    return plain(
-        dict(
-            agreement=class_agreement(classifier, even.pixels, even.label),
-            agreement_natural=class_agreement(classifier, same.pixels, same.label),
-            agreement_real=class_agreement(classifier, held.pixels, held.label),
-            distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
-            distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed),
-            manifold=precision_recall(features, see(classifier, same.pixels[few])),
-            manifold_real=precision_recall(features, see(classifier, held.pixels)),
-            neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()},
-            format=format_test(_one_text(train, seed), same, seed=seed, permutations=50),
-            texture=format_test(train, same, seed=seed, texture=True, permutations=0),
-            text=_text_facts(maker, even, train),
-            diversity=maker.images.diversity(),
-            status=maker.images.status,
-        )
+    return plain(images | others)
+
+# %% ../../nbs/gan/08_store.ipynb #7f985b32
+def _image_facts(classifier, even, same, train, held, seed):
+    "Agreement, distances and manifold of generated images, and those of held-out real ones beside them."
+    features = see(classifier, train.pixels)
+    few = np.random.default_rng(seed).permutation(len(same))[: len(held)]  # the manifold grows with n
+    return dict(
+        agreement=class_agreement(classifier, even.pixels, even.label),
+        agreement_natural=class_agreement(classifier, same.pixels, same.label),
+        agreement_real=class_agreement(classifier, held.pixels, held.label),
+        distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
+        distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed),
+        manifold=precision_recall(features, see(classifier, same.pixels[few])),
+        manifold_real=precision_recall(features, see(classifier, held.pixels)),
     )
 
 # %% ../../nbs/gan/08_store.ipynb #082fdc1a

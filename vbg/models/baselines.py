@@ -229,16 +229,10 @@ class TfidfModel(FittedModel):
         return self._vectorizer.transform(token_texts(input_ids.numpy(), attention_mask.numpy()))
 
     def forward(
-        self,
-        pixel_values: Tensor | None,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        return_maps: bool | None = None,
-        **_,
+        self, pixel_values: Tensor | None, input_ids: Tensor, attention_mask: Tensor, return_maps=None, **_
     ) -> ModelOutput:
-        return ModelOutput(
-            logits=torch.as_tensor(self.features(input_ids, attention_mask) @ self.weight.numpy().T) + self.bias
-        )
+        scores = self.features(input_ids, attention_mask) @ self.weight.numpy().T
+        return ModelOutput(logits=torch.as_tensor(scores) + self.bias)
 
 # %% ../../nbs/models/11_baselines.ipynb #ca6f4938
 def _restored(vocabulary, idf):
@@ -251,9 +245,7 @@ def _restored(vocabulary, idf):
 class BoostedTrees(TfidfModel):
     "XGBoost on colours, gradients and words."
 
-    def __init__(
-        self, *, vectorizer, booster, classes: np.ndarray, num_classes: int
-    ):  # classes: `(K,)` those of the training split
+    def __init__(self, *, vectorizer, booster, classes: np.ndarray, num_classes: int):  # `(K,)` of the training split
         super().__init__(vectorizer=vectorizer, weight=np.zeros((1, 1)), bias=np.zeros(1))
         self._hold(
             trees=booster.save_raw("ubj"),
@@ -272,11 +264,8 @@ class BoostedTrees(TfidfModel):
         pixels = ((pixel_values.permute(0, 2, 3, 1) * 0.5 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
         rows = sparse.hstack([image_features(pixels), self.features(input_ids, attention_mask)], format="csr")
         logits = self.absent.repeat(len(pixels), 1)
-        logits[:, self.classes] = (
-            torch.as_tensor(self._booster.predict(xgboost.DMatrix(rows), output_margin=True))
-            .float()
-            .reshape(len(pixels), -1)
-        )
+        margins = torch.as_tensor(self._booster.predict(xgboost.DMatrix(rows), output_margin=True))
+        logits[:, self.classes] = margins.float().reshape(len(pixels), -1)
         return ModelOutput(logits=logits)
 
 # %% ../../nbs/models/11_baselines.ipynb #dc9a7932

@@ -209,14 +209,7 @@ class ImageNetwork(ImageBody):
         self.vision.train()
         self.head = make_head(width, num_classes, head_dropout)
 
-    def forward(
-        self,
-        pixel_values: Tensor,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        return_maps: bool | None = None,
-        **_,
-    ) -> ModelOutput:
+    def forward(self, pixel_values: Tensor, input_ids=None, attention_mask=None, return_maps=None, **_) -> ModelOutput:
         features = self.features(pixel_values)
         return ModelOutput(logits=self.head(features), image_features=features, fused=features)
 
@@ -236,21 +229,13 @@ class TextCNN(Network):
     ):
         super().__init__()
         self.head_l2 = head_l2
-        self.text = nn.ModuleDict(
-            dict(
-                embedding=nn.Embedding(vocab_size, embedding_size),
-                windows=nn.ModuleList(nn.Conv1d(embedding_size, channels, k) for k in (3, 4, 5)),
-            )
-        )
+        embedding = nn.Embedding(vocab_size, embedding_size)
+        windows = nn.ModuleList(nn.Conv1d(embedding_size, channels, k) for k in (3, 4, 5))
+        self.text = nn.ModuleDict(dict(embedding=embedding, windows=windows))
         self.head = make_head(3 * channels, num_classes, head_dropout)
 
     def forward(
-        self,
-        pixel_values: Tensor | None,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        return_maps: bool | None = None,
-        **_,
+        self, pixel_values, input_ids: Tensor, attention_mask: Tensor | None = None, return_maps=None, **_
     ) -> ModelOutput:
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         words = (self.text["embedding"](input_ids.long()) * keep[..., None]).transpose(1, 2)  # `(B, E, L)`
@@ -309,12 +294,7 @@ class DualEncoder(TwoTowers):
         self.head = make_head(2 * hidden_size, num_classes, head_dropout)
 
     def forward(
-        self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        return_maps: bool | None = None,
-        **_,
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None, return_maps=None, **_
     ) -> ModelOutput:
         keep = None if attention_mask is None else attention_mask.bool()
         image, text = self.embed(pixel_values, input_ids, keep)

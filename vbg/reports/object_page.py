@@ -11,6 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+# %% auto #0
+__all__ = ['ALIKE_TEXT', 'FIELDS', 'SECTIONS', 'why_text', 'report_html', 'choose_items', 'save_reports', 'verdicts_table',
+           'open_run']
+
+# %% ../../nbs/reports/09_object_page.ipynb #ac64f078
 import vbg
 from ..core.files import home
 from ..explain.decision import ALIKE, Decision, Desk, decide, first_text, open_desk, share_right, unread
@@ -38,10 +43,6 @@ from ..results.publish import data_title, save_files
 from ..runs.store import Run, assert_complete, load_runs
 from ..runs.version import code_version
 from ..stats.comparison import calibration_error
-
-# %% auto #0
-__all__ = ['ALIKE_TEXT', 'FIELDS', 'SECTIONS', 'why_text', 'report_html', 'choose_items', 'save_reports', 'verdicts_table',
-           'open_run']
 
 # %% ../../nbs/reports/09_object_page.ipynb #50b2812c
 def _paragraphs(sentences):

@@ -53,25 +53,15 @@ def confusion_figure(
 
     style()
     groups, splits = list(groups_of(runs).values()), [s for s in splits if any(s in r.metrics for r in runs)]
-    figure, axes = plt.subplots(
-        len(splits),
-        len(groups),
-        figsize=(WIDTH if len(groups) > 1 else WIDTH * 0.6, height * len(splits) + 0.5),
-        squeeze=False,
-    )
+    size = (WIDTH if len(groups) > 1 else WIDTH * 0.6, height * len(splits) + 0.5)
+    figure, axes = plt.subplots(len(splits), len(groups), figsize=size, squeeze=False)
     for (row, split), (column, made) in product(enumerate(splits), enumerate(groups)):
         if all(split in r.metrics for r in made):
             _confusion_panel(axes[row, column], made, split)
         else:
             axes[row, column].set_axis_off()
-    bar = figure.colorbar(
-        plt.cm.ScalarMappable(plt.Normalize(0, 100), "Blues"),
-        ax=axes,
-        location="bottom",
-        shrink=0.4,
-        aspect=30,
-        pad=0.02,
-    )
+    shades = plt.cm.ScalarMappable(plt.Normalize(0, 100), "Blues")
+    bar = figure.colorbar(shades, ax=axes, location="bottom", shrink=0.4, aspect=30, pad=0.02)
     bar.set_label("share of the true class, %")
     bar.outline.set_visible(False)
     plt.close(figure)
@@ -470,13 +460,8 @@ def class_figure(
     style()
     datasets, splits = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.split))
     deepest, models = table.groupby(["dataset", "split"])["class"].nunique().max(), list(dict.fromkeys(table.model))
-    figure, axes = plt.subplots(
-        len(splits),
-        len(datasets),
-        figsize=(WIDTH if len(datasets) > 1 else WIDTH * 0.6, len(splits) * (0.9 + 0.2 * deepest)),
-        sharex=True,
-        squeeze=False,
-    )
+    size = (WIDTH if len(datasets) > 1 else WIDTH * 0.6, len(splits) * (0.9 + 0.2 * deepest))
+    figure, axes = plt.subplots(len(splits), len(datasets), figsize=size, sharex=True, squeeze=False)
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         axis, part = axes[row, column], table[(table.dataset == dataset) & (table.split == split)]
         if part.empty:
@@ -588,14 +573,9 @@ def reliability_figure(
     style()
     groups, splits = groups_of(runs, "vbg"), [s for s in splits if any(s in r.metrics for r in runs)]
     datasets = list(dict.fromkeys(d for d, _ in groups))
-    figure, axes = plt.subplots(
-        2 * len(splits),
-        len(datasets),
-        figsize=(WIDTH if len(datasets) > 1 else WIDTH * 0.6, height * len(splits)),
-        sharex=True,
-        squeeze=False,
-        height_ratios=(3, 1) * len(splits),
-    )
+    size, ratios = (WIDTH if len(datasets) > 1 else WIDTH * 0.6, height * len(splits)), (3, 1) * len(splits)
+    how = dict(figsize=size, height_ratios=ratios, sharex=True, squeeze=False)
+    figure, axes = plt.subplots(2 * len(splits), len(datasets), **how)
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         mine = [made for (d, _), made in groups.items() if d == dataset and all(split in r.metrics for r in made)]
         pair = axes[2 * row : 2 * row + 2, column]

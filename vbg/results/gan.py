@@ -203,11 +203,8 @@ def sample_figure(
     style()
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
         real, made, names = samples["real"][:, :3], samples["generated"][:, :columns], samples["class_names"]
-    figure, axes = plt.subplots(
-        len(names),
-        real.shape[1] + made.shape[1],
-        figsize=(WIDTH, WIDTH * len(names) / (real.shape[1] + made.shape[1]) * 1.02),
-    )
+    wide = real.shape[1] + made.shape[1]
+    figure, axes = plt.subplots(len(names), wide, figsize=(WIDTH, WIDTH * len(names) / wide * 1.02))
     for row, (line, name) in enumerate(zip(axes, names)):
         for axis, image in zip(line, [*real[row], *made[row]]):
             axis.imshow(image, interpolation="nearest")
@@ -230,26 +227,18 @@ def neighbour_figure(
 
     style()
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
-        parts, texts, names = (
-            [samples[k] for k in ("real", "generated", "nearest")],
-            samples["texts"],
-            samples["class_names"],
-        )
-    figure, axes = plt.subplots(
-        len(names),
-        4 * per_class,
-        figsize=(WIDTH, WIDTH * len(names) / (4 * per_class) * 0.82),
-        width_ratios=[1, 1, 1, 2.4] * per_class,
-    )
+        parts, texts = [samples[k] for k in ("real", "generated", "nearest")], samples["texts"]
+        names = samples["class_names"]
+    size = (WIDTH, WIDTH * len(names) / (4 * per_class) * 0.82)
+    figure, axes = plt.subplots(len(names), 4 * per_class, figsize=size, width_ratios=[1, 1, 1, 2.4] * per_class)
     for row, name in enumerate(names):
         for k in range(per_class):
             cells = axes[row, 4 * k : 4 * k + 4]
             for axis, part, title in zip(cells, parts, (images_word(folder), "generated", "nearest")):
                 axis.imshow(part[row, k], interpolation="nearest")
                 axis.set_title(title if row == 0 else "", fontsize=6)
-            cells[3].text(
-                0, 0.5, textwrap.fill(str(texts[row, k]), 24, max_lines=6), fontsize=4.2, va="center", wrap=False
-            )
+            lines = textwrap.fill(str(texts[row, k]), 24, max_lines=6)
+            cells[3].text(0, 0.5, lines, fontsize=4.2, va="center", wrap=False)
             for axis in cells:
                 axis.set_axis_off()
         axes[row, 0].text(-0.08, 0.5, name, transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=6)

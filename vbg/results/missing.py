@@ -119,17 +119,15 @@ def missing_figure(
 
     style()
     sets = list(dict.fromkeys(curve.dataset))
-    figure, axes = plt.subplots(
-        len(sets), 2, figsize=(WIDTH, 0.6 + 2.1 * len(sets)), sharex=True, sharey=True, squeeze=False
-    )
+    size = (WIDTH, 0.6 + 2.1 * len(sets))
+    figure, axes = plt.subplots(len(sets), 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, dataset in zip(axes, sets):
         for axis, modality in zip(row, ("image", "text")):
             part = curve[(curve.dataset == dataset) & (curve.withheld == modality)]
             for colour, (training, line) in zip(PALETTE, part.groupby("training", sort=False)):
-                axis.plot(100 * line.share, 100 * line["mean"], color=colour, marker="o", markersize=3, label=training)
-                axis.fill_between(
-                    100 * line.share, 100 * line.low, 100 * line.high, color=colour, alpha=0.15, linewidth=0
-                )
+                x = 100 * line.share
+                axis.plot(x, 100 * line["mean"], color=colour, marker="o", markersize=3, label=training)
+                axis.fill_between(x, 100 * line.low, 100 * line.high, color=colour, alpha=0.15, linewidth=0)
             axis.set_title(f"{part.title.iloc[0]}: {modality} withheld")
         row[0].set_ylabel(f"accuracy, %\n({part.seeds.iloc[0]} seeds, {part['items'].iloc[0]} items)")
     for axis in axes[-1]:

@@ -291,28 +291,26 @@ def _short(error):
         else str(error) or type(error).__name__
     )
 
-# %% ../../nbs/runs/04_notebook.ipynb #968f4819
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "Command line of `run_notebook`."
+# %% ../../nbs/runs/04_notebook.ipynb #7b7ed9ab
+def _parser():
+    "The command line of `run_notebook`."
     parser = argparse.ArgumentParser(
         "python -m vbg.runs.notebook",
         description="Run a notebook with parameters; write the executed copy when it is done.",
     )
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="lists as JSON: '[0, 1]'",
-    )
+    pairs = dict(nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="lists as JSON: '[0, 1]'")
+    parser.add_argument("-p", "--parameter", **pairs)
     parser.add_argument("--timeout", type=int, help="seconds a cell may take")
-    asked = parser.parse_args(arguments)
+    return parser
+
+# %% ../../nbs/runs/04_notebook.ipynb #968f4819
+def main(
+    arguments: list = None,  # as on the command line; None for `sys.argv`
+) -> int:  # exit code
+    "Command line of `run_notebook`."
+    asked = _parser().parse_args(arguments)
     try:
         check_parameters(asked.notebook, dict(asked.parameter))
     except (RunError, FileNotFoundError) as e:

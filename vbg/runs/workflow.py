@@ -35,29 +35,12 @@ def snakemake_command(
 ) -> list:  # words of a command
     "Command line with which the study calls Snakemake. Raises ValueError on an unknown profile."
     read_profile(profile)
-    return [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root() / "workflow" / "Snakefile"),
-        "--directory",
-        str(home()),
-        "--config",
-        f"profile={profile}",
-        *([f"look={look}"] if look else []),
-        "--resources",
-        f"gpu={1 if gpus else cores}",
-        "--rerun-incomplete",
-        "--rerun-triggers",
-        "input",
-        "params",
-        "mtime",
-        *options,
-        "--cores",
-        str(cores),
-        *targets,
-    ]
+    place = ["--snakefile", str(root() / "workflow" / "Snakefile"), "--directory", str(home())]
+    config = ["--config", f"profile={profile}", *([f"look={look}"] if look else [])]
+    width = ["--resources", f"gpu={1 if gpus else cores}"]
+    again = ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime"]
+    command = [sys.executable, "-m", "snakemake", *place, *config, *width, *again]
+    return [*command, *options, "--cores", str(cores), *targets]
 
 # %% ../../nbs/runs/05_workflow.ipynb #d9a0300e
 def hold(
@@ -152,23 +135,22 @@ def read_summary(
         if len({row["rule"] for row in rows}) > 1:
             raise RunError(f"Snakemake's summary mixes rules before {rows[-1]['output_file']}")
         *files, notebook = (row["output_file"] for row in rows)
-        state = (
-            "missing"
-            if any(row["status"] == "missing" for row in rows)
-            else "done"
-            if rows[-1]["plan"] == "no update"
-            else "stale"
-        )
-        why = (
-            next((row["status"] for row in rows if row["status"] != "ok"), "its inputs are made again")
-            if state == "stale"
-            else ""
-        )
-        if notebook in (lost or {}) and state != "missing":
-            state, why = "missing" if lost[notebook] == "its runs are lost" else "stale", lost[notebook]
+        state, why = _state(rows, (lost or {}).get(notebook))
         jobs.append(Job(notebook, rows[-1]["rule"], tuple(files), state, why))
         rows = []
     return jobs
+
+# %% ../../nbs/runs/05_workflow.ipynb #19f187e2
+def _state(rows, lost):
+    "State of the job behind some rows of a summary, and why; `lost`: why it does not count as done, or None."
+    said = [row["status"] for row in rows]
+    if "missing" in said:
+        return "missing", ""
+    if lost is not None:
+        return "missing" if lost == "its runs are lost" else "stale", lost
+    if rows[-1]["plan"] == "no update":
+        return "done", ""
+    return "stale", next((status for status in said if status != "ok"), "its inputs are made again")
 
 # %% ../../nbs/runs/05_workflow.ipynb #4290f783
 def refuse_unknown(
