@@ -107,13 +107,9 @@ def test_notebook_is_light(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_export_cells_are_short(path):
-    "A cell that holds code: 40 lines at most. A table of settings may be longer; so may one class, named here."
-    lengths = [
-        len([line for line in c.source.splitlines() if line.strip() and not line.startswith("#|")])
-        for c in cells(path)
-        if re.match(r"#\s*\|\s*exporti?\b", c.source) and re.search(r"^(?:def|class) ", c.source, re.M)
-    ]
-    most = 66 if path.stem == "07_forkserver" else 40  # `Server`
+    "40 lines at most, tables of settings and classes included; one class is longer and is named here."
+    lengths = [len(c.source.splitlines()) for c in cells(path) if re.match(r"#\s*\|\s*exporti?\b", c.source)]
+    most = 48 if path.stem == "03_store" else 40  # `Run`
     assert max(lengths, default=0) <= most, f"an export cell of {max(lengths)} lines"
 
 
