@@ -24,6 +24,7 @@ from vbg.reports import page as P
 from vbg.results.classes import confusion_claims
 from vbg.results.comparison import comparison_table, late_average, of_models, verdicts_table
 from vbg.results.publish import DATASETS, PAPER_MODELS, paper_table
+from vbg.results.tables import run_names
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.runs.version import environment
@@ -150,6 +151,28 @@ def real(evidence):
     "The same evidence as if no item were rendered."
     data = {d: {k: v for k, v in described.items() if k != "render"} for d, described in evidence.settings.data.items()}
     return replace(evidence, settings=replace(evidence.settings, data=data))
+
+
+def test_a_row_names_the_runs_that_its_number_was_made_from(evidence, table):
+    rows, named = table.set_index("id").runs, lambda d, *models: {run_names(evidence.of(d, m)) for m in models}
+    for name in ("table3", "table4"):
+        for dataset, model in paper_table(name)[["dataset", "model"]].itertuples(index=False):
+            of = f"{name}-{dataset}-{model.replace('_', '-')}"
+            assert {*rows[f"{of}-map"].split(" + ")} == named(dataset, model), of
+            assert named(dataset, model) <= {*rows[f"{of}-hours"].split(" + ")} <= named(dataset, model, "vbg"), of
+    for claim, models in {
+        "margin-map-swin-met": ("vbg", "swin"),
+        "ablation-without-gan-coco": ("vbg", "without_gan"),
+        "order3-met": [m for m in paper_table("table3").model.unique()],
+        "fig5-settles-met": ("vbg",),
+        "fig6-pure-met": ("vbg",),
+        "fig7-object-coco": ("vbg",),
+        "fig8-class-coco": ("vbg",),
+        "scarce-coco": ("vbg", "without_gan"),
+    }.items():
+        assert {*rows[claim].split(" + ")} == named(claim.rsplit("-", 1)[1], *models), claim
+    assert named("met", "vbg") | named("coco", "vbg") == {*rows["fig5-rough"].split(" + ")}
+    assert (rows[table[table.group.isin(["table1", "table2"])].id] == "–").all()
 
 
 def test_every_printed_number_stands_in_the_ledger_once(table):

@@ -15,6 +15,7 @@ from vbg.core.files import RunError, root
 from vbg.core.profiles import PROFILES, profile
 from vbg.reports.command import main as command
 from vbg.results import publish as F
+from vbg.results.tables import Column, table_of
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.stats import verdicts as verdicts_module
 from vbg.stats.intervals import Bootstrap, summarise_runs
@@ -148,6 +149,25 @@ save_figure(loss_curves(runs), "f", "smoke", runs)
         "runs/smoke/classifiers/met/without_gan/seed1",
     ]
     assert {"python", "system", "packages"} == set(about["environment"]) and len(about["code"]) == 16
+
+
+def test_every_row_of_a_csv_names_its_runs(store):
+    "Its own where it names some, else all that the table was made from; data cards and settings are no runs."
+    for seed in (0, 1):
+        toy_run(seed=seed)
+    runs = load_runs("smoke")
+    plain = pd.DataFrame({"class": ["amulet", "arms"], "share": [0.25, 0.5]})
+    own = table_of([{"class": "arms", "runs": runs[:1]}, {"class": "all"}], [Column("class", "class")])
+    for table, made_from, named in (
+        (plain, list(runs), ["smoke/classifiers/met/without_gan/seed0-1"] * 2),
+        (plain, runs, ["smoke/classifiers/met/without_gan/seed0-1"] * 2),
+        (own, list(runs), ["smoke/classifiers/met/without_gan/seed0", ""]),
+        (plain, {"met": {"items": 3}}, None),
+    ):
+        F.save_table(table, "shares", "smoke", made_from)
+        read = pd.read_csv(saved(store, "shares.csv"), keep_default_na=False)
+        assert (read["runs"].tolist() if named else list(read.columns)) == (named or ["class", "share"])
+        assert "runs" not in saved(store, "shares.md").read_text()
 
 
 def test_a_changed_run_changes_what_the_manifest_says(store):

@@ -5,7 +5,7 @@
 # %% ../../nbs/reports/07_audit.ipynb #a605c587
 from __future__ import annotations
 
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from vbg.reports.findings import (
 from .judges import CLAIMS, GROUPS, find, setting
 from .page import esc, page, section, table_html
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table, save_files
+from ..results.tables import run_names
 from ..runs.store import assert_complete
 from ..stats.intervals import same_items
 from ..stats.metrics import METRICS
@@ -35,7 +36,7 @@ __all__ = ['COLUMNS', 'SETTINGS', 'build_ledger', 'ledger', 'verdict_counts', 'a
            'save_audit']
 
 # %% ../../nbs/reports/07_audit.ipynb #b45c5152
-COLUMNS = ["id", "group", "where", "claim", "paper", "ours", "n", "data", "verdict", "reason", "command"]
+COLUMNS = ["id", "group", "where", "claim", "paper", "ours", "n", "data", "verdict", "reason", "command", "runs"]
 
 
 def _printed_twice(table, dataset, model, metric):
@@ -154,6 +155,14 @@ def _claim_rows(e, claims):
         yield [claim.id, claim.group, claim.where, claim.says, *find(e, claim)]
 
 
+def _all_rows(e, claims):
+    "Every row, and the runs that were read while it was made; a dash where there were none."
+    e.seen.clear()
+    for row in chain(_data_rows(e), _setting_rows(e), _result_rows(e), _claim_rows(e, claims)):
+        yield [*row, run_names(e.seen) or "–"]
+        e.seen.clear()
+
+
 def _command(e, row):
     "Command that decides a row without a command of its own."
     if row.verdict == "contradicts itself":
@@ -169,8 +178,7 @@ def build_ledger(
     assert_complete(e.runs, list(e.settings.data), list(NEEDED), list(e.settings.seeds), e.profile)
     for d in e.datasets:
         same_items([r for r in e.runs if r.dataset == d], "test")
-    rows = [*_data_rows(e), *_setting_rows(e), *_result_rows(e), *_claim_rows(e, claims)]
-    table = pd.DataFrame(rows, columns=[*COLUMNS[:4], *Finding._fields])[COLUMNS]
+    table = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"])[COLUMNS]
     twice = table.id[table.id.duplicated()].unique().tolist()
     if twice:
         raise ValueError(f"ids that come twice in the ledger: {', '.join(twice)}; give each claim an id of its own")
@@ -268,7 +276,7 @@ _NOTE = (
     "Accuracy beside that of VBG is decided as in table3_tests and table4_tests, by the interval and by McNemar's test "
     "after Holm's correction together; other metrics, and two other models, have no such test, and the interval "
     "decides alone. "
-    "The file audit.csv holds every row with its id, data and command."
+    "The file audit.csv holds every row with its id, data, command and runs."
 )
 _RENDERED = (
     "The items of this profile, {title}, are rendered: they are no museum objects and no photographs. "

@@ -42,6 +42,7 @@ class Evidence:
     averaged: list = field(default_factory=list)  # from `late_average`
     ceilings: dict = field(default_factory=dict)  # rendered data set -> best possible accuracies
     made: dict = field(default_factory=dict)  # resamples, drawn once
+    seen: list = field(default_factory=list)  # runs of `read`, for the row of the ledger that is being made
 
     @property
     def datasets(self):
@@ -55,6 +56,12 @@ class Evidence:
 
     def of(self, dataset, model):
         return sorted((r for r in self.runs if (r.dataset, r.model) == (dataset, model)), key=lambda r: r.seed)
+
+    def read(self, dataset, model):
+        "As `of`, noted in `seen`: where a number is made of the runs, not where they are counted."
+        runs = self.of(dataset, model)
+        self.seen += runs
+        return runs
 
 # %% ../../nbs/reports/03_evidence.ipynb #5f5b2bd5
 def read_evidence(
@@ -99,9 +106,9 @@ def estimate_of(
     metric: str,  # of `METRICS`
 ) -> Estimate:  # with its draws
     "A model's metric on the natural test, drawn once."
-    key = dataset, model, metric
+    key, runs = (dataset, model, metric), e.read(dataset, model)
     if key not in e.made:
-        items, bootstrap = same_items(e.of(dataset, model), "test"), Bootstrap(**e.settings.evaluation)
+        items, bootstrap = same_items(runs, "test"), Bootstrap(**e.settings.evaluation)
         e.made[key] = estimate_scores(*items, bootstrap, (metric,))[metric]
     return e.made[key]
 
@@ -113,6 +120,7 @@ def score(
     metric: str = "accuracy",  # of `METRICS`
 ) -> Estimate:  # 0..1
     "Mean and interval over seeds and test items, as in the table."
+    e.read(dataset, model)
     row = beside_vbg(e, dataset, model)
     return Estimate(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
@@ -164,7 +172,7 @@ def _source(e, run):
     "The run whose GAN and loop made the pairs of `run`: itself, or VBG with its seed; None where it names none."
     if run.info.get("gan") is not None:
         return run
-    return next((r for r in e.of(run.dataset, run.info.get("pairs_of")) if r.seed == run.seed), None)
+    return next((r for r in e.read(run.dataset, run.info.get("pairs_of")) if r.seed == run.seed), None)
 
 
 def _gan_folder(e, run):
@@ -191,7 +199,7 @@ def seconds(
     model: str,  # such as "vbg"
 ) -> np.ndarray:  # one number a seed
     "Measured training time; with that of the GAN and the loop whose pairs the run learns from, where it is known."
-    return np.array([r.info["seconds"] + (_gan_seconds(e, r) or 0) for r in e.of(dataset, model)])
+    return np.array([r.info["seconds"] + (_gan_seconds(e, r) or 0) for r in e.read(dataset, model)])
 
 
 def gan_known(

@@ -145,7 +145,7 @@ def curves_of(
     column: str,  # of the history
 ) -> list:
     "One curve a seed."
-    return [r.history.sort_values("epoch")[column].to_numpy() for r in e.of(d, "vbg")]
+    return [r.history.sort_values("epoch")[column].to_numpy() for r in e.read(d, "vbg")]
 
 
 def epochs_text(

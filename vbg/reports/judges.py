@@ -243,7 +243,7 @@ def order(e, d, paper, table):
 # %% ../../nbs/reports/06_judges.ipynb #44278b54
 def curve(e, d, paper, keys, text):
     "A claim on Fig. 5, by keys of `FIG5_CLAIMS`; of two readings both must hold."
-    runs = e.of(d, "vbg")
+    runs = e.read(d, "vbg")
     values, _, found = zip(*(fig5_verdict(runs, key, e.rendered(d)) for key in keys.split()))
     shown = (f"{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]" for v in values)
     ours = text.format(*shown, after=stability(runs[0].history)["after"])
@@ -256,7 +256,7 @@ def _share_right(e, d, named):
     "How much of some classes VBG gets right, as text, and of how many."
     names = [n.lower() for n in e.of(d, "vbg")[0].info.get("class_names") or []]
     there = [n for n in named if n in names]
-    labels, tables = same_items(e.of(d, "vbg"), "test")
+    labels, tables = same_items(e.read(d, "vbg"), "test")
     mine = np.isin(labels, [names.index(n) for n in there])
     if not mine.any():
         return f"this set has no class {' or '.join(named)}", "–"
@@ -274,7 +274,7 @@ def _why(row):
 def confusion(e, d, paper, classes):
     "What Fig. 6 shows of some classes, by `results.classes.confusion_claims`; all must hold."
     mine, named = [claim for claim in FIG6_CLAIMS if claim[0] == d], classes.split()
-    found = confusion_claims(e.of(d, "vbg")).to_dict("records")
+    found = confusion_claims(e.read(d, "vbg")).to_dict("records")
     rows = [row for claim, row in zip(mine, found, strict=True) if claim[1].lower() in named]
     verdict = max((r["verdict"] for r in rows), key=VERDICTS.index)
     return Finding(paper, *_share_right(e, d, named), verdict, "; ".join(dict.fromkeys(map(_why, rows))), e.title(d))
@@ -289,7 +289,10 @@ def _maps(e, d, one_class):
 
     wanted = {claim for _, claim, name, _ in FIG7_CLAIMS if bool(name) == one_class}
     rows = e.looks[d]["fig7"]
-    return None if rows is None else [row for row in rows if row["claim"] in wanted]
+    if rows is None:
+        return None
+    e.read(d, "vbg")
+    return [row for row in rows if row["claim"] in wanted]
 
 
 def _told_maps(rows):
@@ -340,7 +343,7 @@ def space(e, d, paper, key):
     "A sentence on Fig. 8, by a key of `FIG8_CLAIMS`; features after fusion, the controls beside."
     from vbg.explain.space_figures import FIG8_CLAIMS
 
-    look = e.looks[d]
+    look, _ = e.looks[d], e.read(d, "vbg")
     rows = [r for r in look["fig8"] if r["sentence"] == FIG8_CLAIMS[key]]
     row = next(r for r in rows if r["verdict"] in VERDICTS)
     controls = {r["stage"]: r for r in rows if r is not row}

@@ -146,7 +146,7 @@ def cheaper(e, d):
         reason = f"what GAN and loop took is not known for {unknown}, so these seconds do not compare"
         return Seen(ours, None, reason, seeds_text(e, d), paper)
     shorter = sum(taken[m].max() < vbg.min() for m in REMOVED)
-    own = np.mean([r.history.seconds.sum() for r in e.of(d, "vbg")]) / vbg.mean()
+    own = np.mean([r.history.seconds.sum() for r in e.read(d, "vbg")]) / vbg.mean()
     reason = (
         f"{shorter} of {len(REMOVED)} are shorter, every seed than every seed of VBG; rows with the GAN hold "
         f"its training and the loop's rounds, {100 * (1 - own):.0f} % of VBG's seconds{_TIMES * e.rendered(d)}"
@@ -189,11 +189,11 @@ def both_sides(e, d):
 def scarce_recall(e, d):
     "Recall of the classes with fewer training items than half the mean class."
     counts = np.array([c["train"] for c in e.cards[d]["classes"].values()])
-    few, runs = np.flatnonzero(counts < counts.mean() / 2), e.of(d, "vbg")
+    few, runs = np.flatnonzero(counts < counts.mean() / 2), e.read(d, "vbg")
     if not len(few):
         return Seen("–", None, "no class of this set has fewer training items than half the mean class", "–")
     split = "balanced" if all("balanced" in r.metrics for r in runs) else "test"
-    labels, tables = same_items(runs + e.of(d, "without_gan"), split)
+    labels, tables = same_items(runs + e.read(d, "without_gan"), split)
     mine, k = np.isin(labels, few), len(runs)
     sides = [[t[mine] for t in part] for part in (tables[:k], tables[k:])]
     gap = paired_difference(labels[mine], *sides, Bootstrap(**e.settings.evaluation), ("accuracy",))["accuracy"]

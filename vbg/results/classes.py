@@ -165,11 +165,11 @@ def confusion_claims(
             if isinstance(taken, str)
             else f"{'hardly any' if taken else 'no'} {true} is taken for another class"
         )
-        judged = _claim(made[dataset], split, true, taken)
-        rows.append(
-            {"data set": run_title(made[dataset][0]), "claim": said, "verdict": judged.verdict, "why": judged.reason}
-        )
-    return pd.DataFrame(rows)
+        members = made[dataset]
+        judged = _claim(members, split, true, taken)
+        about = dict(title=run_title(members[0]), claim=said, runs=members)
+        rows.append(about | dict(verdict=judged.verdict, why=judged.reason))
+    return table_of(rows, [Column("data set", "title"), *(Column(name, name) for name in ("claim", "verdict", "why"))])
 
 # %% ../../nbs/results/06_classes.ipynb #302b3909
 def _claim(members, split, true, taken):

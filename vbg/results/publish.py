@@ -24,7 +24,7 @@ from ..core.files import home, root, sweep, write_atomic
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
-from .tables import Column, table_files, table_of
+from .tables import Column, run_names, table_files, table_of
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -314,8 +314,9 @@ def save_table(
     made_from,  # runs, data cards or settings
     digits: int = 3,  # of numbers in md; csv keeps all
 ) -> None:
-    "Write `<name>.csv`, `<name>.md` and the entry of both."
-    files = table_files(table, digits)
+    "Write `<name>.csv`, `<name>.md` and the entry of both. A row that names no runs is of all that are given."
+    runs = made_from if isinstance(made_from, list) and all(isinstance(run, Run) for run in made_from) else []
+    files = table_files(table, digits, run_names(runs))
     if csv_alone(name):
         files.pop("md")
     save_files(name, profile, made_from, **files)

@@ -114,6 +114,7 @@ def _together(names):
 # %% ../../nbs/results/01_tables.ipynb #dad0b657
 def numbers_beside(
     table: pd.DataFrame,  # any table; cells may be of `Cell`
+    runs: str = "",  # behind every row, where no row names its own
 ) -> pd.DataFrame:  # the same columns, then the numbers: "accuracy, %: mean" and so on, `runs` last
     "A table for the csv."
     made = {}
@@ -122,19 +123,20 @@ def numbers_beside(
         for name in dict.fromkeys(name for numbers in held for name in numbers):
             key = name if name == "runs" else f"{title}: {name}"
             made[key] = [numbers.get(name) for numbers in held]
-    made |= {"runs": made.pop("runs")} if "runs" in made else {}
+    made |= {"runs": made.pop("runs")} if "runs" in made else {"runs": [runs] * len(table)} if runs else {}
     return pd.concat([table, pd.DataFrame(made, index=table.index)], axis=1)
 
 # %% ../../nbs/results/01_tables.ipynb #efe1cf73
 def table_files(
     table: pd.DataFrame,  # index is saved when it has a name
     digits: int = 3,  # of numbers in md; csv keeps all
+    runs: str = "",  # see `numbers_beside`
 ) -> dict:  # "csv", "md" to bytes
     "A table as it is saved; two calls give the same bytes."
     flat = table.reset_index() if table.index.name or table.index.nlevels > 1 else table
     text = flat.map(lambda v: ("–" if np.isnan(v) else f"{v:.{digits}f}") if isinstance(v, float) else str(v))
     return dict(
-        csv=numbers_beside(flat).to_csv(index=False, lineterminator="\n").encode(),
+        csv=numbers_beside(flat, runs).to_csv(index=False, lineterminator="\n").encode(),
         md=(text.to_markdown(index=False, disable_numparse=True) + "\n").encode(),
     )
 
