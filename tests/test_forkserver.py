@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import nbformat
@@ -70,7 +71,7 @@ def write(path, *sources):
 def execute(notebook, output, **variables):
     "Run a notebook as a job of the study does; its outputs."
     environment = {**os.environ, **variables}
-    words = [sys.executable, "-m", "vbg.runs.forkserver", "vbg.runs.notebook", str(notebook), str(output)]
+    words = [sys.executable, "-m", "vbg.runs.forkserver", "vbg.reports.command", "run", str(notebook), str(output)]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return [cell.get("outputs") for cell in nbformat.read(output, as_version=4).cells[1:-1]]
@@ -165,6 +166,22 @@ def test_a_name_too_long_for_a_socket_leaves_ordinary_processes(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != SOCKET} | {"TMPDIR": str(long)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
+
+
+def test_what_a_killed_study_left_among_the_temporary_files_is_removed_by_the_next(monkeypatch):
+    serve = "from vbg.runs.forkserver import fork_server\nwith fork_server(): print('serves', flush=True); input()"
+    env = {name: value for name, value in os.environ.items() if name != SOCKET}
+    with tempfile.TemporaryDirectory() as folder:  # a short name: that of a socket may not be long
+        words = dict(cwd=ROOT, env=env | dict(TMPDIR=folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        killed, calm = (subprocess.Popen([sys.executable, "-c", serve], **words) for _ in range(2))
+        assert [study.stdout.readline() for study in (killed, calm)] == ["serves\n"] * 2
+        killed.kill()
+        killed.wait()
+        assert len(os.listdir(folder)) == 2
+        done = subprocess.run([sys.executable, "-c", serve], **words | dict(stdin=None, input="\n"))
+        assert done.returncode == 0 and len(os.listdir(folder)) == 1  # that of the one which still serves
+        calm.communicate("\n")
+        assert calm.returncode == 0 and os.listdir(folder) == []
 
 
 def test_another_environment_is_not_served(server):

@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['root', 'home', 'temporary', 'write_atomic', 'lives', 'sweep', 'staging', 'DataError', 'RunError']
+__all__ = ['root', 'home', 'temporary', 'write_atomic', 'lives', 'sweep', 'scratch', 'staging', 'DataError', 'RunError']
 
 # %% ../../nbs/core/01_files.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -91,6 +92,12 @@ def sweep(
             swept.append(left)
     return swept
 
+# %% ../../nbs/core/01_files.ipynb #5a990288
+def scratch() -> tempfile.TemporaryDirectory:  # readable by its owner only
+    "A folder among the machine's temporary ones. Where its process is killed, the next call removes it."
+    sweep(tempfile.gettempdir())
+    return tempfile.TemporaryDirectory(prefix=temporary("vbg-").name)
+
 # %% ../../nbs/core/01_files.ipynb #15132541
 @contextmanager
 def staging(
@@ -110,7 +117,7 @@ def staging(
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
-
+# %% ../../nbs/core/01_files.ipynb #6004d47d
 def _swap(part, place, keep):
     "Put `part` in the place of `place`. Killed between the two renames, `sweep` puts the old one back."
     old = temporary(place, "old")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from vbg.core.collection_plan import (
     collection_jobs,
     collection_name,
 )
-from ..core.files import RunError, home, write_atomic
+from ..core.files import RunError, home, scratch, write_atomic
 from ..core.places import cost_place, figures_place, store_place
 from ..core.profiles import profile as read_profile
 from .publish import PERCENT
@@ -265,7 +264,7 @@ def _encode_once(run, data):
     tokenizer = tokenizer_for(natural, settings.text["vocab_size"], settings.text["checkpoint"])
     tokenise(natural, tokenizer, settings.text["max_length"])
     network = build_model(settings, num_classes=natural.num_classes, vocab_size=len(tokenizer)).freeze_encoders()
-    with tempfile.TemporaryDirectory() as place:
+    with scratch() as place:
         start = time.perf_counter()
         encode_features(network, natural, Path(place), {"dataset": run.dataset})
         return dict(items=len(natural), seconds=time.perf_counter() - start)

@@ -310,7 +310,9 @@ def fork_server():
     if not available() or SOCKET in os.environ:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="vbg-") as folder:  # readable by its owner only
+    from vbg.core.files import scratch  # not above: copies import the project's code anew
+
+    with scratch() as folder:
         if len(os.fsencode(f"{folder}/socket")) > 107:  # more than the name of a socket may have
             yield
             return
