@@ -75,7 +75,7 @@ def notebook(path, *sources, tag="parameters"):
 
 def command(*words, **options):
     return subprocess.run(
-        [sys.executable, "-m", "vbg.runs.notebook", *map(str, words)],
+        [sys.executable, "-m", "vbg.reports.command", "run", *map(str, words)],
         cwd=root(),
         capture_output=True,
         text=True,
@@ -332,7 +332,7 @@ def test_killed_runner_leaves_no_output_and_the_next_one_succeeds(tmp_path):
         tmp_path / "n.ipynb", "seconds = 60", "import time\nprint('begun', flush=True)\ntime.sleep(seconds)"
     )
     runner = subprocess.Popen(
-        [sys.executable, "-m", "vbg.runs.notebook", str(path), str(tmp_path / "out.ipynb")],
+        [sys.executable, "-m", "vbg.reports.command", "run", str(path), str(tmp_path / "out.ipynb")],
         cwd=root(),
         stdout=subprocess.PIPE,
         text=True,

@@ -150,7 +150,7 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
     said = done.stdout + done.stderr
     assert "runs/collection-my-mus-eum/figures/supplement/small_collection/small_collection.csv" in said
     commands = [
-        line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if " vbg.runs.notebook " in line
+        line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if " vbg.reports.command run " in line
     ]
     assert len(commands) == len(sc.collection_jobs()) + 1
     for line in commands:

@@ -12,7 +12,8 @@ from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
-           'TABLE4_MODELS', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model']
+           'TABLE4_MODELS', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model',
+           'refuse_unknown_names']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
 @dataclass(frozen=True)
@@ -418,6 +419,20 @@ def refuse_unknown_model(
     known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, "logistic_regression")  # the last: of small collections
     if name not in known:
         raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
+
+# %% ../../nbs/core/03_profiles.ipynb #3491bfae
+def refuse_unknown_names(
+    asked: dict,  # given to a notebook or command; of it: profile, overrides, dataset, data, model
+) -> None:
+    "Raise ValueError on a profile, setting, data set or model that does not exist."
+    name, dataset = asked.get("profile", "mini"), asked.get("dataset")
+    there = profile(name, asked.get("overrides")).data
+    if dataset and not asked.get("data") and dataset not in there:
+        raise ValueError(
+            f"profile {name!r} has no data set {dataset!r}, only {', '.join(there)}; describe it in `data`"
+        )
+    for model in asked.get("model", ()):
+        refuse_unknown_model(model)
 
 # %% ../../nbs/core/03_profiles.ipynb #bdd90bd5
 GLOSSARY = {

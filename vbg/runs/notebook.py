@@ -5,23 +5,20 @@
 # %% ../../nbs/runs/04_notebook.ipynb #a8e9236f
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import os
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.files import RunError, home, root, sweep, temporary, write_atomic
-from ..core.profiles import profile as read_profile
-from ..core.profiles import refuse_unknown_model
+from ..core.files import RunError, home, root, scratch, sweep, temporary, write_atomic
+from ..core.profiles import refuse_unknown_names
 from .made import plain
 
 # %% auto #0
-__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook', 'job_name', 'main']
+__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook', 'job_name']
 
 # %% ../../nbs/runs/04_notebook.ipynb #c0dee010
 def study_notebook(
@@ -127,19 +124,8 @@ def given(
     }
     known = check_parameters(study_notebook(name), asked)
     if "overrides" in known:
-        _refuse_unknown_names(**known)
+        refuse_unknown_names(known)
     names.update(known)
-
-# %% ../../nbs/runs/04_notebook.ipynb #dbdc31d1
-def _refuse_unknown_names(profile="mini", dataset="", model=(), data=None, overrides=None, **_):
-    "Raise ValueError on a profile, a setting, a data set or a model that does not exist, before torch is imported."
-    there = read_profile(profile, overrides).data
-    if dataset and not data and dataset not in there:
-        raise ValueError(
-            f"profile {profile!r} has no data set {dataset!r}, only {', '.join(there)}; describe it in `data`"
-        )
-    for name in model:
-        refuse_unknown_model(name)
 
 
 _KINDS = (str, int, float, bool, list, tuple, dict, type(None))  # what a parameter may hold
@@ -267,7 +253,7 @@ class _Log:
 @contextmanager
 def _written():
     "Gives a function that lists the runs which the notebook wrote."
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         note = Path(folder) / "runs"
         os.environ["VBG_RUNS_WRITTEN"] = str(note)
         try:
@@ -290,40 +276,3 @@ def _short(error):
         if hasattr(error, "ename")
         else str(error) or type(error).__name__
     )
-
-# %% ../../nbs/runs/04_notebook.ipynb #7b7ed9ab
-def _parser():
-    "The command line of `run_notebook`."
-    parser = argparse.ArgumentParser(
-        "python -m vbg.runs.notebook",
-        description="Run a notebook with parameters; write the executed copy when it is done.",
-    )
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("output", type=Path)
-    pairs = dict(nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="lists as JSON: '[0, 1]'")
-    parser.add_argument("-p", "--parameter", **pairs)
-    parser.add_argument("--timeout", type=int, help="seconds a cell may take")
-    return parser
-
-# %% ../../nbs/runs/04_notebook.ipynb #968f4819
-def main(
-    arguments: list = None,  # as on the command line; None for `sys.argv`
-) -> int:  # exit code
-    "Command line of `run_notebook`."
-    asked = _parser().parse_args(arguments)
-    try:
-        check_parameters(asked.notebook, dict(asked.parameter))
-    except (RunError, FileNotFoundError) as e:
-        print(e, file=sys.stderr)
-        return 2
-    try:
-        run_notebook(asked.notebook, asked.output, dict(asked.parameter), asked.timeout)
-    except RunError as e:
-        print(e, file=sys.stderr)
-        return 1
-    return 0
-
-# %% ../../nbs/runs/04_notebook.ipynb #562c1f60
-#| eval: false
-if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())

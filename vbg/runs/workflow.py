@@ -73,7 +73,10 @@ def _working(folder):
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        ours = any(Path(word).name == "snakemake" or word == "vbg.runs.notebook" for word in words[:4]) and not {
+        ours = (
+            any(Path(word).name == "snakemake" for word in words[:4])
+            or ["vbg.reports.command", "run"] in (words[2:4], words[3:5])
+        ) and not {
             "--dry-run",
             "--summary",
         } & set(words)

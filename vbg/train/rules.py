@@ -395,7 +395,7 @@ def runner(
 ) -> str:  # first words of a command
     "A notebook is executed in a copy of the fork server; one that measures time or memory, in a process of its own."
     artefact = ARTEFACTS.get(name)
-    return f"python -m {'' if artefact and artefact.alone else 'vbg.runs.forkserver '}vbg.runs.notebook"
+    return f"python -m {'' if artefact and artefact.alone else 'vbg.runs.forkserver '}vbg.reports.command run"
 
 
 def timeout(
