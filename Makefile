@@ -18,22 +18,34 @@ TARGETS ?= all
 .PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status \
         publish print unlock export readme test test-slow
 help:
-	@echo "make reproduce [PROFILE=mini|smoke|paper]  run the study: data, training, tables and figures"
-	@echo "make explain   [PROFILE=mini]              after the study: architecture, heat maps, words, the fused space, decision reports: about ten minutes"
-	@echo "make gan       [PROFILE=mini]              GANs, the closed loop, and their judgement beside eleven other ways: about two hours"
-	@echo "make loop-choice [PROFILE=mini]            settings of the closed loop on the validation split: about half an hour after \`make gan\`"
-	@echo "make scarcity  [PROFILE=mini]              the curve over how scarce the scarce classes are: about an hour more"
-	@echo "make recipe    [PROFILE=mini]              the search on the validation split that chose the training settings"
-	@echo "make supplement [PROFILE=mini]             departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
-	@echo "make collection FOLDER=... COLUMNS=...     five folds of a small collection of yours, with pretrained encoders"
-	@echo "make figures   [PROFILE=mini TARGETS=all]  draw tables and figures again from the runs that are there; trains nothing"
-	@echo "make publish   [PROFILE=mini]              copy the tables and figures of a run over the committed ones in figures/"
-	@echo "make print     [PROFILE=mini TARGETS=all]  tex of every table and pdf of the figures: runs/<profile>/print/"
-	@echo "make book      [PROFILE=mini]              the executed notebooks as one HTML book: runs/<profile>/book/index.html"
-	@echo "make status    [PROFILE=mini TARGETS=all]  what is there, what is missing, how long the rest takes"
-	@echo "make test                                  notebooks, modules and study notebooks (profile smoke)"
-	@echo "make test-slow                             a table of 485,000 rows; a whole study that is killed at any moment: about an hour"
-	@echo "make export | make readme                  after an edit of a notebook | of nbs/index.ipynb"
+	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
+	@echo
+	@echo "make reproduce     the study: data, training, Tables 1 to 4, Fig. 5 and 6, the ledger: 40 minutes on two cores"
+	@echo "make explain       after it: architecture, heat maps, words, the fused space, decision reports: ten minutes"
+	@echo "make gan           GANs, the closed loop, and their judgement beside eleven other ways: two hours"
+	@echo "make loop-choice   settings of the closed loop on the validation split: half an hour after \`make gan\`"
+	@echo "make scarcity      the curve over how scarce the scarce classes are: an hour more"
+	@echo "make recipe        the search on the validation split that chose the training settings"
+	@echo "make supplement    departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
+	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"
+	@echo
+	@echo "make status        what is there, what is missing, how long the rest takes; changes nothing"
+	@echo "make figures       draw tables and figures again from the runs that are there; trains nothing"
+	@echo "make book          the executed notebooks as one HTML book: runs/<profile>/book/index.html"
+	@echo "make print         tex of every table and pdf of the figures: runs/<profile>/print/"
+	@echo "make publish       copy the tables and figures of a run over the committed ones in figures/"
+	@echo "make results       the page of the committed results: figures/<profile>/RESULTS.md"
+	@echo "make unlock        clear what a killed run left; every target does so by itself"
+	@echo
+	@echo "make test          exports, notebooks, tests and the study at its smallest size"
+	@echo "make test-slow     a table of 485,000 rows; a whole study that is killed at any moment: an hour"
+	@echo "make export        after an edit of a notebook;  make readme: after one of nbs/index.ipynb"
+	@echo
+	@echo "With any of them, such as \`make reproduce PROFILE=smoke CORES=4\`:"
+	@echo "  PROFILE   smoke: minutes, shows that all runs; mini: rendered data, a laptop (default); paper: the real data, a GPU"
+	@echo "  CORES     jobs at once (default: all cores)"
+	@echo "  TARGETS   parts of the study for status, figures and print (default: all); a wrong name lists them"
+	@echo "For single runs: .venv/bin/vbg --help"
 
 # ---- environment: one pinned set of versions, installed once; modules are compiled when they are first imported, for most never are
 install: .venv/.installed

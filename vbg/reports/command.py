@@ -11,12 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-from ..core.files import RunError
-from ..core.profiles import PROFILES
+from ..core.artefacts import TARGETS
+from ..core.files import RunError, home, root
+from ..core.profiles import refuse_unknown_names
 
 # %% auto #0
-__all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'at_least_one', 'as_dict', 'train', 'gan', 'run', 'study', 'figures', 'status', 'show',
-           'publish', 'typeset', 'readme', 'results', 'book', 'collection', 'report', 'parser', 'main']
+__all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'run', 'study', 'figures', 'status',
+           'show', 'publish', 'typeset', 'readme', 'results', 'book', 'collection', 'report', 'parser',
+           'refuse_unknown', 'main']
 
 # %% ../../nbs/reports/12_command.ipynb #c0de0806
 def at_least_one(
@@ -43,22 +45,39 @@ def as_dict(
 # %% ../../nbs/reports/12_command.ipynb #c0de0807
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 OPTIONS = {
-    "--profile": dict(default="mini", help=f"settings of the study: {', '.join(PROFILES)} (default: mini)"),
+    "--profile": dict(
+        default="mini",
+        help="how large: smoke (minutes; shows that all runs), mini (rendered data, a laptop), paper (the real data, "
+        "a GPU), pretrained (small collections) (default: mini)",
+    ),
     "--dataset": dict(default="met", help="a data set of the profile, or a new name with --data (default: met)"),
-    "--data": dict(type=as_dict, default={}, metavar="JSON", help="reader, folder and options of your data set"),
+    "--data": dict(
+        type=as_dict,
+        default={},
+        metavar="JSON",
+        help='a data set of yours: \'{"reader": "collection", "folder": "...", "options": {...}}\'',
+    ),
     "--overrides": dict(
-        type=as_dict, default={}, metavar="JSON", help="settings in place of the profile's: section -> {setting: value}"
+        type=as_dict,
+        default={},
+        metavar="JSON",
+        help='settings in place of the profile\'s: \'{"train": {"epochs": 2}}\'',
     ),
     "--store": dict(default="by-hand", help="folder under runs/ (default: by-hand, apart from the study)"),
-    "--seeds": dict(type=int, nargs="+", default=[0], help="one run for each (default: 0)"),
-    "--cores": dict(type=at_least_one, default=CORES, help=f"jobs at once (default: {CORES})"),
+    "--seeds": dict(type=int, nargs="+", default=[0], help="one run or GAN for each (default: 0)"),
+    "--cores": dict(type=at_least_one, default=CORES, help=f"jobs at once (default: {CORES}, all of this machine)"),
     "--gpus": dict(type=int, default=0, help="GPUs of the machine; above 0, one training at a time (default: 0)"),
-    "targets": dict(nargs="*", default=["all"], help="rules or files of the workflow (default: all)"),
+    "targets": dict(
+        nargs="*",
+        default=["all"],
+        help=f"parts of the study: {', '.join(TARGETS)}, everything; or files, or the notebooks that a wrong name "
+        "makes it list (default: all)",
+    ),
 }  # options that several commands have
 
 # %% ../../nbs/reports/12_command.ipynb #c0de0809
 def train(asked):
-    "Train models on one data set; a run folder for each model and seed."
+    "Train models on one data set. Each model and seed gets a folder in runs/<store>/classifiers/."
     from vbg.train.jobs import run_scores, train_runs
 
     how = dict(data=asked.data, overrides=asked.overrides, splits=asked.splits, store=asked.store)
@@ -66,7 +85,7 @@ def train(asked):
 
 
 def gan(asked):
-    "Train GANs of one data set; a folder for each seed."
+    "Train GANs on one data set. Each seed gets a folder in runs/<store>/gans/."
     from vbg.train.gan_jobs import train_gans
 
     how = dict(data=asked.data, overrides=asked.overrides, store=asked.store, scarce_items=asked.scarce_items)
@@ -75,7 +94,7 @@ def gan(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080a
 def run(asked):
-    "Run a notebook with parameters, each checked before anything starts."
+    "Run a notebook with parameters, each checked before anything starts; write the executed copy."
     from vbg.runs.notebook import check_parameters, run_notebook
 
     given = dict(asked.parameter)
@@ -86,7 +105,7 @@ def run(asked):
         return 2
     run_notebook(asked.notebook, asked.output, given, asked.timeout)
 
-# %% ../../nbs/reports/12_command.ipynb #7a403bd4
+
 def study(asked):
     "Run targets of the study: data, training, tables and figures. What is up to date is kept."
     from vbg.runs.reproduce import reproduce
@@ -113,7 +132,7 @@ def status(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080b
 def show(asked):
-    "Print the summary of a finished study."
+    "Print what a finished study found, and where its tables, ledger and book are."
     from vbg.results.publish import show as summary
 
     print(summary(asked.profile))
@@ -131,7 +150,7 @@ def publish(asked):
 
 
 def typeset(asked):
-    "Write the tables of a run for print, as tex."
+    "Write the tables of a run as tex: runs/<profile>/print/. `make print` adds the figures as pdf."
     from vbg.core.places import print_place
     from vbg.results.publish import print_tables
 
@@ -155,7 +174,7 @@ def results(asked):
 
 
 def book(asked):
-    "Write the executed notebooks of a profile as one HTML book."
+    "Write the executed notebooks of a profile as one HTML book: runs/<profile>/book/index.html."
     from vbg.reports.book import make_book
     from vbg.runs.workflow import planned
 
@@ -163,14 +182,14 @@ def book(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080c
 def collection(asked):
-    "Read the small collection that VBG_FOLDER and VBG_COLUMNS name, once, and tell what is in it."
+    "Check a small collection of yours, as `make collection FOLDER=... COLUMNS=...` does first."
     from vbg.results.small_collection import look_at_collection
 
     print(look_at_collection())
 
 
 def report(asked):
-    "Write a page on one object: of the data set by --item, or a new one by --image and --text."
+    "Write a page on how a model decides on one object: by --item, or a new one by --image and --text."
     from vbg.core.files import write_atomic
     from vbg.reports.object_page import decide, open_run, report_html
 
@@ -185,66 +204,79 @@ def report(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
 _SPLITS, _MODEL = ["validation", "test", "balanced"], ["without_gan"]
-_MAKING = {name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")}
-_TRAIN = _MAKING | {
-    "--model": dict(nargs="+", default=_MODEL, help="names of models, rows of Tables 3 and 4 (default: without_gan)"),
-    "--splits": dict(nargs="+", default=_SPLITS, help="what the best epoch predicts (default: all but train)"),
-}
-_GAN = _MAKING | {
-    "--conditioning": dict(default="attributes", choices=["attributes", "class"], help="what an image is asked for"),
-    "--loss": dict(default="non_saturating", choices=["non_saturating", "saturating"], help="of the generator"),
-    "--scarce-items": dict(type=int, default=0, help="real items of each scarce class; 0: as in the data"),
-}
 
 # %% ../../nbs/reports/12_command.ipynb #8f91fb6d
-_RUN = {
-    "notebook": dict(type=Path, help="a notebook with a cell tagged `parameters`"),
-    "output": dict(type=Path, help="where the executed copy goes; its log lies beside it"),
-    "-p": dict(
-        dest="parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="lists as JSON: '[0]'",
-    ),
-    "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
-}
-_STUDY = {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")}
-_LOOK = {
-    "--look": dict(action="store_true", help="show what would be done and change nothing"),
-    "--unlock": dict(action="store_true", help="only clear what a killed run left"),
-}
-
-# %% ../../nbs/reports/12_command.ipynb #ea34fc12
-_REPORT = {name: OPTIONS[name] for name in ("--profile", "--dataset")} | {
-    "--model": dict(default="vbg", help="name of the model that decides (default: vbg)"),
-    "--seed": dict(type=int, default=0, help="of its run (default: 0)"),
-    "--item": dict(default="", help="id of an object of the data set"),
-    "--image": dict(help="image file of a new object"),
-    "--text": dict(help="description of a new object"),
-    "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
-}
-
-# %% ../../nbs/reports/12_command.ipynb #118ce551
-_PROFILE = {"--profile": OPTIONS["--profile"]}
 COMMANDS = {
-    train: _TRAIN,
-    gan: _GAN,
-    run: _RUN,
-    study: _STUDY | _LOOK,
-    figures: _STUDY,
-    status: _STUDY,
-    **dict.fromkeys((show, publish, typeset, results, book), _PROFILE),
+    train: {
+        **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},
+        "--model": dict(
+            nargs="+",
+            default=_MODEL,
+            help="rows of Tables 3 and 4, such as vbg or swin; a wrong name lists all (default: without_gan)",
+        ),
+        "--splits": dict(
+            nargs="+", default=_SPLITS, help="items to predict after training (default: validation test balanced)"
+        ),
+    },
+    gan: {
+        **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},
+        "--conditioning": dict(
+            default="attributes",
+            choices=["attributes", "class"],
+            help="what the generator is told: attributes of the object, or its class alone (default: attributes)",
+        ),
+        "--loss": dict(
+            default="non_saturating",
+            choices=["non_saturating", "saturating"],
+            help="of the generator (default: non_saturating)",
+        ),
+        "--scarce-items": dict(
+            type=int, default=0, help="keep so many real items of each scarce class; 0: all (default: 0)"
+        ),
+    },
+    run: {
+        "notebook": dict(type=Path, help="such as nbs/study/train/train.ipynb; one cell is tagged `parameters`"),
+        "output": dict(type=Path, help="where the executed copy goes; its log lies beside it"),
+        "-p": dict(
+            dest="parameter",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="a parameter; lists and dictionaries as JSON: -p seeds '[0, 1]'",
+        ),
+        "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
+    },
+    study: {
+        **{name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
+        "--look": dict(action="store_true", help="show what would be done and change nothing"),
+        "--unlock": dict(action="store_true", help="only clear what a killed run left"),
+    },
+    figures: {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
+    status: {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
+    **{function: {"--profile": OPTIONS["--profile"]} for function in (show, publish, typeset)},
+    results: {"--profile": OPTIONS["--profile"]},
+    book: {"--profile": OPTIONS["--profile"]},
     readme: {},
     collection: {},
-    report: _REPORT,
+    report: {
+        "--profile": dict(default="mini", help="of the run: a profile, or another folder of runs/ (default: mini)"),
+        "--dataset": dict(default="met", help="of the run (default: met)"),
+        "--model": dict(default="vbg", help="of the run: the model that decides (default: vbg)"),
+        "--seed": dict(type=int, default=0, help="of the run (default: 0)"),
+        "--item": dict(default="", help="id of an object of the data set"),
+        "--image": dict(help="image file of a new object"),
+        "--text": dict(help="description of a new object"),
+        "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
+    },
 }  # command -> its options
+READ = (show, publish, typeset, results, report)  # of any folder of runs/ or figures/, whether a profile or not
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080f
 def parser() -> argparse.ArgumentParser:
     "The parser of the command line."
-    top = argparse.ArgumentParser("vbg", description="The study of VBG, and your own runs.")
+    end = "`vbg COMMAND --help` explains its options; `make help` lists what installs and runs the whole study."
+    top = argparse.ArgumentParser("vbg", description="The study of VBG, and your own runs.", epilog=end)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for function, options in COMMANDS.items():
         about = function.__doc__
@@ -254,6 +286,17 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(command=function)
     return top
 
+# %% ../../nbs/reports/12_command.ipynb #c0de0815
+def refuse_unknown(
+    asked: argparse.Namespace,  # of a command
+) -> None:
+    "Raise ValueError on a name that does not exist, before PyTorch is imported."
+    named = vars(asked)
+    if asked.command not in READ:
+        refuse_unknown_names(named)
+    elif not any((top / asked.profile).is_dir() for top in (home() / "runs", root() / "figures")):
+        refuse_unknown_names(dict(profile=asked.profile))
+
 
 def main(
     arguments: list = None,  # as on the command line; None for `sys.argv`
@@ -261,6 +304,7 @@ def main(
     "Run one command. A mistake of the user ends in one message."
     asked = parser().parse_args(arguments)
     try:
+        refuse_unknown(asked)
         return asked.command(asked) or 0
     except (RunError, ValueError, FileNotFoundError) as error:  # `DataError` is a ValueError
         print(error, file=sys.stderr)
