@@ -105,7 +105,7 @@ def run(asked):
         return 2
     run_notebook(asked.notebook, asked.output, given, asked.timeout)
 
-
+# %% ../../nbs/reports/12_command.ipynb #7a403bd4
 def study(asked):
     "Run targets of the study: data, training, tables and figures. What is up to date is kept."
     from vbg.runs.reproduce import reproduce
@@ -204,71 +204,65 @@ def report(asked):
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
 _SPLITS, _MODEL = ["validation", "test", "balanced"], ["without_gan"]
+_MAKING = {name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")}
+_ROWS = "rows of Tables 3 and 4, such as vbg or swin; a wrong name lists all (default: without_gan)"
+_TOLD = "what the generator is told: attributes of the object, or its class alone (default: attributes)"
+_LOSS = "of the generator (default: non_saturating)"
+_TRAIN = _MAKING | {
+    "--model": dict(nargs="+", default=_MODEL, help=_ROWS),
+    "--splits": dict(nargs="+", default=_SPLITS, help=f"items to predict (default: {' '.join(_SPLITS)})"),
+}
+_GAN = _MAKING | {
+    "--conditioning": dict(default="attributes", choices=["attributes", "class"], help=_TOLD),
+    "--loss": dict(default="non_saturating", choices=["non_saturating", "saturating"], help=_LOSS),
+    "--scarce-items": dict(type=int, default=0, help="real items of each scarce class; 0: all (default: 0)"),
+}
 
 # %% ../../nbs/reports/12_command.ipynb #8f91fb6d
+_RUN = {
+    "notebook": dict(type=Path, help="such as nbs/study/train/train.ipynb; one cell is tagged `parameters`"),
+    "output": dict(type=Path, help="where the executed copy goes; its log lies beside it"),
+    "-p": dict(
+        dest="parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter; lists and dictionaries as JSON: -p seeds '[0, 1]'",
+    ),
+    "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
+}
+_STUDY = {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")}
+_LOOK = {
+    "--look": dict(action="store_true", help="show what would be done and change nothing"),
+    "--unlock": dict(action="store_true", help="only clear what a killed run left"),
+}
+
+# %% ../../nbs/reports/12_command.ipynb #ea34fc12
+_REPORT = {
+    "--profile": dict(default="mini", help="of the run: a profile, or another folder of runs/ (default: mini)"),
+    "--dataset": dict(default="met", help="of the run (default: met)"),
+    "--model": dict(default="vbg", help="of the run: the model that decides (default: vbg)"),
+    "--seed": dict(type=int, default=0, help="of the run (default: 0)"),
+    "--item": dict(default="", help="id of an object of the data set"),
+    "--image": dict(help="image file of a new object"),
+    "--text": dict(help="description of a new object"),
+    "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
+}
+
+# %% ../../nbs/reports/12_command.ipynb #118ce551
+_PROFILE = {"--profile": OPTIONS["--profile"]}
 COMMANDS = {
-    train: {
-        **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},
-        "--model": dict(
-            nargs="+",
-            default=_MODEL,
-            help="rows of Tables 3 and 4, such as vbg or swin; a wrong name lists all (default: without_gan)",
-        ),
-        "--splits": dict(
-            nargs="+", default=_SPLITS, help="items to predict after training (default: validation test balanced)"
-        ),
-    },
-    gan: {
-        **{name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")},
-        "--conditioning": dict(
-            default="attributes",
-            choices=["attributes", "class"],
-            help="what the generator is told: attributes of the object, or its class alone (default: attributes)",
-        ),
-        "--loss": dict(
-            default="non_saturating",
-            choices=["non_saturating", "saturating"],
-            help="of the generator (default: non_saturating)",
-        ),
-        "--scarce-items": dict(
-            type=int, default=0, help="keep so many real items of each scarce class; 0: all (default: 0)"
-        ),
-    },
-    run: {
-        "notebook": dict(type=Path, help="such as nbs/study/train/train.ipynb; one cell is tagged `parameters`"),
-        "output": dict(type=Path, help="where the executed copy goes; its log lies beside it"),
-        "-p": dict(
-            dest="parameter",
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("NAME", "VALUE"),
-            help="a parameter; lists and dictionaries as JSON: -p seeds '[0, 1]'",
-        ),
-        "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
-    },
-    study: {
-        **{name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
-        "--look": dict(action="store_true", help="show what would be done and change nothing"),
-        "--unlock": dict(action="store_true", help="only clear what a killed run left"),
-    },
-    figures: {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
-    status: {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")},
-    **{function: {"--profile": OPTIONS["--profile"]} for function in (show, publish, typeset)},
-    results: {"--profile": OPTIONS["--profile"]},
-    book: {"--profile": OPTIONS["--profile"]},
+    train: _TRAIN,
+    gan: _GAN,
+    run: _RUN,
+    study: _STUDY | _LOOK,
+    figures: _STUDY,
+    status: _STUDY,
+    **dict.fromkeys((show, publish, typeset, results, book), _PROFILE),
     readme: {},
     collection: {},
-    report: {
-        "--profile": dict(default="mini", help="of the run: a profile, or another folder of runs/ (default: mini)"),
-        "--dataset": dict(default="met", help="of the run (default: met)"),
-        "--model": dict(default="vbg", help="of the run: the model that decides (default: vbg)"),
-        "--seed": dict(type=int, default=0, help="of the run (default: 0)"),
-        "--item": dict(default="", help="id of an object of the data set"),
-        "--image": dict(help="image file of a new object"),
-        "--text": dict(help="description of a new object"),
-        "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
-    },
+    report: _REPORT,
 }  # command -> its options
 READ = (show, publish, typeset, results, report)  # of any folder of runs/ or figures/, whether a profile or not
 

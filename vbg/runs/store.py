@@ -114,10 +114,6 @@ def write_run(
     **more,  # anything else for run.json: config, class_names, seconds
 ) -> Path:  # the folder
     "Write a run, whole or not at all. Raises ValueError on wrong columns of `history` or `predictions`."
-    if list(history.columns) != HISTORY:
-        raise ValueError(f"history has columns {list(history.columns)}, not {HISTORY}")
-    if list(predictions.columns[:4]) != ["id", "split", "label", "p_0"]:
-        raise ValueError("make predictions with predictions_table")
     place = run_folder(profile, dataset, model, seed)
     with staging(place) as part:
         _write_files(part, history, predictions, metrics, weights or {})
@@ -131,6 +127,10 @@ def write_run(
 
 # %% ../../nbs/runs/03_store.ipynb #6fadc43e
 def _write_files(part, history, predictions, metrics, weights):
+    if list(history.columns) != HISTORY:
+        raise ValueError(f"history has columns {list(history.columns)}, not {HISTORY}")
+    if list(predictions.columns[:4]) != ["id", "split", "label", "p_0"]:
+        raise ValueError("make predictions with predictions_table")
     history.to_csv(part / "history.csv", index=False, lineterminator="\n")
     predictions.to_parquet(part / "predictions.parquet", index=False)
     (part / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
@@ -161,30 +161,33 @@ def _missing(folder):
     return [n for n in (*FILES, "run.json") if not (folder / n).exists()]
 
 # %% ../../nbs/runs/03_store.ipynb #ced5d5e5
+_AGAIN = "delete the folder and make the run again"
+
+
+def _content(path):
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} has no {path.name}: {_AGAIN}") from None
+
+
+def _note(path):
+    try:
+        return json.loads(_content(path))
+    except json.JSONDecodeError:
+        raise RunError(f"{path} is damaged: {_AGAIN}") from None
+
+# %% ../../nbs/runs/03_store.ipynb #ced5d5e6
 @dataclass(frozen=True)
 class Run:
     "A finished run. Reads lazily; raises RunError when a file is missing or was changed after it was written."
 
     folder: Path  # `runs/<profile>/classifiers/<dataset>/<model>/seed<k>`
 
-    @cached_property
-    def info(self) -> dict:  # run.json
-        try:
-            return json.loads(self._read("run.json"))
-        except json.JSONDecodeError:
-            raise RunError(f"{self.folder}/run.json is damaged: delete the folder and make the run again") from None
-
-    @cached_property
-    def metrics(self) -> dict:
-        return json.loads(self._read("metrics.json"))  # split to metrics
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        return pd.read_csv(io.BytesIO(self._read("history.csv")))
-
-    @cached_property
-    def predictions(self) -> pd.DataFrame:
-        return pd.read_parquet(io.BytesIO(self._read("predictions.parquet")))
+    info = cached_property(lambda self: _note(self.folder / "run.json"))  # dict
+    metrics = cached_property(lambda self: json.loads(self._read("metrics.json")))  # split -> metrics
+    history = cached_property(lambda self: pd.read_csv(io.BytesIO(self._read("history.csv"))))  # columns `HISTORY`
+    predictions = cached_property(lambda self: pd.read_parquet(io.BytesIO(self._read("predictions.parquet"))))
 
     profile, dataset, model, seed = (
         property(lambda self, k=k: self.info[k]) for k in ("profile", "dataset", "model", "seed")
@@ -199,14 +202,9 @@ class Run:
         return load(self._read("model.safetensors"))
 
     def _read(self, name):
-        try:
-            content = (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            raise RunError(f"{self.folder} has no {name}: delete the folder and make the run again") from None
-        if name in FILES and hashlib.sha256(content).hexdigest() != self.info["files"][name]:
-            raise RunError(
-                f"{self.folder / name} was changed after the run was written: delete the folder and make the run again"
-            )
+        content = _content(self.folder / name)
+        if hashlib.sha256(content).hexdigest() != self.info["files"][name]:
+            raise RunError(f"{self.folder / name} was changed after the run was written: {_AGAIN}")
         return content
 
 # %% ../../nbs/runs/03_store.ipynb #a8515f5e
