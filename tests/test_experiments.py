@@ -79,7 +79,7 @@ def made_up(
 def fill(experiment, name="smoke", skills=None, **change):
     "All runs of an experiment."
     asked, settings = EXPERIMENTS[experiment], profile(name)
-    jobs = product(asked.changes, asked.datasets or settings.data, asked.models, asked.seeds or settings.seeds)
+    jobs = product(asked.changes, asked.datasets or settings.data, asked.models, asked.seeds_at(settings))
     for row, dataset, model, seed in jobs:
         made_up(experiment, row, dataset, model, seed, (skills or {}).get(row, 2.0), name, **change)
 

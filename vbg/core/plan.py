@@ -22,11 +22,16 @@ class Experiment:
     models: tuple  # names of `VARIANTS`
     changes: dict  # name of a row -> overrides of the profile; {} is the reference
     datasets: tuple | None = None  # None: all of the profile
-    seeds: tuple | None = None  # None: all of the profile
+    seeds: tuple | None = None  # None: those of the profile
+    more_seeds: bool = False  # those that the profile keeps for small effects
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
     gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
     searched: bool = False  # whether its rows learn at the rate that `rate` found for their model, as the study's do
     scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
+
+    def seeds_at(self, settings) -> list:
+        "Its seeds at a size of the study, a `Profile`."
+        return list(self.seeds or (settings.more_seeds if self.more_seeds else settings.seeds))
 
 # %% ../../nbs/core/04_plan.ipynb #88f2f0d8
 EXPERIMENTS = {}  # name -> Experiment
@@ -66,7 +71,7 @@ _BALANCES = {
     "closed loop": _row("loop"),
     "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS),
 }
-EXPERIMENTS["balance"] = Experiment(("without_gan",), _BALANCES, seeds=(0, 1, 2, 3, 4))
+EXPERIMENTS["balance"] = Experiment(("without_gan",), _BALANCES, more_seeds=True)
 
 # %% ../../nbs/core/04_plan.ipynb #84a0fd4e
 _LOOPS = {

@@ -22,6 +22,7 @@ class Profile:
 
     name: str  # 'smoke', 'mini' or 'paper'
     seeds: tuple = (0, 1, 2)  # one run per seed
+    more_seeds: tuple = (0, 1, 2, 3, 4)  # of rows whose differences are small
     data: dict = field(default_factory=dict)  # data set name -> reader, folder, options, what to render
     vision: dict = field(default_factory=dict)  # arguments of `vbg.models.vision.VisionEncoder`
     text: dict = field(default_factory=dict)  # arguments of `vbg.models.text.TextEncoder`
@@ -61,7 +62,7 @@ def _mini_data(
     )
 
 # %% ../../nbs/core/03_profiles.ipynb #44153630
-_MINI = dict(seeds=(0, 1, 2), data=_mini_data("data/mini", 2400, 40, 160))
+_MINI = dict(seeds=(0, 1, 2), more_seeds=(0, 1, 2, 3, 4), data=_mini_data("data/mini", 2400, 40, 160))
 _MINI["vision"] = dict(  # the image encoder, Eq. 1-7
     image_size=64,
     patch_size=8,
@@ -178,7 +179,7 @@ _MINI["adaptation"] = dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_
 _MINI["evaluation"] = dict(resamples=2000, seed=42)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
-_SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
+_SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
 _SMOKE["train"] |= dict(epochs=2)
 _SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["gan"] |= dict(

@@ -170,7 +170,7 @@ def measure_gan(
     natural: ExampleData,  # all splits, tokenised
     classifier,  # `vbg.gan.quality.IndependentClassifier`, trained on the real training split
     train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
-    per_class: int = 100,  # pairs of each class for the class-balanced figures
+    per_class: int = 100,  # pairs of each class for the class-balanced figures; twice the permutations of the format test
     seed: int = 1,  # of the pairs
 ) -> dict:  # JSON
     "Quality of the pairs: classes, distances, manifold, neighbours, format."
@@ -182,7 +182,7 @@ def measure_gan(
     images = _image_facts(classifier, even, same, train, held, seed)
     others = dict(
         neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()},
-        format=format_test(_one_text(train, seed), same, seed=seed, permutations=50),
+        format=format_test(_one_text(train, seed), same, seed=seed, permutations=per_class // 2),
         texture=format_test(train, same, seed=seed, texture=True, permutations=0),
         text=_text_facts(maker, even, train),
         diversity=maker.images.diversity(),

@@ -488,6 +488,7 @@ def _train(model, tokenizer, texts, settings, max_length, seed, measure):
 def _write_checkpoint(model, tokenizer, record, folder):
     "Model, tokenizer and record, whole or not at all."
     tokenizer.backend_tokenizer.no_padding(), tokenizer.backend_tokenizer.no_truncation()  # of the last batch
+    transformers.utils.logging.disable_progress_bar()  # it would stand in the log
     with staging(folder) as part:
         model.cpu().save_pretrained(part)
         tokenizer.save_pretrained(part)

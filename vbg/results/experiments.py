@@ -43,7 +43,7 @@ def experiment_runs(
     wanted = dict(
         datasets=[d for d in datasets or asked.datasets or settings.data if d in settings.data],
         models=list(asked.models),
-        seeds=list(asked.seeds or settings.seeds),
+        seeds=asked.seeds_at(settings),
     )
     runs = {row: load_runs(experiment_store(profile, experiment, row), **wanted) for row in asked.changes}
     problems = _gaps(runs, wanted, asked.splits) or _strangers(runs, profile, experiment)

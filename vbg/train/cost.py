@@ -253,6 +253,7 @@ def profile_step(
         seed_everything(0, threads)
         step = Step(settings=settings, variant=variant, num_classes=num_classes)
         step.run(batch)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no notices
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
             for _ in range(steps):
                 step.run(batch)

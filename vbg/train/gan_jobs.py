@@ -245,7 +245,7 @@ def loop_runs(
             profile,
             dataset,
             models=list(asked.models),
-            seeds=list(seeds or asked.seeds),
+            seeds=list(seeds or asked.seeds_at(gan_profile(profile))),
             overrides=overrides,
             splits=list(asked.splits),
             store=experiment_store(profile, "balance", "closed loop"),

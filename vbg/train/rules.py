@@ -65,7 +65,7 @@ def experiment_rows(
             new["overrides"] = _row_overrides(profile, experiment, change)
             row = rows.setdefault(experiment_store(profile, experiment, change), new)
             row["splits"] += [split for split in asked.splits if split not in row["splits"]]
-            row["seeds"] = sorted({*row["seeds"], *(asked.seeds or settings.seeds)})
+            row["seeds"] = sorted({*row["seeds"], *asked.seeds_at(settings)})
             row["models"] += [model for model in asked.models if model not in row["models"]]
             wanted = [name for name in asked.datasets or settings.data if name in settings.data]
             row["datasets"] += [name for name in wanted if name not in row["datasets"]]
