@@ -105,7 +105,7 @@ def test_every_study_notebook_was_run(smoke_home):
 def test_the_log_of_a_run_is_for_a_person(smoke_home):
     "A line a notebook, numbered, with the time left; no notices of libraries or of Snakemake."
     said = (smoke_home / "said.txt").read_text()
-    notices = "IProgress", "Select jobs", "Execute 1 jobs", "IPKernelApp", "Warning", "loss nan", "it/s]", "USDT", "ERROR"
+    notices = "IProgress", "Select jobs", "Execute 1", "IPKernelApp", "Warning", "loss nan", "it/s]", "USDT", "ERROR"
     for notice in notices:
         assert notice not in said, notice
     line = r"^\d\d:\d\d:\d\d (\S+) finished in .+ \| (\d+) of (\d+)(?:, about (.+) left)?$"

@@ -170,7 +170,7 @@ def measure_gan(
     natural: ExampleData,  # all splits, tokenised
     classifier,  # `vbg.gan.quality.IndependentClassifier`, trained on the real training split
     train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
-    per_class: int = 100,  # pairs of each class for the class-balanced figures; twice the permutations of the format test
+    per_class: int = 100,  # pairs of each class of the class-balanced figures; half as many permutations
     seed: int = 1,  # of the pairs
 ) -> dict:  # JSON
     "Quality of the pairs: classes, distances, manifold, neighbours, format."
