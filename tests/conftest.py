@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: the smoke study, run once in a folder of its own."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -67,16 +68,56 @@ def entry_of(home, name, profile="smoke"):
     return read_manifest(home / figures_place(profile))["/".join((*group_of(name), name))]
 
 
+SMOKE_EXTRAS = "input_ablation domain_adaptation step_cost missing_modality gan_samples gan_cost loop".split()
+
+
+def notebook(name):
+    "The place of an executed notebook of the smoke study."
+    return f"runs/smoke/notebooks/{name}.ipynb"
+
+
+def smoke_targets():
+    "What `make test` reads: the study, what `explain` shows of the MET, one notebook of each other kind."
+    from vbg.train.rules import target_files
+
+    explained = [name for name in target_files("smoke", "explain") if name.endswith(".ipynb") and "coco" not in name]
+    return ["all", *explained, *map(notebook, SMOKE_EXTRAS)]
+
+
+def run_smoke(home, targets):
+    "Run part of the smoke study; what it says."
+    done = reproduce(home, *targets)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout + done.stderr
+
+
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory):
-    "A folder in which the whole smoke study has been run."
+    "A folder in which the smoke study has been run."
     home = tmp_path_factory.mktemp("smoke")
-    names = ("input_ablation", "domain_adaptation", "step_cost", "missing_modality", "gan_samples", "gan_choice")
-    extras = [f"runs/smoke/notebooks/{name}.ipynb" for name in (*names, "gan_cost", "gan_judged-met", "loop")]
-    done = reproduce(home, "all", "explain", *extras)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    (home / "said.txt").write_text(done.stdout + done.stderr)
+    (home / "said.txt").write_text(run_smoke(home, smoke_targets()))
     return home
+
+
+@pytest.fixture(scope="session")
+def smoke_plan(smoke_home):
+    "The jobs of a target in that folder, asked once."
+    from vbg.runs.workflow import planned
+
+    @functools.cache
+    def plan(*targets):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VBG_HOME", str(smoke_home))
+            return planned("smoke", list(targets))
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def whole_home(smoke_home):
+    "The same folder with the slow rest: `explain` of every data set, choice and judgement of the GANs."
+    run_smoke(smoke_home, ["explain", notebook("gan_choice"), notebook("gan_judged-met")])
+    return smoke_home
 
 
 # ---- two pytest processes (`make test`): a file's tests stay together, for they share its fixtures, and the files that

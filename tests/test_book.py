@@ -17,7 +17,7 @@ from PIL import Image
 from vbg.reports.book import MAKE_TARGETS, make_book, targets_of
 from vbg.runs.manifest import write_manifest
 from vbg.runs.notebook import run_notebook
-from vbg.runs.workflow import Job, planned
+from vbg.runs.workflow import Job
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
 FIRST = (
@@ -244,16 +244,15 @@ def test_a_table_that_is_cut_has_a_shadow_there_and_no_other_has(book, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def whole(smoke_home):
+def whole(smoke_home, smoke_plan):
     "Its index; the names of the notebooks in the plan of each rule; the make target that is named for each notebook."
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBG_HOME", str(smoke_home))
-        plan = functools.cache(lambda rule: planned("smoke", [rule]))
-        ask = functools.partial(targets_of, plan=lambda profile, rules: plan(*rules))
-        index = make_book("smoke", plan("everything"), ask)
+        ask = functools.partial(targets_of, plan=lambda profile, rules: smoke_plan(*rules))
+        index = make_book("smoke", smoke_plan("everything"), ask)
         text = index.read_text(encoding="utf-8")
         shutil.rmtree(index.parent)
-        names = {rule: {job.name for job in plan(rule)} for rule in ("everything", *MAKE_TARGETS)}
+        names = {rule: {job.name for job in smoke_plan(rule)} for rule in ("everything", *MAKE_TARGETS)}
         return text, names, ask("smoke", sorted(names["everything"]))
 
 

@@ -203,14 +203,15 @@ def test_a_job_of_snakemake_is_served(server, tmp_path):
 
 
 def test_a_copy_ends_with_the_one_who_asked_and_with_the_server(server):
-    words = ["timeit", "-n1", "-r1", "import time; time.sleep(600)"]
-    client = subprocess.Popen([sys.executable, "-m", "vbg.runs.forkserver", *words], cwd=ROOT)
-    copy, kernel = forked(words), forked(words, session=True)
-    server = psutil.Process(copy.pid).parent()
-    wait_for(lambda: len(server.children()) >= 3)
+    words = ["timeit", "-n1", "-r1", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+    asked = [sys.executable, "-m", "vbg.runs.forkserver", *words]
+    client = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pid, copy, kernel = int(client.stdout.readline()), forked(words), forked(words, session=True)
+    assert psutil.Process(pid).ppid() == psutil.Process(copy.pid).ppid() == psutil.Process(kernel.pid).ppid()
     client.kill()
     client.wait()
-    wait_for(lambda: {p.pid for p in server.children()} == {copy.pid, kernel.pid})
+    wait_for(lambda: not psutil.pid_exists(pid))
+    assert psutil.pid_exists(copy.pid) and psutil.pid_exists(kernel.pid)
 
 
 def test_a_server_that_is_killed_takes_its_copies_along(tmp_path):

@@ -2,7 +2,7 @@
 
 And one study a folder at a time.
 
-The whole study is killed several times in `make test-slow`, one cheap job once in `make test`."""
+Both in `make test-slow`; `tests/test_files.py` kills single writers."""
 
 import os
 import signal
@@ -70,6 +70,7 @@ def kill_group(study, home):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_while_it_writes_leaves_the_same_bytes(tmp_path):
     "One quick kill: as soon as the first of a table's files is there, while a data set is in the making."
     calm, cut = tmp_path / "calm", tmp_path / "cut"

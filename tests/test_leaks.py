@@ -11,7 +11,7 @@ from vbg.data.leaks import leak_table
 from vbg.data.sets import study_data
 
 
-@pytest.fixture(scope="module", params=["smoke", "mini"])
+@pytest.fixture(scope="module", params=["smoke", pytest.param("mini", marks=pytest.mark.slow)])
 def met(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBG_HOME", str(tmp_path_factory.mktemp("leaks")))

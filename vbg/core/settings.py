@@ -13,6 +13,7 @@ __all__ = ['SETTINGS', 'known_settings', 'settings_table']
 # %% ../../nbs/core/08_settings.ipynb #4dc5534b
 _SEEDS_AND_DATA = {  # Seeds and data; `*` is the name of a data set
     "seeds": "one run a seed",
+    "more_seeds": "of rows whose differences are small",
     "data.*.reader": "which reader opens the set: met, coco or collection",
     "data.*.folder": "where the set lies, under `home()`",
     "data.*.render": "size of a rendered set: items, pixels, seed, and items a class of its balanced parts",
