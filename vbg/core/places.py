@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
+import vbg
+from .files import home
+
 # %% auto #0
-__all__ = ['store_place', 'run_place', 'store_of', 'gans_place', 'checkpoint_place', 'cost_place', 'notebook_place',
-           'row_notebook', 'figures_place', 'print_place', 'committed_place']
+__all__ = ['store_place', 'run_place', 'store_of', 'gans_place', 'checkpoint_place', 'pretraining_place', 'cost_place',
+           'weights_file', 'notebook_place', 'row_notebook', 'figures_place', 'print_place', 'committed_place']
 
 # %% ../../nbs/core/05_places.ipynb #524c2815
 def store_place(
@@ -69,12 +72,28 @@ def checkpoint_place(
     return Path("runs", profile, "checkpoints", f"{dataset}-seed{seed}")
 
 
+def pretraining_place(
+    profile: str,  # such as "mini"
+) -> Path:  # from `home()` on
+    "Folder of what a pretraining needs to go on, and of its logs."
+    return Path("runs", profile, "pretraining")
+
+
 def cost_place(
     profile: str,  # such as "mini"
     what: str,  # "step" or "gan"
 ) -> Path:  # from `home()` on
     "File of a timing."
     return Path("runs", profile, "cost", f"{what}.json")
+
+# %% ../../nbs/core/05_places.ipynb #e1b23d13
+def weights_file(
+    name: str,  # setting `weights`: a folder of vbg/models/weights or, with a slash in it, a folder under `home()`
+    network: str,  # "vit", or a baseline such as "resnet"
+) -> Path:  # absolute
+    "File of an image network's weights after pretraining on drawings; the note on them lies beside it as json."
+    folder = home() / name if "/" in name else Path(vbg.__file__).parent / "models" / "weights" / name
+    return folder / f"{network}.safetensors"
 
 # %% ../../nbs/core/05_places.ipynb #50dae17a
 def notebook_place(

