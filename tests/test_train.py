@@ -91,6 +91,20 @@ def test_random_captions_are_uniform_over_the_texts_an_item_has():
     assert set(first) == {0, 1} and 150 < first.count(0) < 250 and set(second) == {5}
 
 
+def test_a_run_tells_its_epochs_and_whether_it_was_trained_out(home):
+    def told(store, models=("without_vit_gan",), **train):
+        made = vt.train_runs("smoke", "met", models=models, seeds=[0], overrides={"train": train}, store=store)
+        assert all(len(run.history) == run.info["epochs"] for run in made)
+        return [(run.info["epochs"], run.info["plateau"]) for run in made]
+
+    assert told("short", ("without_vit_gan", "majority"), epochs=2) == [(2, False), (1, True)]
+    assert told("last", epochs=2, select="last") == [(2, None)]  # no validation split: nothing can tell
+    # from the second epoch on no loss is a tenth of the one before: a plateau, and one epoch in which the rate falls
+    assert told("ended", epochs=20, plateau_gain=0.9, patience=1) == [(3, True)]
+    history = pd.read_csv(run_folder("ended", "met", "without_vit_gan", 0) / "history.csv")
+    assert history.lr.iloc[-1] == 0 < history.lr.iloc[1]
+
+
 def test_unknown_model_and_data_set_are_refused_by_name(home):
     with pytest.raises(ValueError, match="without_gan"):
         vt.train_runs("smoke", "met", models="with_gan", seeds=[0])

@@ -124,7 +124,7 @@ RECIPES = {
     "no unimodal heads": {"model": dict(auxiliary_weight=0.0)},
     "no token masking": {"train": dict(token_masking=0.0)},
     "linear patch embedding": {"vision": dict(stem="linear", weights=None)},
-    "24 epochs": {"train": dict(epochs=24)},
+    "ten epochs without a better loss": {"train": dict(patience=10)},
 }
 EXPERIMENTS["recipe"] = Experiment(("without_gan",), RECIPES, seeds=(0,), splits=("validation",))
 

@@ -107,14 +107,17 @@ _MINI["model"] = dict(
 
 # %% ../../nbs/core/03_profiles.ipynb #4a06ebf8
 _MINI["train"] = dict(
-    epochs=6,
+    epochs=40,
+    plateau_gain=0.01,
+    patience=5,
+    decay=0.25,
     batch_size=32,
     learning_rate=1e-3,
     encoder_learning_rate=1e-3,
     learning_rate_factor=1.0,
     search=(),
     weight_decay=0.05,
-    warmup=0.1,
+    warmup=0.05,
     clip_norm=1.0,
     token_masking=0.2,
     flip=0.5,
@@ -131,7 +134,7 @@ _MINI["train"] = dict(
 
 # %% ../../nbs/core/03_profiles.ipynb #6c98be0e
 _MINI["balance"] = dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None)
-_MINI["loop"] = dict(rounds=3, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0)
+_MINI["loop"] = dict(rounds=3, every=5, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0)
 _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 18
     gans=(0, 1),
     variant="",
@@ -298,6 +301,8 @@ _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
 # %% ../../nbs/core/03_profiles.ipynb #3a7b829a
 _PRETRAINED["train"] |= dict(
     epochs=60,
+    decay=5.0,
+    warmup=0.1,
     learning_rate=2e-3,
     encoder_learning_rate=0.0,
     token_masking=0.0,

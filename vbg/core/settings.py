@@ -71,14 +71,17 @@ _MODEL = {  # The model around them
 
 # %% ../../nbs/core/08_settings.ipynb #58fe9f38
 _TRAIN = {  # Training
-    "train.epochs": "passes over the training items",
+    "train.epochs": "passes over the training items, at most; without a validation split exactly",
     "train.batch_size": "items a step",
     "train.learning_rate": "of fusion and head, the highest of the schedule",
     "train.encoder_learning_rate": "of the encoders",
     "train.learning_rate_factor": "both rates times this; the search chooses it for a model",
     "train.search": "stores whose runs are compared to choose the factor; empty: no search",
     "train.weight_decay": "of AdamW",
-    "train.warmup": "share of the steps in which the rate rises",
+    "train.warmup": "share of the steps of all epochs in which the rate rises",
+    "train.plateau_gain": "share by which the best validation loss must fall, or a plateau is reached",
+    "train.patience": "epochs that must bring less than that, at least; a quarter of those so far where that is more",
+    "train.decay": "epochs in which the rate falls to 0 after the plateau, as a share of those before it",
     "train.clip_norm": "bound of the gradient's norm",
     "train.threads": "torch threads; 0 leaves torch's own choice",
     "train.precision": "of accelerate: no, fp16 or bf16",
@@ -102,6 +105,7 @@ _AUGMENTATION = {  # Augmentation, balance, the loop
     "balance.weight": "of a generated item in the loss",
     "balance.gan": "number of the GAN; none: by the seed",
     "loop.rounds": "rounds of generation and feedback",
+    "loop.every": "epochs of the classifier from round to round, at most",
     "loop.pairs": "generated pairs wanted a round",
     "loop.warm_epochs": "epochs of the GAN before each round",
     "loop.weight": "of a generated pair in the loss",

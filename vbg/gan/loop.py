@@ -126,8 +126,8 @@ class Loop:
     train: ExampleData  # real training items, tokenised
     validation: ExampleData  # tokenised
     predict: object  # function (model, ExampleData) to `(N, C)` probabilities
-    settings: dict  # section `loop` of the profile: rounds, pairs, warm_epochs, weight, tries
-    epochs: int  # of the classifier, all rounds together
+    settings: dict  # section `loop` of the profile: rounds, every, pairs, warm_epochs, weight, tries
+    epochs: int  # of the classifier, all rounds together, at most
     seed: int  # of all draws
     start: ExampleData | None = None  # items of the first epochs, such as repeated ones; None: the real items
     say: object = None  # function told one line a round
@@ -141,9 +141,11 @@ class Loop:
         require_held_out(self.validation, "the feedback of the loop")
 
     def ends(self) -> list:  # epochs after which a round is generated
-        "The epochs after which a round ends, evenly spaced: late pairs have little effect, as the learning rate falls."
+        """The epochs after which a round ends: `every` so many, and evenly spaced where the epochs are few. All lie before
+        the learning rate falls: late pairs would have little effect."""
         rounds = self.settings["rounds"]
-        return sorted({max(1, round(self.epochs * (r + 1) / (rounds + 1))) for r in range(rounds)})
+        step = min(self.settings["every"], self.epochs / (rounds + 1))
+        return sorted({max(1, round(step * (r + 1))) for r in range(rounds)})
 
     def between(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
         "The new training items at the end of a round; None keeps the items."

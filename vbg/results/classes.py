@@ -13,7 +13,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from .comparison import ABOUT, COUNTS, ORDER, TITLES, best_model, groups_of, is_rendered
-from .publish import PALETTE, TESTS, WIDTH, run_title, style
+from .publish import PALETTE, TESTS, TRAINED_OUT, WIDTH, over_seeds, run_title, style
 from .tables import Cell, Column, number_cell, range_cell, table_of
 from ..stats.comparison import BINS, confidence_bin, ece, reliability
 from ..stats.intervals import Bootstrap, draw_scores, estimate_draws, estimate_scores, same_items
@@ -239,13 +239,18 @@ def _seen(key, scale):
     return lambda r: range_cell([scale * s[key] for s in r["seen"]])
 
 
+def _after(row):
+    after = [s["after"] for s in row["seen"]]
+    return after[0] if len({*after}) == 1 else range_cell(after, digits=0)
+
+
 _STABILITY = [
     *(Column("data set", "title"), Column("model", lambda r: TITLES.get(r["model"], r["model"]))),
     Column("variation, all epochs, %", _seen("variation_all", 100)),
     Column("variation, last third, %", _seen("variation_late", 100)),
     Column("loss stable from epoch", _seen("stable", 1)),
     Column("movement, points", _seen("movement", 100)),
-    *(Column("after epoch", lambda r: r["seen"][0]["after"]), Column("epochs", lambda r: r["seen"][0]["epochs"])),
+    *(Column("after epoch", _after), *TRAINED_OUT),
     Column("seeds", lambda r: len(r["runs"])),
 ]
 
@@ -257,7 +262,7 @@ class Fig5Claim(NamedTuple):
     scale: float  # of what `stability` gives
     low: float
     high: float
-    epochs: int  # that a schedule must have before the claim can be judged
+    epochs: int  # that a training must have before the claim can be judged
     printed: bool = True  # a number for the paper's items
 
 
@@ -273,13 +278,13 @@ FIG5_CLAIMS = {
 
 # %% ../../nbs/results/06_classes.ipynb #4fcc6a4e
 def short_schedule(
-    epochs: int,  # of the runs
+    epochs: int,  # of the shortest run
     needed: int,  # that a claim speaks of
 ) -> str:  # why it cannot be judged; empty where it can
-    "True if a schedule is too short to judge a claim."
+    "The reason where a training is too short to judge a claim."
     if epochs >= needed:
         return ""
-    said = f"the schedule of this profile has only {epochs} epochs and the claim needs {needed}"
+    said = f"a run of this profile has only {epochs} epochs and the claim needs {needed}"
     return f"{said}, so it cannot be judged by it"
 
 # %% ../../nbs/results/06_classes.ipynb #e7f45c79
@@ -307,7 +312,7 @@ def stability_claims(
     "The paper's words on Fig. 5, by `fig5_verdict`."
     rows = []
     for made, key in product(groups_of(runs).values(), FIG5_CLAIMS):
-        (values, held, found), after = fig5_verdict(made, key), stability(made[0].history)["after"]
+        (values, held, found), after = fig5_verdict(made, key), {stability(r.history)["after"] for r in made}
         here = range_cell(values)
         here = Cell(here + _moved(key, after), **here.numbers)
         row = dict(title=run_title(made[0]), claim=FIG5_CLAIMS[key].says, here=here, held=held, found=found)
@@ -316,7 +321,7 @@ def stability_claims(
 
 
 def _moved(key, after):
-    return f", after epoch {after}" if key == "movement" and after != 15 else ""
+    return f", after epoch {' or '.join(map(str, sorted(after)))}" if key == "movement" and after != {15} else ""
 
 
 def _decided(row):
@@ -359,9 +364,9 @@ def model_curves(
 # %% ../../nbs/results/06_classes.ipynb #a13984ed
 def _bands(column, made, k):
     "Validation loss and accuracy of the runs of one model, the k-th."
-    history, colour = pd.concat([r.history for r in made]), PALETTE[k % len(PALETTE)]
+    colour = PALETTE[k % len(PALETTE)]
     for axis, name, scale in zip(column, ("validation_loss", "validation_accuracy"), (1, 100)):
-        over = scale * history.groupby("epoch")[name].agg(["mean", "min", "max"])
+        over = scale * over_seeds(made, name)
         line, label = ("-", "--", "-.", ":")[k % 4], TITLES.get(made[0].model, made[0].model)
         axis.plot(over.index, over["mean"], line, color=colour, label=label)
         axis.fill_between(over.index, over["min"], over["max"], color=colour, alpha=0.15, linewidth=0)

@@ -15,7 +15,7 @@ from ..core.files import RunError, home
 from ..core.places import checkpoint_place
 from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
-from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, data_title, run_title
+from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, TRAINED_OUT, data_title, run_title
 from .tables import Column, range_cell, table_of
 from ..runs.store import OF_A_MODEL, load_runs
 from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
@@ -168,7 +168,7 @@ def _columns(metrics, several):
         Column("change", "change"),
         *(Column(PERCENT[m], m) for m in metrics),
         *(Column("difference, points", "gap"), Column("verdict", lambda r: r["gap"] and r["gap"].verdict)),
-        *(Column("epochs", "epochs"), Column("parameters", "parameters", "{:,}")),
+        *(*TRAINED_OUT, Column("parameters", "parameters", "{:,}")),
         *(Column("seeds", "seeds"), Column("items", "items")),
     ]
 
@@ -184,10 +184,9 @@ def _estimates(made, base, split, metrics, bootstrap):
 
 
 def _size(made, split):
-    "Epochs, parameters, and what n is. Times are measured by `vbg.train.cost`: these runs shared a machine."
+    "Parameters, and what n is. Times are measured by `vbg.train.cost`: these runs shared a machine."
     return dict(
         title=run_title(made[0]),
-        epochs=len(made[0].history),
         parameters=made[0].info["parameters"],
         seeds=len(made),
         items=made[0].metrics[split]["items"],

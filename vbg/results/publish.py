@@ -24,7 +24,7 @@ from ..core.files import home, root, sweep, write_atomic
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
-from .tables import Column, run_names, table_files, table_of
+from .tables import Column, range_cell, run_names, table_files, table_of
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -32,11 +32,11 @@ from ..runs.version import code_version, environment, notebook_version
 from ..stats.intervals import Bootstrap, paired_difference, same_items, summarise_runs
 
 # %% auto #0
-__all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'KINDS', 'paper_table', 'data_title',
-           'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table', 'dataset_table',
+__all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'TRAINED_OUT', 'KINDS', 'paper_table',
+           'data_title', 'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table', 'dataset_table',
            'hyperparameter_table', 'save_table', 'save_figure', 'group_of', 'save_files', 'provenance', 'style',
-           'loss_curves', 'recipe_table', 'publish', 'left_out', 'packed_png', 'table_tex', 'print_tables',
-           'show_table', 'readme_text', 'show']
+           'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves', 'recipe_table', 'publish', 'left_out',
+           'packed_png', 'table_tex', 'print_tables', 'show_table', 'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -449,6 +449,32 @@ def style() -> None:
         },
     )
 
+# %% ../../nbs/results/02_publish.ipynb #7a1c0010
+def over_seeds(
+    runs: list,  # of networks
+    column: str,  # of their history
+) -> pd.DataFrame:  # one row an epoch: mean, min, max
+    "A column of the history over the seeds. A run that has ended keeps its last value."
+    each = pd.concat([r.history.set_index("epoch")[column] for r in runs], axis=1).sort_index().ffill()
+    return pd.DataFrame(dict(mean=each.mean(axis=1), min=each.min(axis=1), max=each.max(axis=1)))
+
+
+def epochs_cell(runs):  # of one row of a table
+    "Epochs of the runs: a number, or mean and ends where seeds differ."
+    epochs = [len(r.history) for r in runs]
+    return epochs[0] if len({*epochs}) == 1 else range_cell(epochs, digits=0)
+
+
+def plateau_cell(runs):  # of one row of a table
+    "How many of the runs reached a plateau before their learning rate fell (`vbg.train.fit`)."
+    return f"{sum(bool(r.info.get('plateau')) for r in runs)} of {len(runs)}"
+
+
+TRAINED_OUT = [
+    Column("epochs", lambda r: epochs_cell(r["runs"])),
+    Column("plateau", lambda r: plateau_cell(r["runs"])),
+]  # columns of tables that list runs
+
 # %% ../../nbs/results/02_publish.ipynb #382d48e1
 def loss_curves(
     runs: list,  # runs of one model, one or more data sets and seeds
@@ -480,25 +506,16 @@ def _loss_column(axes, runs):
     "Loss and accuracy of one data set over the epochs."
     from matplotlib.ticker import MaxNLocator
 
-    history = pd.concat([r.history for r in runs])
     seeds = len({r.seed for r in runs})
     axes[0].set_title(f"{run_title(runs[0])} ({seeds} seed{'s' * (seeds > 1)})")
-    _band(axes[0], history, "train_loss", "training", PALETTE[0], "-")
-    _band(axes[0], history, "validation_loss", "validation", PALETTE[1], "--")
-    _band(
-        axes[1],
-        history.assign(validation_accuracy=100 * history.validation_accuracy),
-        "validation_accuracy",
-        "validation",
-        PALETTE[1],
-        "--",
-    )
+    _band(axes[0], over_seeds(runs, "train_loss"), "training", PALETTE[0], "-")
+    _band(axes[0], over_seeds(runs, "validation_loss"), "validation", PALETTE[1], "--")
+    _band(axes[1], 100 * over_seeds(runs, "validation_accuracy"), "validation", PALETTE[1], "--")
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _band(axis, history, column, label, colour, stroke):
-    over = history.groupby("epoch")[column].agg(["mean", "min", "max"])
+def _band(axis, over, label, colour, stroke):
     axis.plot(over.index, over["mean"], stroke, color=colour, label=label)
     axis.fill_between(over.index, over["min"], over["max"], color=colour, alpha=0.2, linewidth=0)
 
@@ -522,7 +539,12 @@ def recipe_table(
                 row[head] = 100 * float(np.mean([r.metrics["validation"][metric] for r in part]))
                 columns.append(Column(head, head, "{:.1f}"))
         rows.append(row | dict(seconds=np.mean([r.info["seconds"] for r in made])))
-    columns = [*dict.fromkeys(columns), Column("seeds", "seeds"), Column("seconds a run", "seconds", "{:.0f}")]
+    columns = [
+        *dict.fromkeys(columns),
+        *TRAINED_OUT,
+        Column("seeds", "seeds"),
+        Column("seconds a run", "seconds", "{:.0f}"),
+    ]
     return table_of(rows, columns)
 
 # %% ../../nbs/results/02_publish.ipynb #3a2f5a94

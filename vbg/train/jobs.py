@@ -317,7 +317,8 @@ class NetworkTraining(Training):
         progress.skip(self.settings.train["epochs"])
         progress.say(f"{self.name}: trained by the search, from the same inputs")
         notes = dict(trained_in=found.profile, trained_on=found.info["environment"]["hardware"])
-        return Fit(network.eval(), found.history, found.info["best_epoch"], found.info["seconds"], notes=notes)
+        told = (found.info[name] for name in ("best_epoch", "seconds", "plateau"))
+        return Fit(network.eval(), found.history, *told, notes=notes)
 
     def weights(self, model):
         "All weights, or all but those of frozen encoders, which their checkpoint holds."
@@ -351,13 +352,13 @@ class FittedTraining(Training):
 
 
 def _fitted_at_once(training, model, validation, seconds, **notes):
-    "A model without epochs as a `Fit` whose history has one row."
+    "A model without epochs as a `Fit` whose history has one row. It is trained out."
     row = dict.fromkeys(HISTORY, float("nan")) | dict(epoch=1, seconds=seconds) | validate(model, validation)
     parts = [f"{training.name}: {seconds:.1f} s"]
     if validation is not None:
         parts += [f"validation accuracy {row['validation_accuracy']:.3f}"]
     training.job.progress.say(", ".join(parts))
-    return Fit(model, pd.DataFrame([{column: row[column] for column in HISTORY}]), 1, seconds, notes=notes)
+    return Fit(model, pd.DataFrame([{column: row[column] for column in HISTORY}]), 1, seconds, True, notes=notes)
 
 
 def training_of(
@@ -438,6 +439,8 @@ def _written(training, fitted, settings, inputs, search):
         config=asdict(settings),
         class_names=job.sets["natural"].class_names,
         metadata=training.metadata,
+        epochs=len(fitted.history),
+        plateau=fitted.plateau,
         best_epoch=fitted.best_epoch,
         seconds=fitted.seconds,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -484,7 +487,7 @@ def run_scores(
             model=run.model,
             seed=run.seed,
             split=split,
-            best_epoch=run.info["best_epoch"],
+            **{name: run.info[name] for name in ("epochs", "plateau", "best_epoch")},
             **{name: score for name, score in scores.items() if not name.startswith("classes")},
         )
         for run in runs
