@@ -41,7 +41,8 @@ def from_scratch(
     settings: Profile,  # of any size
 ) -> Profile:  # the same sizes, fresh weights
     "The same profile without checkpoints."
-    return replace(settings, vision=settings.vision | dict(checkpoint=None), text=settings.text | dict(checkpoint=None))
+    vision, text = settings.vision | dict(checkpoint=None, weights=None), settings.text | dict(checkpoint=None)
+    return replace(settings, vision=vision, text=text)
 
 # %% ../../nbs/train/05_cost.ipynb #e561b454
 def cost_table(
