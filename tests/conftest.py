@@ -76,12 +76,12 @@ def notebook(name):
     return f"runs/smoke/notebooks/{name}.ipynb"
 
 
-def smoke_targets():
+def smoke_targets(extras=SMOKE_EXTRAS):
     "What `make test` reads: the study, what `explain` shows of the MET, one notebook of each other kind."
     from vbg.train.rules import target_files
 
     explained = [name for name in target_files("smoke", "explain") if name.endswith(".ipynb") and "coco" not in name]
-    return ["all", *explained, *map(notebook, SMOKE_EXTRAS)]
+    return ["all", *explained, *map(notebook, extras)]
 
 
 def run_smoke(home, targets):
