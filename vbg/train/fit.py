@@ -158,12 +158,13 @@ class Progress:
         "Leave out epochs: a run is kept, or it ended at a plateau."
         self.total -= epochs
 
-    def epoch(self, name, row, most):
-        "Report one finished epoch of at most so many, given its row of the history."
+    def epoch(self, name, row, most=None):
+        "Report one finished epoch, given its row of the history and, where training may end early, the most epochs."
         self.done += 1
         seconds = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
-        left = f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left at most"
-        parts = [f"{name} epoch {row['epoch']} of at most {most}: loss {row['train_loss']:.3f}"]
+        left = f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left" + " at most" * bool(most)
+        of = f" of at most {most}" if most else ""
+        parts = [f"{name} epoch {row['epoch']}{of}: loss {row['train_loss']:.3f}"]
         if math.isfinite(row["validation_loss"]):
             parts += [f"validation loss {row['validation_loss']:.3f}, accuracy {row['validation_accuracy']:.3f}"]
         self.say(" | ".join([*parts, f"{row['items_per_second']:.0f} items/s", left]))
