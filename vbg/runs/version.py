@@ -60,7 +60,7 @@ def _hash(text):
 def _module(text):
     "Code of a module without docstrings and comments, its imports and its strings."
     tree = _Bare().visit(ast.parse(text))
-    return ast.unparse(tree), tuple(imports_of(tree)), _strings([tree])
+    return ast.unparse(tree), tuple(imports_of(tree)), frozenset(_strings(ast.walk(tree)))
 
 
 class _Bare(ast.NodeTransformer):
@@ -86,10 +86,9 @@ def _data_files(folder):
     return found
 
 
-def _strings(nodes):
-    "The strings in pieces of code."
-    parts = (part.value for node in nodes for part in ast.walk(node) if isinstance(part, ast.Constant))
-    return frozenset(part for part in parts if isinstance(part, str))
+def _strings(parts):
+    "The strings among parts of code."
+    return (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
 
 
 def _data(strings, files):
@@ -164,8 +163,8 @@ def notebook_uses(
 ) -> list:  # dotted names of functions, classes and modules: roots for `used_code`
     "The vbg modules and definitions that a notebook imports."
     tree = ast.parse("\n".join("".join(cell["source"]) for cell in _code_cells(notebook)))
-    found = _aliases(ast.unparse(tree), "", Path(vbg.__file__).parent)
-    return sorted({".".join(filter(None, target)) for target in found.values()})
+    found = _aliases(ast.walk(tree), "")
+    return sorted({".".join(filter(None, target)) for targets in found.values() for target in targets})
 
 # %% ../../nbs/runs/01_version.ipynb #692d0158
 def _code_cells(notebook):
@@ -188,22 +187,22 @@ def used_definitions(
 ) -> dict:  # name of a module to {name of a definition: what it says}
     """What is used of each module, with the checksums of the data files that it names.
 
-    Raises KeyError on a root, a table or a cut that does not exist, ValueError on `import *`."""
+    Raises KeyError on a name that does not exist, among the arguments or in the code, FileNotFoundError on
+    such a module, ValueError on `import *` and on a whole package that is used."""
     folder, choose = Path(folder or Path(vbg.__file__).parent), choose or {}
-    text_of = cache(lambda module: _module_file(module, folder).read_text(encoding="utf-8"))
+    package, data = _Package(folder), _data_files(folder)
     for name in (*roots, *choose, *cut):
-        _require(name, folder, text_of)
-    todo, said = [part for name in roots for part in _starts(name, folder, text_of)], {}
-    data = _data_files(folder)
+        _require(name, package)
+    todo, said = [part for name in roots for part in _starts(name, package)], {}
     while todo:
         module, name = todo.pop()
         full = f"{module}.{name}"
         if name in said.get(module, {}) or any(f"{full}.".startswith(f"{stop}.") for stop in cut):
             continue
         keys = tuple(choose[full]) if full in choose else None
-        text, names, strings = _definition(text_of(module), name, keys)
+        text, words, strings, inner = _definition(package.text(module), name, keys)
         said.setdefault(module, {})[name] = "\n".join([text, *_data(strings, data)])
-        todo += [target for word in names for target in _targets(module, word, folder, text_of)] + [(module, "")]
+        todo += [target for word in words for target in _targets(module, word, package, inner)] + [(module, "")]
     return {module: said[module] for module in sorted(said) if any(said[module].values())}
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02d
@@ -222,30 +221,52 @@ def used_code(
     return hashes_of(used_definitions(*roots, **how))
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee022
-def _require(name, folder, text_of):
+class _Package:
+    "The modules in a folder, each read once."
+
+    def __init__(self, folder):
+        self.folder, self.texts = folder, {}
+
+    def has(self, name):
+        path = self.folder.joinpath(*name.split("."))
+        return name in self.texts or path.with_suffix(".py").exists()
+
+    def text(self, module):
+        "Raises FileNotFoundError."
+        if module not in self.texts:
+            self.texts[module] = _module_file(module, self.folder).read_text(encoding="utf-8")
+        return self.texts[module]
+
+
+def _require(name, package):
     "Raise where a dotted name is neither a package nor a module nor a definition."
-    if folder.joinpath(*name.split(".")).is_dir() or folder.joinpath(*name.split(".")).with_suffix(".py").exists():
-        return
     module, _, own = name.rpartition(".")
-    if not _targets(module, own, folder, text_of):
+    folder = package.folder.joinpath(*name.split(".")).is_dir()
+    if not folder and not package.has(name) and not _targets(module, own, package):
         raise KeyError(f"vbg has no {name}")
+
+# %% ../../nbs/runs/01_version.ipynb #c0dee032
+def _starts(name, package):
+    "The definitions that a root names: one, or all of a module; a name may be imported where it is asked for."
+    if package.has(name):
+        return [(name, own) for own in _definitions(package.text(name))]
+    return _targets(*name.rsplit(".", 1), package)
+
+
+@cache
+def _tree(text):
+    return ast.parse(text)
 
 
 @cache
 def _definitions(text):
     "The statements of a module by the name that they define or add to; '' for those that define none."
     found = {}
-    for node in _Bare().visit(ast.parse(text)).body:
+    for node in _tree(text).body:
         for name in _defines(node):
             found.setdefault(name, []).append(node)
+    found.pop("__all__", None)
     return found
-
-# %% ../../nbs/runs/01_version.ipynb #c0dee032
-def _starts(name, folder, text_of):
-    "The definitions that a root names: one, or all of a module; a name may be imported where it is asked for."
-    if folder.joinpath(*name.split(".")).with_suffix(".py").exists():
-        return [(name, own) for own in _definitions(text_of(name))]
-    return _targets(*name.rsplit(".", 1), folder, text_of)
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02a
 def _defines(node):
@@ -261,12 +282,15 @@ def _defines(node):
 # %% ../../nbs/runs/01_version.ipynb #c0dee023
 @cache
 def _definition(text, name, keys):
-    "Code of a definition, the names that it mentions and its strings; of a table only the entries of `keys`."
+    "Code of a definition, its names, strings and imports of vbg; of a table only the entries of `keys`."
     nodes = _definitions(text).get(name, [])
     if keys is not None:
         nodes = [entry for node in nodes for entry in _entries(node, keys)]
-    names = frozenset(word for node in nodes for word in _mentioned(node))
-    return "\n".join(map(ast.unparse, nodes)), names, _strings(nodes)
+    nodes = [node for node in map(_Bare().visit, nodes) if node]
+    parts = list(_parts(nodes))
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    imports = tuple(part for part in parts if isinstance(part, (ast.Import, ast.ImportFrom)))
+    return "\n".join(map(ast.unparse, nodes)), names, frozenset(_strings(parts)), imports
 
 
 def _entries(node, keys):
@@ -281,45 +305,77 @@ def _entries(node, keys):
     return [v for k, v in zip(node.value.keys, node.value.values) if getattr(k, "value", None) in keys]
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02c
-def _mentioned(node):
-    "Names in a piece of code, but for annotations."
-    if isinstance(node, ast.Name):
-        yield node.id
-    for field, value in ast.iter_fields(node):
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, ast.AST) and field not in ("annotation", "returns"):
-                yield from _mentioned(part)
+def _parts(nodes):
+    "All parts of pieces of code, but for annotations."
+    todo = list(nodes)
+    while todo:
+        yield (node := todo.pop())
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if field not in ("annotation", "returns"):
+                todo += [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, ast.AST)]
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee024
-def _targets(module, word, folder, text_of):
-    "The definitions that a word means in a module; all of another module where the word is its name."
-    if word in _definitions(text_of(module)):
-        return [(module, word)]
-    where, own = _aliases(text_of(module), module.rpartition(".")[0], folder).get(word, (None, None))
-    if where is None:
-        return []
-    if own is None:
-        return [(where, name) for name in _definitions(text_of(where))]
-    return _targets(where, own, folder, text_of) or [(where, own)]
+def _targets(module, word, package, inner=()):
+    "The definitions that a word means in a module; `inner`: imports of the definition that mentions it."
+    text, home = package.text(module), module.rpartition(".")[0]
+    found = [(module, word)] if word in _definitions(text) else []
+    for where, own in [*_imported(text, home).get(word, []), *_aliases(inner, home).get(word, [])]:
+        found += _followed(where, own, package)
+    return found
+
+
+def _followed(where, own, package):
+    "The definitions behind an import: one, or all of a module. Raises KeyError where there is none."
+    name = where if own is None else f"{where}.{own}".strip(".")
+    if own is None or package.has(name):
+        return [(name, part) for part in _definitions(package.text(name))]
+    if package.folder.joinpath(*name.split(".")).is_dir():
+        raise ValueError(f"vbg.{name} is a package: import the module that is used of it")
+    if found := _targets(where, own, package):
+        return found
+    if own not in _bound(package.text(where)):
+        raise KeyError(f"vbg has no {name}")
+    return [(where, own)]  # of another library
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02b
-@cache
-def _aliases(text, package, folder):
-    "Names that the imports of a module bind: word to (module, name in it, or None for the module itself)."
+def _aliases(nodes, package):
+    "Names that imports of vbg among some nodes bind: word to a list of (module, name in it or None)."
     found = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if isinstance(node, ast.Import):
-            mine = [a for a in node.names if a.name.startswith("vbg.")]
-            found |= {a.asname or "vbg": (a.name.removeprefix("vbg."), None) for a in mine}
+            for a in node.names:
+                if a.name.startswith("vbg."):
+                    found.setdefault(a.asname or "vbg", []).append((a.name.removeprefix("vbg."), None))
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "vbg"):
             name = _absolute(node.level, (node.module or "").removeprefix("vbg" * (not node.level)).strip("."), package)
             if any(a.name == "*" for a in node.names):
                 raise ValueError(f"{ast.unparse(node)}: names that are imported by * are not followed")
             for a in node.names:
-                inner = folder.joinpath(*filter(None, name.split(".")), a.name).with_suffix(".py").exists()
-                target = (f"{name}.{a.name}".strip("."), None) if inner else (name, a.name)
-                found[a.asname or a.name] = target
+                found.setdefault(a.asname or a.name, []).append((name, a.name))
     return found
+
+# %% ../../nbs/runs/01_version.ipynb #c0dee033
+def _statements(body):
+    "Statements outside of functions and classes, those inside an `if` too."
+    for node in body:
+        yield node
+        if isinstance(node, (ast.If, ast.Try)):
+            yield from _statements([*node.body, *node.orelse])
+
+
+@cache
+def _imported(text, package):
+    "`_aliases` of a whole module."
+    return _aliases(_statements(_tree(text).body), package)
+
+
+@cache
+def _bound(text):
+    "All names that a module has, those of other libraries too."
+    nodes = list(_statements(_tree(text).body))
+    imports = (a for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names)
+    return {a.asname or a.name.split(".")[0] for a in imports} | {name for node in nodes for name in _defines(node)}
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee028
 def differences(
