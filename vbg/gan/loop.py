@@ -141,7 +141,7 @@ class Loop:
         require_held_out(self.validation, "the feedback of the loop")
 
     def ends(self) -> list:  # epochs after which a round is generated
-        """The epochs after which a round ends: `every` so many, and evenly spaced where the epochs are few. All lie before
+        """The epochs after which a round ends: `every` so many, or evenly spaced where epochs are few. All lie before
         the learning rate falls: late pairs would have little effect."""
         rounds = self.settings["rounds"]
         step = min(self.settings["every"], self.epochs / (rounds + 1))

@@ -395,7 +395,7 @@ def fit(
     name: str = "",  # how progress calls this run
     between=None,  # `between(epoch, model, rows)`, called after each validation; may return the next training items
 ) -> Fit:
-    """Train until the rule of `plateau_reached` holds and the rate has fallen; validate after each epoch, keep the best.
+    """Train until the rule of `plateau_reached` holds and the rate has fallen; validate each epoch, keep the best.
     Without validation train for all epochs. Raises FloatingPointError when the loss is no number."""
     loop, best, start = _prepare(model, train, settings, seed), Best(), time.perf_counter()
     how = _how(settings, auxiliary_weight, mask_token_id, seed)
