@@ -40,7 +40,8 @@ FIELDS = {  # what each layer has beside `fused`
     "concatenation": {"image_summary", "text_summary"},
     "late_average": {"image_summary", "text_summary"},
 }
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", KINDS)  # the layers whose numbers stand below
+every_layer = pytest.mark.parametrize("kind", FUSIONS)  # a new one too
 with_and_without_maps = pytest.mark.parametrize("maps", [True, False])
 
 
@@ -63,37 +64,46 @@ def test_the_names_are_the_promised_ones():
     assert type(build_fusion(hidden_size=32, num_heads=4)) is BidirectionalFusion
 
 
+@every_layer
+@with_and_without_maps
+def test_shapes(kind, maps):
+    layer, batch = build(kind).eval(), inputs()
+    out = layer(*batch, return_maps=maps)
+    assert isinstance(out, FusionOutput) and out.fused.shape == (4, layer.output_size)
+    summaries = [x for x in (out.gate, out.image_summary, out.text_summary) if x is not None]
+    assert all(x.shape == (4, 32) for x in summaries)
+    drawn = [x for x in (out.image_to_text, out.text_to_image) if x is not None]
+    assert maps or not drawn
+    assert all(x.shape[:2] == (4, 4) and torch.allclose(x.sum(-1), torch.ones(())) for x in drawn)
+
+
 @every_kind
 @with_and_without_maps
-def test_shapes_and_fields(kind, maps):
+def test_fields(kind, maps):
     layer, (image, text, keep) = build(kind).eval(), inputs()
     out = layer(image, text, keep, return_maps=maps)
-    assert isinstance(out, FusionOutput)
-    assert layer.output_size == (64 if kind == "late_average" else 32) and out.fused.shape == (4, layer.output_size)
+    assert layer.output_size == (64 if kind == "late_average" else 32)
     expected = FIELDS[kind] - (set() if maps else {"image_to_text", "text_to_image"})
     assert {name for name, value in out._asdict().items() if value is not None} == {"fused"} | expected
-    for name in expected & {"gate", "image_summary", "text_summary"}:
-        assert getattr(out, name).shape == (4, 32)
     one = kind == "bidirectional_vectors"
     for name, shape in (("image_to_text", (16, 9)), ("text_to_image", (9, 16))):
         if name in expected:
             assert getattr(out, name).shape == (4, 4, *((1, 1) if one else shape))
-            assert torch.allclose(getattr(out, name).sum(-1), torch.ones(()))
 
 
-@every_kind
+@every_layer
 def test_with_and_without_maps_give_the_same(kind):
     layer, batch = build(kind).eval(), inputs()
     assert torch.allclose(layer(*batch, return_maps=True).fused, layer(*batch, return_maps=False).fused, atol=1e-6)
 
 
-@every_kind
+@every_layer
 def test_no_mask_is_a_mask_that_keeps_all(kind):
     layer, (image, text, keep) = build(kind).eval(), inputs()
     assert torch.allclose(layer(image, text).fused, layer(image, text, torch.ones_like(keep)).fused, atol=1e-6)
 
 
-@every_kind
+@every_layer
 @with_and_without_maps
 def test_what_padding_holds_does_not_matter(kind, maps):
     layer, (image, text, keep) = build(kind).eval(), inputs()
@@ -103,7 +113,7 @@ def test_what_padding_holds_does_not_matter(kind, maps):
         assert all(a is b or torch.equal(a, b) for a, b in zip(out, other))
 
 
-@every_kind
+@every_layer
 @with_and_without_maps
 def test_how_long_padding_is_does_not_matter(kind, maps):
     layer, (image, text, keep) = build(kind).eval(), inputs()
@@ -113,7 +123,7 @@ def test_how_long_padding_is_does_not_matter(kind, maps):
     assert torch.allclose(layer(image[1:2], text[1:2, :2], return_maps=maps).fused, out[1:2], atol=1e-6)
 
 
-@every_kind
+@every_layer
 @with_and_without_maps
 def test_padding_gets_no_gradient_even_when_it_is_nan(kind, maps):
     layer, (image, text, keep) = build(kind).eval(), inputs()
@@ -123,7 +133,7 @@ def test_padding_gets_no_gradient_even_when_it_is_nan(kind, maps):
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
 
 
-@every_kind
+@every_layer
 @with_and_without_maps
 def test_an_item_without_words_is_no_nan_and_touches_no_other(kind, maps):
     layer, (image, text, keep) = build(kind), inputs()
@@ -136,7 +146,7 @@ def test_an_item_without_words_is_no_nan_and_touches_no_other(kind, maps):
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
 
 
-@every_kind
+@every_layer
 def test_both_sides_reach_the_result_and_each_item_stands_alone(kind):
     layer, (image, text, keep) = build(kind).eval(), inputs()
     out = layer(image, text, keep).fused
@@ -185,7 +195,7 @@ def test_every_kind_starts_with_a_spread_that_a_head_can_read(kind, seed):
 # ---- seeds, dropout, gradients ----
 
 
-@every_kind
+@every_layer
 def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone(kind):
     torch.manual_seed(5)
     first, state = build(kind, seed=3).state_dict(), torch.get_rng_state()
@@ -197,7 +207,7 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone(kind):
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-@every_kind
+@every_layer
 def test_dropout_acts_in_training_only_and_as_set(kind):
     batch = inputs()
     layer = build(kind, dropout=0.5).train()
@@ -223,7 +233,7 @@ def test_gradients_reach_every_parameter_that_they_can(kind, maps):
             assert p.grad.abs().max() > 1e-5, name
 
 
-@every_kind
+@every_layer
 def test_two_training_steps_are_equal_to_the_last_bit(kind):
     def steps():
         layer, batch = build(kind), inputs()
@@ -239,7 +249,7 @@ def test_two_training_steps_are_equal_to_the_last_bit(kind):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@every_kind
+@every_layer
 def test_the_dropout_setting_reaches_the_layer(kind):
     rates = {part.p for part in build(kind, dropout=0.3).modules() if isinstance(part, torch.nn.Dropout)}
     assert rates == {0.3} and {part.p for part in build(kind).modules() if isinstance(part, torch.nn.Dropout)} == {0.1}
@@ -417,7 +427,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(kind):
         build(kind, 32, 5)
 
 
-@every_kind
+@every_layer
 def test_constructor_is_keyword_only(kind):
     with pytest.raises(TypeError):
         FUSIONS[kind](32, 4)

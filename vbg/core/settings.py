@@ -14,7 +14,7 @@ __all__ = ['SETTINGS', 'known_settings', 'settings_table']
 _SEEDS_AND_DATA = {  # Seeds and data; `*` is the name of a data set
     "seeds": "one run a seed",
     "more_seeds": "of rows whose differences are small",
-    "data.*.reader": "which reader opens the set: met, coco or collection",
+    "data.*.reader": "which reader opens the set: a key of `READERS` in `data.readers`",
     "data.*.folder": "where the set lies, under `home()`",
     "data.*.render": "size of a rendered set: items, pixels, seed, and items a class of its balanced parts",
     "data.*.minimum": "items that a class must have; smaller classes join Other or are left out",
