@@ -284,6 +284,7 @@ def perplexity_table(
     for dataset in dict.fromkeys(r["dataset"] for r in reports):
         part = [r for r in reports if r["dataset"] == dataset]
         about = dict(title=data_title(dataset, settings), texts=part[0]["texts"], words=part[0]["words"])
+        about["runs"] = [home() / checkpoint_place(profile, dataset, r["seed"]) for r in part] if profile else []
         rows.append(about | dict(each={name: [r[name] for r in part] for name in _MEASURED}, seeds=len(part)))
     return table_of(rows, _PERPLEXITY)
 

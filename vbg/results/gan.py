@@ -18,7 +18,7 @@ from ..core.profiles import PROFILES
 from ..core.profiles import profile as read_profile
 from ..gan.quality import require_chance
 from .publish import DATASETS, PALETTE, TESTS, WIDTH, data_title, paper_table, save_figure, style
-from .tables import Column, estimate_cell, number_cell, table_of
+from .tables import Column, estimate_cell, number_cell, table_of, with_runs
 from ..runs.store import gan_place
 from ..stats.comparison import holm
 from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
@@ -171,7 +171,7 @@ def class_agreement_table(
     profile: str,  # whose sets they are
 ) -> pd.DataFrame:  # percent; one row a class, one column a GAN
     "Class agreement class by class, and what the judge reads right of held-out real images."
-    columns = {}
+    columns, made = {}, {}
     for q in found:
         with np.load(q["folder"] / "samples.npz", allow_pickle=False) as samples:
             names = samples["class_names"].tolist()
@@ -181,7 +181,9 @@ def class_agreement_table(
             f"{title}: {names[int(c)]}": f"{100 * share:.0f}" for c, share in found["per_class"].items()
         }
         columns |= {f"{title}, held-out real": read(q["agreement_real"])} | {column: read(q["agreement"])}
-    return pd.DataFrame(columns).fillna("–").rename_axis("class")
+        made.setdefault(title, []).append(q["folder"])
+    table = pd.DataFrame(columns).fillna("–").rename_axis("class")
+    return with_runs(table, [made[name.partition(": ")[0]] for name in table.index])
 
 # %% ../../nbs/results/07_gan.ipynb #446e3a76
 def images_word(

@@ -16,8 +16,8 @@ from ..core.files import home
 from ..stats.intervals import Estimate
 
 # %% auto #0
-__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'run_names', 'numbers_beside', 'table_files', 'number_cell',
-           'range_cell']
+__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'table_files',
+           'number_cell', 'range_cell']
 
 # %% ../../nbs/results/01_tables.ipynb #90b7d608
 class Cell(str):
@@ -67,19 +67,25 @@ def table_of(
 ) -> pd.DataFrame:  # text, for print
     "A row of print for each row of values."
     made = [{c.title: c.cell(row) for c in columns} for row in rows]
-    for line, row in zip(made, rows):
-        if row.get("runs"):
-            first = next(iter(line))
-            line[first] = Cell(line[first], runs=run_names(row["runs"]))
     table = pd.DataFrame(made)
     for title in table:
         if any(isinstance(line[title], Cell) for line in made):  # pandas would make plain strings of them
             table[title] = pd.Series([line[title] for line in made], dtype=object)
-    return table
+    return with_runs(table, [row.get("runs") for row in rows]) if any(row.get("runs") for row in rows) else table
+
+
+def with_runs(
+    table: pd.DataFrame,
+    runs: list,  # for each row what `run_names` takes; None or empty where there is none
+) -> pd.DataFrame:  # a copy
+    "A table whose rows name their runs in the csv: the cells of the first column hold them."
+    first = table.columns[0]
+    cells = [Cell(value, runs=run_names(behind)) if behind else value for value, behind in zip(table[first], runs)]
+    return table.assign(**{first: pd.Series(cells, index=table.index, dtype=object)})
 
 # %% ../../nbs/results/01_tables.ipynb #8bcac0cf
 def run_names(
-    runs: list,  # of `vbg.runs.store.Run`, of what was made of runs (`behind`), or of folders of measured GANs
+    runs: list,  # of `vbg.runs.store.Run`, of what was made of runs (`behind`), or of their folders
 ) -> str:  # such as "mini/met/vbg/seed0-2"; several groups are joined by " + "
     "Folders below `home()/runs`, seeds of one model together."
     groups = {}
