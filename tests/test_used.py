@@ -123,16 +123,26 @@ def mend(folder, module, name):
     file.write_text(f'{head}\n{name}{opening}\n    {1:d}\n    "{body}', encoding="utf-8")
 
 
-MODELS = ("without_gan", "without_vit_gan", "without_bert_gan", "textcnn", "majority", "vbg", "vbg_concatenation")
+MODELS = (
+    "without_gan",
+    "without_vit_gan",
+    "without_bert_gan",
+    "textcnn",
+    "resnet",
+    "majority",
+    "vbg",
+    "vbg_concatenation",
+)
 
 
 def test_something_new_leaves_the_other_runs_current(copy):
-    "A fusion layer, a reader and a baseline are added, each registered in its one place."
+    "A fusion layer, a reader, a baseline and a network are added, each registered in its one place."
     before = code_in(copy)
     (copy / "vbg/models/toy.py").write_text("class Toy:\n    pass\n")
     add(copy, "models.fusion_zoo", "\nfrom .toy import Toy\nFUSIONS['toy'] = Toy\n")
     add(copy, "data.readers", "\ndef read_toy(folder):\n    pass\n\nREADERS['toy'] = read_toy\n")
     add(copy, "models.baselines", "\ndef fit_toy(train):\n    pass\n\nBASELINES['toy'] = fit_toy\n")
+    add(copy, "models.networks", "\nfrom .toy import Toy\nNETWORKS['toy'] = Toy\n")
     assert code_in(copy) == before
 
 
@@ -149,6 +159,8 @@ def test_something_new_leaves_the_other_runs_current(copy):
         ("models.fusion_zoo", "class SumFusion(", ()),
         ("models.baselines", "def fit_majority(", ("majority",)),
         ("models.networks", "class TextCNN(", ("textcnn",)),
+        ("models.networks", "class ImageNetwork(", ("resnet",)),
+        ("models.networks", "def swin(", ()),
         ("gan.training", "class GanTrainer", ("vbg", "vbg_concatenation")),
     ],
 )

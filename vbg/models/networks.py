@@ -17,9 +17,9 @@ from .text import TextEncoder
 from .vbg import ModelOutput, make_head
 
 # %% auto #0
-__all__ = ['TORCHVISION', 'NETWORKS', 'narrow', 'draw_weights', 'image_body', 'swin', 'without_classifier', 'as_imagenet',
-           'Network', 'ImageBody', 'ImageNetwork', 'TextCNN', 'contrastive_loss', 'TwoTowers', 'DualEncoder',
-           'build_network']
+__all__ = ['TORCHVISION', 'BODIES', 'NETWORKS', 'narrow', 'draw_weights', 'convolutions', 'imagenet', 'swin', 'swin_or_imagenet',
+           'without_classifier', 'image_body', 'as_imagenet', 'Network', 'ImageBody', 'ImageNetwork', 'TextCNN',
+           'contrastive_loss', 'TwoTowers', 'DualEncoder', 'build_network']
 
 # %% ../../nbs/models/10_networks.ipynb #48bd665d
 def narrow(
@@ -85,29 +85,32 @@ TORCHVISION = {
 }
 
 # %% ../../nbs/models/10_networks.ipynb #9fc6ff1b
-def image_body(
-    name: str,  # a key of `TORCHVISION`
+def convolutions(
+    name: str,  # a key of `TORCHVISION`, not 'swin'
     settings: dict,  # a profile's `baselines` section
-) -> nn.Module:  # `(B, 3, H, W)` to `(B, D)`
-    """An image network without its classifier: fresh, or with the weights that the settings name.
-    Raises ValueError on ImageNet weights for a narrowed network, DataError as `start_from` does."""
+) -> nn.Module:  # without its classifier
+    "A network of convolutions in any width, fresh or with ImageNet's weights. Raises ValueError as `imagenet`."
     from torchvision import models
 
-    divisor = 1 if name == "swin" else settings["divisor"][name]
-    if settings["pretrained"] and (divisor != 1 or name == "swin" and settings["swin"]["embed_dim"] != 96):
-        raise ValueError(
-            f"ImageNet weights are of the full width: set baselines.divisor of {name} to 1, "
-            "or baselines.pretrained to False"
-        )
-    more = dict(init_weights=False) if name == "inception" and not settings["pretrained"] else {}
+    divisor = settings["divisor"][name]
     if settings["pretrained"]:
-        return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
-    if name == "swin":
-        body = swin(**settings["swin"])
-    else:
-        body = without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more))
-        body = draw_weights(narrow(body, divisor))
-    return start_from(body, settings["weights"], name) if settings.get("weights") else body
+        return imagenet(name, divisor == 1)
+    more = dict(init_weights=False) if name == "inception" else {}
+    network = without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more))
+    return draw_weights(narrow(network, divisor))
+
+
+def imagenet(
+    name: str,  # a key of `TORCHVISION`
+    full: bool,  # whether the settings ask for the full width
+) -> nn.Module:  # without its classifier
+    "An image network with ImageNet's weights. Raises ValueError where it is to be narrower."
+    from torchvision import models
+
+    if not full:
+        words = f"set baselines.divisor of {name} to 1, or baselines.pretrained to False"
+        raise ValueError(f"ImageNet weights are of the full width: {words}")
+    return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
 
 # %% ../../nbs/models/10_networks.ipynb #b951a0fd
 def swin(
@@ -126,6 +129,16 @@ def swin(
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=init_std)
     return without_classifier("swin", network)
+
+
+def swin_or_imagenet(
+    name: str,  # 'swin'
+    settings: dict,  # a profile's `baselines` section
+) -> nn.Module:  # without its classifier
+    "Swin, fresh or with ImageNet's weights. Raises ValueError as `imagenet`."
+    if settings["pretrained"]:
+        return imagenet(name, settings["swin"]["embed_dim"] == 96)
+    return swin(**settings["swin"])
 
 # %% ../../nbs/models/10_networks.ipynb #684998ae
 def without_classifier(
@@ -146,6 +159,26 @@ def without_classifier(
         # its ImageNet weights were learnt from pixels in [-1, 1]; this turns ours back into them
         network.transform_input = network.transform_input and pretrained
     return network
+
+# %% ../../nbs/models/10_networks.ipynb #9fc6ff1c
+BODIES = {
+    "resnet": convolutions,
+    "densenet": convolutions,
+    "squeezenet": convolutions,
+    "inception": convolutions,
+    "vgg": convolutions,
+    "swin": swin_or_imagenet,
+}  # name -> what makes it, from name and settings
+
+
+def image_body(
+    name: str,  # a key of `BODIES`
+    settings: dict,  # a profile's `baselines` section
+) -> nn.Module:  # `(B, 3, H, W)` to `(B, D)`
+    """An image network without its classifier: fresh, or with the weights that the settings name.
+    Raises ValueError on ImageNet weights for a narrowed network, DataError as `start_from` does."""
+    body = BODIES[name](name, settings)
+    return start_from(body, settings["weights"], name) if settings.get("weights") else body
 
 # %% ../../nbs/models/10_networks.ipynb #efdc346f
 def as_imagenet(
@@ -305,9 +338,32 @@ class DualEncoder(TwoTowers):
         return ModelOutput(logits=self.head(fused), image_features=image, text_features=text, fused=fused, loss=loss)
 
 # %% ../../nbs/models/10_networks.ipynb #2a712c60
-NETWORKS = (*TORCHVISION, "textcnn", "clip")
+def _image_network(settings, *, name, vocab_size, **head):
+    return ImageNetwork(name=name, settings=settings.baselines, **head)
+
+
+def _textcnn(settings, *, name, vocab_size, **head):
+    return TextCNN(vocab_size=vocab_size, **settings.baselines["textcnn"], **head)
+
+
+def _dual_encoder(settings, *, name, vocab_size, **head):
+    vision, text = settings.vision | dict(checkpoint=None), settings.text | dict(checkpoint=None)
+    text = text | dict(vocab_size=vocab_size)
+    return DualEncoder(vision=vision, text=text, **settings.baselines["clip"], **head)
 
 # %% ../../nbs/models/10_networks.ipynb #52dba495
+NETWORKS = {
+    "resnet": _image_network,
+    "densenet": _image_network,
+    "squeezenet": _image_network,
+    "inception": _image_network,
+    "vgg": _image_network,
+    "swin": _image_network,
+    "textcnn": _textcnn,
+    "clip": _dual_encoder,
+}  # name -> what builds it, from settings and name, vocab_size, num_classes, head_dropout, head_l2
+
+
 def build_network(
     settings: Profile,  # sections vision, text, model, baselines
     *,
@@ -317,17 +373,8 @@ def build_network(
     seed: int | None = None,  # of the weights; None draws from torch's generator
 ) -> Network:  # in training mode
     "A fresh network. Raises ValueError on a name that does not exist."
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
     head = dict(num_classes=num_classes, **{key: settings.model[key] for key in ("head_dropout", "head_l2")})
     with seeded(seed):
-        if name in TORCHVISION:
-            return ImageNetwork(name=name, settings=settings.baselines, **head)
-        if name == "textcnn":
-            return TextCNN(vocab_size=vocab_size, **settings.baselines["textcnn"], **head)
-        if name == "clip":
-            return DualEncoder(
-                vision=settings.vision | dict(checkpoint=None),
-                text=settings.text | dict(vocab_size=vocab_size, checkpoint=None),
-                **settings.baselines["clip"],
-                **head,
-            )
-    raise ValueError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
+        return NETWORKS[name](settings, name=name, vocab_size=vocab_size, **head)

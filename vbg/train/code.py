@@ -34,7 +34,13 @@ PARTS = {
 
 TABLES = {
     "fusion": ("models.fusion_zoo.FUSIONS",),
-    "model": ("models.baselines.BASELINES", "models.baselines.FITTED"),
+    "model": (
+        "models.baselines.BASELINES",
+        "models.baselines.FITTED",
+        "models.networks.NETWORKS",
+        "models.networks.BODIES",
+        "models.networks.TORCHVISION",
+    ),
     "reader": ("data.readers.READERS",),
     "renderer": ("data.readers.RENDERERS",),
 }  # what chooses -> the registries of which it takes one entry
