@@ -190,7 +190,7 @@ def used_definitions(
     Raises KeyError on a name that does not exist, among the arguments or in the code, FileNotFoundError on
     such a module, ValueError on `import *` and on a whole package that is used."""
     folder, choose = Path(folder or Path(vbg.__file__).parent), choose or {}
-    package, data = _Package(folder), _data_files(folder)
+    package = _package(folder)
     for name in (*roots, *choose, *cut):
         _require(name, package)
     todo, said = [part for name in roots for part in _starts(name, package)], {}
@@ -200,9 +200,8 @@ def used_definitions(
         if name in said.get(module, {}) or any(f"{full}.".startswith(f"{stop}.") for stop in cut):
             continue
         keys = tuple(choose[full]) if full in choose else None
-        text, words, strings, inner = _definition(package.text(module), name, keys)
-        said.setdefault(module, {})[name] = "\n".join([text, *_data(strings, data)])
-        todo += [target for word in words for target in _targets(module, word, package, inner)] + [(module, "")]
+        said.setdefault(module, {})[name], targets = package.follow(module, name, keys)
+        todo += targets
     return {module: said[module] for module in sorted(said) if any(said[module].values())}
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02d
@@ -222,10 +221,10 @@ def used_code(
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee022
 class _Package:
-    "The modules in a folder, each read once."
+    "The modules in a folder, each read once, and what each definition says and means."
 
     def __init__(self, folder):
-        self.folder, self.texts = folder, {}
+        self.folder, self.data, self.texts, self.followed = folder, _data_files(folder), {}, {}
 
     def has(self, name):
         path = self.folder.joinpath(*name.split("."))
@@ -236,6 +235,28 @@ class _Package:
         if module not in self.texts:
             self.texts[module] = _module_file(module, self.folder).read_text(encoding="utf-8")
         return self.texts[module]
+
+    def follow(self, *place):  # module, name, keys
+        "What a definition says, with its data files, and the definitions that it means."
+        if place not in self.followed:
+            module, name, keys = place
+            text, words, strings, inner = _definition(self.text(module), name, keys)
+            targets = [target for word in words for target in _targets(module, word, self, inner)]
+            said = "\n".join([text, *_data(strings, self.data)])
+            self.followed[place] = said, [*dict.fromkeys(targets), (module, "")]
+        return self.followed[place]
+
+
+_PACKAGES = {}  # folder -> its files as they were, what was read of them
+
+
+def _package(folder):
+    "The package in a folder: what was read of it before, if no file is another one since."
+    files = [p for p in sorted(folder.rglob("*.*")) if p.suffix in (".py", *DATA)]
+    stamp = [(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files]
+    if _PACKAGES.get(folder, (None,))[0] != stamp:
+        _PACKAGES[folder] = stamp, _Package(folder)
+    return _PACKAGES[folder][1]
 
 
 def _require(name, package):
