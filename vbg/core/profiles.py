@@ -453,6 +453,7 @@ def refuse_unknown_names(
 GLOSSARY = {
     "example": "one object or scene: id, image, text, label, split, origin, attributes",
     "origin": "'real' for an item of a data set, 'generated' for one made by the GAN",
+    "plateau": "where the best validation loss falls no more, by the rule of `vbg.train.fit`: the run is trained out",
     "run": "one model trained on one data set with one seed, and all it left behind",
     "profile": "one size of the study (smoke, mini, paper), or the settings for small collections (pretrained)",
     "store": "the folder under runs/ that holds the runs of a profile or of one row of an experiment",
