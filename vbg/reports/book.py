@@ -26,9 +26,10 @@ from ..runs.version import code_version
 from ..runs.workflow import Job, planned
 
 # %% auto #0
-__all__ = ['LONG', 'GROUPS', 'MAKE_TARGETS', 'KEPT', 'math_html', 'parameter_table', 'json_copy', 'readable', 'wide_table',
-           'is_cut', 'body_html', 'group_of', 'study_name', 'targets_of', 'saved_by', 'Chapter', 'read_chapter',
-           'chapters_of', 'page_html', 'maker_of', 'saved_html', 'keep_saved', 'index_html', 'make_book']
+__all__ = ['LONG', 'TALL', 'GROUPS', 'MAKE_TARGETS', 'KEPT', 'math_html', 'parameter_table', 'json_copy', 'readable',
+           'wide_table', 'is_cut', 'body_html', 'group_of', 'study_name', 'targets_of', 'saved_by', 'Chapter',
+           'read_chapter', 'chapters_of', 'page_html', 'maker_of', 'saved_html', 'keep_saved', 'index_html',
+           'make_book']
 
 # %% ../../nbs/reports/10_book.ipynb #67f3f589
 def math_html(
@@ -257,10 +258,20 @@ def is_cut(
 _CUT = '<p class="soft">This table is cut. The files below under <a href="#saved">Saved</a> hold the whole.</p>'
 
 
-def _boxed(found):
-    return wide_table(found[0]) + _CUT * is_cut(found[0])
+TALL = 12  # rows
 
 
+def _boxed(found, tall):
+    "A table in its box. The first tall one of a page stands open, a later one is folded; `tall` holds their rows."
+    made, rows = wide_table(found[0]) + _CUT * is_cut(found[0]), found[0].count("<tr") - 1
+    tall += [rows] * (rows > TALL)
+    return made if rows <= TALL or len(tall) == 1 else _fold(f"Table of {rows} rows", made)
+
+
+def _fold(title, made):
+    return f"<details><summary>{title}</summary>\n{made}</details>"
+
+# %% ../../nbs/reports/10_book.ipynb #7c1d20ab
 def _headed(made, title):
     "With the heading that tells the data set and the seed too."
     heading = f"<h1>{html.escape(title)}</h1>"
@@ -277,7 +288,10 @@ def body_html(
     made, _ = _exporter().from_notebook_node(readable(notebook, title))
     made = re.sub(r"<style[^>]*>.*?</style>\s*", "", made, flags=re.S)
     made = made.replace(' border="1"', "").replace(' style="text-align: right;"', "")
-    made = re.sub(r"<table.*?</table>", _boxed, made, flags=re.S)
+    tall = []
+    made = re.sub(r"<table.*?</table>", lambda found: _boxed(found, tall), made, flags=re.S)
+    code = r'<div class="highlight hl-[^>]*>.*?</pre>\s*</div>'
+    made = re.sub(code, lambda found: _fold("Code", found[0]), made, flags=re.S)
     made = re.sub(r"<pre([ >])", r'<pre tabindex="0"\1', made)
     outside = re.search(r"""<(?:script|link|iframe|img|source)[^>]*?(?:src|href)=["'](?!data:)[^"']*""", made)
     if outside:
