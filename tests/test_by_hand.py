@@ -15,7 +15,10 @@ from vbg.runs.notebook import notebook_parameters, study_notebook
 from vbg.runs.status import made_by
 from vbg.runs.store import gan_place, load_runs
 from vbg.train.code import told_otherwise
+from vbg.train.gan_jobs import measure_gans, train_gans
 from vbg.train.jobs import train_runs
+from vbg.train.language_model import adapt_runs
+from vbg.train.rules import book, lost_books
 
 SHORT = {"train": dict(epochs=1), "balance": dict(gan=0)}
 
@@ -82,6 +85,32 @@ def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
     assert (
         told_otherwise("smoke", study, *at[:3], ["test"]) != [] == told_otherwise("smoke", study, "met", "vbg", *at[2:])
     )
+
+
+def test_a_run_on_other_data_is_told_by_them(home):
+    other = profile("smoke", SHORT | {"data": {"met": dict(profile("smoke").data["met"], folder="mine")}})
+    (told,) = told_otherwise("smoke", other, "met", "without_vit_gan", 0, ["validation", "test", "balanced"])
+    assert told == f"settings.data.folder: {profile('smoke').data['met']['folder']} -> mine"
+
+
+def test_a_gan_that_was_told_something_else_is_lost(home):
+    "The paths are those of the study; made as the study makes it, it is kept."
+    name, short = book("smoke", "gan", "met", "attributes", 0, 0), {"gan": dict(epochs=1)}
+    train_gans("smoke", "met", [0], overrides=short, store="smoke")
+    assert lost_books("smoke")[name] == "gan.epochs: 1 -> 2"
+    measure_gans("smoke", "met", [0], overrides={"gan": dict(epochs=1, per_class=6)}, store="smoke")
+    assert lost_books("smoke")[book("smoke", "gan_measured", "met", "attributes", 0, 0)] == "per_class: 6 -> 8"
+    train_gans("smoke", "met", [0], store="smoke")
+    measure_gans("smoke", "met", [0], store="smoke")
+    assert not {name, name.replace("gan-", "gan_measured-")} & lost_books("smoke").keys()
+
+
+def test_an_adapted_text_encoder_that_was_told_something_else_is_lost(home):
+    name, seeds = book("smoke", "language_model", "met"), profile("smoke").seeds
+    adapt_runs("smoke", "met", seeds=seeds, overrides={"adaptation": dict(learning_rate=0.01)}, store="smoke")
+    assert lost_books("smoke")[name].startswith("adaptation.learning_rate: 0.01 -> ")
+    adapt_runs("smoke", "met", seeds=seeds, store="smoke")
+    assert name not in lost_books("smoke")
 
 
 def test_status_names_what_a_planted_run_was_told(home):

@@ -311,6 +311,6 @@ def test_gans_of_changed_scarce_items_are_other_gans():
     one, two = things(), things()
     two.fingerprint = "things+more:25"
     words = tokenizer_for(one, 200)
-    assert gan_inputs(SETTINGS, one, words, 0) != gan_inputs(SETTINGS, two, words, 0)
+    assert gan_inputs(SETTINGS, "things", one, words, 0) != gan_inputs(SETTINGS, "things", two, words, 0)
     fewer = profile("smoke", {"gan": dict(gans=(0,))})
-    assert gan_inputs(fewer, one, words, 0) == gan_inputs(SETTINGS, one, words, 0)
+    assert gan_inputs(fewer, "things", one, words, 0) == gan_inputs(SETTINGS, "things", one, words, 0)

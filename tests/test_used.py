@@ -349,7 +349,7 @@ class Data(list):
 
 
 settings, data = profile("smoke"), Data("a")
-made = gan_inputs(settings, data, SimpleNamespace(get_vocab=lambda: {"a": 0}), 0)
+made = gan_inputs(settings, "met", data, SimpleNamespace(get_vocab=lambda: {"a": 0}), 0)
 Path(sys.argv[1], "inputs.json").write_text('{"inputs": {}}')
 measured = measure_inputs(Path(sys.argv[1]), classifier_inputs(settings, data), 1)
 print(json.dumps([made, measured]))

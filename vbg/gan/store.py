@@ -21,12 +21,12 @@ from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
 from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
 from ..runs.made import made_from, plain, read_note, to_json, why_stale, write_note
-from ..runs.store import gan_place
+from ..runs.store import gan_place, told_gan
 from ..runs.version import environment, used_code
 
 # %% auto #0
-__all__ = ['NOT_OF_ONE', 'gan_folder', 'gan_inputs', 'classifier_inputs', 'measure_inputs', 'is_made', 'is_described',
-           'open_maker', 'gan_command', 'measure_gan', 'gan_samples', 'describe_gan']
+__all__ = ['gan_folder', 'gan_inputs', 'classifier_inputs', 'measure_inputs', 'is_made', 'is_described', 'open_maker',
+           'gan_command', 'measure_gan', 'gan_samples', 'describe_gan']
 
 # %% ../../nbs/gan/08_store.ipynb #1b34f02b
 def gan_folder(
@@ -39,11 +39,9 @@ def gan_folder(
     return gan_place(settings.name, dataset, gan, scarce_items=scarce_items, **settings.gan)
 
 # %% ../../nbs/gan/08_store.ipynb #8d409876
-NOT_OF_ONE = ("variant", "gans", "per_class", "classifier_epochs")  # settings that change no GAN
-
-
 def gan_inputs(
     settings: Profile,  # of the job
+    dataset: str,  # name of the data set
     train: ExampleData,  # training split
     tokenizer,  # of its texts
     gan: int,  # its seed
@@ -53,16 +51,13 @@ def gan_inputs(
     versions = {name: packages[name] for name in ("torch", "tokenizers", "numpy")}
     roots = ("gan.pairs.fit_pair_maker", "models.text.tokenizer_for")
     asked = dict(
-        gan={name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE},
         data=train.fingerprint,
         items=[str(train.ids[0]), str(train.ids[-1]), len(train)],
-        seed=gan,
         versions=versions,
-        text=[settings.text["vocab_size"], settings.text["max_length"]],
         vocabulary=hashlib.sha256(to_json(tokenizer.get_vocab()).encode()).hexdigest()[:16],
         code=used_code(*roots, cut=("core.profiles", "runs")),
     )
-    return plain(asked)
+    return told_gan(settings, dataset, gan) | plain(asked)
 
 # %% ../../nbs/gan/08_store.ipynb #5a9e0c47
 def classifier_inputs(
@@ -116,7 +111,8 @@ def open_maker(
 ) -> PairMaker:
     "A trained pair maker."
     train = natural.select("train") if train is None else train
-    folder, inputs = gan_folder(settings, dataset, gan, scarce_items), gan_inputs(settings, train, tokenizer, gan)
+    folder = gan_folder(settings, dataset, gan, scarce_items)
+    inputs = gan_inputs(settings, dataset, train, tokenizer, gan)
     if make:
         return _made_now(settings, natural, tokenizer, gan, train, kind, say, folder, inputs)
     stale = why_stale(folder / "inputs.json", inputs)

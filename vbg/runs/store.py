@@ -20,14 +20,15 @@ import pandas as pd
 
 from ..core.files import RunError, home, staging, sweep
 from ..core.places import gans_place, run_place, store_place
-from ..core.profiles import PROFILES
-from .made import to_json, write_note
+from ..core.profiles import PROFILES, Profile
+from .made import plain, to_json, write_note
 from .made import why_stale as why_note_stale
 from .version import differences, environment
 
 # %% auto #0
-__all__ = ['HISTORY', 'FILES', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'gan_place', 'write_run',
-           'note_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current', 'assert_complete', 'train_command']
+__all__ = ['HISTORY', 'FILES', 'NOT_OF_ONE', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'gan_place',
+           'told_gan', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current',
+           'assert_complete', 'train_command']
 
 # %% ../../nbs/runs/03_store.ipynb #ebfee28c
 HISTORY = [
@@ -97,6 +98,21 @@ def gan_place(
     "Where a GAN lies. Every path of a GAN comes from here."
     parts = [variant, conditioning, loss * (loss != "non_saturating"), f"scarce{scarce_items}" * bool(scarce_items)]
     return home() / gans_place(profile, dataset) / "-".join(filter(None, parts)) / f"gan{int(gan)}"
+
+# %% ../../nbs/runs/03_store.ipynb #1f0ac011
+NOT_OF_ONE = ("variant", "gans", "per_class", "classifier_epochs")  # settings that change no GAN
+
+
+def told_gan(
+    settings: Profile,  # of the job: sections gan, text and data
+    dataset: str,  # name of the data set
+    gan: int,  # number of the GAN: its seed
+) -> dict:  # JSON
+    "What a GAN is told: its settings, the sizes of texts and images, where its data come from, and its seed."
+    asked = {name: value for name, value in settings.gan.items() if name not in NOT_OF_ONE}
+    sizes = {name: settings.text[name] for name in ("vocab_size", "max_length")}
+    sizes |= dict(image_size=settings.vision["image_size"])
+    return plain(dict(gan=asked, source=settings.data.get(dataset), seed=int(gan), sizes=sizes))
 
 # %% ../../nbs/runs/03_store.ipynb #7650e053
 def write_run(

@@ -12,12 +12,13 @@ from pathlib import Path
 from ..core.places import weights_file
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
 from ..runs.made import checksum, plain, read_note
-from ..runs.store import run_folder
+from ..runs.store import run_folder, told_gan
 from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions, what_changed
 
 # %% auto #0
 __all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job',
-           'code_of_tokens', 'for_model', 'weights_of', 'told_inputs', 'told_otherwise']
+           'code_of_tokens', 'for_model', 'weights_of', 'told_inputs', 'told_otherwise', 'told_adaptation',
+           'adaptation_told_otherwise', 'gan_told_otherwise', 'measure_told_otherwise']
 
 # %% ../../nbs/train/02_code.ipynb #c0de0606
 PARTS = {
@@ -171,10 +172,10 @@ def told_inputs(
     seed: int,  # of the run
     splits: list,  # what is predicted
 ) -> dict:  # JSON
-    "Inputs of a run: the settings that its model reads, its first weights, and the code that it uses."
+    "Inputs of a run: the settings of its model, the source of its data, its first weights, and the code that it uses."
     names = ["vision", "text", "fusion", "model", "train", "balance"] + ["baselines"] * (model in BASELINE_MODELS)
     names += ["gan", "loop"] * (settings.balance["kind"] not in CLASSICAL)
-    sections = {name: getattr(settings, name) for name in names}
+    sections = {name: getattr(settings, name) for name in names} | dict(data=settings.data[dataset])
     told = dict(settings=sections, dataset=dataset, model=model, seed=int(seed), splits=list(splits))
     return told | dict(weights=weights_of(settings, model), code=code_of_run(settings, dataset, model))
 
@@ -188,14 +189,59 @@ def told_otherwise(
     splits: list,  # what is predicted
 ) -> list:  # of text, as from `vbg.runs.version.what_changed`; empty where there is no run
     "Inputs of a run that differ from those of the job. The learning rate that a search finds is not compared."
-    note = read_note(run_folder(store, dataset, model, seed) / "run.json") or {}
-    if not isinstance(note.get("inputs"), dict):
-        return []
+    was = _noted(run_folder(store, dataset, model, seed) / "run.json")
     now = plain(told_inputs(for_model(settings, model), dataset, model, seed, splits))
-    was = {key: value for key, value in note["inputs"].items() if key in now}
     free = {"search", "learning_rate_factor" * bool(settings.train["search"])}
     for told in (now, was):
         train = told.get("settings", {}).get("train", {})
         for name in free & train.keys():
             del train[name]
-    return what_changed(was, now)
+    return _differ(was, now)
+
+
+def _noted(path):
+    "Inputs in a note; empty where there is none."
+    inputs = (read_note(path) or {}).get("inputs")
+    return inputs if isinstance(inputs, dict) else {}
+
+
+def _differ(was, now):
+    "What was told otherwise than now; all else that was noted is left out."
+    return what_changed({key: value for key, value in was.items() if key in now}, plain(now)) if was else []
+
+# %% ../../nbs/train/02_code.ipynb #c0de0614
+def told_adaptation(
+    settings: Profile,  # of the job
+    dataset: str,  # name of the data set
+) -> dict:  # JSON
+    "What an adapted text encoder is told: its settings, and where its texts come from."
+    return plain(dict(text=settings.text, adaptation=settings.adaptation, source=settings.data[dataset]))
+
+
+def adaptation_told_otherwise(
+    note: Path,  # adaptation.json of a checkpoint
+    settings: Profile,  # of the job that makes it
+    dataset: str,  # name of the data set
+) -> list:  # as from `told_otherwise`
+    "Inputs of an adapted text encoder that differ from those of the job."
+    return _differ(_noted(note).get("more"), told_adaptation(settings, dataset))
+
+
+def gan_told_otherwise(
+    folder: Path,  # of a GAN
+    settings: Profile,  # of the job that makes it
+    dataset: str,  # name of the data set
+    gan: int,  # its number
+) -> list:  # as from `told_otherwise`
+    "Inputs of a GAN that differ from those of the job."
+    return _differ(_noted(folder / "inputs.json"), told_gan(settings, dataset, gan))
+
+
+def measure_told_otherwise(
+    folder: Path,  # of a GAN
+    settings: Profile,  # of the job that measures it
+) -> list:  # as from `told_otherwise`
+    "Inputs of the quality of a GAN that differ from those of the job."
+    was, asked = _noted(folder / "quality.json"), settings.gan
+    was = was and dict(was, epochs=(was.get("classifier") or {}).get("epochs"))
+    return _differ(was, dict(per_class=asked["per_class"], epochs=asked["classifier_epochs"]))

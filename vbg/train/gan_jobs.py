@@ -154,7 +154,7 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
 def _one_gan(job, number):
     "Train one GAN, or keep it."
     folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
-    if is_made(folder, gan_inputs(job.settings, job.train, job.tokenizer, number)):
+    if is_made(folder, gan_inputs(job.settings, job.dataset, job.train, job.tokenizer, number)):
         print(f"{name}: kept, nothing it depends on changed", flush=True)
     else:
         say = lambda line: print(f"{job.dataset} {line}", flush=True)

@@ -15,6 +15,7 @@ from ..core.places import checkpoint_place
 from ..data.sets import study_data, study_settings
 from ..models.adaptation import adapt_text_encoder
 from ..runs.version import used_code
+from .code import told_adaptation
 from .jobs import settings_of_run
 
 # %% auto #0
@@ -50,7 +51,7 @@ def adapt_runs(
             settings=settings.adaptation,
             seed=int(seed),
             folder=checkpoint_folder(store or profile, dataset, seed),
-            inputs=dict(code=code),
+            inputs=told_adaptation(settings, dataset) | dict(code=code),
         )
         histories.append(history.assign(dataset=dataset, seed=int(seed)))
     return pd.concat(histories, ignore_index=True)

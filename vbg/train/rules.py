@@ -23,7 +23,15 @@ from ..runs.notebook import study_notebook
 from ..runs.store import gan_place
 from ..runs.version import inputs_text, notebook_version
 from ..runs.workflow import is_whole
-from .code import code_of_job, code_of_runs, told_otherwise
+from vbg.train.code import (
+    adaptation_told_otherwise,
+    code_of_job,
+    code_of_runs,
+    gan_told_otherwise,
+    measure_told_otherwise,
+    told_adaptation,
+    told_otherwise,
+)
 
 # %% auto #0
 __all__ = ['MODELS', 'SPLITS', 'DAY', 'searches', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
@@ -460,7 +468,7 @@ def told_wrongly(
 ) -> (
     dict
 ):  # notebook -> what runs were told, as from `vbg.runs.version.what_changed`; empty where all is as it should be
-    "Runs with other inputs than planned; a notebook run by hand may have replaced them."
+    "Runs, GANs and checkpoints with other inputs than planned; a notebook run by hand may have replaced them."
     settings, found = read_profile(profile), {}
     study = dict(models=MODELS, splits=SPLITS)
     for dataset in settings.data:
@@ -471,6 +479,24 @@ def told_wrongly(
         for dataset in row["datasets"]:
             asked = read_profile(profile, row["overrides"]), dataset, row
             found[row_book(store, dataset)] = _otherwise(store, *asked)
+    for dataset in settings.data:
+        notes = [checkpoint_place(profile, dataset, seed) / "adaptation.json" for seed in settings.seeds]
+        told = [adaptation_told_otherwise(home() / note, settings, dataset) for note in notes]
+        found[book(profile, "language_model", dataset)] = sum(told, [])
+    return found | _gans_told_wrongly(profile)
+
+
+def _gans_told_wrongly(profile):
+    "As `told_wrongly`, for the GANs and what measured them."
+    found = {}
+    for gan in all_gans(profile):
+        dataset, conditioning, scarce, number = gan
+        asked = gan_overrides(profile, scarce).get("gan", {}) | dict(conditioning=conditioning)
+        told = read_profile(profile, {"gan": asked}), dataset, int(number)
+        found[book(profile, "gan", *gan)] = gan_told_otherwise(gan_of(profile, *gan), *told)
+    for gan in measured_gans(profile):
+        measured = measure_told_otherwise(gan_of(profile, *gan), read_profile(profile))
+        found[book(profile, "gan_measured", *gan)] = measured
     return found
 
 # %% ../../nbs/train/07_rules.ipynb #d705c6b4
