@@ -11,7 +11,7 @@ from conftest import ROOT
 from vbg.core.profiles import profile
 from vbg.results.gan import gan_folders
 from vbg.runs.made import write_note
-from vbg.runs.notebook import notebook_parameters, study_notebook
+from vbg.runs.notebook import given, notebook_parameters, study_notebook
 from vbg.runs.status import made_by
 from vbg.runs.store import gan_place, load_runs
 from vbg.train.code import told_otherwise
@@ -68,6 +68,22 @@ def test_papermill_is_told_what_is_wrong_before_anything_is_trained(home, words,
     done = papermill(home, *words)
     assert done.returncode == 1 and message in done.stderr and "RunError" in done.stderr
     assert not (home / "runs" / "mini").exists()
+
+
+@pytest.mark.parametrize(
+    "name, asked, message",
+    [
+        ("train", dict(splits=["tset"]), "splits: no 'tset'; there are train, "),
+        ("train", dict(model=[]), "model is empty"),
+        ("gan", dict(conditioning="klass"), "conditioning: no 'klass'"),
+        ("gan", dict(loss="x"), "loss: no 'x'"),
+        ("gan_measured", dict(numbers=[]), "numbers is empty"),
+        ("language_model", dict(seeds=[]), "seeds is empty"),
+    ],
+)
+def test_a_notebook_is_told_what_is_no_choice(name, asked, message):
+    with pytest.raises(ValueError, match=message):
+        given(name, notebook_parameters(study_notebook(name)) | asked)
 
 
 @pytest.mark.parametrize("name", ["train", "gan", "gan_measured", "language_model"])

@@ -38,6 +38,7 @@ def test_a_misspelt_profile_is_told_before_anything_is_imported(tmp_path, name):
         (["train", "--dataset", "nope"], "profile 'mini' has no data set 'nope', only met, coco"),
         (["gan", "--dataset", "nope"], "profile 'mini' has no data set 'nope', only met, coco"),
         (["train", "--model", "vbg", "nope"], "no model 'nope'; there are vbg"),
+        (["train", "--splits", "tset"], "splits: no 'tset'; there are train, "),
         (["train", "--overrides", '{"train": {"epoch": 2}}'], "no setting of 'train' is called 'epoch'"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
-           'TABLE4_MODELS', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model',
+           'TABLE4_MODELS', 'CHOICES', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model',
            'refuse_unknown_names']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
@@ -436,10 +436,32 @@ def refuse_unknown_model(
         raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
 
 # %% ../../nbs/core/03_profiles.ipynb #3491bfae
+CHOICES = {
+    "splits": tuple(
+        f"{split}{without}"
+        for split in ("train", "validation", "test", "balanced")
+        for without in ("", "_without_image", "_without_text")
+    ),
+    "conditioning": ("attributes", "class"),
+    "loss": ("non_saturating", "saturating"),
+}  # parameter of a notebook -> what it may be
+
+
+def _refuse_other_choice(asked):
+    "Raise ValueError on an empty list, or on a word that is no choice."
+    for name in ("model", "splits", "seeds", "gans", "numbers"):
+        if name in asked and not asked[name]:
+            raise ValueError(f"{name} is empty; name one or more")
+    for name in CHOICES.keys() & asked.keys():
+        for word in [asked[name]] if isinstance(asked[name], str) else asked[name]:
+            if word not in CHOICES[name]:
+                raise ValueError(f"{name}: no {word!r}; there are {', '.join(CHOICES[name])}")
+
+
 def refuse_unknown_names(
-    asked: dict,  # given to a notebook or command; of it: profile, overrides, dataset, data, model
+    asked: dict,  # given to a notebook or command, such as profile, overrides, dataset, data, model
 ) -> None:
-    "Raise ValueError on a profile, setting, data set or model that does not exist."
+    "Raise ValueError on a name that does not exist, an empty list, or a store that belongs to the study."
     name, dataset = asked.get("profile", "mini"), asked.get("dataset")
     there = profile(name, asked.get("overrides")).data
     if dataset and not asked.get("data") and dataset not in there:
@@ -448,6 +470,8 @@ def refuse_unknown_names(
         )
     for model in asked.get("model", ()):
         refuse_unknown_model(model)
+    _refuse_other_choice(asked)
+    _refuse_other_choice((asked.get("overrides") or {}).get("gan", {}))
 
 # %% ../../nbs/core/03_profiles.ipynb #bdd90bd5
 GLOSSARY = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.artefacts import TARGETS
 from ..core.files import RunError, home, root
-from ..core.profiles import refuse_unknown_names
+from ..core.profiles import CHOICES, refuse_unknown_names
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
@@ -222,8 +222,8 @@ _TRAIN = _MAKING | {
     "--splits": dict(nargs="+", default=_SPLITS, help=f"items to predict (default: {' '.join(_SPLITS)})"),
 }
 _GAN = _MAKING | {
-    "--conditioning": dict(default="attributes", choices=["attributes", "class"], help=_TOLD),
-    "--loss": dict(default="non_saturating", choices=["non_saturating", "saturating"], help=_LOSS),
+    "--conditioning": dict(default="attributes", choices=CHOICES["conditioning"], help=_TOLD),
+    "--loss": dict(default="non_saturating", choices=CHOICES["loss"], help=_LOSS),
     "--scarce-items": dict(type=int, default=0, help="real items of each scarce class; 0: all (default: 0)"),
 }
 
