@@ -9,13 +9,14 @@ import pytest
 from conftest import ROOT
 
 from vbg.core.profiles import profile
+from vbg.gan.store import measure_inputs
 from vbg.results.gan import gan_folders
 from vbg.runs.made import write_note
 from vbg.runs.notebook import given, notebook_parameters, study_notebook
 from vbg.runs.status import made_by
 from vbg.runs.store import gan_place, load_runs
 from vbg.train.code import told_otherwise
-from vbg.train.gan_jobs import measure_gans, train_gans
+from vbg.train.gan_jobs import train_gans
 from vbg.train.jobs import train_runs
 from vbg.train.language_model import adapt_runs
 from vbg.train.rules import book, lost_books
@@ -91,6 +92,16 @@ def test_every_notebook_that_trains_has_a_store_of_its_own(name):
     assert notebook_parameters(study_notebook(name))["store"] == "by-hand"
 
 
+@pytest.mark.parametrize("name", ["train", "gan", "gan_measured", "language_model"])
+@pytest.mark.parametrize("store", ["smoke", "smoke/plain", "collection/frozen", ""])
+def test_the_stores_of_the_study_are_refused_by_hand(name, store, monkeypatch):
+    asked = notebook_parameters(study_notebook(name)) | dict(profile="smoke", store=store)
+    with pytest.raises(ValueError, match="is filled by the study alone; give a `store` of your own"):
+        given(name, dict(asked))
+    monkeypatch.setenv("VBG_STUDY", "yes")  # as the Snakefile sets it
+    given(name, dict(asked))
+
+
 def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
     study, at = profile("smoke", SHORT), ("met", "without_vit_gan", 0, ["validation", "test", "balanced"])
     assert told_otherwise("smoke", study, *at) == []
@@ -110,15 +121,15 @@ def test_a_run_on_other_data_is_told_by_them(home):
 
 
 def test_a_gan_that_was_told_something_else_is_lost(home):
-    "The paths are those of the study; made as the study makes it, it is kept."
-    name, short = book("smoke", "gan", "met", "attributes", 0, 0), {"gan": dict(epochs=1)}
-    train_gans("smoke", "met", [0], overrides=short, store="smoke")
-    assert lost_books("smoke")[name] == "gan.epochs: 1 -> 2"
-    measure_gans("smoke", "met", [0], overrides={"gan": dict(epochs=1, per_class=6)}, store="smoke")
-    assert lost_books("smoke")[book("smoke", "gan_measured", "met", "attributes", 0, 0)] == "per_class: 6 -> 8"
+    "Both paths are those of the study; what is made as the study makes it is kept."
+    name, quality = (book("smoke", kind, "met", "attributes", 0, 0) for kind in ("gan", "gan_measured"))
+    (folder,) = train_gans("smoke", "met", [0], overrides={"gan": dict(epochs=1)}, store="smoke")
+    write_note(folder / "quality.json", measure_inputs(folder, dict(epochs=1), 6), [])
+    lost = lost_books("smoke")
+    assert (lost[name], lost[quality]) == ("gan.epochs: 1 -> 2", "per_class: 6 -> 8")
     train_gans("smoke", "met", [0], store="smoke")
-    measure_gans("smoke", "met", [0], store="smoke")
-    assert not {name, name.replace("gan-", "gan_measured-")} & lost_books("smoke").keys()
+    write_note(folder / "quality.json", measure_inputs(folder, dict(epochs=1), 8), [])
+    assert not {name, quality} & lost_books("smoke").keys()
 
 
 def test_an_adapted_text_encoder_that_was_told_something_else_is_lost(home):

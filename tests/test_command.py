@@ -39,6 +39,8 @@ def test_a_misspelt_profile_is_told_before_anything_is_imported(tmp_path, name):
         (["gan", "--dataset", "nope"], "profile 'mini' has no data set 'nope', only met, coco"),
         (["train", "--model", "vbg", "nope"], "no model 'nope'; there are vbg"),
         (["train", "--splits", "tset"], "splits: no 'tset'; there are train, "),
+        (["train", "--store", "mini"], "runs/mini is filled by the study alone"),
+        (["gan", "--store", "mini"], "runs/mini is filled by the study alone"),
         (["train", "--overrides", '{"train": {"epoch": 2}}'], "no setting of 'train' is called 'epoch'"),
     ],
 )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import PurePath
@@ -458,6 +459,15 @@ def _refuse_other_choice(asked):
                 raise ValueError(f"{name}: no {word!r}; there are {', '.join(CHOICES[name])}")
 
 
+def _refuse_store_of_study(asked):
+    "Raise ValueError where a job by hand would write to what the study writes. A GAN of a `variant` lies apart."
+    store, overrides = str(asked.get("store") or asked.get("profile", "mini")).split("/")[0], asked.get("overrides")
+    apart = "model" not in asked and ((overrides or {}).get("gan") or {}).get("variant")
+    owned = store == "collection" or store in PROFILES and asked.get("dataset") in PROFILES[store]["data"]
+    if "store" in asked and owned and not apart and not os.environ.get("VBG_STUDY"):
+        raise ValueError(f"runs/{store} is filled by the study alone; give a `store` of your own, such as by-hand")
+
+
 def refuse_unknown_names(
     asked: dict,  # given to a notebook or command, such as profile, overrides, dataset, data, model
 ) -> None:
@@ -472,6 +482,7 @@ def refuse_unknown_names(
         refuse_unknown_model(model)
     _refuse_other_choice(asked)
     _refuse_other_choice((asked.get("overrides") or {}).get("gan", {}))
+    _refuse_store_of_study(asked)
 
 # %% ../../nbs/core/03_profiles.ipynb #bdd90bd5
 GLOSSARY = {
