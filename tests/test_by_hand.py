@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 from conftest import ROOT
 
 from vbg.core.profiles import profile
-from vbg.gan.store import measure_inputs
+from vbg.gan.store import gan_remedy, measure_inputs
+from vbg.reports import command
 from vbg.results.gan import gan_folders
 from vbg.runs.made import write_note
 from vbg.runs.notebook import given, notebook_parameters, study_notebook
@@ -100,6 +102,24 @@ def test_the_stores_of_the_study_are_refused_by_hand(name, store, monkeypatch):
         given(name, dict(asked))
     monkeypatch.setenv("VBG_STUDY", "yes")  # as the Snakefile sets it
     given(name, dict(asked))
+
+
+def test_the_command_of_a_missing_gan_makes_it():
+    "Profile, store, overrides and data arrive in the notebook; the study makes its own GANs."
+    changed, described = {"gan": dict(epochs=1, conditioning="class")}, dict(reader="collection", folder="my things")
+    settings = profile("smoke", changed | {"data": {"mine": described}})
+    first, *words = shlex.split(gan_remedy(settings, "mine", [2], 25, "by-hand").partition("\n")[2])
+    asked = dict(command.parser().parse_args(words).parameter)
+    assert (first, words[1]) == ("vbg", str(study_notebook("gan").relative_to(ROOT)))
+    given("gan", asked)
+    assert asked == dict(profile="smoke", store="by-hand", dataset="mine", gans=[2], conditioning="class") | dict(
+        scarce_items=25, overrides={"gan": dict(epochs=1)}, data=described
+    )
+    assert gan_remedy(profile("smoke"), "met", [0]).endswith("\n  make gan PROFILE=smoke")
+    assert gan_remedy(settings, "met", [0], 25).endswith("\n  make scarcity PROFILE=smoke")
+    assert '{"gan": {"variant": "mine"}}' in gan_remedy(settings, "met", [0])
+    named = gan_remedy(profile("smoke", {"gan": dict(variant="mine")}), "met", [0])  # no GAN of the study: not refused
+    given("gan", dict(command.parser().parse_args(shlex.split(named.partition("\n")[2])[1:]).parameter))
 
 
 def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):

@@ -5,12 +5,14 @@ Kills at random moments, two writers at once, damaged files, the runner from out
 import ast
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -22,6 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 import vbg
 from vbg.core import files as files_module
 from vbg.core.files import root
+from vbg.core.profiles import profile
 from vbg.runs import notebook as notebook_module
 from vbg.runs import store as R
 from vbg.runs import version as version_module
@@ -208,6 +211,17 @@ def test_missing_runs_are_named_with_a_command_that_works(store):
         root() / "nbs/study/train/train.ipynb",
         dict(zip(*[iter(__import__("shlex").split(line.split("-p", 1)[1].replace("-p ", "")))] * 2)),
     ) == {"profile": "mini", "dataset": "toy", "model": ["m"], "seeds": [1, 2], "store": "mine"}
+
+
+def test_the_command_of_a_run_repeats_profile_data_and_overrides_of_its_mates(store):
+    described = dict(reader="collection", folder="things")
+    asked = {"train": dict(epochs=3, learning_rate_factor=3.0), "data": {"toy": described}}
+    write(profile="mine", config=asdict(profile("smoke", asked)))
+    words = shlex.split(R.train_command("mine", "toy", "m", [1]))
+    given = dict(zip(words[words.index("-p") + 1 :: 3], words[words.index("-p") + 2 :: 3]))
+    assert json.loads(given["overrides"]) == {"train": asked["train"]}
+    assert (given["profile"], given["store"], json.loads(given["data"])) == ("smoke", "mine", described)
+    assert '{"train": {"epochs": 3}}' in R.train_command("mine", "toy", "other", [1])  # the rate is one model's
 
 
 def test_experiments_have_a_folder_and_a_command_of_their_own(store):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -14,7 +15,7 @@ from pathlib import PurePath
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
            'TABLE4_MODELS', 'CHOICES', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model',
-           'refuse_unknown_names']
+           'refuse_unknown_names', 'overrides_of']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
 @dataclass(frozen=True)
@@ -483,6 +484,17 @@ def refuse_unknown_names(
     _refuse_other_choice(asked)
     _refuse_other_choice((asked.get("overrides") or {}).get("gan", {}))
     _refuse_store_of_study(asked)
+
+# %% ../../nbs/core/03_profiles.ipynb #3491bfb0
+def overrides_of(
+    settings: dict,  # of a job, `asdict` of a `Profile`, or of a run
+    *sections: str,  # that are compared; none: all that are dictionaries, but `data`
+) -> dict:  # section -> {setting: value}, as JSON
+    "The overrides that make these settings of their profile."
+    now, usual = (json.loads(json.dumps(s, default=str)) for s in (settings, PROFILES[settings["name"]]))
+    names = sections or [name for name, value in usual.items() if isinstance(value, dict) and name != "data"]
+    found = {s: {k: v for k, v in now.get(s, {}).items() if usual[s].get(k) != v} for s in names}
+    return {section: changed for section, changed in found.items() if changed}
 
 # %% ../../nbs/core/03_profiles.ipynb #bdd90bd5
 GLOSSARY = {

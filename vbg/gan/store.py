@@ -9,24 +9,24 @@ import hashlib
 import io
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..core.files import RunError, write_atomic
-from ..core.profiles import Profile
+from ..core.profiles import PROFILES, Profile, overrides_of
 from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
 from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
 from ..runs.made import made_from, plain, read_note, to_json, why_stale, write_note
-from ..runs.store import gan_place, told_gan
+from ..runs.store import as_options, gan_place, told_gan
 from ..runs.version import environment, used_code
 
 # %% auto #0
 __all__ = ['gan_folder', 'gan_inputs', 'classifier_inputs', 'measure_inputs', 'is_made', 'is_described', 'open_maker',
-           'gan_command', 'measure_gan', 'gan_samples', 'describe_gan']
+           'gan_remedy', 'measure_gan', 'gan_samples', 'describe_gan']
 
 # %% ../../nbs/gan/08_store.ipynb #1b34f02b
 def gan_folder(
@@ -34,9 +34,10 @@ def gan_folder(
     dataset: str,  # name of the data set
     gan: int,  # number of the GAN: its seed
     scarce_items: int | None = None,  # real items of each scarce class, where they were changed
+    store: str = "",  # folder under runs/; empty: the profile's name
 ) -> Path:  # under `home()`
     "The folder of one GAN."
-    return gan_place(settings.name, dataset, gan, scarce_items=scarce_items, **settings.gan)
+    return gan_place(store or settings.name, dataset, gan, scarce_items=scarce_items, **settings.gan)
 
 # %% ../../nbs/gan/08_store.ipynb #8d409876
 def gan_inputs(
@@ -106,12 +107,13 @@ def open_maker(
     train: ExampleData | None = None,  # training items; None: the training split
     kind: str | None = None,  # field of `attributes` that tells the finer category
     scarce_items: int | None = None,  # see `gan_folder`
+    store: str = "",  # see `gan_folder`
     make: bool = False,  # train it where it is absent; else RunError with the command
     say=None,  # function told one line an epoch
 ) -> PairMaker:
     "A trained pair maker."
     train = natural.select("train") if train is None else train
-    folder = gan_folder(settings, dataset, gan, scarce_items)
+    folder = gan_folder(settings, dataset, gan, scarce_items, store)
     inputs = gan_inputs(settings, dataset, train, tokenizer, gan)
     if make:
         return _made_now(settings, natural, tokenizer, gan, train, kind, say, folder, inputs)
@@ -119,8 +121,7 @@ def open_maker(
     if stale:
         state = "is not there" if stale == "absent" else f"cannot be used: {stale}"
         asked = f"GAN {gan} of {dataset} ({settings.gan['conditioning']})"
-        command = gan_command(settings, dataset, [gan], scarce_items)
-        raise RunError(f"{asked} {state}; this makes it:\n  {command}")
+        raise RunError(f"{asked} {state}; {gan_remedy(settings, dataset, [gan], scarce_items, store)}")
     return _fitted(settings, natural, tokenizer, gan, train, kind, say, folder)
 
 # %% ../../nbs/gan/08_store.ipynb #cf13eb5e
@@ -146,19 +147,26 @@ def _made_now(settings, natural, tokenizer, gan, train, kind, say, folder, input
     return maker
 
 # %% ../../nbs/gan/08_store.ipynb #35b0dcb5
-def gan_command(
-    settings: Profile,  # name and `gan` section
+def gan_remedy(
+    settings: Profile,  # name, and sections gan, text, vision and data
     dataset: str,  # name of the data set
     gans: list,  # numbers
     scarce_items: int | None = None,  # see `gan_folder`
+    store: str = "",  # see `gan_folder`
 ) -> str:
-    "The command that trains GANs, from the repository root."
-    output = f"runs/{settings.name}/notebooks/gan-{dataset}.ipynb"
-    asked = dict(profile=settings.name, store=settings.name, dataset=dataset, gans=f"'{json.dumps(list(gans))}'")
-    asked |= dict(conditioning=settings.gan["conditioning"], loss=settings.gan["loss"], scarce_items=scarce_items)
-    usual = dict(conditioning="attributes", loss="non_saturating", scarce_items=None)
-    words = " ".join(f"-p {name} {value}" for name, value in asked.items() if value != usual.get(name, ""))
-    return f"vbg run nbs/study/train/gan.ipynb {output} {words}"
+    "What makes missing GANs: a command, from the repository root; for those of the study a make target."
+    name, store, data = settings.name, store or settings.name, settings.data.get(dataset)
+    overrides = overrides_of(asdict(settings), "gan", "text", "vision")
+    kind = {word: overrides.get("gan", {}).pop(word, "") for word in ("conditioning", "loss")}
+    overrides = {section: changed for section, changed in overrides.items() if changed}
+    if store in PROFILES and dataset in PROFILES[store]["data"] and not settings.gan["variant"]:
+        if scarce_items or not (overrides or kind["loss"]):
+            return f"this makes it:\n  make {'scarcity' if scarce_items else 'gan'} PROFILE={store}"
+        return 'a GAN of other settings needs a name of its own: overrides {"gan": {"variant": "mine"}}'
+    asked = dict(profile=name, store=store, dataset=dataset, gans=list(gans), scarce_items=scarce_items, **kind)
+    asked |= dict(overrides=overrides, data={} if data == PROFILES[name]["data"].get(dataset) else data)
+    output = f"runs/{store}/notebooks/gan-{dataset}.ipynb"
+    return f"this makes it:\n  vbg run nbs/study/train/gan.ipynb {output} {as_options(asked)}"
 
 # %% ../../nbs/gan/08_store.ipynb #719b9e10
 def measure_gan(

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ import pandas as pd
 
 from ..core.files import RunError, home, staging, sweep
 from ..core.places import gans_place, run_place, store_place
-from ..core.profiles import PROFILES, Profile
+from ..core.profiles import PROFILES, Profile, overrides_of
 from .made import plain, to_json, write_note
 from .made import why_stale as why_note_stale
 from .version import differences, environment
@@ -28,7 +29,7 @@ from .version import differences, environment
 # %% auto #0
 __all__ = ['HISTORY', 'FILES', 'NOT_OF_ONE', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'gan_place',
            'told_gan', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current',
-           'assert_complete', 'train_command']
+           'assert_complete', 'train_command', 'as_options']
 
 # %% ../../nbs/runs/03_store.ipynb #ebfee28c
 HISTORY = [
@@ -355,11 +356,32 @@ def train_command(
             else "reproduce"
         )
         return f"make {target} PROFILE={name}"
-    return (
-        f"vbg run nbs/study/train/train.ipynb runs/{profile}/notebooks/train-{dataset}-{model}.ipynb -p profile mini"
-        f" -p dataset {dataset} -p model '{json.dumps([model])}' -p seeds '{json.dumps(list(seeds))}'"
-        f" -p store {profile}"
-    )
+    asked = dict(_like(profile, dataset, model), dataset=dataset, model=[model], seeds=list(seeds), store=profile)
+    output = f"runs/{profile}/notebooks/train-{dataset}-{model}.ipynb"
+    return f"vbg run nbs/study/train/train.ipynb {output} {as_options(asked)}"
+
+
+def as_options(
+    asked: dict,  # parameters of a notebook; one that is empty is left to its default
+) -> str:
+    "Parameters as options of `vbg run`, quoted for a shell."
+    said = {key: value if isinstance(value, str) else json.dumps(value) for key, value in asked.items() if value}
+    return " ".join(f"-p {key} {shlex.quote(value)}" for key, value in said.items())
+
+
+def _like(store, dataset, model):
+    "Profile, data and overrides of a run of the store: of the same data set and model, or else of another."
+    run = max(load_runs(store), key=lambda run: (run.dataset == dataset, run.model == model), default=None)
+    about = run.info.get("config", {}) if run else {}
+    if about.get("name") not in PROFILES:
+        return dict(profile="mini")
+    data, usual = about["data"].get(dataset), plain(PROFILES[about["name"]]["data"].get(dataset))
+    of_row = lambda *path: run.model != model and ".".join(("settings", *path)) in OF_A_ROW
+    changed = {
+        s: {k: v for k, v in c.items() if not of_row(s, k)} for s, c in overrides_of(about).items() if not of_row(s)
+    }
+    overrides = {section: settings for section, settings in changed.items() if settings}
+    return dict(profile=about["name"], data=data if data != usual else {}, overrides=overrides)
 
 # %% ../../nbs/runs/03_store.ipynb #f4c4ba8a
 TARGETS = {

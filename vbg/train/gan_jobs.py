@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -53,9 +53,10 @@ def independent_classifier(
     settings: Profile,  # of the job
     dataset: str,  # name of the data set
     natural: ExampleData,  # all splits
+    store: str = "",  # folder under runs/; empty: the profile's name
 ) -> IndependentClassifier:  # in evaluation mode
     "The stored classifier of this data, or a new one."
-    folder = gan_folder(settings, dataset, 0).parents[1]
+    folder = gan_folder(settings, dataset, 0, store=store).parents[1]
     facts, note = classifier_inputs(settings, natural), folder / "classifier.json"
     weights = folder / "classifier.safetensors"
     if why_stale(note, facts) is None:
@@ -131,12 +132,12 @@ class _GanJob:
     train: ExampleData  # items that they learn from
     tokenizer: object
     scarce_items: int | None
+    store: str  # folder under runs/; empty: the profile's name
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #b152ba46
 def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
     "Settings and data. Raises DataError if a GAN would read more than the training split."
     settings = gan_settings(profile, dataset, data, overrides, **gan)
-    settings = replace(settings, name=store or settings.name)
     sets = study_data(profile, dataset, data, overrides)
     tokenizer, _, _ = tokenise_sets(sets, settings)
     natural = sets["natural"]
@@ -148,12 +149,15 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
     train = scarce_training_items(sets, scarce_items) if scarce_items else natural.select("train")
     for name in {"natural", "balanced"} & sets.keys():  # the class-balanced test is a set of its own
         require_training(train, "the pair maker", sets[name])
-    return _GanJob(settings, dataset, natural, train, tokenizer, scarce_items or None)
+    return _GanJob(settings, dataset, natural, train, tokenizer, scarce_items or None, store)
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #7e030572
 def _one_gan(job, number):
     "Train one GAN, or keep it."
-    folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
+    folder, name = (
+        gan_folder(job.settings, job.dataset, number, job.scarce_items, job.store),
+        f"{job.dataset} GAN {number}",
+    )
     if is_made(folder, gan_inputs(job.settings, job.dataset, job.train, job.tokenizer, number)):
         print(f"{name}: kept, nothing it depends on changed", flush=True)
     else:
@@ -164,13 +168,16 @@ def _one_gan(job, number):
 # %% ../../nbs/train/06_gan_jobs.ipynb #6f6bb176
 def _one_measured(job, number):
     "Measure one GAN, or keep what was measured."
-    folder, name = gan_folder(job.settings, job.dataset, number, job.scarce_items), f"{job.dataset} GAN {number}"
+    folder, name = (
+        gan_folder(job.settings, job.dataset, number, job.scarce_items, job.store),
+        f"{job.dataset} GAN {number}",
+    )
     maker, per_class = _maker(job, number), job.settings.gan["per_class"]
     judge = classifier_inputs(job.settings, job.natural)
     if is_described(folder, judge, per_class):
         print(f"{name}: measured before, by the same code", flush=True)
     else:
-        classifier = independent_classifier(job.settings, job.dataset, job.natural)
+        classifier = independent_classifier(job.settings, job.dataset, job.natural, job.store)
         found = describe_gan(maker, job.natural, classifier, judge, folder, job.train, per_class)
         print(f"{name}: class agreement {found['agreement']['share']:.3f}", flush=True)
     return folder
@@ -189,6 +196,7 @@ def _maker(job, number, **how):
         train=job.train,
         kind=kind,
         scarce_items=job.scarce_items,
+        store=job.store,
         **how,
     )
 
