@@ -28,7 +28,7 @@ from vbg.results.tables import run_names
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.runs.version import environment
-from vbg.stats.intervals import Bootstrap, paired_difference, same_items, summarise_runs
+from vbg.stats.intervals import paired_difference, same_items, summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 from vbg.stats.verdicts import VERDICTS
 
@@ -195,11 +195,7 @@ def test_every_printed_number_stands_in_the_ledger_once(table):
 
 def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
     met = [r for r in evidence.runs if r.dataset == "met"]
-    direct = (
-        summarise_runs([r for r in met if r.model == "swin"], bootstrap=Bootstrap(**evidence.settings.evaluation))
-        .set_index("metric")
-        .loc["f1"]
-    )
+    direct = summarise_runs([r for r in met if r.model == "swin"]).set_index("metric").loc["f1"]
     ours = table.set_index("id").ours["table3-met-swin-f1"]
     assert (
         ours == f"{100 * direct['mean']:.1f} % [{100 * direct.low:.1f}, {100 * direct.high:.1f}]"
@@ -207,14 +203,13 @@ def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
     )
     sides = [[r for r in met if r.model == m] for m in ("vbg", "without_gan")]
     labels, tables = same_items(sum(sides, []), "test")
-    drawn = Bootstrap(**evidence.settings.evaluation)
-    gap = paired_difference(labels, tables[:2], tables[2:], drawn)["accuracy"]
+    gap = paired_difference(labels, tables[:2], tables[2:])["accuracy"]
     said = f"{100 * gap.mean:+.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
     assert table.set_index("id").ours["ablation-without-gan-met"] == said
     labels, tables = same_items(
         [r for m in ("resnet", "swin") for r in met if r.model == m], "test"
     )  # two that make errors
-    gap = paired_difference(labels, tables[:2], tables[2:], drawn)["f1"]
+    gap = paired_difference(labels, tables[:2], tables[2:])["f1"]
     assert list(E.difference(evidence, "met", "resnet", "swin", "f1")) == pytest.approx([gap.mean, gap.low, gap.high])
 
 
@@ -224,7 +219,6 @@ def test_what_the_tables_decide_the_ledger_decides_alike(evidence, table):
         models = [*(TABLE3_MODELS if name == "table3" else TABLE4_MODELS), LATE_AVERAGE]
         compared = comparison_table(
             of_models([*evidence.runs, *late_average(evidence.runs)[0]], models),
-            bootstrap=Bootstrap(**evidence.settings.evaluation),
         )
         judged = [
             (
@@ -738,15 +732,14 @@ def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
     assert (
         set(about["files"]) == {"audit.csv", "audit.md", "audit.html"} and len(about["made_from"]["runs"]) == 2 * 20 * 2
     )
-    opened, seen, draws = (
+    opened, seen = (
         [restore(run, check="") for run in load_runs("smoke", datasets=["met"], models=["vbg"])],
         about["made_from"]["inside"]["met"],
-        Bootstrap(**profile("smoke").evaluation),
     )
-    space = claims_table(measure_space(opened, "balanced"), draws).to_dict(
+    space = claims_table(measure_space(opened, "balanced")).to_dict(
         "records"
     )  # what `fig8_claims_met` and `fig7_claims_met` hold
-    heat = heat_claims([score_run(one, "balanced") for one in opened], profile("smoke").data, draws).to_dict("records")
+    heat = heat_claims([score_run(one, "balanced") for one in opened], profile("smoke").data).to_dict("records")
     assert (seen["fig8"], seen["fig7"], seen["items"]) == (space, heat, len(sets["met"]["balanced"]))
     rows = saved.set_index("id").verdict
     for claim, key in FIG8.items():

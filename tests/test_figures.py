@@ -18,7 +18,7 @@ from vbg.results import publish as F
 from vbg.results.tables import Column, table_of
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.stats import verdicts as verdicts_module
-from vbg.stats.intervals import Bootstrap, summarise_runs
+from vbg.stats.intervals import summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 
 
@@ -87,9 +87,7 @@ def test_summary_puts_the_paper_order_first_and_says_rendered_and_ceiling():
     for dataset in ("coco", "met"):
         for model in F.MODALITY:
             toy_run(dataset, model)
-    table = F.summary_table(
-        load_runs("smoke"), {"met": {"natural": {"both": 0.97}, "balanced": {"both": 0.9}}}, bootstrap=Bootstrap(50)
-    )
+    table = F.summary_table(load_runs("smoke"), {"met": {"natural": {"both": 0.97}, "balanced": {"both": 0.9}}})
     assert table["data set"].unique().tolist() == ["MET, rendered", "MS COCO, rendered"]
     assert table.model.tolist()[:3] == ["without GAN", "without BERT & GAN", "without ViT & GAN"]
     assert (
@@ -97,20 +95,20 @@ def test_summary_puts_the_paper_order_first_and_says_rendered_and_ceiling():
         and table[table.test == "class-balanced"]["best possible"].iloc[0] == "90.0"
     )
     assert all(re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", v) for v in table["accuracy, %"])
-    real = F.summary_table([r for r in load_runs("smoke", "met")], bootstrap=Bootstrap(50))
+    real = F.summary_table([r for r in load_runs("smoke", "met")])
     assert set(real["best possible"]) == {"–"}
 
 
 def test_a_real_data_set_is_not_called_rendered():
     toy_run(settings="paper")
-    assert F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50))["data set"].unique().tolist() == ["MET"]
+    assert F.summary_table(load_runs("smoke"))["data set"].unique().tolist() == ["MET"]
 
 
 def test_gain_is_taken_over_the_better_modality_and_skips_sets_without_all_models():
     for model, skill in (("without_gan", 4.0), ("without_bert_gan", 1.0), ("without_vit_gan", 2.5)):
         toy_run(model=model, skill=skill)
     toy_run("coco")
-    table = F.fusion_gain_table(load_runs("smoke"), bootstrap=Bootstrap(100))
+    table = F.fusion_gain_table(load_runs("smoke"))
     assert table["data set"].unique().tolist() == ["MET, rendered"] and set(table.better) == {"text"}
 
 
@@ -127,9 +125,8 @@ def test_saved_bytes_are_the_same_in_another_process(store):
     script = """
 from vbg.results.publish import *
 from vbg.runs.store import load_runs
-from vbg.stats.intervals import Bootstrap
 runs = load_runs("smoke")
-save_table(summary_table(runs, bootstrap=Bootstrap(50)), "t", "smoke", runs)
+save_table(summary_table(runs), "t", "smoke", runs)
 save_figure(loss_curves(runs), "f", "smoke", runs)
 """
     seen = []
@@ -205,7 +202,7 @@ def test_loss_curves_of_one_and_two_data_sets_and_unequal_lengths():
 
 def test_beside_paper_keeps_models_that_only_one_side_has():
     toy_run(), toy_run(model="new_model")
-    table = F.beside_paper(summarise_runs(load_runs("smoke"), bootstrap=Bootstrap(50)), F.paper_table("table4"))
+    table = F.beside_paper(summarise_runs(load_runs("smoke")), F.paper_table("table4"))
     row = table[(table["data set"] == "MET") & (table.model == "without GAN")].iloc[0]
     assert (
         row["accuracy, %, paper"] == "83"
@@ -236,7 +233,7 @@ def test_verdicts_on_the_paper_itself():
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", "[]", "{", '{"artefacts": {}}'])
 def test_publish_deletes_nothing_where_the_committed_manifest_is_unreadable(store, text):
     toy_run()
-    F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), "summary", "smoke", load_runs("smoke"))
+    F.save_table(F.summary_table(load_runs("smoke")), "summary", "smoke", load_runs("smoke"))
     target = store / "committed"
     F.publish("smoke", target)
     (target / "manifest.json").write_text(text)
@@ -250,7 +247,7 @@ def test_publish_deletes_nothing_where_the_committed_manifest_is_unreadable(stor
 def test_publish_names_what_it_leaves_out(store, monkeypatch, capsys):
     toy_run()
     for name in ("summary", "summary_fusion_gain"):
-        F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), name, "smoke", load_runs("smoke"))
+        F.save_table(F.summary_table(load_runs("smoke")), name, "smoke", load_runs("smoke"))
     (changed,) = (store / "runs/smoke/figures").rglob("summary.csv")
     changed.write_text("changed")
     monkeypatch.setattr(F, "committed_place", lambda profile: store / "committed")
@@ -262,7 +259,7 @@ def test_publish_names_what_it_leaves_out(store, monkeypatch, capsys):
 
 def test_command_line(store):
     toy_run()
-    F.save_table(F.summary_table(load_runs("smoke"), bootstrap=Bootstrap(50)), "summary", "smoke", load_runs("smoke"))
+    F.save_table(F.summary_table(load_runs("smoke")), "summary", "smoke", load_runs("smoke"))
     done = subprocess.run(
         [sys.executable, "-m", "vbg.reports.command", "show", "--profile", "smoke"],
         cwd=root(),

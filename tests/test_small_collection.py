@@ -14,7 +14,6 @@ from vbg.core.profiles import profile
 from vbg.reports import command
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, predictions_table, run_folder, write_run
-from vbg.stats.intervals import Bootstrap
 from vbg.stats.metrics import evaluate
 from vbg.train.rules import listing
 
@@ -84,7 +83,7 @@ def test_folds_of_a_deal_are_all_items_once(collection):
 
 
 def test_differences_are_to_the_regression_and_carry_a_verdict(collection):
-    table = sc.small_collection_table(sc.collection_runs(), bootstrap=Bootstrap(300)).set_index("model")
+    table = sc.small_collection_table(sc.collection_runs()).set_index("model")
     assert table["accuracy, verdict"].tolist() == ["better", "smaller than the noise", "worse", "–"]
     ours, theirs = (
         np.mean(

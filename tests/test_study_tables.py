@@ -16,7 +16,7 @@ from vbg.results import comparison as S
 from vbg.results.publish import paper_table
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
-from vbg.stats.intervals import Bootstrap, summarise_runs
+from vbg.stats.intervals import summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 
 SPLITS = ("validation", "test", "balanced")
@@ -76,7 +76,7 @@ def test_a_copy_of_vbg_has_difference_0_and_p_1_and_a_worse_model_is_worse():
     for model, skill in (("vbg", 3.0), ("vbg_fixed_gate", 3.0), ("resnet", 1.0)):
         for seed in range(2):
             toy_run(model=model, seed=seed, skill=skill, like="vbg" if model != "resnet" else None)
-    at = S.comparison_table(load_runs("smoke"), bootstrap=Bootstrap(200)).set_index(["split", "model"])
+    at = S.comparison_table(load_runs("smoke")).set_index(["split", "model"])
     same = at.loc[("test", "vbg_fixed_gate")]
     assert (same.difference, same.p, same.holm, same.verdict) == (
         0,
@@ -86,9 +86,7 @@ def test_a_copy_of_vbg_has_difference_0_and_p_1_and_a_worse_model_is_worse():
     ) and same.low <= 0 <= same.high
     assert at.loc[("test", "resnet")].verdict == "worse" and at.loc[("test", "resnet")].high < 0
     assert at.loc[("test", "vbg")].verdict == "–" and np.isnan(at.loc[("test", "vbg")].p)
-    turned = S.comparison_table(load_runs("smoke"), reference="resnet", bootstrap=Bootstrap(200)).set_index(
-        ["split", "model"]
-    )
+    turned = S.comparison_table(load_runs("smoke"), reference="resnet").set_index(["split", "model"])
     assert turned.loc[("test", "vbg")].verdict == "better"
     assert turned.loc[("test", "vbg")].difference == pytest.approx(-at.loc[("test", "resnet")].difference)
 
@@ -98,7 +96,7 @@ def test_mcnemar_and_holm_are_those_of_statsmodels_within_one_data_set_and_test(
     for dataset, (model, skill), seed in product(("met", "coco"), skills.items(), range(2)):
         toy_run(dataset, model, seed, skill + 0.1 * (dataset == "coco"))
     runs = load_runs("smoke")
-    made = S.comparison_table(runs, bootstrap=Bootstrap(50))
+    made = S.comparison_table(runs)
     for (dataset, split), part in made.groupby(["dataset", "split"]):
         tests = part[part.model != "vbg"]
         assert tests.holm.tolist() == pytest.approx(multipletests(tests.p, method="holm")[1].tolist())
@@ -118,8 +116,8 @@ def test_scores_are_those_of_summarise_runs():
         toy_run(seed=seed)
     runs = load_runs("smoke")
     ours, theirs = (
-        S.comparison_table(runs, ("test",), bootstrap=Bootstrap(100, 3)).iloc[0],
-        summarise_runs(runs, bootstrap=Bootstrap(100, 3)),
+        S.comparison_table(runs, ("test",)).iloc[0],
+        summarise_runs(runs),
     )
     for r in theirs.itertuples():
         assert (ours[r.metric], ours[f"{r.metric}_low"], ours[f"{r.metric}_high"]) == (r.mean, r.low, r.high)
@@ -162,7 +160,7 @@ def test_a_missing_run_is_named_with_its_command():
     with pytest.raises(RunError, match=r"met, swin, seeds \[0\][\s\S]*make reproduce PROFILE=smoke"):
         assert_complete(load_runs("smoke"), models=["vbg", "swin"])
     with pytest.raises(ValueError, match="no run of 'resnet'"):
-        S.comparison_table(load_runs("smoke"), reference="resnet", bootstrap=Bootstrap(10))
+        S.comparison_table(load_runs("smoke"), reference="resnet")
 
 
 def test_a_real_set_is_judged_and_a_rendered_one_is_not():
@@ -177,7 +175,7 @@ def test_a_real_set_is_judged_and_a_rendered_one_is_not():
                 names=["Painting", "Sculpture", "Crafts", "Other"],
             )
         runs = load_runs("smoke")
-        compared = S.comparison_table(runs, bootstrap=Bootstrap(100))
+        compared = S.comparison_table(runs)
         assert set(compared.split) == {"test"}, "a set without a class-balanced test has none in the table"
         table = S.verdicts_table(compared, paper_table("table3")).set_index("model")
         assert set(table.level) <= wanted and table.loc["ResNet-50", "difference in sign"] == "reproduced"
@@ -199,16 +197,14 @@ def test_a_real_set_is_judged_and_a_rendered_one_is_not():
 def test_a_row_of_table_4_tells_a_rate_that_is_not_vbgs_and_a_baseline_has_its_own_anyhow():
     for model, factor in (("vbg", 3.0), ("without_bert", 1.0), ("without_vit", 3.0), ("resnet", 1.0)):
         toy_run(model=model, train=dict(learning_rate=1e-3, learning_rate_factor=factor))
-    compared = S.comparison_table(load_runs("smoke"), ("test",), bootstrap=Bootstrap(10)).set_index("model")
+    compared = S.comparison_table(load_runs("smoke"), ("test",)).set_index("model")
     assert compared.rates.to_dict() == {"vbg": "", "without_bert": "0.001 and 0.003", "without_vit": "", "resnet": ""}
 
 
 def test_a_tie_is_not_first():
     for seed, model in product(range(2), ("vbg", "resnet")):
         toy_run(model=model, seed=seed, like="vbg")
-    text = S.comparison_text(
-        S.comparison_table(load_runs("smoke"), ("test",), bootstrap=Bootstrap(50)), paper_table("table3")
-    ).data
+    text = S.comparison_text(S.comparison_table(load_runs("smoke"), ("test",)), paper_table("table3")).data
     assert (
         "highest mean in 0 of 5 here, and 0 of 1 rows are worse by both tests: **not reproduced**" in text
         and "not told from VBG: ResNet-50" in text
@@ -223,7 +219,7 @@ def test_tables_survive_saving_and_every_model_has_one_title(store):
         toy_run(model=model, skill=2.0)
     runs = load_runs("smoke")
     averaged, _ = S.late_average(runs)
-    compared = S.comparison_table([*runs, *averaged], bootstrap=Bootstrap(20))
+    compared = S.comparison_table([*runs, *averaged])
     for name, table in {
         "scores": S.scores_table(compared, paper_table("table3")),
         "tests": S.tests_table(compared),

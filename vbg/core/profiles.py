@@ -530,5 +530,5 @@ GLOSSARY |= {
     "logits": "class scores before the softmax, `(B, C)`",
     "image_to_text": "attention of image queries over text tokens (and of metadata), `(B, heads, patches, tokens)`",
     "text_to_image": "attention of text queries over image patches, `(B, heads, tokens, patches)`",
-    "interval": "95 % interval; of a table cell: bootstrap over seeds and over test items",
+    "interval": "95 % interval; of a table cell: over seeds and test items",
 }

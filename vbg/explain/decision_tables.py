@@ -17,7 +17,7 @@ from ..models.batches import predict
 from ..results.publish import TESTS, data_title
 from ..results.tables import Column, estimate_cell, number_cell, table_of
 from ..stats.comparison import ece
-from ..stats.intervals import Bootstrap, estimate_ratio, estimate_scores
+from ..stats.intervals import estimate_ratio, estimate_scores
 
 # %% auto #0
 __all__ = ['Judged', 'judge', 'judge_runs', 'decision_calibration_table', 'decision_withheld_table']
@@ -87,10 +87,10 @@ def _surprise(labels, table, weights):
 _SCALES = {"nll": (1, 3, "NLL, nats"), "ece": (100, 1, "ECE, %")}  # factor, digits, heading
 
 
-def _before_after(made, bootstrap):
+def _before_after(made):
     "Both scores before and after, and the gain: (name, when) to `Estimate`."
     sides, found = ([j.raw for j in made], [j.tables[""] for j in made]), {}
-    before, after = (estimate_scores(made[0].labels, side, bootstrap, _surprise) for side in sides)
+    before, after = (estimate_scores(made[0].labels, side, _surprise, (0, np.inf)) for side in sides)
     for name in _SCALES:
         found |= {(name, "before"): before[name], (name, "after"): after[name]}
         found[name, "gain"] = before[name] - after[name]
@@ -100,14 +100,13 @@ def _before_after(made, bootstrap):
 def decision_calibration_table(
     runs: list,  # seeds of one row on one data set
     judged: dict,  # of these runs, from `judge_runs`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "Temperature, NLL and ECE before and after scaling, the gain and a verdict; the confidence threshold."
     rows = []
     for split, made in judged.items():
         held = [j.calibrations[""] for j in made]
         row = dict(made=made, held=held, test=TESTS[split], runs=runs, temperatures=[c.temperature for c in held])
-        rows.append(row | _before_after(made, bootstrap))
+        rows.append(row | _before_after(made))
     return table_of(rows, [_title_column(runs), Column("test", "test"), *_calibration_columns()])
 
 # %% ../../nbs/explain/11_decision_tables.ipynb #377d8b79
@@ -167,7 +166,6 @@ _RESTS = {"image": "the image", "text": "the text", "either": "either alone", "b
 def decision_withheld_table(
     runs: list,  # seeds of one row on one data set
     judged: dict,  # of these runs, from `judge_runs`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "How often each rule of the report applies and is right, with 95 % intervals over seeds and items."
     rows = []
@@ -175,7 +173,7 @@ def decision_withheld_table(
         each = [_rules(j) for j in made]
         for name in each[0]:
             top, bottom = (np.array([rules[name][k] for rules in each], float) for k in (0, 1))
-            row = dict(what=name, share=estimate_ratio(top, bottom, bootstrap), counted=bottom.sum() / len(made))
+            row = dict(what=name, share=estimate_ratio(top, bottom), counted=bottom.sum() / len(made))
             rows.append(row | dict(test=TESTS[split], seeds=len(made), runs=runs))
     return table_of(rows, [_title_column(runs), *_WITHHELD])
 

@@ -16,7 +16,7 @@ from .restore import Restored, ground_truth_of, in_order, items_of
 from ..models.batches import predict
 from ..results.publish import PALETTE, WIDTH, data_title, style
 from ..results.tables import Column, estimate_cell, table_of
-from ..stats.intervals import Bootstrap, estimate_pooled
+from ..stats.intervals import estimate_pooled
 from ..stats.verdicts import VERDICTS, Verdict, difference_verdict
 
 # %% auto #0
@@ -187,7 +187,6 @@ _STROKES = {
 # %% ../../nbs/explain/04_heat_figures.ipynb #bb65a99b
 def curve_figure(
     scored: list,  # of `Scored`, one a seed
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ):  # matplotlib figure: deletion left, insertion right; above the probability, below the difference to random patches
     "Deletion and insertion curves of the predicted class; bands are 95 % intervals of the difference."
     import matplotlib.pyplot as plt
@@ -196,7 +195,7 @@ def curve_figure(
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.6), sharex=True, sharey="row", height_ratios=(5, 4))
     for (above, below), kind, does in zip(axes.T, ("deletion", "insertion"), ("made grey", "shown")):
         for method in _STROKES:
-            _curve(above, below, scored, method, kind, bootstrap)
+            _curve(above, below, scored, method, kind)
         above.set_title(kind)
         below.set(xlabel=f"patches {does}, hottest first, %", xlim=(0, 100))
         below.axhline(0, color=_STROKES["random"][0], linestyle=":")
@@ -207,14 +206,14 @@ def curve_figure(
     return figure
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #3feaf57f
-def _curve(above, below, scored, method, kind, bootstrap):
+def _curve(above, below, scored, method, kind):
     "One map: its mean, and its difference to random patches with the interval."
     mine, other = (np.stack([one.curves[m, kind] for one in scored]) for m in (method, "random"))  # seeds, items, steps
     (colour, stroke), share = _STROKES[method], np.linspace(0, 100, mine.shape[2])
     above.plot(share, 100 * mine.mean((0, 1)), color=colour, linestyle=stroke, label=MAP_TITLES[method])
     if method == "random":
         return
-    points = [estimate_pooled((mine - other)[:, :, k], bootstrap) for k in range(mine.shape[2])]
+    points = [estimate_pooled((mine - other)[:, :, k]) for k in range(mine.shape[2])]
     mean, low, high = 100 * np.array([tuple(point) for point in points]).T
     below.plot(share, mean, color=colour, linestyle=stroke)
     below.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -227,12 +226,12 @@ def _title(method, chance="chance"):
     return MAP_TITLES.get(method, f"{'area' if chance == 'area' else 'uniform'} (chance)")
 
 
-def _difference(scored, method, other, score, bootstrap, keep=None):
+def _difference(scored, method, other, score, keep=None):
     "One map minus another in one score, item by item; None where both are one."
     if method == other:
         return None
     mine, its = (score_matrix(scored, m, score, keep) for m in (method, other))
-    return estimate_pooled(mine - its, bootstrap)
+    return estimate_pooled(mine - its)
 
 
 def _beside(score, difference):
@@ -245,15 +244,14 @@ def _beside(score, difference):
 # %% ../../nbs/explain/04_heat_figures.ipynb #9b97a28a
 def map_scores_table(
     scored: list,  # of `Scored`, one a seed
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Every map and score beside the centre prior and random patches; a dash where a score needs masks and has none."
     others, rows = ("centre", "random"), []
     for score in SCORES:
         for method in MAP_TITLES if score.endswith("area") else (*MAP_TITLES, "uniform"):  # which orders no patches
-            row = {other: _difference(scored, method, other, score, bootstrap) for other in others}
+            row = {other: _difference(scored, method, other, score) for other in others}
             row |= dict(score=score, method=method, constant=sum(one.constant.get(method, 0) for one in scored))
-            rows.append(row | dict(mean=estimate_pooled(score_matrix(scored, method, score), bootstrap)))
+            rows.append(row | dict(mean=estimate_pooled(score_matrix(scored, method, score))))
     return table_of(rows, [*_SCORE_COLUMNS, *(c for other in others for c in _other_columns(other)), *_COUNT_COLUMNS])
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #c77866c8
@@ -280,16 +278,15 @@ def _other_columns(other):
 def map_class_table(
     scored: list,  # of `Scored`, one a seed
     region: str = "telling detail",  # or 'object'
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent
     "Energy in a region by true class and map, with the verdict beside the centre prior; dashes without masks."
     rows, score = [], f"energy, {region}"
     for c in np.unique(scored[0].items.label):
         keep, row = _of_class(scored, c), {"class": scored[0].about["class_names"][c]}
         for method in ("uniform", "centre", *_MAPS):
-            row[method] = estimate_pooled(score_matrix(scored, method, score, keep), bootstrap)
+            row[method] = estimate_pooled(score_matrix(scored, method, score, keep))
         for method in _MAPS:
-            row[method, "gap"] = _difference(scored, method, "centre", score, bootstrap, keep)
+            row[method, "gap"] = _difference(scored, method, "centre", score, keep)
         rows.append(row)
     return table_of(rows, _class_columns())
 
@@ -310,14 +307,13 @@ def _class_columns():
 def right_wrong_table(
     scored: list,  # of `Scored`, one a seed
     scores: tuple = ("pointing game, telling detail", "energy, telling detail", "energy, object"),
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Scores of right and of wrong predictions and their difference; n counts predictions, seeds times items."
     rows, right = [], np.stack([one.items.right.to_numpy() for one in scored])
     for score in scores:
         for method in (*_MAPS, "centre", "uniform"):
             sides = [score_matrix(scored, method, score, keep) for keep in (right, ~right)]
-            good, bad = (estimate_pooled(side, bootstrap) for side in sides)
+            good, bad = (estimate_pooled(side) for side in sides)
             row = dict(zip(("n right", "n wrong"), (int(np.isfinite(side).sum()) for side in sides)))
             rows.append(row | dict(score=score, method=method, good=good, bad=bad, gap=good - bad))
     return table_of(rows, _GROUP_COLUMNS)
@@ -342,10 +338,9 @@ _GROUP_COLUMNS = [
 # %% ../../nbs/explain/04_heat_figures.ipynb #2034bb54
 def sanity_table(
     tables: list,  # from `sanity_runs`, one a seed
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "Likeness with the trained model's maps, stage by stage from the head down, what is left above chance, a verdict."
-    return table_of(sanity_summary(tables, bootstrap), _SANITY_COLUMNS)
+    return table_of(sanity_summary(tables), _SANITY_COLUMNS)
 
 
 _NEW = {"chance": "random patches instead (chance)", "all": "all weights"}  # stage -> what was drawn anew
@@ -372,13 +367,12 @@ FIG7_CLAIMS = [
 def heat_claims(
     scored: list,  # of `Scored`, one a seed
     settings: dict = None,  # `data` section of a profile, for the title
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "The paper's claims about Fig. 7, each beside its counterpart and with a verdict."
     title, rows = data_title(scored[0].about["dataset"], settings), []
     for dataset, claim, name, where in FIG7_CLAIMS:
         if dataset in (None, scored[0].about["dataset"]):
-            found = [_counterpart(scored, method, region, name, bootstrap) for region in where for method in _MAPS]
+            found = [_counterpart(scored, method, region, name) for region in where for method in _MAPS]
             rows += [{"data set": title, "claim": claim} | row for row in found]
     names = ("data set", "claim", "measured here", "gap", "classes more / less / neither", "holds here")
     columns = [Column("energy, points" if name == "gap" else name, name) for name in (*names, "verdict", "why")]
@@ -386,12 +380,12 @@ def heat_claims(
     return table_of(rows, columns + counts)
 
 # %% ../../nbs/explain/04_heat_figures.ipynb #cfd2d4ef
-def _counterpart(scored, method, region, name, bootstrap):
+def _counterpart(scored, method, region, name):
     "Difference in heat on a region between a map and the centre prior, in a class or in all, and in how many classes."
     about, labels, score = scored[0].about, scored[0].items.label.to_numpy(), f"energy, {region}"
     names = np.array([about["class_names"][c].lower() for c in labels])
     keep = np.tile(np.full(len(names), True) if name is None else names == name, (len(scored), 1))
-    gap_in = lambda keep: _difference(scored, method, "centre", score, bootstrap, keep)
+    gap_in = lambda keep: _difference(scored, method, "centre", score, keep)
     gap = gap_in(keep)
     known, more = np.isfinite(gap.mean), gap.verdict == "better"
     words = [] if name or not known else [gap_in(_of_class(scored, c)).verdict for c in np.unique(labels)]

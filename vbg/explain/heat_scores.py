@@ -17,7 +17,7 @@ from ..data.store import ExampleData
 from .heatmaps import MAPS, blocks, heat_maps, is_constant, min_max, patch_centres
 from .restore import GroundTruth, Restored, batch_of, fresh_weights, ground_truth_of, items_of, restore
 from ..models.batches import predict
-from ..stats.intervals import Bootstrap, Estimate, estimate_pooled
+from ..stats.intervals import Estimate, estimate_pooled
 
 # %% auto #0
 __all__ = ['REGIONS', 'SCORES', 'nearest', 'on_pixels', 'pointing', 'energy', 'regions', 'patch_order', 'patch_curves',
@@ -325,11 +325,10 @@ def sanity_verdict(
     alike: np.ndarray,  # `(S, n)` likeness after a stage
     chance: np.ndarray,  # `(S, n)` likeness of random maps
     unchanged: bool,  # no map moved
-    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> tuple[str, Estimate]:  # a verdict of the table; what is left, as a share of the way from chance to identity
     "Verdict of the interval of the likeness above chance."
     way = 1 - chance.mean()
-    left = estimate_pooled((alike - chance) / way, bootstrap)
+    left = estimate_pooled((alike - chance) / way)
     if unchanged:
         return "unchanged", left
     if left.low > 0:
@@ -339,24 +338,23 @@ def sanity_verdict(
 # %% ../../nbs/explain/03_heat_scores.ipynb #31c3e825
 def sanity_summary(
     tables: list,  # from `sanity_runs`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> list:  # dicts: method, stage, measure, likeness and left (`Estimate`), verdict, constant (share of the maps)
     "Likeness and verdict of every map, stage and measure; the stage 'chance' has no verdict."
     groups = [table.groupby(["method", "stage", "measure"], sort=False) for table in tables]
-    return [_sanity_row(groups, *key, bootstrap) for key, _ in groups[0]]
+    return [_sanity_row(groups, *key) for key, _ in groups[0]]
 
 
-def _sanity_row(groups, method, stage, measure, bootstrap):
+def _sanity_row(groups, method, stage, measure):
     "One row; `groups`: the tables of all seeds."
     parts, randoms = ([g.get_group((method, s, measure)) for g in groups] for s in (stage, "chance"))
     alike, chance = (np.stack([part["value"].to_numpy() for part in side]) for side in (parts, randoms))
-    verdict, left = sanity_verdict(alike, chance, all(part.unchanged.all() for part in parts), bootstrap)
+    verdict, left = sanity_verdict(alike, chance, all(part.unchanged.all() for part in parts))
     verdict = "–" if stage == "chance" else verdict
     return dict(
         method=method,
         stage=stage,
         measure=measure,
-        likeness=estimate_pooled(alike, bootstrap),
+        likeness=estimate_pooled(alike),
         left=None if verdict in ("–", "unchanged") else left,
         verdict=verdict,
         constant=float(np.mean([part.constant.mean() for part in parts])),

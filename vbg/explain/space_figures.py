@@ -5,7 +5,6 @@
 # %% ../../nbs/explain/09_space_figures.ipynb #acf92b85
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ from skimage.color import rgb2lab
 from .space import NEIGHBOURS, PLANES, STAGES, Space, kept, modality_gap
 from ..results.publish import WIDTH, style
 from ..results.tables import Column, estimate_cell, number_cell, table_of
-from ..stats.intervals import Bootstrap, Estimate, estimate_seeds, estimate_values, resample_weights
+from ..stats.intervals import Estimate, estimate_jackknife, estimate_values, jackknife_weights
 
 # %% auto #0
 __all__ = ['CLASS_COLOURS', 'MEASURES', 'FIG8_CLAIMS', 'MARKERS', 'as_seen', 'class_look', 'estimate_complete', 'estimate_gap',
@@ -58,23 +57,20 @@ def class_look(
 # %% ../../nbs/explain/09_space_figures.ipynb #90eac1bf
 def estimate_complete(
     values: np.ndarray,  # `(S, N)`, one an item and seed; items without a value in some seed are left out
-    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> Estimate:
     "Mean over the items that have a value in every seed."
     values = values[:, np.isfinite(values).all(0)]
-    return replace(estimate_values(values, bootstrap), mean=float(values.mean()) if values.size else np.nan)
+    return estimate_values(values)
 
 
 def estimate_gap(
     space: Space,  # from `vbg.explain.space.measure_space`
     stage: str,  # key of `STAGES`
-    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> Estimate:
     "Distance between the centres of the modalities."
     n, sides = len(space.labels), [side[:2] for side in space.features[stage]]
-    weights = resample_weights(n, bootstrap.resamples, np.random.default_rng(bootstrap.seed))
-    each = [modality_gap(image, text, weights) for image, text in sides]
-    return estimate_seeds(np.mean([modality_gap(image, text)[0] for image, text in sides]), each, bootstrap, n)
+    each = [modality_gap(image, text, jackknife_weights(n)) for image, text in sides]
+    return estimate_jackknife(np.stack(each), n)
 
 # %% ../../nbs/explain/09_space_figures.ipynb #a2f6df39
 _WAYS = (  # measure, what is found, how it is called
@@ -126,12 +122,11 @@ def by_chance(
 def numbers_table(
     space: Space,  # from `vbg.explain.space.measure_space`
     pictures: dict,  # from `vbg.explain.space.pictures_of`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; a row a measure, a column a stage
     "Every measure at every stage with its 95 % interval over items and seeds; what a plane keeps, with its range."
     rows = []
     for name, (title, scale, digits) in MEASURES.items():
-        row = {stage: estimate_cell(_measured(space, stage, name, bootstrap), scale, digits) for stage in STAGES}
+        row = {stage: estimate_cell(_measured(space, stage, name), scale, digits) for stage in STAGES}
         if name.startswith("read"):
             row |= {stage: "–" for stage in STAGES if "before" in stage}
         rows.append(row | {"measure": title, "chance": by_chance(name, space.labels)})
@@ -140,13 +135,9 @@ def numbers_table(
     return table_of(rows, [Column(name, name) for name in ("measure", *STAGES, "chance")] + _counts(space))
 
 # %% ../../nbs/explain/09_space_figures.ipynb #9802fe1e
-def _measured(space, stage, name, bootstrap):
+def _measured(space, stage, name):
     "One measure at one stage."
-    return (
-        estimate_gap(space, stage, bootstrap)
-        if name == "gap"
-        else estimate_complete(space.values[stage][name], bootstrap)
-    )
+    return estimate_gap(space, stage) if name == "gap" else estimate_complete(space.values[stage][name])
 
 
 def _counts(space):
@@ -186,7 +177,6 @@ _SIDES = {"images": "silhouette_image", "texts": "silhouette_text", "both": "sil
 
 def silhouette_table(
     space: Space,  # from `vbg.explain.space.measure_space`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
     stages: tuple = ("before fusion", "after fusion"),  # keys of `STAGES`
 ) -> pd.DataFrame:  # text, for print; a row a class, the last one all items
     "Silhouette of each class with its 95 % interval over the items of the class and seeds."
@@ -194,7 +184,7 @@ def silhouette_table(
     rows, asked = [], [(f"{side}, {stage}", stage, of) for side, of in _SIDES.items() for stage in stages]
     for name, chosen in [*groups, ("all classes", np.ones(len(space.labels), bool))]:
         if chosen.any():
-            found = {key: estimate_complete(space.values[at][of][:, chosen], bootstrap) for key, at, of in asked}
+            found = {key: estimate_complete(space.values[at][of][:, chosen]) for key, at, of in asked}
             rows.append({"class": name, "items": int(chosen.sum())} | found)
     number = partial(estimate_cell, scale=1, digits=2)
     seeds = Column("seeds", lambda row: len(space.seeds))
@@ -214,12 +204,11 @@ FIG8_CLAIMS = {  # measure -> what the paper says, and how it is measured
 # %% ../../nbs/explain/09_space_figures.ipynb #467cbedd
 def claims_table(
     space: Space,  # from `vbg.explain.space.measure_space`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "The paper's sentences on Fig. 8 beside the numbers, and the controls."
     rows = []
     for sentence, stage, values, wanted in _claims(lambda stage, measure: space.values[stage][measure]):
-        e = estimate_complete(values, bootstrap)
+        e = estimate_complete(values)
         holds = dict(above=e.low > 0).get(wanted, e.high >= 0)
         verdict = ("reproduced" if holds else "not reproduced") if wanted else "– (control)"
         rows.append(dict(sentence=sentence, stage=stage, measured=e, interval=_READING[e.verdict], verdict=verdict))

@@ -5,6 +5,7 @@
 # %% ../../nbs/explain/07_word_figures.ipynb #8ea5ae70
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,7 +27,7 @@ from .words import read_words, word_evidence
 from ..models.batches import predict
 from ..results.publish import PALETTE, WIDTH, style
 from ..results.tables import Column, estimate_cell, table_of
-from ..stats.intervals import Bootstrap, Estimate, estimate_values
+from ..stats.intervals import Estimate, estimate_values
 
 # %% auto #0
 __all__ = ['word_table', 'attribute_table', 'alignment_verdict', 'alignment_means', 'alignment_table', 'alignment_figure',
@@ -47,15 +48,14 @@ _WEIGHTS = {"trained": "after training", "fresh": "before training"}
 # %% ../../nbs/explain/07_word_figures.ipynb #0948c2ca
 def word_table(
     scored: ScoredWords,
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; one row a method
     "Every score of every method, and its pointing game against each control's. Dashes without ground truth."
     base = {name: scored.scores.get((name, "trained")) for name in METHODS[2:]}
     controls, rows = {name: of["decides"] for name, of in base.items() if of}, []
     for (method, weights), scores in _held(scored).items():
-        row = {name: estimate_values(scores[name], bootstrap) for name in _SCORES}
+        row = {name: estimate_values(scores[name]) for name in _SCORES}
         for control, its in controls.items():
-            row["against", control] = None if method == control else estimate_values(scores["decides"] - its, bootstrap)
+            row["against", control] = None if method == control else estimate_values(scores["decides"] - its)
         gap = _gap(scored) if (method, weights) == (METHODS[0], "trained") else "–"
         named = _WEIGHTS[weights] if method.startswith(METHODS[:2]) else "none"
         counts = dict(seeds=len(scored.right), items=len(scored.reading.data))
@@ -92,7 +92,6 @@ def _gap(scored):
 # %% ../../nbs/explain/07_word_figures.ipynb #b924f936
 def attribute_table(
     scored: ScoredWords,
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; one row an attribute, the most telling first; empty without ground truth
     "Share of the words that tell an attribute, their relevance and evidence. Means over the texts that tell it."
     if scored.evidence is None:
@@ -101,9 +100,10 @@ def attribute_table(
     for name, words in scored.shares["every word alike", "trained"].items():
         told, row = np.isfinite(words[0]), dict(name=name, exact=None, seeds=len(scored.right))
         row |= dict(told=int(told.sum()), share=100 * np.nanmean(words[0]))
-        row |= {key: estimate_values(scored.shares[key][name], bootstrap) for key in methods}
+        row |= {key: estimate_values(scored.shares[key][name]) for key in methods}
         if name in scored.evidence:  # the renderer's own, the same for every seed
-            row["exact"] = estimate_values(np.where(told, scored.evidence[name].to_numpy(), np.nan)[None], bootstrap)
+            exact = estimate_values(np.where(told, scored.evidence[name].to_numpy(), np.nan)[None])
+            row["exact"] = replace(exact, seeds=None)
         rows.append(row)
     rows.sort(key=lambda row: (row["name"] == OUTSIDE, -row["exact"].mean if row["exact"] else 0, row["name"]))
     return table_of(rows, _attribute_columns(methods))
@@ -135,7 +135,6 @@ def alignment_verdict(
 def alignment_means(
     aligned: AlignedWords,
     kind: str,  # of region
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> dict:  # chance, other (both: trained), chance_fresh, other_fresh, training -> `Estimate` (0..1)
     "The differences that decide, each on the same items."
     share, beyond, area = aligned.share[kind], aligned.beyond[kind], aligned.area[kind]
@@ -146,22 +145,21 @@ def alignment_means(
         other_fresh=beyond[0],
         training=share[1] - share[0],
     )
-    return {name: estimate_values(v, bootstrap) for name, v in values.items()}
+    return {name: estimate_values(v) for name, v in values.items()}
 
 # %% ../../nbs/explain/07_word_figures.ipynb #460cced3
 def alignment_table(
     aligned: AlignedWords,
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; one row a kind of region
     "Share of a word's map on its region, beside chance, other words and the model before training."
     rows = []
     for kind, (fresh, trained) in aligned.share.items():
         area = aligned.area[kind]
         found = dict(fresh=fresh, trained=trained, apart=aligned.apart[kind][1])
-        found = {name: estimate_values(values, bootstrap) for name, values in found.items()}
+        found = {name: estimate_values(values) for name, values in found.items()}
         counts = dict(words=aligned.words[kind], items=int(np.isfinite(area).sum()), seeds=len(trained))
         row = dict(kind=kind, area=100 * np.nanmean(area)) | counts
-        rows.append(row | found | alignment_means(aligned, kind, bootstrap))
+        rows.append(row | found | alignment_means(aligned, kind))
     return table_of(rows, _ALIGNMENT)
 
 # %% ../../nbs/explain/07_word_figures.ipynb #0b54cb02
@@ -190,14 +188,13 @@ _ALIGNMENT = [
 def alignment_figure(
     aligned: AlignedWords,
     title: str,  # of the data set
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ):  # matplotlib figure: a row for each kind of region, left against chance, right against other words
     "Share of a word's map on its region, minus a reference; open squares before training, filled circles after."
     import matplotlib.pyplot as plt
 
     style()
     kinds, (seeds, items) = list(aligned.share), next(iter(aligned.share.values())).shape[1:]
-    means = [alignment_means(aligned, kind, bootstrap) for kind in kinds]
+    means = [alignment_means(aligned, kind) for kind in kinds]
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.1 + 0.3 * len(kinds)), sharex=True, sharey=True)
     for axis, name, against in zip(axes, ("chance", "other"), ("the region's area (chance)", "other words' maps")):
         _points(axis, [m[f"{name}_fresh"] for m in means], -0.15, "before training", "s", PALETTE[1], True)

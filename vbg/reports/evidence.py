@@ -17,7 +17,7 @@ from ..core.profiles import profile as read_profile
 from ..results.comparison import comparison_table, late_average, of_models, reads
 from ..results.publish import DATASETS, data_title
 from ..runs.store import assert_complete, gan_place, load_runs
-from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
+from ..stats.intervals import Estimate, estimate_scores, same_items
 
 # %% auto #0
 __all__ = ['FUSION', 'PRINTED', 'OTHERS', 'NEEDED', 'FAMILIES', 'NEAR', 'Evidence', 'read_evidence', 'beside_vbg', 'estimate_of',
@@ -92,9 +92,7 @@ def beside_vbg(
     "The row of a model beside VBG on the natural test; each table is made once."
     table = "table3" if model in TABLE3_MODELS else "table4"
     if table not in e.made:
-        rows = comparison_table(
-            of_models([*e.runs, *e.averaged], FAMILIES[table]), ("test",), bootstrap=Bootstrap(**e.settings.evaluation)
-        )
+        rows = comparison_table(of_models([*e.runs, *e.averaged], FAMILIES[table]), ("test",))
         e.made[table] = {(r["dataset"], r["model"]): r for r in rows.to_dict("records")}
     return e.made[table][dataset, model]
 
@@ -104,12 +102,11 @@ def estimate_of(
     dataset: str,  # such as "met"
     model: str,  # such as "vbg"
     metric: str,  # of `METRICS`
-) -> Estimate:  # with its draws
-    "A model's metric on the natural test, drawn once."
+) -> Estimate:
+    "A model's metric on the natural test, made once."
     key, runs = (dataset, model, metric), e.read(dataset, model)
     if key not in e.made:
-        items, bootstrap = same_items(runs, "test"), Bootstrap(**e.settings.evaluation)
-        e.made[key] = estimate_scores(*items, bootstrap, (metric,))[metric]
+        e.made[key] = estimate_scores(*same_items(runs, "test"), (metric,))[metric]
     return e.made[key]
 
 
@@ -121,8 +118,7 @@ def score(
 ) -> Estimate:  # 0..1
     "Mean and interval over seeds and test items, as in the table."
     e.read(dataset, model)
-    row = beside_vbg(e, dataset, model)
-    return Estimate(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
+    return beside_vbg(e, dataset, model)["estimates"][metric]
 
 # %% ../../nbs/reports/03_evidence.ipynb #e89beda2
 def difference(
@@ -257,12 +253,12 @@ def look_inside(
     from vbg.explain.space_figures import claims_table
 
     settings, opened = Profile(**runs[0].info["config"]), _opened(runs, items)
-    space, heat, bootstrap = measure_space(opened, "balanced"), None, Bootstrap(**settings.evaluation)
+    space, heat = measure_space(opened, "balanced"), None
     if opened[0].rendered:
         scores = [score_run(one, "balanced", per_class=1, steps=1) for one in opened]
-        heat = heat_claims(scores, settings.data, bootstrap).to_dict("records")
+        heat = heat_claims(scores, settings.data).to_dict("records")
     return dict(
-        fig8=claims_table(space, bootstrap).to_dict("records"),
+        fig8=claims_table(space).to_dict("records"),
         fig7=heat,
         items=len(space.labels),
         classes=len(np.unique(space.labels)),

@@ -24,7 +24,7 @@ from vbg.reports.findings import (
 )
 from ..results.classes import short_schedule
 from ..results.publish import DATASETS, PAPER_MODELS
-from ..stats.intervals import Bootstrap, paired_difference, same_items
+from ..stats.intervals import paired_difference, same_items
 from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS
 
@@ -196,7 +196,7 @@ def scarce_recall(e, d):
     labels, tables = same_items(runs + e.read(d, "without_gan"), split)
     mine, k = np.isin(labels, few), len(runs)
     sides = [[t[mine] for t in part] for part in (tables[:k], tables[k:])]
-    gap = paired_difference(labels[mine], *sides, Bootstrap(**e.settings.evaluation), ("accuracy",))["accuracy"]
+    gap = paired_difference(labels[mine], *sides, ("accuracy",))["accuracy"]
     names = ", ".join(list(e.cards[d]["classes"])[c] for c in few)
     reason = (
         f"recall of {names}, VBG minus without GAN, {split} test: against no more items at all, "

@@ -16,7 +16,7 @@ from .comparison import ABOUT, COUNTS, ORDER, TITLES, best_model, groups_of, is_
 from .publish import PALETTE, TESTS, TRAINED_OUT, WIDTH, over_seeds, run_title, style
 from .tables import Cell, Column, number_cell, range_cell, table_of
 from ..stats.comparison import BINS, confidence_bin, ece, reliability
-from ..stats.intervals import Bootstrap, draw_scores, estimate_draws, estimate_scores, same_items
+from ..stats.intervals import estimate_jackknife, estimate_scores, jackknife_scores, same_items
 from ..stats.metrics import area_under_curve, average_precision, count, f1, precision, recall, truth_and_choice
 from ..stats.verdicts import VERDICTS, Verdict
 
@@ -416,7 +416,6 @@ def beside_control(
 def class_table(
     runs: list,  # runs of a few models, one or more data sets
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # numbers, 0..1, and `estimates`; one row a data set, split, model and class
     "Scores of each class with 95 % intervals over seeds and items."
     rows = []
@@ -424,14 +423,13 @@ def class_table(
         if not all(split in r.metrics for r in made):
             continue
         labels, tables = same_items(made, split)
-        drawn = draw_scores(labels, tables, bootstrap, class_scores)
-        full = [class_scores(labels, t, np.ones((1, len(labels)))) for t in tables]
-        mixed = {m: bootstrap.over_seeds([d[m] for d in drawn]) for m in PER_CLASS}
+        scores = jackknife_scores(labels, tables, class_scores)
         names = made[0].info.get("class_names") or [*map(str, range(99))]
         for c in range(tables[0].shape[1]):
             row = dict(dataset=dataset, title=run_title(made[0]), split=split, model=model, runs=made)
             row |= {"class": names[c], "items": int((labels == c).sum()), "n": len(made)}
-            found = {m: estimate_draws(np.mean([f[m][0, c] for f in full]), mixed[m][:, c]) for m in PER_CLASS}
+            counted = len(labels), row["items"], (0, 1)
+            found = {m: estimate_jackknife(scores[m][:, :, c], *counted) for m in PER_CLASS}
             numbers = {f"{m}{end}": v for m in found for end, v in zip(("", "_low", "_high"), found[m])}
             rows.append(row | numbers | dict(estimates=found))
     return pd.DataFrame(rows)
@@ -533,7 +531,6 @@ def calibrated_ece(
 def calibration_table(
     runs: list,  # runs of a few models, one or more data sets
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print
     "Mean confidence, accuracy, calibration error with 95 % interval, and what binning alone makes of it."
     rows, groups = [], groups_of(runs, "vbg")
@@ -542,10 +539,10 @@ def calibration_table(
             continue
         labels, tables = same_items(made, split)
         row = dict(title=run_title(made[0]), split=split, model=model, runs=made, n=len(made), items=len(labels))
-        row |= estimate_scores(labels, tables, bootstrap, _calibration)
+        row |= estimate_scores(labels, tables, _calibration)
         mean = lambda values: 100 * float(np.mean(list(values)))
         row |= dict(sure=mean(t.max(1).mean() for t in tables), right=mean(_accuracies(labels, tables)))
-        rows.append(row | dict(at_best=mean(calibrated_ece(t, seed=bootstrap.seed) for t in tables)))
+        rows.append(row | dict(at_best=mean(calibrated_ece(t) for t in tables)))
     return table_of(rows, [*ABOUT, *_CALIBRATION, *COUNTS])
 
 

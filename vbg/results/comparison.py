@@ -17,7 +17,7 @@ from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, run_title
 from .tables import Cell, Column, estimate_cell, number_cell, range_cell, table_of
 from ..runs.store import Run
 from ..stats.comparison import BINS, ece, holm, mcnemar
-from ..stats.intervals import Bootstrap, estimate_scores, same_items
+from ..stats.intervals import estimate_scores, same_items
 from vbg.stats.metrics import (
     METRICS,
     evaluate,
@@ -210,7 +210,6 @@ def comparison_table(
     runs: list,  # of `Run` or `Averaged`
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
     reference: str = "vbg",  # the model that the others are compared with
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # numbers, 0..1, and `estimates` (name to Estimate); one row a data set, split and model
     "Scores, difference to the reference, McNemar, Holm, verdict. Raises ValueError where the reference lacks."
     groups, rows = groups_of(runs), []
@@ -223,7 +222,7 @@ def comparison_table(
             raise ValueError(f"{said}: make reproduce makes it")
         labels, held = same_items([r for made in mine.values() for r in made], split)
         tables = {m: [held.pop(0) for _ in made] for m, made in mine.items()}
-        found = {m: estimate_scores(labels, t, bootstrap, _all_scores) for m, t in tables.items()}
+        found = {m: estimate_scores(labels, t, _all_scores) for m, t in tables.items()}
         for m in mine:
             found[m]["difference"] = found[m]["accuracy"] - found[reference]["accuracy"]
         part = []

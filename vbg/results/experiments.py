@@ -18,7 +18,7 @@ from ..core.profiles import profile as read_profile
 from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, TRAINED_OUT, data_title, run_title
 from .tables import Column, range_cell, table_of
 from ..runs.store import OF_A_MODEL, load_runs
-from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
+from ..stats.intervals import estimate_scores, paired_difference, same_items
 
 # %% auto #0
 __all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread', 'fusion_parameters', 'adaptation_reports',
@@ -142,7 +142,6 @@ def experiment_table(
     runs: dict,  # row to its runs, from `experiment_runs`; the first row is the reference
     splits: tuple = tuple(TESTS),  # those that no run predicts are left out
     metrics: tuple = ("accuracy", "f1"),  # shown with their intervals
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Every row beside the reference, with the 95 % interval of the difference in accuracy and a verdict."
     reference, rows = next(iter(runs)), []
@@ -155,7 +154,7 @@ def experiment_table(
         for row, made in groups.items():
             base = None if row == reference else groups[reference]
             about = dict(test=TESTS.get(split, split), model=PAPER_MODELS[model], change=row, runs=made)
-            rows.append(about | _estimates(made, base, split, metrics, bootstrap) | _size(made, split))
+            rows.append(about | _estimates(made, base, split, metrics) | _size(made, split))
     if not rows:
         raise ValueError(f"no run predicts {' or '.join(splits)}")
     return table_of(rows, _columns(metrics, several=len(models) > 1))
@@ -173,14 +172,14 @@ def _columns(metrics, several):
     ]
 
 # %% ../../nbs/results/03_experiments.ipynb #51e8a6ea
-def _estimates(made, base, split, metrics, bootstrap):
+def _estimates(made, base, split, metrics):
     "Each metric; accuracy over the reference (None: this is the reference)."
     labels, tables = same_items([*made, *(base or [])], split)
-    found = estimate_scores(labels, tables[: len(made)], bootstrap, metrics)
+    found = estimate_scores(labels, tables[: len(made)], metrics)
     if base is None:
         return found | dict(gap=None)
     sides = tables[: len(made)], tables[len(made) :]
-    return found | dict(gap=paired_difference(labels, *sides, bootstrap, ("accuracy",))["accuracy"])
+    return found | dict(gap=paired_difference(labels, *sides, ("accuracy",))["accuracy"])
 
 
 def _size(made, split):

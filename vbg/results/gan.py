@@ -21,7 +21,7 @@ from .publish import DATASETS, PALETTE, TESTS, WIDTH, data_title, paper_table, s
 from .tables import Column, estimate_cell, number_cell, table_of, with_runs
 from ..runs.store import gan_place
 from ..stats.comparison import holm
-from ..stats.intervals import Bootstrap, Estimate, estimate_scores, same_items
+from ..stats.intervals import Estimate, estimate_scores, same_items
 from ..stats.metrics import measure
 
 # %% auto #0
@@ -351,14 +351,13 @@ def balance_scores(
     runs: dict,  # row to its runs, from `experiment_runs`
     cards: dict,  # data set to its data card
     split: str | None = None,  # of the predictions; None: see `judged_split`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # one row a data set, way and merit: estimate, gap to the first row with p and Holm's p, and more
     "Every way to balance, as numbers."
     rows, first = [], next(iter(runs))
     for dataset, merit in product({r.dataset: 0 for r in runs[first]}, MERITS):
         used, scarce = split or judged_split(runs, dataset), scarce_classes(cards[dataset])
         mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
-        scored = {way: merit_estimate(made, used, scarce, merit, bootstrap) for way, made in mine.items()}
+        scored = {way: merit_estimate(made, used, scarce, merit) for way, made in mine.items()}
         block = []
         for way, (e, values) in scored.items():
             gap = e - scored[first][0] if way != first else Estimate(np.nan, np.nan, np.nan)
@@ -376,13 +375,12 @@ def merit_estimate(
     split: str,  # of the predictions
     scarce: list,  # class indices
     merit: str,  # a key of `MERITS`
-    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> tuple:  # Estimate; values of the seeds
     "A merit of one row; the difference of two is paired on items and seeds."
     metric, part = MERITS[merit]
     labels, tables = scores_of(runs, split, scarce)[part]
     values = [measure(labels, t, metrics=(metric,))[metric][0] for t in tables]
-    return estimate_scores(labels, tables, bootstrap, (metric,))[metric], values
+    return estimate_scores(labels, tables, (metric,))[metric], values
 
 # %% ../../nbs/results/07_gan.ipynb #a55a9d68
 def balance_table(
@@ -481,15 +479,13 @@ _DIRECT = [
 def claim_table(
     runs: dict,  # row to its runs
     profile: str,  # whose sets they are
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, one row a data set and loop
     "Is the GAN worth the points of accuracy that Table 4 gives it? On the natural test."
     rows, table, settings = [], paper_table("table4"), read_profile(profile).data
     for dataset in {r.dataset: 0 for r in runs["nothing"]}:
         mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
         accuracy = {
-            way: estimate_scores(*same_items(made, "test"), bootstrap, ("accuracy",))["accuracy"]
-            for way, made in mine.items()
+            way: estimate_scores(*same_items(made, "test"), ("accuracy",))["accuracy"] for way, made in mine.items()
         }
         best = max((way for way in mine if way not in GENERATED_WAYS), key=lambda way: accuracy[way].mean)
         printed = table[table.dataset == dataset].set_index("model").accuracy
@@ -611,7 +607,6 @@ def round_figure(
 def scarcity_scores(
     runs: dict,  # row ("GAN pairs, 50") to its runs
     cards: dict,  # data set to its data card
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # dataset, way, count, merit, estimate, mean, low, high (0..1), seeds, items, runs
     "Merits by way and number of real items of each scarce class."
     rows = []
@@ -619,7 +614,7 @@ def scarcity_scores(
         way, count = name.rsplit(", ", 1)
         for dataset, merit in product(_sets(made), MERITS):
             mine, scarce = [r for r in made if r.dataset == dataset], scarce_classes(cards[dataset])
-            e, _ = merit_estimate(mine, judged_split({name: made}, dataset), scarce, merit, bootstrap)
+            e, _ = merit_estimate(mine, judged_split({name: made}, dataset), scarce, merit)
             row = dict(dataset=dataset, way=way, count=int(count), merit=merit, estimate=e, runs=mine)
             rows.append(row | dict(mean=e.mean, low=e.low, high=e.high, seeds=e.seeds, items=e.items))
     return pd.DataFrame(rows)

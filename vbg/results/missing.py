@@ -12,7 +12,7 @@ import pandas as pd
 
 from .publish import DATASETS, PALETTE, WIDTH, data_title, style
 from .tables import Column, table_of
-from ..stats.intervals import Bootstrap, Estimate, crossed_copies, estimate_draws, same_items
+from ..stats.intervals import Estimate, estimate_values, same_items
 
 # %% auto #0
 __all__ = ['SHARES', 'right_when_withheld', 'withheld', 'missing_curve', 'missing_table', 'missing_figure']
@@ -38,19 +38,14 @@ def right_when_withheld(
 def withheld(
     right: np.ndarray,  # `(2, S, N)` from `right_when_withheld`
     share: float,  # q, of the items
-    bootstrap: Bootstrap = Bootstrap(),  # how the interval is drawn
 ) -> Estimate:  # of the accuracy
-    "One point of the curve, in resamples of items and seeds."
-    expected, (_, seeds, items) = (1 - share) * right[0] + share * right[1], right.shape
-    copies, times = crossed_copies(items, seeds, bootstrap)
-    draws = ((copies / items @ expected.T) * (times / seeds)).sum(1)
-    return estimate_draws(expected.mean(), draws, seeds, items)
+    "One point of the curve."
+    return estimate_values((1 - share) * right[0] + share * right[1])
 
 # %% ../../nbs/results/04_missing.ipynb #f8f3c720
 def missing_curve(
     runs: dict,  # row to its runs, from `experiment_runs`
     split: str = "test",  # or 'balanced'
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # dataset, title, withheld, training, share, estimate, mean, low, high (0..1), seeds, items, runs
     "Accuracy by the share of items that lose a modality. Raises ValueError where no run predicts without one."
     rows, first = [], next(iter(runs.values()))
@@ -61,7 +56,7 @@ def missing_curve(
             right = right_when_withheld(mine, split, modality)
             about = dict(dataset=dataset, title=title, withheld=modality, training=training, runs=mine)
             for share in SHARES:
-                e = withheld(right, share, bootstrap)
+                e = withheld(right, share)
                 numbers = dict(mean=e.mean, low=e.low, high=e.high, seeds=e.seeds, items=e.items)
                 rows.append(about | dict(share=share, estimate=e) | numbers)
     return pd.DataFrame(rows)
@@ -70,17 +65,16 @@ def missing_curve(
 def missing_table(
     runs: dict,  # row to its runs; the first is the reference
     split: str = "test",  # or 'balanced'
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "The curve as a table, and the effect of modality dropout with and without the modality."
-    curve, rows, reference = missing_curve(runs, split, bootstrap), [], next(iter(runs))
+    curve, rows, reference = missing_curve(runs, split), [], next(iter(runs))
     groups = {key: part for key, part in curve.groupby(["dataset", "withheld", "training"], sort=False)}
     for (dataset, modality, training), part in groups.items():
         row = part.iloc[0].to_dict() | {f"{s:.0%}": e for s, e in zip(part.share, part.estimate)}
         if training != reference:
             base = groups[dataset, modality, reference].iloc[0].runs
             sides = [right_when_withheld(made, split, modality) for made in (row["runs"], base)]
-            row |= {name: _change(*sides, share, bootstrap) for name, share in _ENDS.items()}
+            row |= {name: _change(*sides, share) for name, share in _ENDS.items()}
         rows.append(row)
     return table_of(rows, _COLUMNS)
 
@@ -88,11 +82,9 @@ def missing_table(
 _ENDS = {"none": 0.0, "all": 1.0}
 
 
-def _change(mine, base, share, bootstrap):
+def _change(mine, base, share):
     "A row against the reference at one share; seeds are paired."
-    draws = withheld(mine, share, bootstrap).draws - withheld(base, share, bootstrap).draws
-    mean = (1 - share) * (mine[0].mean() - base[0].mean()) + share * (mine[1].mean() - base[1].mean())
-    return estimate_draws(mean, draws, mine.shape[1], mine.shape[2])
+    return withheld(mine, share) - withheld(base, share)
 
 # %% ../../nbs/results/04_missing.ipynb #f4f4d994
 def _end_columns(name):

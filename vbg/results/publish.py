@@ -29,7 +29,7 @@ from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifes
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
 from ..runs.version import code_version, environment, notebook_version
-from ..stats.intervals import Bootstrap, paired_difference, same_items, summarise_runs
+from ..stats.intervals import paired_difference, same_items, summarise_runs
 
 # %% auto #0
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'TRAINED_OUT', 'KINDS', 'paper_table',
@@ -185,13 +185,12 @@ def summary_table(
     runs: list,  # of `vbg.runs.store.Run`
     ceilings: dict = None,  # data set to ceilings.json: "natural" and "balanced" to image, text, both (0..1)
     splits: tuple = tuple(TESTS),  # those that no run predicts are left out
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; means and intervals in percent
     "Accuracy, macro-F1, mAP, recall and AUC with 95 % intervals over seeds and items."
     rows = []
     for split in [s for s in splits if any(s in r.metrics for r in runs)]:
         tested = [r for r in in_order(runs) if split in r.metrics]
-        table = summarise_runs(tested, split, bootstrap=bootstrap)
+        table = summarise_runs(tested, split)
         for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
             made = [r for r in tested if (r.dataset, r.model) == (dataset, model)]
             row = dict(test=split, model=model, ceiling=_ceiling(ceilings or {}, dataset, model, split), runs=made)
@@ -221,7 +220,6 @@ def fusion_gain_table(
     runs: list,  # runs of `MODALITY`'s three models
     splits: tuple = tuple(TESTS),  # those that no run predicts are left out
     metric: str = "accuracy",  # one of `METRICS`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Both modalities against the one that does better on this very test, so that the gain is the smaller of the two."
     rows = []
@@ -234,7 +232,7 @@ def fusion_gain_table(
         better, n = max(("image", "text"), key=scores.get), len(groups["both"])
         both = groups["both"] + groups[better]
         labels, tables = same_items(both, split)
-        gain = paired_difference(labels, tables[:n], tables[n:], bootstrap, (metric,))[metric]
+        gain = paired_difference(labels, tables[:n], tables[n:], (metric,))[metric]
         row = dict(title=run_title(both[0]), test=TESTS.get(split, split), better=better, gain=gain, runs=both)
         rows.append(row | {what: 100 * score for what, score in scores.items()})
     return table_of(rows, _GAIN)

@@ -42,7 +42,7 @@ from .publish import PERCENT
 from .tables import Column, table_of
 from ..runs.store import load_runs, why_stale
 from ..runs.version import code_version, environment
-from ..stats.intervals import Bootstrap, estimate_scores, paired_difference, same_items
+from ..stats.intervals import estimate_scores, paired_difference, same_items
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def look_at_collection() -> str:  # one line
@@ -149,7 +149,6 @@ def pooled_predictions(
 # %% ../../nbs/results/08_small_collection.ipynb #c8c21500
 def small_collection_table(
     runs: dict,  # from `collection_runs`
-    bootstrap: Bootstrap = Bootstrap(),  # how intervals are drawn
 ) -> pd.DataFrame:  # text, for print; percent and points
     "Each row on all items, beside the logistic regression. Raises ValueError when rows were tested on different items."
     base, rows = [pooled_predictions(runs[BASELINE], deal) for deal in DEALS], []
@@ -158,9 +157,9 @@ def small_collection_table(
         labels, tables = same_items([*made, *base], "test")
         ours, theirs = tables[: len(made)], tables[len(made) :]
         row = dict(name=name, runs=runs[name], recipe=_recipe(runs[name][0])) | _size(labels, ours, runs[name])
-        row |= estimate_scores(labels, ours, bootstrap, _COMPARED)
+        row |= estimate_scores(labels, ours, _COMPARED)
         if name != BASELINE:
-            gaps = paired_difference(labels, ours, theirs, bootstrap, _COMPARED)
+            gaps = paired_difference(labels, ours, theirs, _COMPARED)
             row |= {f"{metric} gap": gap for metric, gap in gaps.items()}
         rows.append(row)
     return table_of(rows, _COLUMNS)
