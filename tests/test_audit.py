@@ -92,8 +92,13 @@ def look(verdict="reproduced"):
 
 def made_up(dataset, model, seed, weights=None, about=None, **more):
     "A run as training writes it."
-    settings, rng = profile("smoke"), np.random.default_rng([seed, len(model), len(dataset)])
-    z = np.exp(SKILL[model] * one_hot(Y, CLASSES) + rng.normal(size=(N, CLASSES)))
+    settings, rng, own = (
+        profile("smoke"),
+        np.random.default_rng([len(model), len(dataset)]),
+        np.random.default_rng(seed),
+    )
+    noise = rng.normal(size=(N, CLASSES)) + 0.02 * own.normal(size=(N, CLASSES))  # seeds differ little
+    z = np.exp(SKILL[model] * one_hot(Y, CLASSES) + noise)
     p = z / z.sum(1, keepdims=True)
     inputs = dict(settings={"train": settings.train}, code="new", data={"natural": f"{dataset}1"}) | (about or {})
     splits = ("test", "validation")
@@ -111,7 +116,7 @@ def made_up(dataset, model, seed, weights=None, about=None, **more):
         ),
         config=asdict(settings),
         class_names=NAMES,
-        **{"seconds": 10.0 + seed, "parameters": 1000} | more,
+        **{"seconds": 10.0 + seed, "parameters": 1000, "plateau": True} | more,
     )
 
 
@@ -235,9 +240,9 @@ def test_what_the_tables_decide_the_ledger_decides_alike(evidence, table):
         ]
     gap = E.difference(evidence, "met", "vbg", "swin")
     near = replace(evidence, made={})
-    E.beside_vbg(near, "met", "swin").update(holm=0.06, verdict="smaller than the noise")
-    assert gap.low > 0 and J.find(near, "margin-accuracy-swin-met").verdict == "not reproduced"
-    assert J.find(near, "margin-f1-swin-met").verdict == "reproduced", "McNemar's test is of accuracy"
+    E.beside_vbg(near, "met", "swin").update(holm=0.06, verdict="inconclusive")
+    assert gap.low > 0 and J.find(near, "margin-accuracy-swin-met").verdict == "inconclusive"
+    assert J.find(near, "margin-f1-swin-met").verdict == "reproduced", "the corrected test is of accuracy"
 
 
 class _Errors:
@@ -285,7 +290,7 @@ def test_fig6_is_judged_as_its_table_judges_it(evidence):
 def test_settings_are_counted_apart_and_show_the_profile_of_the_runs(evidence, table):
     counts = A.verdict_counts(table).set_index("of").astype(int)
     assert (
-        counts.loc["settings, set as printed"].tolist() == [19, 19, 0, 0, 0]
+        counts.loc["settings, set as printed"].tolist() == [19, 19, 0, 0, 0, 0, 0]
         and counts.rows["all but settings"] == len(table) - 19
     )
     rows = table.set_index("id")
@@ -307,7 +312,8 @@ def test_a_baseline_that_has_barely_learnt_is_called_unfinished(evidence):
     )
     found = J.find(stuck, "margin-accuracy-densenet-coco")
     assert (
-        found.verdict == "reproduced"
+        found.verdict
+        == "inconclusive"  # one seed of two at the majority class: the seeds differ by more than the models
         and "the baseline is unfinished" in found.reason
         and found.reason.endswith("seed 1 at the majority class")
     )
@@ -338,7 +344,7 @@ def test_what_the_published_list_of_coco_decides_needs_no_run(evidence):
         for claim in ("fig6-music", "similar-classes"):
             found = J.find(e, f"{claim}-coco")
             assert (found.verdict, found.data, found.n) == (
-                "not reproduced",
+                "contradicts itself",
                 "the data set's own list",
                 "80 categories, 12 super-categories",
             )
@@ -364,15 +370,15 @@ def test_on_rendered_data_no_level_is_judged_and_on_real_data_each_is(evidence, 
     levels = table.group.isin(["table1", "table3", "table4"]) | table.id.str.match(
         "scores-|fig5-variation|fig6-(?!music)"
     )
-    assert set(table.verdict[levels]) == {"needs the real data"} and set(table.command[levels]) == {
-        "make reproduce PROFILE=paper"
-    }
+    assert set(table.verdict[levels]) == {"needs the real data", "cannot be tested on rendered data"}
+    assert set(table.verdict[levels & table.id.str.startswith("fig6")]) == {"cannot be tested on rendered data"}
+    assert set(table.command[levels]) == {"make reproduce PROFILE=paper"}
     assert table.data[levels].str.contains("rendered").all() and (table.ours[table.group == "table3"] != "–").all()
     judged = A.build_ledger(real(evidence))
     assert not (judged.verdict[judged.group.isin(["table1", "table3", "table4"])] == "needs the real data").any()
     row = judged.set_index("id").loc["table3-met-vbg-accuracy"]
     low, high = map(float, re.findall(r"[\d.]+", row.ours)[1:])
-    assert row.verdict == VERDICTS[not low <= 92 <= high]
+    assert row.verdict == ("reproduced" if low <= 92 <= high else "not reproduced")
 
 
 def test_settings_are_reproduced_only_where_the_paper_profile_holds_them(evidence, monkeypatch):
@@ -435,7 +441,7 @@ def test_verdicts_follow_our_runs(evidence, table):
     )
     worst = replace(evidence, made={}, runs=[_Renamed(r) for r in evidence.runs])
     other = {i: J.find(worst, f"{i}-met").verdict for i in ("first", "ablation-without-gan", "margin-f1-swin")}
-    assert set(other.values()) == {"not reproduced"}
+    assert other["first"] == "not reproduced" and "reproduced" not in other.values()
     low = replace(evidence, looks={d: look("not reproduced") for d in DATASETS})
     assert {J.find(low, f"{i}-met").verdict for i in ("fig7-object", *FIG8)} == {"not reproduced"}
     assert J.find(low, "fig7-people-met").verdict == "needs the real data"
@@ -523,8 +529,9 @@ def test_rows_that_learn_pairs_of_vbg_are_charged_with_its_gan_and_loop(evidence
         assert E.seconds(charged, "met", "without_gan").tolist() == [10.0, 11.0]
         assert J.find(charged, "cheaper-met").verdict == "reproduced"
         assert (
-            J.find(with_gan(evidence, home, without_bert=24.0), "cheaper-met").verdict == "not reproduced"
+            J.find(with_gan(evidence, home, without_bert=24.0), "cheaper-met").verdict == "inconclusive"
         )  # as long as VBG's own epochs
+        assert J.find(with_gan(evidence, home, without_bert=90.0), "cheaper-met").verdict == "not reproduced"
     finally:
         shutil.rmtree(home / "runs" / "smoke" / "gans")
     unknown = J.find(evidence, "cheaper-met")  # these runs name no GAN
@@ -546,8 +553,8 @@ def test_no_verdict_rests_on_rows_of_table_4_with_different_learning_rates(evide
     before = table.set_index("id")
     after = A.build_ledger(at_rate(evidence, without_vit=3.0)).set_index("id")
     changed = set(after.index[after.verdict != before.verdict])
-    assert {"ablation-without-vit-met", "order4-coco", "both-modalities-met"} <= changed
-    assert set(after.verdict[list(changed)]) == {"needs the real data"} and (after.ours == before.ours).all()
+    assert {"ablation-without-vit-met", "both-modalities-met"} <= changed
+    assert set(after.verdict[list(changed)]) == {"inconclusive"} and (after.ours == before.ours).all()
     assert (
         all(c.compares for c in J.CLAIMS if c.id in changed)
         and "ablation-without-bert-met" not in changed
@@ -563,6 +570,30 @@ def test_no_verdict_rests_on_rows_of_table_4_with_different_learning_rates(evide
     assert after.reason["drop"] == before.reason["drop"], "the abstract speaks of no encoder"
     alike = A.build_ledger(at_rate(evidence, **dict.fromkeys((*VARIANTS, E.FUSION), 3.0))).set_index("id")
     assert (alike.verdict == before.verdict).all()
+
+
+def test_a_row_that_rests_on_a_network_without_a_plateau_is_inconclusive(evidence, table):
+    before = table.set_index("id").verdict
+    runs = [_With(r, plateau=False) if r.model == "swin" else r for r in evidence.runs]
+    after = A.build_ledger(replace(evidence, made={}, runs=runs)).set_index("id")
+    changed = after.index[after.verdict != before]
+    assert "margin-accuracy-swin-met" in changed and set(after.verdict[changed]) == {"inconclusive"}
+    assert after.reason["margin-accuracy-swin-met"].startswith("not trained out: swin on MET")
+    silent = [_With(r, plateau=None) for r in evidence.runs]
+    after = A.build_ledger(replace(evidence, made={}, runs=silent))
+    judged = after[after.verdict.isin(["reproduced", "not reproduced"])]
+    assert len(judged) and set(judged.runs) == {"–"}, "settings and print need no run, all else needs a plateau"
+
+
+def test_a_gain_that_plain_repeats_explain_is_never_called_reproduced(evidence):
+    found = J.find(evidence, "scarce-met")
+    assert found.verdict in ("inconclusive", "not reproduced") and "no proof of the GAN" in found.reason
+
+
+def test_the_first_table_says_in_five_lines_what_a_reader_may_believe(evidence, table):
+    first = A.audit_sections(table)[0][2]
+    assert len(first) == 5 and first.here[0] == "MET: reproduced; MS COCO: reproduced"
+    assert "yes, by a 95 % interval" in first["how surely"][0] and "seeds" in first["how surely"][0]
 
 
 class _Cut(_Renamed):
@@ -685,7 +716,7 @@ def test_the_page_is_whole_accessible_and_loads_nothing(evidence, table):
     assert (
         dict(page.tags)["html"] == {"lang": "en"}
         and kinds.count("h1") == 1
-        and kinds.count("h2") == kinds.count("table") == kinds.count("caption") == 12
+        and kinds.count("h2") == kinds.count("table") == kinds.count("caption") == 13
     )
     assert all(a.get("scope") in ("col", "row") for t, a in page.tags if t == "th")
     assert NAMES[2] in " ".join(page.words), "the class name is shown, as text"

@@ -17,7 +17,7 @@ from ..models.batches import predict
 from ..results.publish import PALETTE, WIDTH, data_title, style
 from ..results.tables import Column, estimate_cell, table_of
 from ..stats.intervals import estimate_pooled
-from ..stats.verdicts import VERDICTS, Verdict, difference_verdict
+from ..stats.verdicts import Verdict, as_verdict, difference_verdict
 
 # %% auto #0
 __all__ = ['SHOWN', 'FIG7_CLAIMS', 'pick_items', 'heat_sheet', 'curve_figure', 'map_scores_table', 'map_class_table',
@@ -387,7 +387,7 @@ def _counterpart(scored, method, region, name):
     keep = np.tile(np.full(len(names), True) if name is None else names == name, (len(scored), 1))
     gap_in = lambda keep: _difference(scored, method, "centre", score, keep)
     gap = gap_in(keep)
-    known, more = np.isfinite(gap.mean), gap.verdict == "better"
+    known, more = np.isfinite(gap.mean), {"better": True, "worse": False}.get(gap.verdict)
     words = [] if name or not known else [gap_in(_of_class(scored, c)).verdict for c in np.unique(labels)]
     counts = [str(words.count(word)) for word in ("better", "worse", "smaller than the noise")]
     judged = _judge(about, name, known, more)
@@ -395,7 +395,7 @@ def _counterpart(scored, method, region, name):
         "measured here": f"{name or 'all classes'}, {region}: {MAP_TITLES[method]} minus centre prior",
         "gap": gap,
         "classes more / less / neither": " / ".join(counts) if words else "–",
-        "holds here": ("yes" if more else "no") if known else "–",
+        "holds here": ("yes" if more else "no" if more is False else "not told") if known else "–",
         "verdict": judged.verdict,
         "why": judged.reason,
     }
@@ -407,8 +407,8 @@ def _judge(about, name, known, holds):
         why = (
             "faces and hands are marked nowhere: make explain PROFILE=paper, then look at the maps or mark them by hand"
         )
-        return Verdict("needs the real data", why)
+        return Verdict("cannot be tested on rendered data" if about["rendered"] else "needs the real data", why)
     if not known:
         return Verdict("needs the real data", "no masks of what the paper names: mark them by hand")
     why = "sign of the energy beside the centre prior" + ", on rendered items" * about["rendered"]
-    return Verdict(VERDICTS[not holds], why)
+    return Verdict(as_verdict(holds), why)

@@ -15,10 +15,12 @@ from .space import NEIGHBOURS, PLANES, STAGES, Space, kept, modality_gap
 from ..results.publish import WIDTH, style
 from ..results.tables import Column, estimate_cell, number_cell, table_of
 from ..stats.intervals import Estimate, estimate_jackknife, estimate_values, jackknife_weights
+from ..stats.verdicts import as_verdict
 
 # %% auto #0
-__all__ = ['CLASS_COLOURS', 'MEASURES', 'FIG8_CLAIMS', 'MARKERS', 'as_seen', 'class_look', 'estimate_complete', 'estimate_gap',
-           'by_chance', 'numbers_table', 'silhouette_table', 'claims_table', 'space_figure', 'coordinates_table']
+__all__ = ['CLASS_COLOURS', 'MEASURES', 'FIG8_CLAIMS', 'SAME', 'MARKERS', 'as_seen', 'class_look', 'estimate_complete',
+           'estimate_gap', 'by_chance', 'numbers_table', 'silhouette_table', 'claims_table', 'space_figure',
+           'coordinates_table']
 
 # %% ../../nbs/explain/09_space_figures.ipynb #3b8fa8ab
 CLASS_COLOURS = tuple("#E69F00 #009E73 #4477AA #661100 #332288 #CC3311 #225555 #000000 #DDCC77 #66CCEE".split())
@@ -209,14 +211,16 @@ def claims_table(
     rows = []
     for sentence, stage, values, wanted in _claims(lambda stage, measure: space.values[stage][measure]):
         e = estimate_complete(values)
-        holds = dict(above=e.low > 0).get(wanted, e.high >= 0)
-        verdict = ("reproduced" if holds else "not reproduced") if wanted else "– (control)"
+        below = False if e.high < 0 else None
+        holds = True if e.low > (0 if wanted == "above" else -SAME) else below
+        verdict = as_verdict(holds) if wanted else "– (control)"
         rows.append(dict(sentence=sentence, stage=stage, measured=e, interval=_READING[e.verdict], verdict=verdict))
     number = partial(estimate_cell, scale=1, digits=3)
     columns = [Column(name, name, number if name == "measured" else None) for name in rows[0]]
     return table_of(rows, columns + _counts(space))
 
 
+SAME = 0.05  # a share of the neighbours that counts as none
 _READING = {"better": "above 0", "worse": "below 0", "smaller than the noise": "smaller than the noise", "–": "–"}
 
 # %% ../../nbs/explain/09_space_figures.ipynb #fc134fae

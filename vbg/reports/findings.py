@@ -13,7 +13,7 @@ from .evidence import Evidence, beside_vbg, difference
 from ..results.comparison import p_text, sign_verdict
 from ..results.publish import DATASETS, PAPER_MODELS
 from ..stats.intervals import Estimate
-from ..stats.verdicts import VERDICTS, verdict_sign
+from ..stats.verdicts import VERDICTS, as_verdict, verdict_sign
 
 # %% auto #0
 __all__ = ['OWN', 'DECIDES', 'CONTRADICTIONS', 'TABLES', 'SETTINGS_OF', 'UNITS', 'METRIC', 'Finding', 'score_text',
@@ -129,14 +129,14 @@ def said(
     dataset: str,  # such as "met", or empty
     paper: str,
     ours: str,
-    holds: bool,
+    holds: bool | None,  # None: our runs cannot tell
     reason: str,
     n: str = "",  # seeds and test items where it is empty
 ) -> Finding:
     "A verdict from our runs, on one data set or on all."
     sets = [dataset] if dataset else e.datasets
     n = n or "; ".join(dict.fromkeys(counted_text(e, d) for d in sets))
-    return Finding(paper, ours, n, VERDICTS[not holds], reason, e.title(*sets))
+    return Finding(paper, ours, n, as_verdict(holds), reason, e.title(*sets))
 
 # %% ../../nbs/reports/04_findings.ipynb #d458442c
 def curves_of(
@@ -169,15 +169,17 @@ def sign_finding(
     gap, test = difference(e, d, first, second, metric), ""
     if (first, metric) == ("vbg", "accuracy"):
         row = beside_vbg(e, d, second)
-        verdict = sign_verdict(row | {"rates": ""}, -printed).verdict
+        verdict = sign_verdict(row | {"rates": "", "rendered": True}, -printed).verdict
         noise = "" if row["verdict"] in ("better", "worse") else f": {row['verdict']}"
-        test = f", McNemar's p is {p_text(row['holm'])} after Holm's correction{noise}"
+        test = f", p is {p_text(row['holm'])} after Holm's correction{noise}"
     else:
         verdict = verdict_sign(gap.low, gap.high, printed).verdict
     side = "above zero" if gap.low > 0 else "below zero" if gap.high < 0 else "not told from zero"
     pair = f"{PAPER_MODELS.get(first, first)} minus {PAPER_MODELS.get(second, 'concatenation')}"
-    reason = f"the interval of {pair} is {side}{test}"
-    return said(e, d, paper, score_text(gap, metric, signed=True), verdict == VERDICTS[0], reason)
+    scale, digits, _ = UNITS[metric]
+    told = f"; it could have told {scale * gap.detectable:.{digits}f}{' points' * (scale == 100)}"
+    reason = f"the interval of {pair} is {side}{test}{told}"
+    return said(e, d, paper, score_text(gap, metric, signed=True), None, reason)._replace(verdict=verdict)
 
 # %% ../../nbs/reports/04_findings.ipynb #32afee4e
 def sized(
@@ -193,7 +195,7 @@ def sized(
     if e.rendered(d):
         return found._replace(reason=f"{found.reason}; this judges the sign alone, the size needs the real data")
     meets = gap.low <= high and gap.high >= low
-    verdict = VERDICTS[1] if judged and not meets else found.verdict
+    verdict = "not reproduced" if judged and not meets else found.verdict
     holds = "holds" if meets else "does not hold"
     return found._replace(verdict=verdict, reason=f"{found.reason}; the interval {holds} the printed size")
 

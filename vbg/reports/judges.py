@@ -16,7 +16,7 @@ import pandas as pd
 # %% auto #0
 __all__ = ['GROUPS', 'CLAIMS', 'JUDGES', 'PAIRS', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'in_code',
            'passages', 'category', 'level', 'repeated', 'sign', 'order', 'curve', 'confusion', 'heat', 'space',
-           'measured', 'compared', 'confounded', 'contradicted', 'find']
+           'measured', 'compared', 'confounded', 'unfinished_runs', 'contradicted', 'find']
 
 # %% ../../nbs/reports/06_judges.ipynb #04aea910
 from ..core.profiles import profile as read_profile
@@ -42,12 +42,12 @@ from vbg.reports.findings import (
     sign_finding,
     sized,
 )
-from .measures import MEASURES
+from .measures import MEASURES, REAL
 from ..results.classes import FIG6_CLAIMS, confusion_claims, fig5_verdict, stability
-from ..results.comparison import rates_apart
+from ..results.comparison import rates_apart, trained_out
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table
 from ..stats.intervals import same_items
-from ..stats.verdicts import VERDICTS, verdict_order
+from ..stats.verdicts import VERDICTS, as_verdict, verdict_order
 
 # %% ../../nbs/reports/06_judges.ipynb #c08d6bc5
 class Claim(NamedTuple):
@@ -113,7 +113,7 @@ def setting(e, dataset, paper, path, equals=None, at_least=None):
     own = f"; {held(path, e.settings):,g} in the profile {e.profile}" * (e.profile != "paper")
     holds = value == equals if at_least is None else value >= at_least
     reason = f"a setting, not a measurement: {path} of the profile is {value:g}"
-    return Finding(paper, f"{value:,g}{own}", "1 profile", VERDICTS[not holds], reason, "profile paper", SETTINGS_OF)
+    return Finding(paper, f"{value:,g}{own}", "1 profile", as_verdict(holds), reason, "profile paper", SETTINGS_OF)
 
 # %% ../../nbs/reports/06_judges.ipynb #e35ecff6
 def _layers():
@@ -139,7 +139,7 @@ def in_code(e, dataset, paper, what, n, source, notebook):
     "A setting that stands in the code."
     ours = _IN_CODE[what]()
     reason = f"a setting, not a measurement: {source}"
-    return Finding(paper, ours, n, VERDICTS[ours != paper], reason, "code", f"nbdev_test --path {notebook}")
+    return Finding(paper, ours, n, as_verdict(ours == paper), reason, "code", f"nbdev_test --path {notebook}")
 
 # %% ../../nbs/reports/06_judges.ipynb #52ed83a5
 def passages(e, dataset, paper, first, second):
@@ -164,7 +164,7 @@ def category(e, dataset, paper, names):
         paper,
         f"no class {' and no class '.join(absent)}",
         f"{len(known)} categories, {known.supercategory.nunique()} super-categories",
-        VERDICTS[1],
+        CONTRADICTS,
         f"no category or super-category of MS COCO is called {' or '.join(absent)}, so no run can show it",
         "the data set's own list",
         'python -c "from vbg.data.coco import coco_categories; print(coco_categories().to_string())"',
@@ -235,10 +235,11 @@ def order(e, d, paper, table):
     "The printed order by accuracy."
     rows = paper_table(table)
     printed = rows[rows.dataset == d].set_index("model").accuracy
-    ours = pd.Series({PAPER_MODELS[m]: score(e, d, m).mean for m in printed.index})
+    ours = {PAPER_MODELS[m]: score(e, d, m) for m in printed.index}
     printed = printed.rename(PAPER_MODELS)
     found = verdict_order(ours, printed)
-    return Finding(_ranked(printed, 0), _ranked(ours, 1), counted_text(e, d), *found, e.title(d))
+    means = pd.Series({m: estimate.mean for m, estimate in ours.items()})
+    return Finding(_ranked(printed, 0), _ranked(means, 1), counted_text(e, d), *found, e.title(d))
 
 # %% ../../nbs/reports/06_judges.ipynb #44278b54
 def curve(e, d, paper, keys, text):
@@ -266,7 +267,7 @@ def _share_right(e, d, named):
 
 def _why(row):
     "The reason of a row of `confusion_claims`; with its claim where it is judged."
-    if row["verdict"] in VERDICTS[:2]:
+    if row["verdict"] in VERDICTS[:3]:
         return f"{row['claim']}: {row['why']}"
     return row["why"].removesuffix(f": {DECIDES}")
 
@@ -359,7 +360,7 @@ def space(e, d, paper, key):
 def measured(e, d, paper, what, **arguments):
     "The verdict of one of `MEASURES`."
     seen = MEASURES[what](e, d, **arguments)
-    if seen.holds is None:
+    if seen.holds == REAL:
         return needs_real(e, d, paper or seen.paper, seen.reason, seen.ours, seen.n)
     return said(e, d, paper or seen.paper, *seen[:4])
 
@@ -418,10 +419,21 @@ def confounded(
     if not apart:
         return found
     why = f"learning rates differ: {apart}, so the row lacks more than a part"
-    if found.verdict not in ("reproduced", "not reproduced"):
+    if found.verdict not in VERDICTS[:3]:
         return found._replace(reason=f"{found.reason}; of our values: {why}")
     reason = f"{why} and no verdict rests on the difference; {found.reason}"
-    return found._replace(verdict="needs the real data", reason=reason, command=DECIDES)
+    return found._replace(verdict="inconclusive", reason=reason)
+
+
+def unfinished_runs(
+    runs: list,  # that were read for the row
+    found: Finding,
+) -> Finding:
+    "The finding, inconclusive where it rests on a network that has not reached its plateau."
+    short = dict.fromkeys(f"{r.model} on {DATASETS[r.dataset]}" for r in runs if not trained_out([r]))
+    if found.verdict not in VERDICTS[:3] or not short:
+        return found
+    return found._replace(verdict="inconclusive", reason=f"not trained out: {', '.join(short)}; {found.reason}")
 
 # %% ../../nbs/reports/06_judges.ipynb #d39334ed
 def contradicted(
@@ -447,7 +459,7 @@ def find(
     "The finding on a claim. Raises ValueError where its judge is unknown or gives no verdict."
     if isinstance(claim, str):
         claim = next(c for c in CLAIMS if c.id == claim)
-    found = None
+    found, before = None, len(e.seen)
     if claim.judge in JUDGES:
         found = JUDGES[claim.judge](e, claim.dataset, claim.paper, **arguments_of(claim))
     if found is None or found.verdict not in VERDICTS:
@@ -455,4 +467,4 @@ def find(
             f"claim {claim.id!r} ({claim.where}: {claim.says}) has no verdict: give it a judge of "
             f"vbg.reports.judges.JUDGES ({', '.join(JUDGES)}) that returns one of {', '.join(VERDICTS)}"
         )
-    return confounded(e, claim, contradicted(claim, found))
+    return unfinished_runs(e.seen[before:], confounded(e, claim, contradicted(claim, found)))

@@ -18,7 +18,7 @@ from .tables import Cell, Column, number_cell, range_cell, table_of
 from ..stats.comparison import BINS, confidence_bin, ece, reliability
 from ..stats.intervals import estimate_jackknife, estimate_scores, jackknife_scores, same_items
 from ..stats.metrics import area_under_curve, average_precision, count, f1, precision, recall, truth_and_choice
-from ..stats.verdicts import VERDICTS, Verdict
+from ..stats.verdicts import Verdict, as_verdict
 
 # %% auto #0
 __all__ = ['RARE', 'FIG6_CLAIMS', 'FIG5_CLAIMS', 'PER_CLASS', 'FEW', 'confusion', 'confusion_figure', 'largest_confusions',
@@ -175,7 +175,8 @@ def confusion_claims(
 def _claim(members, split, true, taken):
     counts, other = confusion(members, split), taken if isinstance(taken, str) else None
     if is_rendered(members[0]):
-        return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
+        why = f"rendered classes stand in place of {true}: what is confused with what is the renderer's choice"
+        return Verdict("cannot be tested on rendered data", why)
     if not {true, other or true} <= {*counts.index}:
         return Verdict(
             "needs the real data",
@@ -185,11 +186,11 @@ def _claim(members, split, true, taken):
     n, wrong = counts.loc[true].sum(), errors.sum()
     if other is None:
         return Verdict(
-            VERDICTS[bool(wrong > taken * n)],
+            as_verdict(wrong <= taken * n),
             f"{wrong} of {n} predictions are wrong" + f"; rare is read as {100 * taken:g} % at most" * bool(taken),
         )
     return Verdict(
-        VERDICTS[not (errors[taken] > 0 and errors[taken] == errors.max())],
+        as_verdict(errors[taken] > 0 and errors[taken] == errors.max()),
         f"{errors[taken]} of {wrong} errors, {n} predictions",
     )
 
@@ -303,7 +304,7 @@ def fig5_verdict(
     said = f"{'every' if held else 'not every'} seed lies within {claim.low:g} to {claim.high:g}"
     if claim.printed and (is_rendered(runs[0]) if rendered is None else rendered):
         return values, "yes" if held else "no", Verdict("needs the real data", f"a number for other items; here {said}")
-    return values, "yes" if held else "no", Verdict(VERDICTS[not held], said)
+    return values, "yes" if held else "no", Verdict(as_verdict(held), said)
 
 # %% ../../nbs/results/06_classes.ipynb #0e60ae80
 def stability_claims(

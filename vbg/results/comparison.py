@@ -16,20 +16,20 @@ from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, LATE_AVERAGE, VAR
 from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, run_title
 from .tables import Cell, Column, estimate_cell, number_cell, range_cell, table_of
 from ..runs.store import Run
-from ..stats.comparison import BINS, ece, holm, mcnemar
+from ..stats.comparison import BINS, ece, holm
 from ..stats.intervals import estimate_scores, same_items
 from vbg.stats.metrics import (
     METRICS,
     evaluate,
     measure,
 )
-from ..stats.verdicts import VERDICTS, Verdict, difference_verdict, verdict_level, verdict_order, verdict_sign
+from ..stats.verdicts import Verdict, as_verdict, difference_verdict, verdict_level, verdict_order, verdict_sign
 
 # %% auto #0
-__all__ = ['TITLES', 'ORDER', 'DISAGREE', 'ABOUT', 'COUNTS', 'model_title', 'reads', 'fed', 'of_models', 'groups_of',
-           'is_rendered', 'Averaged', 'late_average', 'best_model', 'learning_rates', 'rates_apart', 'comparison_table',
-           'combined_verdict', 'scores_table', 'tests_table', 'p_text', 'run_cost_table', 'verdicts_table',
-           'sign_verdict', 'comparison_text']
+__all__ = ['TITLES', 'ORDER', 'DISAGREE', 'UNFINISHED', 'ABOUT', 'COUNTS', 'model_title', 'reads', 'fed', 'of_models',
+           'groups_of', 'is_rendered', 'trained_out', 'Averaged', 'late_average', 'best_model', 'learning_rates',
+           'rates_apart', 'comparison_table', 'combined_verdict', 'scores_table', 'tests_table', 'p_text',
+           'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text']
 
 # %% ../../nbs/results/05_comparison.ipynb #7c1d1738
 TITLES = (
@@ -39,7 +39,7 @@ TITLES = (
     | {LATE_AVERAGE: "late average"}
 )
 ORDER = (*BASELINE_MODELS, *VARIANTS, *FUSION_ABLATIONS, LATE_AVERAGE)  # of rows
-DISAGREE = "interval and test disagree"
+DISAGREE, UNFINISHED = "inconclusive", "not trained out"
 
 
 def model_title(
@@ -101,6 +101,14 @@ def is_rendered(
 
 def _fitted(model):
     return model in BASELINE_MODELS and not BASELINE_MODELS[model].network
+
+
+def trained_out(
+    runs: list,  # of `Run` or `Averaged`
+) -> bool:
+    "True if every network reached its plateau. A run that does not say so has not; what is fitted at once has none."
+    behind = [one for run in runs for one in getattr(run, "behind", [run])]
+    return all(_fitted(one.model) or bool(one.info.get("plateau")) for one in behind)
 
 # %% ../../nbs/results/05_comparison.ipynb #6beb699c
 @dataclass(frozen=True)
@@ -211,7 +219,7 @@ def comparison_table(
     splits: tuple = tuple(TESTS),  # those that a data set does not have are left out
     reference: str = "vbg",  # the model that the others are compared with
 ) -> pd.DataFrame:  # numbers, 0..1, and `estimates` (name to Estimate); one row a data set, split and model
-    "Scores, difference to the reference, McNemar, Holm, verdict. Raises ValueError where the reference lacks."
+    "Scores, difference to the reference, its p, Holm, verdict. Raises ValueError where the reference lacks."
     groups, rows = groups_of(runs), []
     for dataset, split in product(dict.fromkeys(d for d, _ in groups), splits):
         mine = {m: made for (d, m), made in groups.items() if d == dataset and all(split in r.metrics for r in made)}
@@ -230,7 +238,8 @@ def comparison_table(
             row = dict(dataset=dataset, title=run_title(made[0]), rendered=is_rendered(made[0]), split=split, model=m)
             row |= dict(rates=rates_apart(runs, dataset, m, reference) if m in _LEARNT else "", runs=made)
             row |= dict(estimates=found[m], n=len(made), items=len(labels)) | _numbers(found[m], m == reference)
-            part.append(row | ({} if m == reference else _mcnemar(labels, tables[m], tables[reference])))
+            row |= dict(trained=trained_out([*made, *mine[reference]]))
+            part.append(row | ({} if m == reference else _tested(found[m]["difference"])))
         corrected = holm([row.get("p", np.nan) for row in part])
         rows += [row | {"holm": h, "verdict": combined_verdict(row, h)} for row, h in zip(part, corrected)]
     return pd.DataFrame(rows)
@@ -245,23 +254,24 @@ def _numbers(found, is_reference):
     return made | ({} if is_reference else dict(zip(("difference", "low", "high"), found["difference"])))
 
 
-def _mcnemar(labels, ours, theirs):
-    "McNemar on the items."
-    test = mcnemar(labels, ours, theirs)
-    return dict(model_only=test["first_only"], reference_only=test["second_only"], p=test["p"])
+def _tested(gap):
+    "p of the difference, of the same error as its interval, and the smallest effect that it could have told."
+    return dict(p=gap.p, detectable=gap.detectable)
 
 # %% ../../nbs/results/05_comparison.ipynb #dfa117e5
 def combined_verdict(
-    row: dict,  # low, high, model_only, reference_only; empty for the reference
+    row: dict,  # low, high, trained; of the reference no p
     holm: float,  # corrected p
     level: float = 0.05,  # of the corrected p
-) -> str:  # "better", "worse", `DISAGREE`, "smaller than the noise" or a dash
-    "What interval and McNemar's test allow to say together."
+) -> str:  # "better", "worse", `DISAGREE`, "smaller than the noise", `UNFINISHED` or a dash
+    "What interval and corrected test allow to say together, of runs that are trained out."
     if "p" not in row:
         return "–"
+    if not row["trained"]:
+        return UNFINISHED
     word = difference_verdict(row["low"], row["high"])
     told = word in ("better", "worse"), holm < level
-    if all(told) and np.sign(row["model_only"] - row["reference_only"]) == np.sign(row["low"]):
+    if all(told):
         return word
     return DISAGREE if any(told) else "smaller than the noise"
 
@@ -300,7 +310,7 @@ COUNTS = [Column("seeds", "n"), Column("items", "items")]
 def tests_table(
     compared: pd.DataFrame,  # from `comparison_table`
 ) -> pd.DataFrame:  # text, for print
-    "Difference in accuracy to VBG, McNemar's test, Holm's correction, verdict; calibration error."
+    "Difference in accuracy to VBG, p, Holm's correction, what could have been told, verdict; calibration error."
     return table_of(compared.to_dict("records"), [*ABOUT, *_TESTED, *COUNTS])
 
 
@@ -309,14 +319,13 @@ def _difference(row):
     return row["estimates"]["difference"] if np.isfinite(row["difference"]) else None
 
 
-def _only(row):
-    return number_cell("{:.0f} / {:.0f}", model=row["model_only"], reference=row["reference_only"])
-
-
 _TESTED = [
-    *(Column("difference, points", _difference), Column("right: only it / only VBG", _only)),
-    Column("McNemar p", lambda r: Cell(p_text(r["p"]), p=r["p"])),
-    Column("Holm p", lambda r: Cell(p_text(r["holm"]), p=r["holm"])),
+    Column("difference, points", _difference),
+    *(
+        Column("p", lambda r: Cell(p_text(r["p"]), p=r["p"])),
+        Column("Holm p", lambda r: Cell(p_text(r["holm"]), p=r["holm"])),
+    ),
+    Column("smallest effect it could have told, points", lambda r: 100 * r["detectable"], "{:.1f}"),
     *(Column("verdict", "verdict"), Column("ECE, %", lambda r: r["estimates"]["ece"])),
 ]
 
@@ -421,12 +430,11 @@ def sign_verdict(
 ) -> Verdict:
     "Is our difference on the printed side of zero? No verdict on a row that lacks more than a part."
     if row["rates"]:
-        return Verdict(
-            "needs the real data", f"learning rates differ: {row['rates']}, so the row lacks more than a part"
-        )
-    if row["verdict"] not in ("better", "worse"):
-        return Verdict("not reproduced", f"{row['verdict']}; the paper has {100 * printed:+.0f} points")
-    return verdict_sign(100 * row["low"], 100 * row["high"], 100 * printed)
+        return Verdict("inconclusive", f"learning rates differ: {row['rates']}, so the row lacks more than a part")
+    if row["verdict"] in (DISAGREE, UNFINISHED):
+        why = "interval and corrected test disagree" if row["verdict"] == DISAGREE else UNFINISHED
+        return Verdict("inconclusive", f"{why}; the paper has {100 * printed:+.0f} points")
+    return verdict_sign(row["low"], row["high"], printed, sized=not row["rendered"])
 
 # %% ../../nbs/results/05_comparison.ipynb #8444b753
 def comparison_text(
@@ -454,7 +462,8 @@ def _told(part):
     for word, text in (
         ("better", "Better than VBG"),
         ("worse", "worse"),
-        (DISAGREE, DISAGREE),
+        (DISAGREE, "interval and corrected test disagree"),
+        (UNFINISHED, UNFINISHED),
         ("smaller than the noise", "not told from VBG"),
     ):
         names = [TITLES.get(m, m) for m in part[part.verdict == word].model]
@@ -468,12 +477,14 @@ def _paper_lines(part, printed, reference):
     others = rows.drop(index=reference)
     firsts = [m for m in METRICS if (rows.loc[reference, m] > others[m]).all()]
     sure = len(others) > 0 and len(firsts) == len(METRICS) and (others.verdict == "worse").all()
+    holds = True if sure else False if (others.verdict == "better").any() else None
     yield (
         f"The paper has VBG first in all five metrics. Among its rows VBG has the highest mean in {len(firsts)} of 5 "
         f"here, and {(others.verdict == 'worse').sum()} of {len(others)} rows are worse by both tests: "
-        f"**{VERDICTS[not sure]}**."
+        f"**{as_verdict(holds)}**."
     )
-    order = verdict_order(rows.accuracy, printed.accuracy.loc[[m for m in printed.index if m in rows.index]])
+    estimates = {m: e["accuracy"] for m, e in rows.estimates.items()} if rows.trained.all() else {}
+    order = verdict_order(estimates, printed.accuracy.loc[[m for m in printed.index if m in rows.index]])
     counted, _, wrong = order.reason.partition("; ")
     reason = counted + (", here " + " over ".join(TITLES.get(m, m) for m in wrong.split(" over ")) if wrong else "")
-    yield f"Order of the printed rows by mean accuracy: {reason}. **{order.verdict}**."
+    yield f"Order of the printed rows by accuracy: {reason}. **{order.verdict}**."

@@ -167,6 +167,9 @@ def _columns(metrics, several):
         Column("change", "change"),
         *(Column(PERCENT[m], m) for m in metrics),
         *(Column("difference, points", "gap"), Column("verdict", lambda r: r["gap"] and r["gap"].verdict)),
+        Column(
+            "smallest effect it could have told, points", lambda r: r["gap"] and 100 * r["gap"].detectable, "{:.1f}"
+        ),
         *(*TRAINED_OUT, Column("parameters", "parameters", "{:,}")),
         *(Column("seeds", "seeds"), Column("items", "items")),
     ]

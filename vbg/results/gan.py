@@ -405,7 +405,12 @@ def _merit_columns(merit):
         Column(f"{short}: over the first row, points", lambda r: r[merit]["gap"]),
         Column(f"{short}: p (Holm)", p_cell),
         Column(f"{short}: verdict", lambda r: corrected_verdict(r[merit]["gap"], r[merit]["holm"])),
+        Column(f"{short}: smallest effect it could have told, points", lambda r: _told(r[merit]["gap"]), "{:.1f}"),
     )
+
+
+def _told(gap):
+    return 100 * gap.detectable
 
 
 _WAY = [Column("data set", "title"), Column("training items", "way")]
@@ -422,9 +427,9 @@ _AFTER = [
 def corrected_verdict(
     gap: Estimate,  # a difference
     p: float,  # corrected for the rows of the table
-) -> str:  # "better", "worse", "smaller than the noise", or a dash where there is no difference
-    "A difference counts where its interval leaves zero out and its corrected p is under 0.05."
-    return gap.verdict if p < 0.05 or np.isnan(gap.low) else "smaller than the noise"
+) -> str:  # "better", "worse", "smaller than the noise", "inconclusive", or a dash where there is no difference
+    "A difference counts where interval and corrected p tell it; where only one does, it is inconclusive."
+    return "inconclusive" if gap.verdict in ("better", "worse") and not p < 0.05 else gap.verdict
 
 
 GENERATED_WAYS = (
@@ -472,6 +477,7 @@ _DIRECT = [
     Column("points", "gap"),
     Column("p (Holm)", lambda r: number_cell("{:.3f} ({:.3f})", p=r["p"], holm=r["holm"])),
     Column("verdict", lambda r: corrected_verdict(r["gap"], r["holm"])),
+    Column("smallest effect it could have told, points", lambda r: _told(r["gap"]), "{:.1f}"),
     *(Column("seeds", lambda r: r["gap"].seeds), Column("items", lambda r: r["gap"].items)),
 ]
 

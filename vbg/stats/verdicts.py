@@ -11,10 +11,19 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['VERDICTS', 'Verdict', 'verdict_level', 'difference_verdict', 'verdict_sign', 'verdict_order']
+__all__ = ['VERDICTS', 'EQUIVALENT', 'Verdict', 'as_verdict', 'verdict_level', 'difference_verdict', 'verdict_sign',
+           'verdict_order']
 
-# %% ../../nbs/stats/02_verdicts.ipynb #b103d0c9
-VERDICTS = ("reproduced", "not reproduced", "contradicts itself", "needs the real data")
+# %% ../../nbs/stats/02_verdicts.ipynb #f076fc07
+VERDICTS = (  # of several that must all hold the last one stands
+    "reproduced",
+    "inconclusive",
+    "not reproduced",
+    "contradicts itself",
+    "cannot be tested on rendered data",
+    "needs the real data",
+)
+EQUIVALENT = 0.01  # a difference that surely lies within 1 point of zero is none
 
 
 class Verdict(NamedTuple):
@@ -24,6 +33,13 @@ class Verdict(NamedTuple):
     reason: str
 
 
+def as_verdict(
+    holds: bool | None,  # None: our runs cannot tell
+) -> str:
+    "The word for what a comparison found."
+    return "inconclusive" if holds is None else "reproduced" if holds else "not reproduced"
+
+# %% ../../nbs/stats/02_verdicts.ipynb #df2191a8
 def verdict_level(
     low: float,  # our interval
     high: float,  # our interval
@@ -34,7 +50,7 @@ def verdict_level(
     if rendered:
         return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
     held = low <= printed <= high
-    return Verdict(VERDICTS[not held], f"{printed:.3g} lies {'in' if held else 'outside'} [{low:.3g}, {high:.3g}]")
+    return Verdict(as_verdict(held), f"{printed:.3g} lies {'in' if held else 'outside'} [{low:.3g}, {high:.3g}]")
 
 # %% ../../nbs/stats/02_verdicts.ipynb #b8cf6d3f
 def difference_verdict(
@@ -46,33 +62,37 @@ def difference_verdict(
         return "–"
     return "better" if low > 0 else "worse" if high < 0 else "smaller than the noise"
 
-# %% ../../nbs/stats/02_verdicts.ipynb #5a61de26
+# %% ../../nbs/stats/02_verdicts.ipynb #8debb113
 def verdict_sign(
-    low: float,  # interval of our difference
+    low: float,  # interval of our difference, 0..1
     high: float,  # interval of our difference
-    printed: float,  # the paper's difference
+    printed: float,  # the paper's difference, 0..1
+    sized: bool = False,  # may the printed size count? Not on rendered items
 ) -> Verdict:
     "Is our difference on the printed side of zero?"
-    ours = (low > 0) - (high < 0)
-    words = {1: "above zero", -1: "below zero", 0: "not told from zero"}
-    return Verdict(
-        VERDICTS[not (ours and ours == np.sign(printed))],
-        f"[{low:.3g}, {high:.3g}] is {words[ours]}; the paper has {printed:+.3g}",
-    )
+    side = np.sign(printed)
+    near, far = sorted((side * low, side * high))
+    within, out = max(-near, far) <= EQUIVALENT, sized and far < abs(printed)
+    holds = True if near > 0 else False if far < 0 or within or out else None
+    words = "above zero" if low > 0 else "below zero" if high < 0 else "not told from zero"
+    words += f" and within {100 * EQUIVALENT:g} point of it" * bool(within and far >= 0)
+    said = f"[{100 * low:.3g}, {100 * high:.3g}] is {words}; the paper has {100 * printed:+.3g}"
+    return Verdict(as_verdict(holds), said)
 
-# %% ../../nbs/stats/02_verdicts.ipynb #38538d49
+# %% ../../nbs/stats/02_verdicts.ipynb #e0041288
 def verdict_order(
-    ours: pd.Series,  # one number a model
-    printed: pd.Series,  # the paper's, the same index
+    ours: dict,  # model -> `Estimate`
+    printed: pd.Series,  # the paper's numbers by model
 ) -> Verdict:
-    "Do the models stand in the printed order? Ties in print allow either order."
-    pairs = [
-        (a, b) for a in printed.index for b in printed.index if printed[a] > printed[b] and {a, b} <= {*ours.index}
-    ]
-    wrong = [f"{b} over {a}" for a, b in pairs if not ours[a] > ours[b]]
+    "Do the models stand in the printed order? Every pair is tested, by Bonferroni; ties in print are no pair."
+    pairs = [(a, b) for a in printed.index for b in printed.index if printed[a] > printed[b] and {a, b} <= {*ours}]
     if not pairs:
-        return Verdict("not reproduced", "no two models to compare")
-    return Verdict(
-        VERDICTS[bool(wrong)],
-        f"{len(pairs) - len(wrong)} of {len(pairs)} pairs in the printed order" + (f"; {wrong[0]}" if wrong else ""),
+        return Verdict("inconclusive", "no two models to compare")
+    gaps = {pair: ours[pair[0]] - ours[pair[1]] for pair in pairs}
+    told = {pair: np.sign(gap.mean) for pair, gap in gaps.items() if gap.p < 0.05 / len(pairs)}
+    wrong = [f"{b} over {a}" for (a, b), sign in told.items() if sign < 0]
+    holds = False if wrong else True if len(told) == len(pairs) else None
+    said = (
+        f"of {len(pairs)} pairs {len(told) - len(wrong)} are told apart in the printed order, {len(wrong)} against it"
     )
+    return Verdict(as_verdict(holds), said + (f"; {wrong[0]}" if wrong else ""))
