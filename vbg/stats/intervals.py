@@ -16,9 +16,9 @@ from .metrics import METRICS, measure
 from .verdicts import difference_verdict
 
 # %% auto #0
-__all__ = ['GROUPS', 'standard_error', 'Estimate', 'estimate_sides', 'no_estimate', 'estimate_values', 'estimate_ratio',
-           'estimate_pooled', 'jackknife_weights', 'estimate_jackknife', 'jackknife_scores', 'estimate_scores',
-           'same_items', 'summarise_runs', 'paired_difference']
+__all__ = ['GROUPS', 'standard_error', 'Estimate', 'estimate_sides', 'estimate_difference', 'no_estimate', 'estimate_values',
+           'estimate_ratio', 'estimate_pooled', 'jackknife_weights', 'estimate_jackknife', 'jackknife_scores',
+           'estimate_scores', 'same_items', 'summarise_runs', 'paired_difference']
 
 # %% ../../nbs/stats/03_intervals.ipynb #646c8d77
 def standard_error(
@@ -62,23 +62,14 @@ class Estimate:
 
     def __sub__(self, other):
         "First minus second: paired on items, and on seeds where both have as many."
-        mine, its = self.sides, other.sides
-        if not mine or not its:
-            return no_estimate()
-        paired = [a.shape for a in mine] == [b.shape for b in its]
-        sides = [a - b for a, b in zip(mine, its)] if paired else [*mine, *(-b for b in its)]
-        counted = min(self.seeds, other.seeds), min(self.items, other.items)
-        return estimate_sides(self.mean - other.mean, sides, *counted)
+        return estimate_difference(self, other)
 
-    def __iter__(self):
-        return iter((self.mean, self.low, self.high))
+    __iter__ = lambda self: iter((self.mean, self.low, self.high))
 
     @property
     def p(self) -> float:
         "Two-sided p that the true value is 0: below .05 exactly where the interval leaves 0 out."
-        if not self.error:
-            return float(self.mean == 0)
-        return float(2 * stdtr(self.df, -abs(self.mean) / self.error))
+        return float(2 * stdtr(self.df, -abs(self.mean) / self.error) if self.error else self.mean == 0)
 
     @property
     def detectable(self) -> float:
@@ -110,6 +101,20 @@ def estimate_sides(
     half = stdtrit(df, 0.975) * error
     low, high = np.clip((mean - half, mean + half), *bounds)
     return Estimate(float(mean), float(low), float(high), seeds, items, error, df, tuple(sides))
+
+
+def estimate_difference(
+    first: Estimate,
+    second: Estimate,  # of the same items
+) -> Estimate:
+    "First minus second: paired on items, and on seeds where both have as many."
+    mine, its = first.sides, second.sides
+    if not mine or not its:
+        return no_estimate()
+    paired = [a.shape for a in mine] == [b.shape for b in its]
+    sides = [a - b for a, b in zip(mine, its)] if paired else [*mine, *(-b for b in its)]
+    counted = min(first.seeds, second.seeds), min(first.items, second.items)
+    return estimate_sides(first.mean - second.mean, sides, *counted)
 
 
 def no_estimate(
