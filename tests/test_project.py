@@ -105,6 +105,14 @@ def test_notebook_is_light(path):
     assert path.stat().st_size <= 200_000
 
 
+@pytest.mark.parametrize("path", [*MODULES, *STUDY], ids=lambda p: p.stem)
+def test_text_cells_are_100_words_at_most(path):
+    "Rows of tables and the line of links that `make export` writes are not counted."
+    for cell in cells(path, "markdown"):
+        told = [line for line in cell.source.splitlines() if not re.match(r"\s*\||\*\*Where it stands\.", line)]
+        assert len(" ".join(told).split()) <= 100, cell.source
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_export_cells_are_short(path):
     "40 lines at most, tables of settings and classes included; one class is longer and is named here."
