@@ -28,7 +28,6 @@ from ..data.images import decode_image
 from ..data.store import ExampleData, require_training
 from ..models.text import SPECIAL_TOKENS
 from ..models.vision import to_pixel_values
-from ..stats.intervals import interval
 
 # %% auto #0
 __all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip', 'fit_independent', 'see', 'feature_distances',
@@ -509,7 +508,7 @@ def format_test(
     table, rng = pd.concat(columns, ignore_index=True), np.random.default_rng(seed)
     X, label = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)])
     score = _scores(X, label, folds, seed)
-    auc, (low, high) = _auc(label, score), interval(_resampled_auc(label, score, rng))
+    auc, (low, high) = _auc(label, score), np.quantile(_resampled_auc(label, score, rng), [0.025, 0.975])
     shuffled = (rng.permutation(label) for _ in range(permutations))
     above = sum(_auc(other, _scores(X, other, folds, seed)) >= auc for other in shuffled)
     p_value = float(1 + above) / (1 + permutations) if permutations else None
