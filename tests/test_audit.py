@@ -779,7 +779,7 @@ def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
     assert (
         len(general) == 6
         and rows["fig7-object-met"] == max(general, key=VERDICTS.index)
-        and rows["fig7-people-met"] == "needs the real data"
+        and rows["fig7-people-met"] == "cannot be tested on rendered data"
     )
     made_up("met", "vbg", 0, about=dict(data={"natural": "another"}))
     with pytest.raises(RunError, match="the data of met are not those of"):
