@@ -468,7 +468,7 @@ def _refuse_store_of_study(asked):
     if "store" in asked and owned and not apart and not os.environ.get("VBG_STUDY"):
         raise ValueError(f"runs/{store} is filled by the study alone; give a `store` of your own, such as by-hand")
 
-
+# %% ../../nbs/core/03_profiles.ipynb #4b368e79
 def refuse_unknown_names(
     asked: dict,  # given to a notebook or command, such as profile, overrides, dataset, data, model
 ) -> None:

@@ -246,7 +246,7 @@ class _Package:
             self.followed[place] = said, [*dict.fromkeys(targets), (module, "")]
         return self.followed[place]
 
-
+# %% ../../nbs/runs/01_version.ipynb #327755e9
 _PACKAGES = {}  # folder -> its files as they were, what was read of them
 
 

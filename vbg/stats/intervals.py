@@ -83,10 +83,9 @@ class Estimate:
 
     def text(self, scale=100, digits=1) -> str:
         "Such as 84.6 [82.1, 87.0]; `scale` 100 is percent; of one seed (n = 1). A value that does not exist is a dash."
-        if not np.isfinite(self.mean):
-            return "–"
         mean, low, high = (f"{scale * v:.{digits}f}" if np.isfinite(v) else "–" for v in self)
-        return f"{mean} [{low}, {high}]" + " (n = 1)" * (self.seeds == 1)
+        said = f"{mean} [{low}, {high}]" + " (n = 1)" * (self.seeds == 1)
+        return said if np.isfinite(self.mean) else mean
 
 # %% ../../nbs/stats/03_intervals.ipynb #54e70e03
 def estimate_sides(
