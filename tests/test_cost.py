@@ -83,7 +83,7 @@ def test_the_step_is_the_step_of_training(monkeypatch):
 def test_measurement_is_kept_and_made_again_when_its_inputs_change(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     measured = []
-    monkeypatch.setattr(cost, "code_version", lambda *modules: "this")
+    monkeypatch.setattr(cost, "used_code", lambda *roots: {"train.cost": "this"})
     monkeypatch.setattr(cost, "_measure", lambda name: measured.append(name) or dict(timed={}, spent=[]))
     file = cost.step_cost_run("smoke", ("smoke",))
     assert file == home() / "runs" / "smoke" / "cost" / "step.json" and measured == ["smoke"]
@@ -91,10 +91,13 @@ def test_measurement_is_kept_and_made_again_when_its_inputs_change(tmp_path, mon
     assert cost.step_cost_run("smoke", ("smoke",)).read_bytes() == first and measured == ["smoke"]
     cost.step_cost_run("smoke", ("smoke",), force=True)
     assert measured == ["smoke"] * 2
-    monkeypatch.setattr(cost, "code_version", lambda *modules: "other")
+    monkeypatch.setattr(cost, "used_code", lambda *roots: {"train.cost": "other"})
     cost.step_cost_run("smoke", ("smoke",))
     cost.step_cost_run("smoke", ("smoke", "mini"))
     assert measured == ["smoke"] * 4 + ["mini"]
+    file.write_bytes(first[: len(first) // 2])  # cut off
+    cost.step_cost_run("smoke", ("smoke",))
+    assert measured == ["smoke"] * 4 + ["mini", "smoke"]
 
 
 def test_a_measurement_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):

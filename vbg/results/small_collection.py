@@ -5,7 +5,6 @@
 # %% ../../nbs/results/08_small_collection.ipynb #8a15905b
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -35,14 +34,17 @@ from vbg.core.collection_plan import (
     collection_jobs,
     collection_name,
 )
-from ..core.files import RunError, home, scratch, write_atomic
+from ..core.files import RunError, home, scratch
 from ..core.places import cost_place, figures_place, store_place
 from ..core.profiles import profile as read_profile
 from .publish import PERCENT
 from .tables import Column, table_of
+from ..runs.made import read_note, write_note
+from ..runs.made import why_stale as why_note_stale
 from ..runs.store import load_runs, why_stale
-from ..runs.version import code_version, environment
+from ..runs.version import environment
 from ..stats.intervals import estimate_scores, paired_difference, same_items
+from ..train.code import code_of_tokens
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def look_at_collection() -> str:  # one line
@@ -223,28 +225,19 @@ def encoding_run(
     data: dict = None,  # `collection_data` of deal 0, fold 0; None: as the run says
 ) -> Path:  # runs/collection/cost/encoding.json
     "Time the encoding of all items of a fold, or keep what was measured with the same inputs."
-
     run, here = runs[CACHED][0], environment()
     file = home() / cost_place("collection", "encoding")
     inputs = {k: run.info["inputs"][k] for k in ("data", "checkpoints")}
     inputs |= dict(
-        code=code_version("train.jobs"),
+        code=code_of_tokens(),
         threads=run.info["inputs"]["settings"]["train"]["threads"],
         hardware=here["hardware"],
         versions={name: here["packages"][name] for name in ("torch", "transformers", "numpy")},
     )
-    if file.exists() and _known(file).get("inputs") == inputs:
+    if why_note_stale(file, inputs) is None:
         return file
     load = os.getloadavg()[0]
-    about = dict(inputs=inputs, load=load, **_encode_once(run, data or _described(run)))
-    return write_atomic(file, json.dumps(about, indent=1, sort_keys=True) + "\n")
-
-# %% ../../nbs/results/08_small_collection.ipynb #74023f71
-def _known(file):
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        return {}
+    return write_note(file, inputs, [], load=load, **_encode_once(run, data or _described(run)))
 
 # %% ../../nbs/results/08_small_collection.ipynb #e548719b
 def _encode_once(run, data):
@@ -277,7 +270,7 @@ def frozen_table(
     cached, live = runs[CACHED][0], runs[LIVE][0]
     pairs = [same_items([cached, live], split)[1] for split in SPLITS]
     first, second = (np.concatenate(side) for side in zip(*pairs))
-    once = _known(Path(encoding))
+    once = read_note(encoding)
     rows = [dict(name="cached", run=cached, once=f"{once['seconds']:.1f} ({once['items']} items)")]
     other = f"{int((first.argmax(1) != second.argmax(1)).sum())} of {len(first)}"
     rows += [dict(name="live", run=live, apart=np.abs(first - second).max(), other=other)]

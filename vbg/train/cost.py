@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import resource
@@ -22,13 +21,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.chance import seed_everything
-from ..core.files import home, write_atomic
+from ..core.files import home
 from ..core.places import cost_place
 from ..core.profiles import VARIANTS, Profile
 from ..core.profiles import profile as read_profile
 from ..models.vbg import build_model, multiply_adds, one_item
 from ..models.vision import to_pixel_values
-from ..runs.version import code_version, environment
+from ..runs.made import read_note, why_stale, write_note
+from ..runs.version import environment, used_code
 from .fit import parameter_groups, training_loss
 
 # %% auto #0
@@ -289,7 +289,7 @@ def _inputs(sizes):
     "Code, versions and hardware that a measurement depends on."
     here = environment()
     return dict(
-        code=code_version("train.cost"),
+        code=used_code("train.cost._measure"),
         hardware=here["hardware"],
         versions={name: here["packages"][name] for name in ("torch", "transformers")},
         sizes=list(sizes),
@@ -312,11 +312,11 @@ def step_cost_run(
 ) -> Path:  # runs/<profile>/cost/step.json
     "Measure a training step at each size, or keep what was measured with the same code, versions and hardware."
     file, inputs = home() / cost_place(profile, "step"), _inputs(sizes)
-    if not force and file.exists() and json.loads(file.read_text(encoding="utf-8"))["inputs"] == inputs:
+    if not force and why_stale(file, inputs) is None:
         return file
-    about = dict(inputs=inputs, environment=environment(), load=os.getloadavg())
+    about = dict(environment=environment(), load=os.getloadavg())
     measured = {name: _measure(name) for name in sizes}
-    return write_atomic(file, json.dumps(about | dict(sizes=measured), indent=1) + "\n")
+    return write_note(file, inputs, [], sort=False, **about, sizes=measured)
 
 # %% ../../nbs/train/05_cost.ipynb #ed64b4f6
 def step_cost_table(
@@ -324,7 +324,7 @@ def step_cost_table(
 ) -> pd.DataFrame:  # one row a size
     "Time, operations and share of the peak of a training step."
     rows = []
-    for name, size in json.loads(Path(file).read_text(encoding="utf-8"))["sizes"].items():
+    for name, size in read_note(file)["sizes"].items():
         t = size["timed"]
         rows.append(
             {
@@ -370,7 +370,7 @@ def step_profile_table(
     file: Path,  # from `step_cost_run`
 ) -> pd.DataFrame:  # one row a size and kind
     "Time of a step by kind of operation, as a table."
-    sizes = json.loads(Path(file).read_text(encoding="utf-8"))["sizes"]
+    sizes = read_note(file)["sizes"]
     return pd.concat(
         [
             pd.DataFrame(size["spent"]).assign(size=name)[["size", "kind", "seconds", "share"]]
