@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vbg.runs.forkserver import fork_server, register
@@ -89,6 +90,19 @@ def run_smoke(home, targets):
     done = reproduce(home, *targets)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return done.stdout + done.stderr
+
+
+def beside_the_centre(masks):
+    "Energy of the centre prior in the masks less that of uniform heat, and its pointing game."
+    from vbg.explain.heat_scores import energy, on_pixels, pointing
+    from vbg.explain.heatmaps import SPREAD, patch_centres
+
+    place = ((patch_centres(None, 64, 8) + 0.5) / 64 - 0.5) / SPREAD
+    bell = np.exp(-0.5 * place**2)
+    heat = np.repeat(on_pixels(np.outer(bell, bell)[None], 64), len(masks), 0)
+    masks = masks.astype(bool)
+    over = energy(heat, masks) - energy(np.ones_like(heat), masks)
+    return np.nanmean(over), np.nanmean(pointing(heat, masks))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+from vbg.core.plan import SPLITS
 from vbg.core.profiles import profile
 from vbg.gan.store import gan_remedy, measure_inputs
 from vbg.reports import command
@@ -123,7 +124,7 @@ def test_the_command_of_a_missing_gan_makes_it():
 
 
 def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
-    study, at = profile("smoke", SHORT), ("met", "without_vit_gan", 0, ["validation", "test", "balanced"])
+    study, at = profile("smoke", SHORT), ("met", "without_vit_gan", 0, list(SPLITS))
     assert told_otherwise("smoke", study, *at) == []
     searched = profile("smoke", SHORT | {"train": SHORT["train"] | dict(search=["smoke/rate-three-times"])})
     assert told_otherwise("smoke", searched, *at) == []  # the search finds the learning rate

@@ -13,6 +13,7 @@ from vbg.core.files import RunError
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.core.profiles import profile
 from vbg.results import experiments as E
+from vbg.results.publish import TESTS
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, run_folder, write_run
 from vbg.runs.version import environment
@@ -56,7 +57,7 @@ def made_up(
         code="new",
         versions={"torch": "1"},
         device="cpu",
-        data={"natural": f"{dataset}1", "balanced": f"{dataset}2"},
+        data={"natural": f"{dataset}1", "balanced": f"{dataset}2", "large": f"{dataset}3"},
         checkpoints={"vision": None, "text": None},
     )
     tables = [predictions_table([f"{dataset}{s}{i}" for i in range(N)], s, Y, p[s]) for s in splits]
@@ -113,7 +114,7 @@ def test_table_has_the_numbers_of_a_direct_computation():
     fill("inputs", skills={"metadata": 9.0, "both": -2.0})
     runs = E.experiment_runs("smoke", "inputs")
     table = E.experiment_table(runs)
-    for split, title in (("test", "natural"), ("balanced", "class-balanced")):
+    for split, title in TESTS.items():
         base = [r.select(split)[2] for r in runs["last layer, no metadata"]]
         for change, made in runs.items():
             row, mine = table_row(table, test=title, change=change), [r.select(split)[2] for r in made]
@@ -199,7 +200,7 @@ def test_missing_runs_are_named_with_the_command():
 def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced_test():
     fill("inputs")
     made_up("inputs", "both", seed=1, splits=("validation", "test"))
-    with pytest.raises(RunError, match="both: met, without_gan, seed 1 does not predict balanced"):
+    with pytest.raises(RunError, match="both: met, without_gan, seed 1 does not predict large, balanced"):
         E.experiment_runs("smoke", "inputs")
     fill("inputs", splits=("validation", "test"), data={"natural": "met1"})
     table = E.experiment_table(E.experiment_runs("smoke", "inputs"))
@@ -213,7 +214,7 @@ def test_a_run_that_lacks_a_split_is_refused_unless_the_data_set_has_no_balanced
     [
         (dict(code="old"), "code old, expected new"),
         (dict(device="cuda"), "device cuda, expected cpu"),
-        (dict(data={"natural": "other", "balanced": "met2"}), "data.natural other, expected met1"),
+        (dict(data={"natural": "other", "balanced": "met2", "large": "met3"}), "data.natural other, expected met1"),
         (dict(versions={"torch": "2"}), "versions.torch 2, expected 1"),
         (dict(checkpoints={"vision": "abc", "text": None}), "checkpoints.vision abc, expected None"),
         (

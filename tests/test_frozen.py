@@ -39,7 +39,7 @@ def run(home, model="without_gan", store="cached", **train):
 def folders(home):
     return {
         p
-        for name in ("natural", "balanced")
+        for name in ("natural", "large", "balanced")
         for p in sets_module.study_folders("smoke", "met")[name].glob("features-*")
     }
 
@@ -90,7 +90,7 @@ def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):
 
 def test_tokens_are_made_once_for_all_models_that_read_both_sides(home):
     before = folders(home)
-    assert len(before) == 2  # natural and balanced
+    assert len(before) == 3  # natural, large and balanced
     run(home, "logistic_regression")
     run(home, store="again", epochs=2)
     assert folders(home) == before
@@ -133,7 +133,7 @@ def test_other_data_have_tokens_of_their_own(home, monkeypatch):
 
     def renamed(*arguments, **named):
         sets = plain(*arguments, **named)
-        for name in ("natural", "balanced"):
+        for name in ("natural", "large", "balanced"):
             sets[name].fingerprint = "f" * 16
         return sets
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vbg.core.profiles import profile
 from vbg.data.leaks import leak_table
 from vbg.data.sets import study_data
 
@@ -15,7 +16,9 @@ from vbg.data.sets import study_data
 def met(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBG_HOME", str(tmp_path_factory.mktemp("leaks")))
-        yield study_data(request.param, "met")["natural"]
+        data = profile(request.param).data["met"]
+        data["render"] |= dict(large=0, balanced_per_class=1, scarce_per_class=0)  # the natural set alone is read
+        yield study_data(request.param, "met", data)["natural"]
 
 
 SOME = re.compile(r"gives the label of some items: (\d+) %")

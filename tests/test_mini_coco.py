@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from conftest import beside_the_centre
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -18,7 +19,7 @@ from vbg.data.mini.canvas import read_ground_truth
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("mini") / "coco"
-    mc.write_mini_coco(path, n=160, balanced_per_class=3)
+    mc.write_mini_coco(path, n=160, balanced_per_class=3, large=80)
     return path
 
 
@@ -32,7 +33,7 @@ def digest(folder):
 
 
 def test_layout_is_that_of_coco(folder):
-    for name in ("natural", "balanced"):
+    for name in ("natural", "balanced", "large"):
         instances, captions = load(folder, name), load(folder, name, "captions")
         assert set(instances) == {"info", "licenses", "images", "annotations", "categories"}
         assert set(captions) == {"info", "licenses", "images", "annotations"}
@@ -50,9 +51,42 @@ def test_layout_is_that_of_coco(folder):
         assert len({c["supercategory"] for c in instances["categories"]}) == 10 and len(instances["categories"]) == 39
 
 
-def test_the_two_sets_share_no_scene(folder):
-    ids = [{i["id"] for i in load(folder, name)["images"]} for name in ("natural", "balanced")]
-    assert not ids[0] & ids[1] and len(ids[0]) == 160 and len(ids[1]) == 30
+def test_the_sets_share_no_scene(folder):
+    ids = [i["id"] for name in ("natural", "balanced", "large") for i in load(folder, name)["images"]]
+    assert len(ids) == len(set(ids)) == 160 + 30 + 80
+
+
+def test_each_set_has_a_seed_of_its_own(tmp_path):
+    mc.write_mini_coco(tmp_path / "few", n=24, balanced_per_class=1)
+    mc.write_mini_coco(tmp_path / "many", n=24, balanced_per_class=2, scarce_per_class=2, large=24)
+    assert digest(tmp_path / "few" / "natural") == digest(tmp_path / "many" / "natural")
+    one, two = (read_ground_truth(tmp_path / "many" / k / "ground_truth")["items"] for k in ("natural", "large"))
+    assert sorted(one.supercategory) == sorted(two.supercategory) and one.category.tolist() != two.category.tolist()
+
+
+def test_the_large_set_has_the_natural_shares_and_its_bayes_rule_reaches_the_ceiling(folder):
+    scenes = mc.sample_scenes(np.random.default_rng([42, 3]), mc.natural_counts(2400))
+    got, best = mc.reached(mc.scene_items(scenes, np.arange(2400), mc.scene_model())), mc.coco_ceilings()["natural"]
+    for k, hit in got.items():
+        assert abs(hit - best[k]) < 3 * np.sqrt(best[k] * (1 - best[k]) / 2400), k
+    items = read_ground_truth(folder / "large/ground_truth")["items"]
+    shares = items.supercategory.value_counts().reindex(list(mc.SUPERCATEGORIES))
+    assert shares.tolist() == mc.natural_counts(80).tolist()
+    said = json.loads((folder / "ceilings.json").read_text())["large_reached"]
+    assert said == mc.reached(items)
+    rare = items[[f"image:{s}" for s in mc.SUPERCATEGORIES]].to_numpy()[items.detail == "none"]
+    assert rare[:, -1].mean() < 0.06  # posteriors under the natural prior: outdoor scenes are 1 in 40
+
+
+def test_the_middle_of_the_picture_does_not_give_the_thing_away(folder):
+    """Energy of the centre prior of Fig. 7 over the area; it was 26 and 5 points with the thing in the middle."""
+    for name in ("natural", "balanced", "large"):
+        masks = read_ground_truth(folder / name / "ground_truth")["masks"]
+        for region, most in (("main", 0.075), ("telling", 0.03)):
+            over, hits = beside_the_centre(masks[region])
+            assert over < most and hits < 0.35, (name, region, over, hits)
+        edge = masks["main"].astype(bool)
+        assert not edge[:, [0, -1]].any() and not edge[:, :, [0, -1]].any(), "the large thing is whole"
 
 
 def test_boxes_polygons_and_masks_agree(folder, capsys):
@@ -117,7 +151,7 @@ def test_every_word_has_its_region(folder):
 
 
 def test_class_words_are_never_said(folder):
-    for name in ("natural", "balanced"):
+    for name in ("natural", "balanced", "large"):
         text = " ".join(c["caption"].lower() for c in load(folder, name, "captions")["annotations"])
         for word in mc.SUPERCATEGORIES:
             assert word not in text
@@ -136,7 +170,7 @@ def test_what_accompanies_a_thing_tells_nothing():
 
 def test_ceilings_are_written_and_neither_side_suffices(folder):
     best = json.loads((folder / "ceilings.json").read_text())
-    assert set(best) == {"natural", "balanced", "natural_reached", "balanced_reached"}
+    assert set(best) == {"natural", "balanced", "natural_reached", "balanced_reached", "large_reached"}
     for name in ("natural", "balanced"):
         assert 0.80 <= best[name]["image"] <= 0.87 and 0.80 <= best[name]["text"] <= 0.87
         assert 0.96 <= best[name]["both"] <= 0.98
@@ -198,6 +232,7 @@ def test_larger_pictures(tmp_path):
         (dict(size=500), "32 to 224"),
         (dict(n=5), "20 scenes"),
         (dict(balanced_per_class=0), "1 a class"),
+        (dict(large=5), "20 scenes"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, bad, word):

@@ -101,7 +101,7 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
                 ):
                     assert (folder / name).is_file(), folder / name
                 predictions = pd.read_parquet(folder / "predictions.parquet")
-                assert set(predictions.split) == {"validation", "test", "balanced"}
+                assert set(predictions.split) == {"validation", "test", "large", "balanced"}
                 assert not predictions.duplicated(["split", "id"]).any()
                 fitted = model in BASELINE_MODELS and not BASELINE_MODELS[model].network
                 assert len(pd.read_csv(folder / "history.csv")) == (1 if fitted else 2)

@@ -35,7 +35,7 @@ from vbg.explain.words import (
 )
 from vbg.models.text import tokenise
 
-SPLITS = ("train", "validation", "test", "balanced")
+SPLITS = ("train", "validation", "test", "large", "balanced")
 
 
 def untrained(dataset, variant="without_gan", **overrides):
@@ -201,7 +201,7 @@ def test_rarity_reads_the_training_split_alone(opened):
 # ---- evidence and scores ----
 def test_evidence_is_bayes_rule_by_hand(opened):
     found = opened["met"]
-    for split, uniform in (("balanced", True), ("test", False)):
+    for split, uniform in (("balanced", True), ("test", False), ("large", False)):
         reading = read_words(found, split)
         evidence = word_evidence(found, split, reading)
         prior = (

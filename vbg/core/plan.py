@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from .profiles import BASELINE_MODELS, PROFILES, STUDY_MODELS
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'SEARCHED', 'SCARCITY', 'RECIPES', 'Experiment', 'experiment_overrides', 'experiment_store']
+__all__ = ['TEST_SETS', 'SPLITS', 'EXPERIMENTS', 'SEARCHED', 'SCARCITY', 'RECIPES', 'Experiment', 'experiment_overrides',
+           'experiment_store']
 
 # %% ../../nbs/core/04_plan.ipynb #1f40ddb3
+TEST_SETS = ("large", "balanced")  # rendered sets beside the natural one, each a test of its own
+SPLITS = ("validation", "test", *TEST_SETS)  # what the best epoch of a run predicts
+
+
 @dataclass(frozen=True)
 class Experiment:
     "What is changed, on which models, data sets and seeds, and on what it is judged."
@@ -24,7 +29,7 @@ class Experiment:
     datasets: tuple | None = None  # None: all of the profile
     seeds: tuple | None = None  # None: those of the profile
     more_seeds: bool = False  # those that the profile keeps for small effects
-    splits: tuple = ("validation", "test", "balanced")  # what the best epoch predicts
+    splits: tuple = SPLITS  # what the best epoch predicts
     gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
     searched: bool = False  # whether its rows learn at the rate that `rate` found for their model, as the study's do
     scratch: str | None = None  # section whose checkpoint or weights every row leaves out: 'vision' or 'text'
@@ -104,15 +109,7 @@ EXPERIMENTS["missing"] = Experiment(
         name: {"train": dict(modality_dropout=share)}
         for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))
     },
-    splits=(
-        "validation",
-        "test",
-        "test_without_image",
-        "test_without_text",
-        "balanced",
-        "balanced_without_image",
-        "balanced_without_text",
-    ),
+    splits=("validation", *(test + less for test in SPLITS[1:] for less in ("", "_without_image", "_without_text"))),
     searched=True,
 )
 

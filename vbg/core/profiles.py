@@ -45,13 +45,12 @@ def _mini_data(
     n: int,  # items of the natural, long-tailed set
     balanced_per_class: int,  # items a class of the balanced test set
     scarce_per_class: int,  # more training items of the two scarcest classes, for the curve over how scarce they are
+    large: int,  # items of a second natural set, a test of its own
     size: int = 64,  # pixels a side
 ) -> dict:  # the `data` section of a profile
     "The two rendered sets, written in the real layouts and read by the readers of the real data."
-    render, minimum = (
-        dict(n=n, size=size, seed=42, balanced_per_class=balanced_per_class, scarce_per_class=scarce_per_class),
-        3,
-    )
+    sizes = dict(n=n, balanced_per_class=balanced_per_class, scarce_per_class=scarce_per_class, large=large)
+    render, minimum = dict(size=size, seed=42) | sizes, 3
     return dict(
         met=dict(reader="met", folder=f"{folder}/met", render=render, minimum=minimum, options=dict(label_set="fine")),
         coco=dict(
@@ -65,7 +64,7 @@ def _mini_data(
     )
 
 # %% ../../nbs/core/03_profiles.ipynb #44153630
-_MINI = dict(seeds=(0, 1, 2), more_seeds=(0, 1, 2, 3, 4), data=_mini_data("data/mini", 2400, 40, 160))
+_MINI = dict(seeds=(0, 1, 2), more_seeds=(0, 1, 2, 3, 4), data=_mini_data("data/mini", 2400, 100, 160, 2400))
 _MINI["vision"] = dict(  # the image encoder, Eq. 1-7
     image_size=64,
     patch_size=8,
@@ -189,7 +188,7 @@ _MINI["pretraining"] |= dict(weight_decay=0.05, warmup=0.1, clip_norm=1.0)
 _MINI["evaluation"] = dict(resamples=2000, seed=42)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
-_SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6))
+_SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6, 60))
 _SMOKE["train"] |= dict(epochs=2)
 _SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["pretraining"] |= dict(classes=8, items=512, epochs=3, batch_size=16, learning_rate=4e-3)

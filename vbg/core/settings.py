@@ -16,7 +16,7 @@ _SEEDS_AND_DATA = {  # Seeds and data; `*` is the name of a data set
     "more_seeds": "of rows whose differences are small",
     "data.*.reader": "which reader opens the set: a key of `READERS` in `data.readers`",
     "data.*.folder": "where the set lies, under `home()`",
-    "data.*.render": "size of a rendered set: items, pixels, seed, and items a class of its balanced parts",
+    "data.*.render": "size of a rendered set: pixels, seed, items of its parts, those of two of them by class",
     "data.*.minimum": "items that a class must have; smaller classes join Other or are left out",
     "data.*.category": "finer kind within a class, for the category-attribute table",
     "data.*.options": "arguments of the reader, such as the set of labels",

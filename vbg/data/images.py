@@ -16,7 +16,7 @@ from ..core.files import DataError
 from .schema import require_file
 
 # %% auto #0
-__all__ = ['image_suffixes', 'to_rgb', 'orientation', 'decode_image', 'read_image', 'near_pairs', 'colour_distance']
+__all__ = ['image_suffixes', 'to_rgb', 'orientation', 'decode_image', 'image_code', 'read_image', 'near_pairs', 'colour_distance']
 
 # %% ../../nbs/data/03_images.ipynb #bcccf747
 def image_suffixes() -> set:  # such as '.jpg', lower case
@@ -64,6 +64,15 @@ def decode_image(
     return np.asarray(ImageOps.exif_transpose(square))
 
 # %% ../../nbs/data/03_images.ipynb #84cf0708
+def image_code(
+    pixels: np.ndarray,  # `(size, size, 3)` uint8
+) -> tuple:  # perceptual hash of 64 bits, thumbnail `(8, 8, 3)` uint8
+    "What near pairs are found by."
+    image = Image.fromarray(pixels)
+    bits = int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")
+    return bits, np.asarray(image.resize((8, 8), Image.Resampling.BOX))
+
+
 def read_image(
     path,  # image file
     size: int,  # pixels a side
@@ -76,9 +85,7 @@ def read_image(
         pixels = decode_image(io.BytesIO(content), size)
     except Exception as error:  # decoders of broken files raise many kinds
         raise DataError(f"image cannot be read ({error})", path, row, remedy) from error
-    image = Image.fromarray(pixels)
-    bits = int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")
-    return pixels, hashlib.sha256(content).hexdigest(), bits, np.asarray(image.resize((8, 8), Image.Resampling.BOX))
+    return pixels, hashlib.sha256(content).hexdigest(), *image_code(pixels)
 
 # %% ../../nbs/data/03_images.ipynb #2a3dd545
 def near_pairs(

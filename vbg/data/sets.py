@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from ..core.files import DataError, home
+from ..core.plan import TEST_SETS
 from ..core.profiles import Profile
 from ..core.profiles import profile as read_profile
+from .card import find_duplicates
+from .images import image_code
 from .mini.canvas import contact_sheet
 from .readers import READERS, RENDERERS
 from .splits import assign_folds, assign_splits
@@ -23,8 +28,8 @@ from ..runs.made import why_stale, write_note
 from ..runs.version import used_code
 
 # %% auto #0
-__all__ = ['IN_MEMORY', 'study_settings', 'source_folder', 'study_data', 'study_folders', 'cards_of', 'card_of', 'ceilings_of',
-           'sample_sheet', 'scarce_training_items']
+__all__ = ['IN_MEMORY', 'study_settings', 'source_folder', 'require_apart', 'shared_items', 'study_data', 'study_folders',
+           'cards_of', 'card_of', 'ceilings_of', 'sample_sheet', 'scarce_training_items']
 
 # %% ../../nbs/data/11_sets.ipynb #be27cff1
 _KEYS = ("reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category")
@@ -90,24 +95,59 @@ def _card(folder):
     "The data card of a stored set."
     return json.loads((folder / "data_card.json").read_text(encoding="utf-8"))
 
+# %% ../../nbs/data/11_sets.ipynb #b57bbdd0
+def require_apart(
+    test: ExampleData,  # a test set
+    other: ExampleData | None,  # a set that is learnt from; None: nothing
+) -> None:
+    "Raise DataError when an item stands in both: the same id, or the same pixels."
+    keys = lambda data: {*map(str, data.ids), *(blake2b(p.tobytes()).digest() for p in data.pixels)}
+    known = set() if other is None else keys(other)
+    for name, pixels in zip(map(str, test.ids), test.pixels):
+        if name in known or blake2b(pixels.tobytes()).digest() in known:
+            problem = f"item {name!r} of the test set {test.name!r} is also in {other.name!r}"
+            raise DataError(problem, remedy="delete the rendered folder; it is rendered anew")
+
+
+def shared_items(
+    test: ExampleData,  # a test set
+    other: ExampleData,  # a set that is learnt from
+) -> dict:  # 'exact' and 'near' -> number of pairs of images, one of each set
+    "Equal and near pictures across two sets, as `vbg.data.card.find_duplicates` counts them."
+    both = [*test.pixels, *other.pixels]
+    table = pd.DataFrame(dict(id=[*test.ids, *other.ids], split=[0] * len(test) + [1] * len(other)))
+    codes = pd.DataFrame([image_code(p) for p in both], columns=["phash", "thumbnail"])
+    found = find_duplicates(table, codes.assign(sha256=[blake2b(p.tobytes()).hexdigest() for p in both]))
+    return {kind: pairs["across_splits"] for kind, pairs in found.items()}
+
 # %% ../../nbs/data/11_sets.ipynb #3bde4bde
 def study_data(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
-) -> dict:  # 'natural', 'balanced' and 'scarce' (where there are such) -> ExampleData; 'folders' -> where they lie
-    "The decoded data of a job. Made once; later calls open what is stored."
+) -> (
+    dict
+):  # 'natural', and 'large', 'balanced', 'scarce' where there are such -> ExampleData; 'folders' -> where they lie
+    "The decoded data of a job, made once. Raises DataError where a test set holds an item that is learnt from."
     folders = study_folders(profile, dataset, data, overrides)
-    return {name: _load(folder) for name, folder in folders.items()} | dict(folders=folders)
+    sets = {name: _load(folder) for name, folder in folders.items()}
+    for test in sets.keys() & TEST_SETS:
+        for learnt in ("natural", "scarce"):
+            require_apart(sets[test], sets.get(learnt))
+    return sets | dict(folders=folders)
 
 # %% ../../nbs/data/11_sets.ipynb #520dbfc9
+_TRAIN, _TEST = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+_BESIDE = {"large": ("large", _TEST), "balanced": ("balanced_per_class", _TEST), "scarce": ("scarce_per_class", _TRAIN)}
+
+
 def study_folders(
     profile: str,  # 'smoke', 'mini' or 'paper'
     dataset: str,  # name of a data set of the profile, or a new one
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
-) -> dict:  # 'natural', and 'balanced' and 'scarce' where there are such -> folder with Arrow file and data card
+) -> dict:  # 'natural', and 'large', 'balanced', 'scarce' where there are such -> folder with Arrow file and data card
     "Folders of the decoded data of a job. Decodes it if it is not stored."
     settings = study_settings(profile, dataset, data, overrides)
     described, size = settings.data[dataset], settings.vision["image_size"]
@@ -115,9 +155,8 @@ def study_folders(
     if not described.get("render"):
         return dict(natural=_open(dataset, described, source, size))
     natural = _open(dataset, described, source / "natural", size)
-    classes, more = list(_card(natural)["classes"]), {"balanced": (0.0, 0.0, 1.0)}
-    if described["render"].get("scarce_per_class"):
-        more["scarce"] = (1.0, 0.0, 0.0)
+    classes, asked = list(_card(natural)["classes"]), described["render"]
+    more = {name: ratios for name, (key, ratios) in _BESIDE.items() if asked.get(key, name == "balanced")}
     folders = {name: _open(f"{dataset}-{name}", described, source / name, size, classes, r) for name, r in more.items()}
     return dict(natural=natural) | folders
 

@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from statsmodels.stats.proportion import proportion_confint
 
 from ..core.files import DataError
+from ..core.plan import TEST_SETS
 from ..data.images import read_image
 from ..data.store import ExampleData
 from .restore import Restored, features_of, items_of
@@ -389,7 +390,7 @@ def find_item(
     name: str,  # id
 ) -> ExampleData:  # one item, tokenised
     "An item of the data set, from any split. Raises DataError that names the nearest ids."
-    sets = [found.sets[k] for k in ("natural", "balanced") if k in found.sets]
+    sets = [found.sets[k] for k in ("natural", *TEST_SETS) if k in found.sets]
     for data in sets:
         place = np.flatnonzero(data.ids == str(name))
         if len(place):

@@ -50,7 +50,7 @@ class Judged:
 # %% ../../nbs/explain/11_decision_tables.ipynb #07a55492
 def judge(
     found: Restored,
-    split: str,  # 'test' or 'balanced'
+    split: str,  # 'test', 'large' or 'balanced'
     calibrations: dict = None,  # of `found`, from `calibrations_of`; None: made now
 ) -> Judged:
     "Judge every item of a split."
@@ -63,7 +63,7 @@ def judge(
 # %% ../../nbs/explain/11_decision_tables.ipynb #2f6d0bbc
 def judge_runs(
     runs: list,  # seeds of one row on one data set
-    splits: tuple = ("balanced", "test"),  # those that no run predicts are left out
+    splits: tuple = ("balanced", "test", "large"),  # those that no run predicts are left out
 ) -> dict:  # split -> list of `Judged`, one a seed
     "Decisions of every seed's report on the tests. Raises ValueError on runs of several rows or data sets."
     kinds = {(r.dataset, r.model) for r in runs}

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ..core.files import RunError
+from ..core.plan import TEST_SETS
 from ..core.profiles import FUSION_ABLATIONS, VARIANTS, Profile
 from ..data.mini.canvas import read_ground_truth
 from ..data.sets import source_folder, study_data
@@ -36,7 +37,7 @@ class Restored:
     settings: Profile  # of the run, not of today's profile
     model: torch.nn.Module  # in evaluation mode, on the CPU
     tokenizer: object  # of the run's training split
-    sets: dict  # 'natural', and 'balanced' where there is one; tokenised
+    sets: dict  # 'natural', and 'large' and 'balanced' where there are such; tokenised
     dataset: str  # such as "met"
 
     @property
@@ -132,14 +133,14 @@ def _refuse_other(found, split, tolerance):
 
 def items_of(
     found: Restored,  # or another object with `sets`
-    split: str,  # 'train', 'validation', 'test' or 'balanced'
+    split: str,  # 'train', 'validation', 'test', 'large' or 'balanced'
 ) -> ExampleData:  # tokenised
-    "The items of a split. Raises ValueError where the data set has no balanced test."
-    if split != "balanced":
+    "The items of a split. Raises ValueError where the data set has no such test."
+    if split not in TEST_SETS:
         return found.sets["natural"].select(split)
-    if "balanced" not in found.sets:
-        raise ValueError("this data set has no class-balanced test: take split='test'")
-    return found.sets["balanced"]
+    if split not in found.sets:
+        raise ValueError(f"this data set has no {split} test: take split='test'")
+    return found.sets[split]
 
 # %% ../../nbs/explain/01_restore.ipynb #b83e2f18
 def fresh_weights(
@@ -187,7 +188,7 @@ def set_folder(
     split: str,  # as in `items_of`
 ) -> Path:
     "The folder of the rendered set of a split."
-    return source_folder(found.settings.data[found.dataset]) / ("balanced" if split == "balanced" else "natural")
+    return source_folder(found.settings.data[found.dataset]) / (split if split in TEST_SETS else "natural")
 
 # %% ../../nbs/explain/01_restore.ipynb #1dca1315
 def ground_truth_of(

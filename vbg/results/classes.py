@@ -13,7 +13,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from .comparison import ABOUT, COUNTS, ORDER, TITLES, best_model, groups_of, is_rendered
-from .publish import PALETTE, TESTS, TRAINED_OUT, WIDTH, over_seeds, run_title, style
+from .publish import PALETTE, TESTS, TRAINED_OUT, WIDTH, judged_split, over_seeds, run_title, style
 from .tables import Cell, Column, number_cell, range_cell, table_of
 from ..stats.comparison import BINS, confidence_bin, ece, reliability
 from ..stats.intervals import estimate_jackknife, estimate_scores, jackknife_scores, same_items
@@ -153,7 +153,7 @@ FIG6_CLAIMS = [
 # %% ../../nbs/results/06_classes.ipynb #22706e40
 def confusion_claims(
     runs: list,  # runs of one model on one or more data sets
-    split: str = "test",  # which items
+    split: str | None = None,  # which items; None: those of `judged_split`
 ) -> pd.DataFrame:  # text, for print
     "The paper's claims about Fig. 6 with a verdict each."
     made, rows = {d: members for (d, _), members in groups_of(runs).items()}, []
@@ -166,7 +166,7 @@ def confusion_claims(
             else f"{'hardly any' if taken else 'no'} {true} is taken for another class"
         )
         members = made[dataset]
-        judged = _claim(members, split, true, taken)
+        judged = _claim(members, split or judged_split(members), true, taken)
         about = dict(title=run_title(members[0]), claim=said, runs=members)
         rows.append(about | dict(verdict=judged.verdict, why=judged.reason))
     return table_of(rows, [Column("data set", "title"), *(Column(name, name) for name in ("claim", "verdict", "why"))])

@@ -17,7 +17,17 @@ from ..core.files import RunError
 from ..core.profiles import PROFILES
 from ..core.profiles import profile as read_profile
 from ..gan.quality import require_chance
-from .publish import DATASETS, PALETTE, TESTS, WIDTH, data_title, paper_table, save_figure, style
+from vbg.results.publish import (
+    DATASETS,
+    PALETTE,
+    TESTS,
+    WIDTH,
+    data_title,
+    judged_split,
+    paper_table,
+    save_figure,
+    style,
+)
 from .tables import Column, estimate_cell, number_cell, table_of, with_runs
 from ..runs.store import gan_place
 from ..stats.comparison import holm
@@ -27,7 +37,7 @@ from ..stats.metrics import measure
 # %% auto #0
 __all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
            'quality_table', 'class_agreement_table', 'images_word', 'sample_figure', 'neighbour_figure', 'save_sheets',
-           'save_round_sheets', 'scarce_classes', 'scores_of', 'judged_split', 'generated_items', 'scarce_names',
+           'save_round_sheets', 'scarce_classes', 'scores_of', 'merit_split', 'generated_items', 'scarce_names',
            'balance_scores', 'merit_estimate', 'balance_table', 'corrected_verdict', 'direct_comparisons',
            'claim_table', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
 
@@ -301,7 +311,7 @@ def scores_of(
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
 
 
-def judged_split(
+def merit_split(
     runs: dict,  # row to its runs
     dataset: str,  # name of the data set
 ) -> str:  # 'balanced', or 'test' for a set without a class-balanced test
@@ -350,12 +360,12 @@ def scarce_names(
 def balance_scores(
     runs: dict,  # row to its runs, from `experiment_runs`
     cards: dict,  # data set to its data card
-    split: str | None = None,  # of the predictions; None: see `judged_split`
+    split: str | None = None,  # of the predictions; None: see `merit_split`
 ) -> pd.DataFrame:  # one row a data set, way and merit: estimate, gap to the first row with p and Holm's p, and more
     "Every way to balance, as numbers."
     rows, first = [], next(iter(runs))
     for dataset, merit in product({r.dataset: 0 for r in runs[first]}, MERITS):
-        used, scarce = split or judged_split(runs, dataset), scarce_classes(cards[dataset])
+        used, scarce = split or merit_split(runs, dataset), scarce_classes(cards[dataset])
         mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
         scored = {way: merit_estimate(made, used, scarce, merit) for way, made in mine.items()}
         block = []
@@ -486,12 +496,13 @@ def claim_table(
     runs: dict,  # row to its runs
     profile: str,  # whose sets they are
 ) -> pd.DataFrame:  # text, one row a data set and loop
-    "Is the GAN worth the points of accuracy that Table 4 gives it? On the natural test."
+    "Is the GAN worth the points of accuracy that Table 4 gives it? On the natural test that `judged_split` names."
     rows, table, settings = [], paper_table("table4"), read_profile(profile).data
     for dataset in {r.dataset: 0 for r in runs["nothing"]}:
         mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
+        split = judged_split([r for made in mine.values() for r in made])
         accuracy = {
-            way: estimate_scores(*same_items(made, "test"), ("accuracy",))["accuracy"] for way, made in mine.items()
+            way: estimate_scores(*same_items(made, split), ("accuracy",))["accuracy"] for way, made in mine.items()
         }
         best = max((way for way in mine if way not in GENERATED_WAYS), key=lambda way: accuracy[way].mean)
         printed = table[table.dataset == dataset].set_index("model").accuracy
@@ -620,7 +631,7 @@ def scarcity_scores(
         way, count = name.rsplit(", ", 1)
         for dataset, merit in product(_sets(made), MERITS):
             mine, scarce = [r for r in made if r.dataset == dataset], scarce_classes(cards[dataset])
-            e, _ = merit_estimate(mine, judged_split({name: made}, dataset), scarce, merit)
+            e, _ = merit_estimate(mine, merit_split({name: made}, dataset), scarce, merit)
             row = dict(dataset=dataset, way=way, count=int(count), merit=merit, estimate=e, runs=mine)
             rows.append(row | dict(mean=e.mean, low=e.low, high=e.high, seeds=e.seeds, items=e.items))
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from .publish import DATASETS, PALETTE, WIDTH, data_title, style
+from .publish import DATASETS, PALETTE, TESTS, WIDTH, data_title, judged_split, style
 from .tables import Column, table_of
 from ..stats.intervals import Estimate, estimate_values, same_items
 
@@ -23,7 +23,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def right_when_withheld(
     runs: list,  # seeds of one row on one data set
-    split: str,  # 'test' or 'balanced'
+    split: str,  # 'test', 'large' or 'balanced'
     modality: str,  # 'image' or 'text'
 ) -> np.ndarray:  # `(2, S, N)` 0/1: with both, and without the modality
     "Which items each seed gets right. Raises ValueError where the two predictions are of different items."
@@ -45,16 +45,19 @@ def withheld(
 # %% ../../nbs/results/04_missing.ipynb #f8f3c720
 def missing_curve(
     runs: dict,  # row to its runs, from `experiment_runs`
-    split: str = "test",  # or 'balanced'
-) -> pd.DataFrame:  # dataset, title, withheld, training, share, estimate, mean, low, high (0..1), seeds, items, runs
+    split: str | None = None,  # 'test', 'large' or 'balanced'; None: `judged_split`
+) -> (
+    pd.DataFrame
+):  # dataset, title, split, withheld, training, share, estimate, mean, low, high (0..1), seeds, items, runs
     "Accuracy by the share of items that lose a modality. Raises ValueError where no run predicts without one."
     rows, first = [], next(iter(runs.values()))
     for dataset in sorted({r.dataset for r in first}, key=lambda d: (d not in DATASETS, d)):
         title = data_title(dataset, first[0].info.get("config", {}).get("data"))
+        used = split or judged_split([r for made in runs.values() for r in made if r.dataset == dataset])
         for modality, (training, made) in product(("image", "text"), runs.items()):
             mine = [r for r in made if r.dataset == dataset]
-            right = right_when_withheld(mine, split, modality)
-            about = dict(dataset=dataset, title=title, withheld=modality, training=training, runs=mine)
+            right = right_when_withheld(mine, used, modality)
+            about = dict(dataset=dataset, title=title, split=used, withheld=modality, training=training, runs=mine)
             for share in SHARES:
                 e = withheld(right, share)
                 numbers = dict(mean=e.mean, low=e.low, high=e.high, seeds=e.seeds, items=e.items)
@@ -64,7 +67,7 @@ def missing_curve(
 # %% ../../nbs/results/04_missing.ipynb #9b67616e
 def missing_table(
     runs: dict,  # row to its runs; the first is the reference
-    split: str = "test",  # or 'balanced'
+    split: str | None = None,  # 'test', 'large' or 'balanced'; None: `judged_split`
 ) -> pd.DataFrame:  # text, for print; percent and points
     "The curve as a table, and the effect of modality dropout with and without the modality."
     curve, rows, reference = missing_curve(runs, split), [], next(iter(runs))
@@ -73,7 +76,7 @@ def missing_table(
         row = part.iloc[0].to_dict() | {f"{s:.0%}": e for s, e in zip(part.share, part.estimate)}
         if training != reference:
             base = groups[dataset, modality, reference].iloc[0].runs
-            sides = [right_when_withheld(made, split, modality) for made in (row["runs"], base)]
+            sides = [right_when_withheld(made, row["split"], modality) for made in (row["runs"], base)]
             row |= {name: _change(*sides, share) for name, share in _ENDS.items()}
         rows.append(row)
     return table_of(rows, _COLUMNS)
@@ -96,7 +99,8 @@ def _end_columns(name):
 
 
 _COLUMNS = [
-    *(Column("data set", "title"), Column("withheld", "withheld"), Column("training", "training")),
+    *(Column("data set", "title"), Column("test", lambda r: TESTS[r["split"]])),
+    *(Column("withheld", "withheld"), Column("training", "training")),
     *(Column(f"{share:.0%} withheld", f"{share:.0%}") for share in SHARES),
     *(column for name in _ENDS for column in _end_columns(name)),
     *(Column("seeds", "seeds"), Column("items", "items")),

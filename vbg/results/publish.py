@@ -33,9 +33,9 @@ from ..stats.intervals import paired_difference, same_items, summarise_runs
 
 # %% auto #0
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'TRAINED_OUT', 'KINDS', 'paper_table',
-           'data_title', 'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table', 'dataset_table',
-           'hyperparameter_table', 'save_table', 'save_figure', 'group_of', 'save_files', 'provenance', 'style',
-           'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves', 'recipe_table', 'publish', 'left_out',
+           'judged_split', 'data_title', 'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table',
+           'dataset_table', 'hyperparameter_table', 'save_table', 'save_figure', 'group_of', 'save_files', 'provenance',
+           'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves', 'recipe_table', 'publish', 'left_out',
            'packed_png', 'table_tex', 'print_tables', 'show_table', 'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
@@ -134,7 +134,14 @@ PERCENT = {
     "recall": "recall, %",
     "auc": "AUC, %",
 }  # order of columns
-TESTS = {"test": "natural", "balanced": "class-balanced"}
+TESTS = {"test": "natural", "large": "natural, large", "balanced": "class-balanced"}
+
+
+def judged_split(
+    runs: list,  # of `vbg.runs.store.Run`, all of one data set
+) -> str:  # 'large', or 'test' where a run does not predict it
+    "The natural test on which verdicts rest."
+    return "large" if runs and all("large" in run.metrics for run in runs) else "test"
 
 # %% ../../nbs/results/02_publish.ipynb #fb3e2a38
 def data_title(

@@ -23,7 +23,7 @@ __all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_to
 from ..core.chance import seed_everything
 from ..core.files import DataError, home, write_atomic
 from ..core.places import cost_place
-from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from ..core.plan import EXPERIMENTS, TEST_SETS, experiment_overrides, experiment_store
 from ..core.profiles import Profile
 from ..core.profiles import profile as gan_profile
 from ..data.sets import scarce_training_items, study_data, study_settings
@@ -147,7 +147,7 @@ def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
             remedy="delete the stored token numbers beside the data",
         )
     train = scarce_training_items(sets, scarce_items) if scarce_items else natural.select("train")
-    for name in {"natural", "balanced"} & sets.keys():  # the class-balanced test is a set of its own
+    for name in {"natural", *TEST_SETS} & sets.keys():
         require_training(train, "the pair maker", sets[name])
     return _GanJob(settings, dataset, natural, train, tokenizer, scarce_items or None, store)
 

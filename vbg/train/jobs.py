@@ -19,6 +19,7 @@ import torch
 from ..core.chance import seed_everything
 from ..core.files import DataError, RunError, home
 from ..core.places import store_place
+from ..core.plan import SPLITS, TEST_SETS
 from ..core.profiles import FUSION_ABLATIONS, Profile, refuse_unknown_model
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
@@ -53,7 +54,7 @@ def run_inputs(
         name: environment()["packages"][name]
         for name in ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "numpy", "scikit-learn")
     }
-    used = ("natural", "balanced") + ("scarce",) * bool(settings.balance["scarce_items"])
+    used = ("natural", *TEST_SETS) + ("scarce",) * bool(settings.balance["scarce_items"])
     data = {name: sets[name].fingerprint for name in used if name in sets}
     told = told_inputs(settings, dataset, model, seed, splits)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -86,15 +87,15 @@ def settings_of_run(
 def predict_splits(
     model: torch.nn.Module,  # trained
     sets: dict,  # from `study_data`, tokenised
-    splits: list,  # 'train', 'validation', 'test', 'balanced', and with '_without_image' or '_without_text'
+    splits: list,  # 'train', 'validation', 'test', 'large', 'balanced', and with '_without_image' or '_without_text'
 ) -> tuple[pd.DataFrame, dict]:  # predictions of all splits, metrics of each
     "The predictions of a run and its metrics, Eq. 20-25. A split that the data set does not have is left out."
     tables, metrics = [], {}
     for split in splits:
         which, _, without = split.partition("_without_")
-        if which == "balanced" and "balanced" not in sets:
+        if which in TEST_SETS and which not in sets:
             continue
-        data = sets["balanced"] if which == "balanced" else sets["natural"].select(which)
+        data = sets[which] if which in TEST_SETS else sets["natural"].select(which)
         probabilities = predict(model, data, without=without)
         tables.append(predictions_table(data.ids, split, data.label, probabilities))
         metrics[split] = evaluate(data.label, probabilities)
@@ -460,7 +461,7 @@ def train_runs(
     seeds: list,  # one run for each model and seed
     data: dict | None = None,  # see `study_settings`
     overrides: dict | None = None,  # see `study_settings`
-    splits: list = ("validation", "test", "balanced"),  # what the best epoch predicts
+    splits: list = SPLITS,  # what the best epoch predicts
     store: str = "",  # name of the runs (`vbg.core.places`); empty: the profile's
 ) -> list:  # the runs (`vbg.runs.store.Run`), made now or kept
     "Train every model with every seed, a run folder for each; keep runs of unchanged inputs, take those of the search."

@@ -15,7 +15,7 @@ from ..core.artefacts import ARTEFACTS
 from ..core.collection_plan import collection_jobs
 from ..core.files import home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
-from ..core.plan import EXPERIMENTS, experiment_overrides, experiment_store
+from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
 from ..core.profiles import TABLE3_MODELS, TABLE4_MODELS
 from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
@@ -34,16 +34,14 @@ from vbg.train.code import (
 )
 
 # %% auto #0
-__all__ = ['MODELS', 'SPLITS', 'DAY', 'searches', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
-           'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs',
-           'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets', 'artefact_book',
-           'artefact_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing',
-           'data_inputs', 'command', 'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly',
-           'lost_books', 'forget']
+__all__ = ['MODELS', 'DAY', 'searches', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans', 'measured_gans',
+           'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs', 'row_needs',
+           'rows_of', 'source_books', 'source_needs', 'artefact_datasets', 'artefact_book', 'artefact_files',
+           'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command',
+           'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
-SPLITS = ("validation", "test", "balanced")  # what the best epoch of a run of the study predicts
 
 
 def searches(

@@ -15,11 +15,11 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 # %% auto #0
-__all__ = ['PATTERNS', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror', 'pattern_field',
-           'Pattern', 'Placement', 'Canvas', 'paint_ground', 'draw_polygon', 'draw_stroke', 'cast_shadow', 'set_light',
-           'add_wear', 'add_bar', 'add_grain', 'missing', 'AttributeModel', 'sample_items', 'best_accuracy',
-           'largest_remainder', 'join_pieces', 'write_jpeg', 'write_ground_truth', 'read_ground_truth', 'contact_sheet',
-           'show']
+__all__ = ['PATTERNS', 'MARGIN', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror',
+           'pattern_field', 'Pattern', 'Placement', 'Canvas', 'off_centre', 'paint_ground', 'draw_polygon',
+           'draw_stroke', 'cast_shadow', 'set_light', 'add_wear', 'add_bar', 'add_grain', 'missing', 'AttributeModel',
+           'sample_items', 'best_accuracy', 'largest_remainder', 'join_pieces', 'write_jpeg', 'write_ground_truth',
+           'read_ground_truth', 'contact_sheet', 'show']
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #8e1b55d2
 def rgb(
@@ -248,6 +248,20 @@ class Canvas(Placement):
         y, x = (slice(w.start // k, -(-w.stop // k)) for w in self.windows.get(name, (slice(0, self.side),) * 2))
         out[y, x] = _shrink(self.masks[name][y.start * k : y.stop * k, x.start * k : x.stop * k], k) > 0.5
         return out
+
+# %% ../../../nbs/data/mini/01_canvas.ipynb #84a292bc
+MARGIN = 0.015  # of the side, stays free at each edge
+
+
+def off_centre(
+    low: np.ndarray,  # `(2,)` upper left corner of the thing's box, canvas units
+    high: np.ndarray,  # `(2,)` lower right corner
+    rng: np.random.Generator,  # source of chance
+) -> np.ndarray:  # `(2,)` shift, canvas units
+    "A shift that puts a box off the centre on both axes, and inside the picture."
+    low, high = np.asarray(low), np.asarray(high)
+    room = np.maximum((1 - (high - low)) / 2 - MARGIN, 0)
+    return 0.5 - (low + high) / 2 + rng.choice((-1, 1), 2) * rng.uniform(0.85, 1, 2) * room
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #c0a60384
 BACKGROUNDS = ("plain", "gradient", "table", "texture")

@@ -18,10 +18,10 @@ from ...core.files import DataError
 
 # %% auto #0
 __all__ = ['SUPERCATEGORIES', 'CATEGORIES', 'LOOKS', 'PHRASES', 'TELLING', 'DETAILS', 'TELLS', 'WRAPPED', 'VAGUE', 'OWNER',
-           'SEEN', 'SHAPES', 'STYLES', 'GROUNDS', 'MASKS', 'SPLIT_NAME', 'membership', 'scene_tables', 'scene_model',
-           'scene_posterior', 'scene_ceiling', 'coco_ceilings', 'look_parts', 'detail_parts', 'polygon_area',
-           'silhouette', 'ground_array', 'specimen', 'stamp', 'draw_sides', 'draw_scene', 'say', 'scene_captions',
-           'natural_counts', 'sample_scenes', 'render_scene', 'coco_header', 'scene_items', 'reached',
+           'SEEN', 'SHAPES', 'STYLES', 'GROUNDS', 'EXTENT', 'MASKS', 'SPLIT_NAME', 'SETS', 'membership', 'scene_tables',
+           'scene_model', 'scene_posterior', 'scene_ceiling', 'coco_ceilings', 'look_parts', 'detail_parts',
+           'polygon_area', 'silhouette', 'ground_array', 'specimen', 'stamp', 'draw_sides', 'draw_scene', 'say',
+           'scene_captions', 'natural_counts', 'sample_scenes', 'render_scene', 'coco_header', 'scene_items', 'reached',
            'write_mini_coco']
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #bd5e8d73
@@ -36,6 +36,7 @@ from vbg.data.mini.canvas import (
     join_pieces,
     largest_remainder,
     mirror,
+    off_centre,
     paint_ground,
     rectangle,
     rgb,
@@ -752,7 +753,7 @@ def stamp(
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #b48fd1dd
 _CORNERS = [(0.14, 0.14), (0.86, 0.14), (0.14, 0.86), (0.86, 0.86)]
-_SLOTS = np.array([*_CORNERS, (0.5, 0.12), (0.5, 0.88), (0.12, 0.5), (0.88, 0.5)])
+_SLOTS = np.array([*_CORNERS, (0.5, 0.12), (0.5, 0.88), (0.12, 0.5), (0.88, 0.5), (0.5, 0.5)])
 
 
 def _free(canvas, centre, half):
@@ -768,7 +769,7 @@ def draw_sides(
     rng: np.random.Generator,  # source of chance
 ) -> list:  # polygons of each thing drawn, `[]` where there was no room
     "Lay small things round the large one."
-    slots, out, k = list(rng.permutation(8)), [], canvas.supersample
+    slots, out, k = list(rng.permutation(len(_SLOTS))), [], canvas.supersample
     for i, look in enumerate(looks, 1):
         extent, angle, flip = rng.uniform(0.17, 0.23), rng.uniform(-14, 14), bool(rng.integers(2))
         half = extent * 0.61
@@ -786,6 +787,7 @@ def draw_sides(
     return out
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #39ee9243
+EXTENT = (0.52, 0.6)  # longer side of the large thing, canvas units
 MASKS = ("main", "telling", "side_1", "side_2", "side_3")
 
 
@@ -802,8 +804,9 @@ def draw_scene(
     canvas.array = _ground(ground, canvas.side, rng)
     set_light(canvas, ("left", "above")[rng.integers(2)], 0.16)
     shape, flip = silhouette(look, detail), bool(rng.integers(2))
-    centre, extent = 0.5 + rng.uniform(-0.04, 0.04, 2), rng.uniform(0.62, 0.74)
-    _fit(canvas, shape, centre, extent, rng.uniform(-10, 10), flip, rng.uniform(0.94, 1.06))
+    _fit(canvas, shape, (0.5, 0.5), rng.uniform(*EXTENT), rng.uniform(-10, 10), flip, rng.uniform(0.94, 1.06))
+    box = canvas.pixels(np.concatenate(shape)) / size
+    canvas.centre += off_centre(box.min(0), box.max(0), rng)
     soft = round(0.04 * canvas.side)
     main = stamp(canvas, look, detail, "main", rng, canvas.side * 3 // 4, (soft, soft, 0.5))
     around = draw_sides(canvas, sides, 0.6 * sum(map(polygon_area, main)), rng)
@@ -818,7 +821,7 @@ _OTHERS = (
     ("{thing}{use}", "here is {thing}{use}"),
     ("{thing} and {sides} on {ground}", "{sides} and {thing} lie on {ground}")
     + ("a view of {ground} with {thing} and {sides}",),
-    ("a picture of {thing}", "{thing} in the middle", "someone has put down {thing}"),
+    ("a picture of {thing}", "{thing}, seen whole", "someone has put down {thing}"),
 )
 
 
@@ -1009,7 +1012,7 @@ def _write_set(folder, name, scenes, ids, size, seed):
     whole, said = dict(head, images=images, annotations=annotations), dict(text, images=images, annotations=captions)
     _write_json(folder / "annotations" / f"instances_{SPLIT_NAME}.json", whole)
     _write_json(folder / "annotations" / f"captions_{SPLIT_NAME}.json", said)
-    items = scene_items(scenes, ids, scene_model(name))
+    items = scene_items(scenes, ids, scene_model("balanced" if name == "balanced" else "natural"))
     write_ground_truth(folder / "ground_truth", items.id.tolist(), masks, pd.DataFrame(spans), items)
     return reached(items)
 
@@ -1023,6 +1026,9 @@ def _check_sizes(folder, n, size, balanced_per_class):
         raise DataError(problem, file=folder, remedy="ask for 20 scenes and 1 a class, or more")
 
 # %% ../../../nbs/data/mini/04_coco.ipynb #65b0bafe
+SETS = ("natural", "balanced", "scarce", "large")  # the place of a set numbers its seed
+
+
 def write_mini_coco(
     folder: str | Path,  # appears whole or not at all; an old one is replaced
     n: int = 2400,  # scenes of the natural set, 20 or more
@@ -1030,19 +1036,22 @@ def write_mini_coco(
     seed: int = 42,  # source of all chance
     balanced_per_class: int = 40,  # scenes of each super-category in the balanced set
     scarce_per_class: int = 0,  # more scenes of the two scarcest super-categories, a set of their own; 0: no such set
+    large: int = 0,  # scenes of a second natural set, a test of its own, 20 or more; 0: no such set
 ) -> dict:  # what ceilings.json holds
-    "Render `natural/`, `balanced/`, where asked `scarce/`, and `ceilings.json`. Raises `DataError` on wrong figures."
-    _check_sizes(folder, n, size, balanced_per_class)
-    rng, report = np.random.default_rng(seed), coco_ceilings()
+    "Render `natural/`, `balanced/`, where asked `scarce/` and `large/`. Raises `DataError` on wrong figures."
+    _check_sizes(folder, min(n, large or n), size, balanced_per_class)
+    report = coco_ceilings()
     counts = {"natural": natural_counts(n), "balanced": np.full(len(SUPERCATEGORIES), balanced_per_class)}
     if scarce_per_class:
         counts["scarce"] = np.zeros(len(SUPERCATEGORIES), int)
         counts["scarce"][np.argsort(counts["natural"], kind="stable")[:2]] = scarce_per_class
+    if large:
+        counts["large"] = natural_counts(large)
     sizes = np.cumsum([c.sum() for c in counts.values()])
-    ids = np.split(rng.permutation(580_000)[: sizes[-1]] + 9, sizes[:-1])
+    ids = np.split(np.random.default_rng(seed).permutation(580_000)[: sizes[-1]] + 9, sizes[:-1])
     with staging(folder) as made:
         for (name, count), own in zip(counts.items(), ids):
-            scenes = sample_scenes(rng, count)
+            scenes = sample_scenes(np.random.default_rng([seed, SETS.index(name)]), count)
             report[f"{name}_reached"] = _write_set(made / name, name, scenes, np.sort(own), size, seed)
         _write_json(made / "ceilings.json", report)
     return report

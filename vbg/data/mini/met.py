@@ -31,7 +31,8 @@ from .objects import ACCENTS, CULTURES, WEAR, draw_object
 # %% auto #0
 __all__ = ['CLASSES', 'CLASS_STEMS', 'SHAPE', 'MATERIAL', 'DETAIL', 'MOTIF', 'TECHNIQUE', 'PURPOSE', 'THEME', 'FREE', 'RARE',
            'SEEN', 'TOLD', 'TELLING', 'PHRASES', 'REGION', 'DATES', 'FIELDS', 'DONORS', 'TELLING_REGION', 'PARTS',
-           'met_model', 'met_ceilings', 'describe_met', 'evidence', 'posteriors', 'write_met_set', 'write_mini_met']
+           'SETS', 'met_model', 'met_ceilings', 'describe_met', 'evidence', 'posteriors', 'write_met_set',
+           'write_mini_met']
 
 # %% ../../../nbs/data/mini/03_met.ipynb #ddcf1f1c
 CLASSES = {
@@ -506,6 +507,9 @@ def write_met_set(
     return {k: round(float((p.argmax(1) == label).mean()), 4) for k, p in post.items()}
 
 # %% ../../../nbs/data/mini/03_met.ipynb #58952aa2
+SETS = ("natural", "balanced", "scarce", "large")  # the place of a set numbers its seed and its ids
+
+
 def write_mini_met(
     folder: str | Path,  # folder to write; appears whole or not at all
     n: int = 2400,  # items of the natural set
@@ -513,8 +517,9 @@ def write_mini_met(
     seed: int = 42,  # source of all chance
     balanced_per_class: int = 40,  # items a class of the balanced set
     scarce_per_class: int = 0,  # more items of the two scarcest classes, a set of their own; 0: no such set
+    large: int = 0,  # items of a second natural set, a test of its own; 0: no such set
 ) -> dict:  # what ceilings.json holds
-    "Render `natural/`, `balanced/`, where asked `scarce/`. Raises ValueError when n leaves a class without an item."
+    "Render `natural/`, `balanced/`, where asked `scarce/`, `large/`. Raises ValueError when n leaves a class empty."
     counts, c = largest_remainder(met_model().prior, n), len(CLASSES)
     if counts.min() < 1:
         raise ValueError(f"n = {n} leaves {list(CLASSES)[counts.argmin()]} without an item; use at least 40")
@@ -523,9 +528,12 @@ def write_mini_met(
     sets["balanced"] = np.repeat(np.arange(c), balanced_per_class), np.full(c, 1 / c)
     if scarce_per_class:
         sets["scarce"] = np.repeat(scarce, scarce_per_class), natural
+    if large:
+        sets["large"] = np.repeat(np.arange(c), largest_remainder(natural, large)), natural
     report = met_ceilings()
     with staging(folder) as tmp:
-        for k, (name, (label, prior)) in enumerate(sets.items()):
+        for name, (label, prior) in sets.items():
+            k = SETS.index(name)
             label = np.random.default_rng([seed, k, 9]).permutation(label)
             reached = write_met_set(tmp / name, label, size, seed * 10 + k, 100_001 * (k + 1), prior)
             report[f"{name}_reached"] = reached

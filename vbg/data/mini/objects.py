@@ -23,6 +23,7 @@ from vbg.data.mini.canvas import (
     ellipse,
     mirror,
     mix,
+    off_centre,
     paint_ground,
     pattern_field,
     rectangle,
@@ -34,7 +35,7 @@ from vbg.data.mini.canvas import (
 
 # %% auto #0
 __all__ = ['MATERIALS', 'DARK_GROUND', 'PALE_WOODS', 'DARK_WOODS', 'ACCENTS', 'VASES', 'BOWLS', 'SHAPES', 'DETAILS', 'WEAR',
-           'CULTURES', 'Look', 'apart', 'look_of', 'surface', 'Painter', 'backdrop', 'draw_object']
+           'CULTURES', 'SCALE', 'Look', 'apart', 'look_of', 'surface', 'Painter', 'backdrop', 'draw_object']
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #f4e421af
 MATERIALS = {  # grounds, relief, gloss, grain, strength of the grain
@@ -586,14 +587,30 @@ def backdrop(
     one = np.array(colorsys.hsv_to_rgb(hue % 1, 0.34 if value < 0.5 else 0.2, value), np.float32)
     return one, np.clip(one * rng.uniform(0.72, 0.86), 0, 1)
 
+# %% ../../../nbs/data/mini/02_objects.ipynb #2e4cdbc8
+SCALE = (0.56, 0.64)  # side of an object's unit square, canvas units
 
-def _place(canvas, item, rng):
-    "Put the object near the middle, with room for a detail below or beside it."
-    low, wide = item["detail"] in ("stand", "fringe"), item["detail"] == "handles"
-    scale = rng.uniform(0.84, 0.9) * (0.91 if low else 0.9 if wide else 1)
-    centre = 0.5 + rng.normal(0, 0.015), (0.455 if low else 0.5) + rng.normal(0, 0.015)
-    angle = rng.normal(0, 4) + (rng.uniform(-30, 30) if item["shape"] == "blade" and not low else 0)
-    canvas.place(centre, scale, angle)
+
+def _parts(canvas, item, look, seed):
+    "Draw an object as wear leaves it out: its painter and the places of its details."
+    painter = Painter(canvas, look, np.random.default_rng(seed))
+    return painter, SHAPES[item["shape"]](painter)
+
+
+def _box(item, look, scale, angle, seed):
+    "Corners of the box that an object fills when its unit square is in the middle; each `(2,)`, canvas units."
+    small = Canvas(size=32, rng=np.random.default_rng(seed)).place(scale=scale, angle=angle)
+    DETAILS[item["detail"]](*_parts(small, item, look, seed))
+    seen = small.masks["object"] > 0.5
+    ends = np.array([np.flatnonzero(seen.any(axis))[[0, -1]] for axis in (0, 1)])
+    return ends[:, 0] / small.side, (ends[:, 1] + 1) / small.side
+
+
+def _place(canvas, item, look, seed, rng):
+    "Put the object off the centre."
+    scale, lean = rng.uniform(*SCALE), rng.uniform(-30, 30)
+    angle = rng.normal(0, 4) + lean * (item["shape"] == "blade" and item["detail"] not in ("stand", "fringe"))
+    canvas.place(0.5 + off_centre(*_box(item, look, scale, angle, seed), rng), scale, angle)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #4b160b5d
 def draw_object(
@@ -605,9 +622,9 @@ def draw_object(
     c, look = Canvas(size=size, rng=rng), look_of(item["material"], item["colour"], item["motif"], rng)
     paint_ground(c, item["ground"], *backdrop(item["culture"], look.base, rng))
     set_light(c, item["light"], rng.uniform(0.1, 0.35))
-    _place(c, item, rng)
-    painter = Painter(c, look, rng)
-    anchors = SHAPES[item["shape"]](painter)
+    seed = int(rng.integers(2**32))
+    _place(c, item, look, seed, rng)
+    painter, anchors = _parts(c, item, look, seed)
     worn = WEAR[item["age"]] * rng.uniform(0.6, 1.2)
     add_wear(c, "body", worn, mix(look.base, rgb("#8d8578"), 0.45) * rng.uniform(0.65, 1.1))
     DETAILS[item["detail"]](painter, anchors)
