@@ -250,7 +250,7 @@ class Canvas(Placement):
         return out
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #84a292bc
-MARGIN = 0.015  # of the side, stays free at each edge
+MARGIN = 0.025  # of the side, stays free at each edge
 
 
 def off_centre(
@@ -261,7 +261,7 @@ def off_centre(
     "A shift that puts a box off the centre on both axes, and inside the picture."
     low, high = np.asarray(low), np.asarray(high)
     room = np.maximum((1 - (high - low)) / 2 - MARGIN, 0)
-    return 0.5 - (low + high) / 2 + rng.choice((-1, 1), 2) * rng.uniform(0.85, 1, 2) * room
+    return 0.5 - (low + high) / 2 + rng.choice((-1, 1), 2) * rng.uniform(0.9, 1, 2) * room
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #c0a60384
 BACKGROUNDS = ("plain", "gradient", "table", "texture")

@@ -588,7 +588,7 @@ def backdrop(
     return one, np.clip(one * rng.uniform(0.72, 0.86), 0, 1)
 
 # %% ../../../nbs/data/mini/02_objects.ipynb #2e4cdbc8
-SCALE = (0.56, 0.64)  # side of an object's unit square, canvas units
+SCALE = (0.54, 0.62)  # side of an object's unit square, canvas units
 
 
 def _parts(canvas, item, look, seed):
