@@ -391,7 +391,7 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
         len(EXPERIMENTS[e].changes) * len(EXPERIMENTS[e].datasets or (1, 2)) * len(EXPERIMENTS[e].models)
         for e in NOTEBOOKS[name]
     )
-    assert len(saved) == (len(EXPERIMENTS["recipe"].changes) if name == "recipe_search" else 2 * rows)
+    assert len(saved) == (len(EXPERIMENTS["recipe"].changes) if name == "recipe_search" else len(TESTS) * rows)
     assert name == "recipe_search" or (
         saved.columns[0] == ("encoder" if name == "departures" else "data set") and set(saved.verdict) >= {"–"}
     )

@@ -17,7 +17,7 @@ def met(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBG_HOME", str(tmp_path_factory.mktemp("leaks")))
         data = profile(request.param).data["met"]
-        data["render"] |= dict(large=0, balanced_per_class=1, scarce_per_class=0)  # the natural set alone is read
+        data["render"] |= dict(large=0, balanced_per_class=2, scarce_per_class=0)  # the natural set alone is read
         yield study_data(request.param, "met", data)["natural"]
 
 
