@@ -125,7 +125,7 @@ def test_whatever_tokens_depend_on_makes_them_anew(home, tmp_path, change):
         texts = sets_module.study_data("smoke", "met")["natural"].select("train").texts
         train_tokenizer([text for several in texts for text in several], 290).save_pretrained(tmp_path / "bert")
     vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, store=change.replace(" ", "-"))
-    assert len(folders(home) - before) == 2
+    assert len(folders(home) - before) == 3
 
 
 def test_other_data_have_tokens_of_their_own(home, monkeypatch):
@@ -139,7 +139,7 @@ def test_other_data_have_tokens_of_their_own(home, monkeypatch):
 
     monkeypatch.setattr(vt, "study_data", renamed)
     run(home, store="other-data")
-    assert len(folders(home) - before) == 2
+    assert len(folders(home) - before) == 3
 
 
 def test_damaged_tokens_are_named_with_a_remedy(home):
