@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..core.artefacts import TARGETS
 from ..core.files import RunError, home, root
+from ..core.plan import SPLITS
 from ..core.profiles import CHOICES, refuse_unknown_names
 
 # %% auto #0
@@ -212,7 +213,7 @@ def report(asked):
     print(write_atomic(out, report_html(desk, decision)))
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
-_SPLITS, _MODEL = ["validation", "test", "balanced"], ["without_gan"]
+_SPLITS, _MODEL = list(SPLITS), ["without_gan"]
 _MAKING = {name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")}
 _ROWS = "rows of Tables 3 and 4, such as vbg or swin; a wrong name lists all (default: without_gan)"
 _TOLD = "what the generator is told: attributes of the object, or its class alone (default: attributes)"

@@ -42,9 +42,8 @@ from .tables import Column, table_of
 from ..runs.made import read_note, write_note
 from ..runs.made import why_stale as why_note_stale
 from ..runs.store import load_runs, why_stale
-from ..runs.version import environment
+from ..runs.version import environment, used_code
 from ..stats.intervals import estimate_scores, paired_difference, same_items
-from ..train.code import code_of_tokens
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def look_at_collection() -> str:  # one line
@@ -229,7 +228,7 @@ def encoding_run(
     file = home() / cost_place("collection", "encoding")
     inputs = {k: run.info["inputs"][k] for k in ("data", "checkpoints")}
     inputs |= dict(
-        code=code_of_tokens(),
+        code=used_code("models.frozen.encode_features", "models.vbg.VBG", cut=("runs",)),
         threads=run.info["inputs"]["settings"]["train"]["threads"],
         hardware=here["hardware"],
         versions={name: here["packages"][name] for name in ("torch", "transformers", "numpy")},
