@@ -137,7 +137,7 @@ def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
 
 def test_a_run_on_other_data_is_told_by_them(home):
     other = profile("smoke", SHORT | {"data": {"met": dict(profile("smoke").data["met"], folder="mine")}})
-    (told,) = told_otherwise("smoke", other, "met", "without_vit_gan", 0, ["validation", "test", "balanced"])
+    (told,) = told_otherwise("smoke", other, "met", "without_vit_gan", 0, list(SPLITS))
     assert told == f"settings.data.folder: {profile('smoke').data['met']['folder']} -> mine"
 
 

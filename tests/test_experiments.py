@@ -49,8 +49,9 @@ def made_up(
     "A run of a row as training writes it; probabilities are noise around the truth."
     splits = EXPERIMENTS[experiment].splits if splits is None else splits
     settings = profile(name, experiment_overrides(name, experiment, row) if overrides is None else overrides)
-    rng = np.random.default_rng([seed, len(row)])
-    z = {s: np.exp(skill * one_hot(Y, CLASSES) + rng.normal(size=(N, CLASSES))) for s in splits}
+    rng, own = np.random.default_rng(len(row)), np.random.default_rng([seed, len(row)])
+    noise = lambda: rng.normal(size=(N, CLASSES)) + 0.02 * own.normal(size=(N, CLASSES))  # seeds differ little
+    z = {s: np.exp(skill * one_hot(Y, CLASSES) + noise()) for s in splits}
     p = {s: each / each.sum(1, keepdims=True) for s, each in z.items()}
     about = dict(
         settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train", "balance")},

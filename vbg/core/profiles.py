@@ -440,7 +440,7 @@ def refuse_unknown_model(
 CHOICES = {
     "splits": tuple(
         f"{split}{without}"
-        for split in ("train", "validation", "test", "balanced")
+        for split in ("train", "validation", "test", "balanced", "large")
         for without in ("", "_without_image", "_without_text")
     ),
     "conditioning": ("attributes", "class"),
