@@ -25,7 +25,7 @@ __all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread'
            'perplexity_table']
 
 # %% ../../nbs/results/03_experiments.ipynb #0705f900
-_OF_GAN = ("settings.gan.",)
+_OF_GAN, _OF_DATA = ("settings.gan.",), ("data.", "settings.data.")
 
 
 COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # parts of a run's inputs
@@ -107,8 +107,8 @@ def _strangers(runs, profile, experiment):
 def _unlike(run, reference, asked, loop):
     "Inputs of a run that differ from the expected ones: key, value, expected value."
     same_data = next(r for r in reference if r.dataset == run.dataset)
-    data = {k: v for k, v in _facts(same_data).items() if k.startswith("data.")}
-    expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith("data.")} | data | asked
+    data = {k: v for k, v in _facts(same_data).items() if k.startswith(_OF_DATA)}
+    expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith(_OF_DATA)} | data | asked
     expected = {
         k: v for k, v in expected.items() if not k.startswith(_OF_GAN)
     }  # checked against the GAN's own inputs when a run opens it
