@@ -115,10 +115,9 @@ def test_text_cells_are_100_words_at_most(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_export_cells_are_short(path):
-    "40 lines at most, tables of settings and classes included; one class is longer and is named here."
+    "40 lines at most, tables of settings and classes included."
     lengths = [len(c.source.splitlines()) for c in cells(path) if re.match(r"#\s*\|\s*exporti?\b", c.source)]
-    most = 48 if path.stem == "03_store" else 40  # `Run`
-    assert max(lengths, default=0) <= most, f"an export cell of {max(lengths)} lines"
+    assert max(lengths, default=0) <= 40, f"an export cell of {max(lengths)} lines"
 
 
 def test_the_package_holds_what_the_notebooks_export_and_nothing_else():

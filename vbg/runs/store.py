@@ -360,7 +360,7 @@ def train_command(
     output = f"runs/{profile}/notebooks/train-{dataset}-{model}.ipynb"
     return f"vbg run nbs/study/train/train.ipynb {output} {as_options(asked)}"
 
-
+# %% ../../nbs/runs/03_store.ipynb #51dbe0f8
 def as_options(
     asked: dict,  # parameters of a notebook; one that is empty is left to its default
 ) -> str:
