@@ -235,7 +235,7 @@ def test_vbg_runs_the_loop_its_ablations_learn_its_pairs_and_every_other_kind_ad
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     short = {"gan": dict(epochs=1, gans=(0,), text=SETTINGS.gan["text"] | dict(epochs=1), per_class=4)}
     models = [*(name for name, variant in VARIANTS.items() if variant.gan), *FUSION_ABLATIONS]
-    with pytest.raises(RunError, match="GAN 0 of met .* is not there"):
+    with pytest.raises(RunError, match="GAN 0 of met .* is not there; .*needs a name of its own: .*variant"):
         train_runs("smoke", "met", models=models[:1], seeds=[0], overrides=short, splits=["validation"])
     train_gans("smoke", "met", [0], overrides=short)
     runs = train_runs("smoke", "met", models=models, seeds=[0], overrides=short, splits=["validation"])

@@ -187,9 +187,9 @@ def test_eighty_classes_and_five_thousand_items_stay_in_memory():
 
 def test_p_and_interval_agree_and_equal_models_rarely_differ():
     rng, found = np.random.default_rng(0), []
-    for _ in range(200):
+    for _ in range(1000):
         right = rng.random((2, 3, 240)) < 0.8
         gap = estimate_values(right[0].astype(float)) - estimate_values(right[1].astype(float))
         assert (gap.p < 0.05) == (gap.low > 0 or gap.high < 0)
         found.append(gap.p < 0.05)
-    assert np.mean(found) <= 0.08
+    assert np.mean(found) <= 0.05

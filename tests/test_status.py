@@ -66,25 +66,6 @@ def test_status_tells_what_is_there_and_changes_nothing(home):
         assert said in text, (said, text)
 
 
-def planned_in(home, targets):
-    code = (
-        "from vbg.runs.workflow import planned; import json; "
-        f"print(json.dumps([j.__dict__ for j in planned('smoke', {targets!r})]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=dict(os.environ, VBG_HOME=str(home)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    from vbg.runs.workflow import Job
-
-    return [Job(**fields) for fields in json.loads(done.stdout)]
-
-
 def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):
     before, begun = files(home), time.time()
     done = call(home, "vbg.reports.command", "figures", "--profile", "smoke")
