@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vbg.core.profiles import BASELINE_MODELS, TABLE3_MODELS, profile
 from vbg.models.baselines import FITTED, restore
 from vbg.models.networks import NETWORKS, TORCHVISION, build_network, image_body
+from vbg.train.pretrain import NETWORKS as PRETRAINED
+from vbg.train.pretrain import fresh_network
 
 FULL = profile("paper").baselines | dict(pretrained=False)
 
@@ -34,6 +37,18 @@ def test_at_full_width_a_network_is_torchvisions(name, width):
     assert count(image_body(name, FULL)) + width * 10 + 10 == count(own)
 
 
+def test_image_networks_of_the_study_do_the_multiplications_of_its_vit():
+    settings, done = profile("mini", {"pretraining": dict(classes=10)}), {}
+    for name in PRETRAINED:
+        network = fresh_network(settings, name).eval()
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            network(pixel_values=torch.zeros(1, 3, 64, 64), return_maps=False)
+        done[name] = counted.get_total_flops()
+    vit = done.pop("vit")
+    assert {*done} == {*TORCHVISION}
+    assert all(0.75 < flop / vit < 1.25 for flop in done.values()), {name: flop / vit for name, flop in done.items()}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_reads_what_its_row_says(name):
     settings = profile("smoke")
@@ -47,11 +62,9 @@ def test_a_network_reads_what_its_row_says(name):
 
 
 def test_a_full_width_is_asked_for_where_weights_are_read():
-    with pytest.raises(
-        ValueError, match="ImageNet weights are of the full width: set baselines.divisor of resnet to 1"
-    ):
+    with pytest.raises(ValueError, match="ImageNet weights are of the full width: set baselines.width of resnet to 1"):
         image_body("resnet", profile("mini").baselines | dict(pretrained=True))
-    assert set(profile("paper").baselines["divisor"].values()) == {1} and profile("paper").baselines["pretrained"]
+    assert set(profile("paper").baselines["width"].values()) == {1} and profile("paper").baselines["pretrained"]
 
 
 def test_fitted_models_of_a_run_predict_again_from_their_tensors(smoke_home, monkeypatch):

@@ -173,8 +173,8 @@ _MINI["gan"] |= dict(  # the game, Eq. 19; what is made; the text generator, Eq.
 
 # %% ../../nbs/core/03_profiles.ipynb #7443343a
 _MINI["baselines"] = dict(
-    divisor=dict(resnet=8, densenet=16, squeezenet=4, inception=16, vgg=16),
-    swin=dict(embed_dim=12, num_heads=(1, 2, 3, 6), window_size=(4, 4), init_std=0.08),
+    width=dict(resnet=10 / 64, densenet=6 / 32, squeezenet=12 / 16, inception=3 / 16, vgg=5 / 64),
+    swin=dict(embed_dim=14, num_heads=(1, 2, 4, 8), window_size=(4, 4), init_std=0.08),
     textcnn=dict(embedding_size=64, channels=64),
     clip=dict(hidden_size=64, temperature=0.07),
     pretrained=False,
@@ -204,7 +204,11 @@ _SMOKE["gan"] |= dict(
 )
 _SMOKE["loop"] |= dict(rounds=1, pairs=40, warm_epochs=1)
 _SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, weights=None)
-_SMOKE["baselines"] |= dict(weights=None)
+_SMOKE["baselines"] |= dict(
+    weights=None,
+    width=dict(resnet=1 / 16, densenet=1 / 16, squeezenet=1 / 8, inception=1 / 16, vgg=1 / 16),
+    swin=_MINI["baselines"]["swin"] | dict(embed_dim=6, num_heads=(1, 1, 2, 3)),
+)
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
 _SMOKE["evaluation"] |= dict(resamples=200)
 
@@ -270,7 +274,7 @@ _PAPER["gan"] |= dict(
 )
 _PAPER["loop"] |= dict(pairs=2000)
 _PAPER["baselines"] |= dict(
-    divisor=dict.fromkeys(_MINI["baselines"]["divisor"], 1),
+    width=dict.fromkeys(_MINI["baselines"]["width"], 1),
     swin=dict(embed_dim=96, num_heads=(3, 6, 12, 24), window_size=(7, 7), init_std=0.02),
     textcnn=dict(embedding_size=300, channels=100),
     clip=dict(hidden_size=512, temperature=0.07),

@@ -156,7 +156,7 @@ _GAN_LOSSES = {  # Its losses, and its text generator
 
 # %% ../../nbs/core/08_settings.ipynb #229b737c
 _OTHERS = {  # Baselines, adaptation, intervals
-    "baselines.divisor": "by which the widths of the torchvision networks are divided",
+    "baselines.width": "share of the channels of each torchvision network",
     "baselines.swin.embed_dim": "width of the first stage",
     "baselines.swin.num_heads": "attention heads of each stage",
     "baselines.swin.window_size": "patches of a window",
@@ -212,7 +212,7 @@ def known_settings(
         for name, value in parts.items():
             if section == "data":
                 made |= {f"data.*.{inner}": setting for inner, setting in value.items()}
-            elif isinstance(value, dict) and name != "divisor":
+            elif isinstance(value, dict) and name != "width":
                 made |= {f"{section}.{name}.{inner}": setting for inner, setting in value.items()}
             else:
                 made[f"{section}.{name}".rstrip(".")] = value

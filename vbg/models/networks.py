@@ -24,24 +24,24 @@ __all__ = ['TORCHVISION', 'BODIES', 'NETWORKS', 'narrow', 'draw_weights', 'convo
 # %% ../../nbs/models/10_networks.ipynb #48bd665d
 def narrow(
     network: nn.Module,  # of convolutions without groups, batch norms and linear layers; changed in place
-    divisor: int,  # of every channel count but the image's 3
+    width: float,  # share of every channel count but the image's 3, such as 3/16
 ) -> nn.Module:  # the same network
-    "Divide the width of a network. Raises ValueError where a count does not divide."
+    "Narrow a network. Raises ValueError where a count would not be whole."
     for name, layer in [*network.named_modules()]:
-        new = _narrowed(layer, divisor)
+        new = _narrowed(layer, width)
         if new is not None:
             parent, _, own = name.rpartition(".")
             setattr(network.get_submodule(parent), own, new)
     return network
 
 # %% ../../nbs/models/10_networks.ipynb #058df14d
-def _narrowed(layer, divisor):
-    "A layer with its channels divided; None for a layer that has none."
+def _narrowed(layer, width):
+    "A layer with a share of its channels; None for a layer that has none."
 
     def part(channels):
-        if channels % divisor:
-            raise ValueError(f"{channels} channels do not divide by {divisor}: {layer}")
-        return channels // divisor
+        if channels * width % 1:
+            raise ValueError(f"{channels} channels times {width} is no whole number: {layer}")
+        return int(channels * width)
 
     if isinstance(layer, nn.Conv2d):
         inputs = 3 if layer.in_channels == 3 else part(layer.in_channels)
@@ -92,12 +92,12 @@ def convolutions(
     "A network of convolutions in any width, fresh or with ImageNet's weights. Raises ValueError as `imagenet`."
     from torchvision import models
 
-    divisor = settings["divisor"][name]
+    width = settings["width"][name]
     if settings["pretrained"]:
-        return imagenet(name, divisor == 1)
+        return imagenet(name, width == 1)
     more = dict(init_weights=False) if name == "inception" else {}
     network = without_classifier(name, models.get_model(TORCHVISION[name], weights=None, **more))
-    return draw_weights(narrow(network, divisor))
+    return draw_weights(narrow(network, width))
 
 
 def imagenet(
@@ -108,7 +108,7 @@ def imagenet(
     from torchvision import models
 
     if not full:
-        words = f"set baselines.divisor of {name} to 1, or baselines.pretrained to False"
+        words = f"set baselines.width of {name} to 1, or baselines.pretrained to False"
         raise ValueError(f"ImageNet weights are of the full width: {words}")
     return without_classifier(name, models.get_model(TORCHVISION[name], weights="DEFAULT"), pretrained=True)
 

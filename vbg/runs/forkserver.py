@@ -90,6 +90,7 @@ def become(
         traceback.print_exc()
     finally:
         with contextlib.suppress(BaseException):
+            _end_control()
             threading._shutdown()
             atexit._run_exitfuncs()
             sys.stdout.flush()
@@ -97,6 +98,17 @@ def become(
         os._exit(code)
 
 # %% ../../nbs/runs/07_forkserver.ipynb #2211e50e
+def _end_control():
+    """End the thread that answers Jupyter. A kernel told to shut down flushes its streams in that thread, and closes
+    them in this one; without the wait it may find them closed."""
+    kernels = sys.modules.get("ipykernel.kernelapp")
+    if kernels and kernels.IPKernelApp.initialized():
+        control = kernels.IPKernelApp.instance().control_thread
+        if control and control.is_alive():
+            control.stop()
+            control.join(10)
+
+# %% ../../nbs/runs/07_forkserver.ipynb #a58a95b1
 def _take_on(request, streams):
     "Environment, folder, streams and signals of the process that asked; random state and backend as after an import."
     os.environ.clear()
