@@ -25,7 +25,7 @@ help:
 	@echo "make gan           GANs, the closed loop, and their judgement beside eleven other ways: two hours"
 	@echo "make loop-choice   settings of the closed loop on the validation split: half an hour after \`make gan\`"
 	@echo "make scarcity      the curve over how scarce the scarce classes are: an hour more"
-	@echo "make recipe        the search on the validation split that chose the training settings"
+	@echo "make recipe        what chose training settings and learning rates, on the validation split; no part of \`make reproduce\`"
 	@echo "make supplement    departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
 	@echo "make pretrain      the image networks on drawings, whose weights the repository holds: within an hour"
 	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"

@@ -134,8 +134,6 @@ PROVENANCE = {
     "written",
     "versions",
     "seconds",
-    "trained_in",
-    "trained_on",
     "made_from",
     "files",
 }

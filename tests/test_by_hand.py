@@ -126,10 +126,11 @@ def test_the_command_of_a_missing_gan_makes_it():
 def test_a_run_that_was_told_something_else_is_told_by_its_settings(home):
     study, at = profile("smoke", SHORT), ("met", "without_vit_gan", 0, list(SPLITS))
     assert told_otherwise("smoke", study, *at) == []
-    searched = profile("smoke", SHORT | {"train": SHORT["train"] | dict(search=["smoke/rate-three-times"])})
-    assert told_otherwise("smoke", searched, *at) == []  # the search finds the learning rate
-    other = profile("smoke", SHORT | {"train": SHORT["train"] | dict(learning_rate_factor=3.0)})
-    assert told_otherwise("smoke", other, *at) == ["settings.train.learning_rate_factor: 1.0 -> 3.0"]
+    for change in (dict(learning_rate_factor=3.0), dict(factors={"met": dict(without_vit_gan=3.0)})):
+        other = profile("smoke", SHORT | {"train": SHORT["train"] | change})
+        assert told_otherwise("smoke", other, *at) == ["settings.train.learning_rate_factor: 1.0 -> 3.0"]
+    elsewhere = profile("smoke", SHORT | {"train": SHORT["train"] | dict(factors={"met": dict(resnet=3.0)})})
+    assert told_otherwise("smoke", elsewhere, *at) == []  # of another model
     assert (
         told_otherwise("smoke", study, *at[:3], ["test"]) != [] == told_otherwise("smoke", study, "met", "vbg", *at[2:])
     )

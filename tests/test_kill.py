@@ -160,7 +160,7 @@ def test_a_second_study_says_which_process_has_the_folder(undisturbed):
 
 @pytest.mark.slow
 def test_the_whole_study_killed_at_any_moment_ends_as_if_undisturbed(undisturbed, tmp_path):
-    "Every target of `all`: data, GANs, the search, every run, Tables 1 to 4, Fig. 5 and 6, the audit."
+    "Every target of `all`: data, GANs, every run, Tables 1 to 4, Fig. 5 and 6, the audit."
     reference, seconds, *_ = undisturbed
     draw, locked, cut = np.random.default_rng(), 0, []
     for _ in range(KILLS):

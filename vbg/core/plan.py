@@ -31,7 +31,6 @@ class Experiment:
     more_seeds: bool = False  # those that the profile keeps for small effects
     splits: tuple = SPLITS  # what the best epoch predicts
     gan_schedule: float = 1  # share of the epochs of its GANs, in rows with generated items
-    searched: bool = False  # whether its rows learn at the rate that `rate` found for their model, as the study's do
     scratch: str | None = None  # section whose checkpoint or weights every row leaves out: 'vision' or 'text'
 
     def seeds_at(self, settings) -> list:
@@ -40,15 +39,15 @@ class Experiment:
 
 # %% ../../nbs/core/04_plan.ipynb #88f2f0d8
 EXPERIMENTS = {}  # name -> Experiment
-_RATES = {"as in the profile": 1.0, "three times": 3.0}
+_RATES = {"a third": 1 / 3, "as in the profile": 1.0, "three times": 3.0}  # row -> factor on both learning rates
 SEARCHED = (
     *STUDY_MODELS,
     *(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
 )  # models with a search of their own
 EXPERIMENTS["rate"] = Experiment(
     SEARCHED,
-    {name: {"train": dict(learning_rate_factor=factor)} for name, factor in _RATES.items()},
-    seeds=(0,),
+    {name: {"train": dict(learning_rate_factor=factor, factors={})} for name, factor in _RATES.items()},
+    seeds=(0, 1),
     splits=("validation",),
 )
 
@@ -110,7 +109,6 @@ EXPERIMENTS["missing"] = Experiment(
         for name, share in (("none dropped", 0.0), ("modality dropout", 0.15))
     },
     splits=("validation", *(test + less for test in SPLITS[1:] for less in ("", "_without_image", "_without_text"))),
-    searched=True,
 )
 
 # %% ../../nbs/core/04_plan.ipynb #e484d9cd

@@ -116,7 +116,6 @@ _MINI["train"] = dict(
     learning_rate=1e-3,
     encoder_learning_rate=1e-3,
     learning_rate_factor=1.0,
-    search=(),
     weight_decay=0.05,
     warmup=0.05,
     clip_norm=1.0,
@@ -132,6 +131,9 @@ _MINI["train"] = dict(
     encoders="trained",
     select="best",
 )
+
+# %% ../../nbs/core/03_profiles.ipynb #78b45055
+_MINI["train"]["factors"] = {}  # data set -> model -> factor on both of its learning rates
 
 # %% ../../nbs/core/03_profiles.ipynb #6c98be0e
 _MINI["balance"] = dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None)
@@ -189,7 +191,7 @@ _MINI["evaluation"] = dict(resamples=2000, seed=42)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6, 60))
-_SMOKE["train"] |= dict(epochs=2)
+_SMOKE["train"] |= dict(epochs=2, factors={})
 _SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["pretraining"] |= dict(classes=8, items=512, epochs=3, batch_size=16, learning_rate=4e-3)
 _SMOKE["gan"] |= dict(
@@ -260,7 +262,13 @@ _PAPER["fusion"] = dict(kind="bidirectional", hidden_size=None, num_heads=12, dr
 
 # %% ../../nbs/core/03_profiles.ipynb #6e9ba6d9
 _PAPER["train"] |= dict(
-    epochs=24, encoder_learning_rate=2e-5, learning_rate=1e-4, token_masking=0.0, precision="bf16", threads=0
+    epochs=24,
+    encoder_learning_rate=2e-5,
+    learning_rate=1e-4,
+    factors={},
+    token_masking=0.0,
+    precision="bf16",
+    threads=0,
 )
 _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["gan"] |= dict(
@@ -310,6 +318,7 @@ _PRETRAINED["train"] |= dict(
     warmup=0.1,
     learning_rate=2e-3,
     encoder_learning_rate=0.0,
+    factors={},
     token_masking=0.0,
     flip=0.0,
     shift=0,

@@ -75,8 +75,8 @@ _TRAIN = {  # Training
     "train.batch_size": "items a step",
     "train.learning_rate": "of fusion and head, the highest of the schedule",
     "train.encoder_learning_rate": "of the encoders",
-    "train.learning_rate_factor": "both rates times this; the search chooses it for a model",
-    "train.search": "stores whose runs are compared to choose the factor; empty: no search",
+    "train.learning_rate_factor": "both rates times this",
+    "train.factors": "data set, model and a further factor on both rates (`make recipe` finds it); 1 for all others",
     "train.weight_decay": "of AdamW",
     "train.warmup": "share of the steps of all epochs in which the rate rises",
     "train.plateau_gain": "share by which the best validation loss must fall, or a plateau is reached",
@@ -212,7 +212,7 @@ def known_settings(
         for name, value in parts.items():
             if section == "data":
                 made |= {f"data.*.{inner}": setting for inner, setting in value.items()}
-            elif isinstance(value, dict) and name != "width":
+            elif isinstance(value, dict) and name not in ("width", "factors"):
                 made |= {f"{section}.{name}.{inner}": setting for inner, setting in value.items()}
             else:
                 made[f"{section}.{name}".rstrip(".")] = value

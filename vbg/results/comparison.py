@@ -197,7 +197,7 @@ def learning_rates(
     dataset: str,  # such as "met"
     model: str,  # such as "vbg"
 ) -> str:  # of its seeds, as "0.003"; empty where the runs name none
-    "The rate that a model learnt at, after the search."
+    "The rate that a model learnt at: the profile's times its factor."
     trains = [r.info.get("config", {}).get("train", {}) for r in runs if (r.dataset, r.model) == (dataset, model)]
     found = {round(t["learning_rate_factor"] * t["learning_rate"], 12) for t in trains if "learning_rate" in t}
     return "/".join(f"{rate:g}" for rate in sorted(found))
@@ -372,7 +372,10 @@ _COSTS = [
     Column("best epoch (lowest–highest)", lambda r: range_cell(r["best_epoch"], ends=0) if r["epochs"] else None),
     Column("seconds of the run", lambda r: _mean_text(r["seconds"])),
     Column("memory of a step, counted, MiB", lambda r: _mean_text(np.array(r["step_memory"]) / 2**20)),
-    *(Column("chosen on validation", lambda r: _chosen(r["runs"])), Column("hours in the paper", "hours", "{:.0f}")),
+    *(
+        Column("learning rate, or what was chosen on validation", lambda r: _chosen(r["runs"])),
+        Column("hours in the paper", "hours", "{:.0f}"),
+    ),
     Column("seeds", lambda r: len(r["runs"])),
 ]
 
@@ -385,13 +388,13 @@ _SEARCHED = {"xgboost": "learning rate", "tfidf": "C"}
 
 
 def _chosen(made):
-    "The learning rate of a network, or what a fitted model searched; several where seeds differ."
+    "The learning rate of a network, or what a fitted model chose; several where seeds differ."
     said = []
     for r in made:
         chosen, train = r.info.get("fitted", {}).get("chosen"), r.info.get("config", {}).get("train", {})
         if chosen is not None:
             said.append(f"{_SEARCHED[r.model]} {chosen:g}")
-        elif r.info.get("search"):
+        elif not _fitted(r.model) and r.model != LATE_AVERAGE and "learning_rate" in train:
             said.append(f"learning rate {train['learning_rate_factor'] * train['learning_rate']:.2g}")
     return "; ".join(dict.fromkeys(said)) or "–"
 

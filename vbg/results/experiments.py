@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.files import RunError, home
 from ..core.places import checkpoint_place
-from ..core.plan import EXPERIMENTS, TEST_SETS, experiment_overrides, experiment_store
+from ..core.plan import EXPERIMENTS, SEARCHED, TEST_SETS, experiment_overrides, experiment_store
 from ..core.profiles import profile as read_profile
 from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, TRAINED_OUT, data_title, run_title
 from .tables import Column, range_cell, table_of
@@ -21,11 +21,12 @@ from ..runs.store import OF_A_MODEL, load_runs
 from ..stats.intervals import estimate_scores, paired_difference, same_items
 
 # %% auto #0
-__all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread', 'fusion_parameters', 'adaptation_reports',
-           'perplexity_table']
+__all__ = ['COMPARED', 'experiment_runs', 'experiment_table', 'parameter_spread', 'fusion_parameters', 'rate_rows', 'rate_table',
+           'chosen_factors', 'factors_text', 'adaptation_reports', 'perplexity_table']
 
 # %% ../../nbs/results/03_experiments.ipynb #0705f900
-_OF_GAN, _OF_DATA = ("settings.gan.",), ("data.", "settings.data.")
+_OF_GAN = ("settings.gan.",)
+_OF_MODEL = ("data.", "settings.data.", "settings.baselines.", "settings.train.learning_rate_factor")
 
 
 COMPARED = ("settings", "checkpoints", "code", "versions", "device", "data")  # parts of a run's inputs
@@ -57,7 +58,7 @@ def experiment_runs(
 
 # %% ../../nbs/results/03_experiments.ipynb #495444ed
 def _command(profile, experiment=""):
-    targets = dict(recipe="recipe", balance="gan", loop_choice="loop-choice", scarcity="scarcity")
+    targets = dict(recipe="recipe", rate="recipe", balance="gan", loop_choice="loop-choice", scarcity="scarcity")
     return f"make {targets.get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
 
 # %% ../../nbs/results/03_experiments.ipynb #d93fb43f
@@ -106,9 +107,9 @@ def _strangers(runs, profile, experiment):
 # %% ../../nbs/results/03_experiments.ipynb #35c2a6e5
 def _unlike(run, reference, asked, loop):
     "Inputs of a run that differ from the expected ones: key, value, expected value."
-    same_data = next(r for r in reference if r.dataset == run.dataset)
-    data = {k: v for k, v in _facts(same_data).items() if k.startswith(_OF_DATA)}
-    expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith(_OF_DATA)} | data | asked
+    mate = next(r for r in reference if (r.dataset, r.model) == (run.dataset, run.model))
+    own = {k: v for k, v in _facts(mate).items() if k.startswith(_OF_MODEL)}
+    expected = {k: v for k, v in _facts(reference[0]).items() if not k.startswith(_OF_MODEL)} | own | asked
     expected = {
         k: v for k, v in expected.items() if not k.startswith(_OF_GAN)
     }  # checked against the GAN's own inputs when a run opens it
@@ -240,6 +241,63 @@ def _fusion_of(run):
         raise RunError(f"{_named(run)}: its settings do not tell the width of fusion, a checkpoint does")
     with torch.device("meta"):
         return build_fusion(**settings["fusion"] | {"hidden_size": min(widths)}), min(widths)
+
+# %% ../../nbs/results/03_experiments.ipynb #4c1f8704
+def rate_rows(
+    runs: dict,  # row to its runs, from `experiment_runs` of `rate`
+) -> list:  # dicts: dataset, model, factor, accuracy, loss, chosen, edge, runs; factors rise
+    "Validation scores of each model with each factor on its learning rates. An edge is the least or greatest factor."
+    factors = {row: EXPERIMENTS["rate"].changes[row]["train"]["learning_rate_factor"] for row in runs}
+    rising, rows = sorted(factors, key=factors.get), []
+    for dataset, model in product(dict.fromkeys(r.dataset for r in runs[rising[0]]), SEARCHED):
+        part = []
+        for row in rising:
+            made = [r for r in runs[row] if (r.dataset, r.model) == (dataset, model)]
+            part.append(dict(dataset=dataset, model=model, factor=factors[row], runs=made) | _at_best(made))
+        best = max(part, key=lambda row: (round(row["accuracy"], 9), -row["loss"]))
+        rows += [row | dict(chosen=row is best, edge=row is part[0] or row is part[-1]) for row in part]
+    return rows
+
+
+def _at_best(made):
+    "Validation scores at the best epoch, means over the seeds."
+    best = pd.DataFrame([r.history.iloc[r.info["best_epoch"] - 1] for r in made])
+    return dict(accuracy=float(best.validation_accuracy.mean()), loss=float(best.validation_loss.mean()))
+
+# %% ../../nbs/results/03_experiments.ipynb #005b44f2
+def rate_table(
+    rows: list,  # from `rate_rows`
+) -> pd.DataFrame:  # text, for print; models by their names in the profile
+    "The table of the factors on the learning rates."
+    word = lambda name: lambda row: "yes" if row[name] else "no"
+    columns = [
+        *(Column("data set", lambda r: run_title(r["runs"][0])), Column("model", "model")),
+        *(Column("factor", "factor", "{:.3g}"), Column("seeds", lambda r: len(r["runs"]))),
+        Column("validation accuracy, %", lambda r: 100 * r["accuracy"], "{:.2f}"),
+        *(Column("validation loss", "loss", "{:.3f}"), *TRAINED_OUT),
+        *(Column("chosen", word("chosen")), Column("at an edge", word("edge"))),
+    ]
+    return table_of(rows, columns)
+
+# %% ../../nbs/results/03_experiments.ipynb #562e1506
+def chosen_factors(
+    rows: list,  # from `rate_rows`
+) -> dict:  # data set -> model -> factor, the setting `train.factors`
+    "The factors that the search chose."
+    chosen = [row for row in rows if row["chosen"]]
+    return {
+        d: {r["model"]: r["factor"] for r in chosen if r["dataset"] == d}
+        for d in dict.fromkeys(r["dataset"] for r in chosen)
+    }
+
+
+def factors_text(
+    found: dict,  # from `chosen_factors`
+) -> str:  # Python
+    "The factors as the profile quotes them."
+    said = lambda factor: f"{factor:.1f}" if factor >= 1 else f"1 / {round(1 / factor)}"
+    of_set = lambda models: "".join(f"        {model}={said(factor)},\n" for model, factor in models.items())
+    return "{\n" + "".join(f'    "{d}": dict(\n{of_set(models)}    ),\n' for d, models in found.items()) + "}"
 
 # %% ../../nbs/results/03_experiments.ipynb #e1a0fe2e
 def adaptation_reports(

@@ -59,13 +59,10 @@ def measured(
 
 
 def _seconds(folder):
-    """Seconds that a run, a GAN or a language model notes of its training. 0 where the note is damaged, or where the
-    search trained the run: it counts there."""
+    "Seconds that a run, a GAN or a language model notes of its training; 0 where the note is damaged."
     notes = [read_note(folder / name) or {} for name in ("run.json", "gan.json", "adaptation.json")]
     return sum(
-        (note.get("seconds") or 0) + sum(row.get("seconds", 0) for row in note.get("history", []))
-        for note in notes
-        if "trained_in" not in note
+        (note.get("seconds") or 0) + sum(row.get("seconds", 0) for row in note.get("history", [])) for note in notes
     )
 
 # %% ../../nbs/runs/06_status.ipynb #282ea86e

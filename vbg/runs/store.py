@@ -322,6 +322,7 @@ OF_A_ROW = tuple(
         "balance.kind",
         "train.items_per_epoch",
         "train.learning_rate_factor",
+        "train.factors",
         "gan",
         "loop",
         "baselines",
@@ -389,5 +390,5 @@ TARGETS = {
     "balance": "gan",
     "loop": "loop-choice",
     "scarcity": "scarcity",
-    "rate": "reproduce",
+    "rate": "recipe",
 }  # start of an experiment's name -> make target

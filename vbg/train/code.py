@@ -17,8 +17,8 @@ from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions
 
 # %% auto #0
 __all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job',
-           'code_of_tokens', 'for_model', 'weights_of', 'told_inputs', 'told_otherwise', 'told_adaptation',
-           'adaptation_told_otherwise', 'gan_told_otherwise', 'measure_told_otherwise']
+           'code_of_tokens', 'found_factor', 'for_model', 'weights_of', 'told_inputs', 'told_otherwise',
+           'told_adaptation', 'adaptation_told_otherwise', 'gan_told_otherwise', 'measure_told_otherwise']
 
 # %% ../../nbs/train/02_code.ipynb #c0de0606
 PARTS = {
@@ -134,12 +134,32 @@ def code_of_tokens() -> dict:  # module to hash
     cut = tuple(name for part in ("fusion", "trunk", "kept") for name in PARTS[part])
     return used_code("models.frozen.encode_features", "models.vbg.VBG", cut=cut)
 
+# %% ../../nbs/train/02_code.ipynb #f7f70ada
+_SEARCHED_AS = {
+    "without_vit": "without_vit_gan",
+    "without_bert": "without_bert_gan",
+    "vbg": "without_gan",
+    "without_vit_bert": "without_gan",
+} | dict.fromkeys(FUSION_ABLATIONS, "without_gan")
+
+
+def found_factor(
+    settings: Profile,  # section `train`: factors
+    dataset: str,  # name of the data set
+    model: str,  # variant
+) -> float:  # 1 where none is quoted
+    "The factor on both learning rates that the profile quotes for a model."
+    return settings.train["factors"].get(dataset, {}).get(_SEARCHED_AS.get(model, model), 1.0)
+
 # %% ../../nbs/train/02_code.ipynb #c0de0611
 def for_model(
     settings: Profile,  # of the job
+    dataset: str,  # name of the data set
     model: str,  # variant
-) -> Profile:
-    "Settings of a row of Tables 3 and 4: its fusion; with a GAN and no balance set, its generated pairs."
+) -> Profile:  # without `factors`: they are in `learning_rate_factor`
+    "Settings of a run: its learning rates; its fusion; with a GAN and no balance set, its generated pairs."
+    factor = settings.train["learning_rate_factor"] * found_factor(settings, dataset, model)
+    settings = replace(settings, train=settings.train | dict(learning_rate_factor=factor, factors={}))
     if model in FUSION_ABLATIONS:
         settings = replace(settings, fusion=settings.fusion | dict(kind=FUSION_ABLATIONS[model][1]))
     elif model not in VARIANTS or not VARIANTS[model].gan:
@@ -188,14 +208,9 @@ def told_otherwise(
     seed: int,  # of the run
     splits: list,  # what is predicted
 ) -> list:  # of text, as from `vbg.runs.version.what_changed`; empty where there is no run
-    "Inputs of a run that differ from those of the job. The learning rate that a search finds is not compared."
+    "Inputs of a run that differ from those of the job."
     was = _noted(run_folder(store, dataset, model, seed) / "run.json")
-    now = plain(told_inputs(for_model(settings, model), dataset, model, seed, splits))
-    free = {"search", "learning_rate_factor" * bool(settings.train["search"])}
-    for told in (now, was):
-        train = told.get("settings", {}).get("train", {})
-        for name in free & train.keys():
-            del train[name]
+    now = plain(told_inputs(for_model(settings, dataset, model), dataset, model, seed, splits))
     return _differ(was, now)
 
 

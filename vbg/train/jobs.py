@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from ..core.chance import seed_everything
-from ..core.files import DataError, RunError, home
+from ..core.files import DataError, home
 from ..core.places import store_place
 from ..core.plan import SPLITS, TEST_SETS
 from ..core.profiles import FUSION_ABLATIONS, Profile, refuse_unknown_model
@@ -29,15 +29,15 @@ from ..models.batches import Batches, model_inputs, predict, tokenise_sets
 from ..models.frozen import check_encoders, checkpoint_version, encode_features
 from ..models.networks import NETWORKS, build_network
 from ..models.vbg import build_model, multiply_adds
-from ..runs.store import HISTORY, Run, is_current, load_runs, note_run, predictions_table, run_folder, write_run
+from ..runs.store import HISTORY, Run, is_current, note_run, predictions_table, run_folder, write_run
 from ..runs.version import environment
 from ..stats.metrics import evaluate
 from .code import code_of_tokens, for_model, told_inputs
 from .fit import Fit, Progress, fit, validate
 
 # %% auto #0
-__all__ = ['run_inputs', 'predict_splits', 'searched', 'run_of_search', 'budget', 'Training', 'NetworkTraining', 'PooledTraining',
-           'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
+__all__ = ['run_inputs', 'predict_splits', 'budget', 'Training', 'NetworkTraining', 'PooledTraining', 'FittedTraining',
+           'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
 
 # %% ../../nbs/train/03_jobs.ipynb #cdabcd67
 def run_inputs(
@@ -111,68 +111,6 @@ class Job:
     store: str  # where its runs go, see `vbg.core.places`
     splits: list  # what the best epoch predicts
     progress: Progress  # told of each epoch
-
-# %% ../../nbs/train/03_jobs.ipynb #5a24838e
-_SEARCHED_AS = {
-    "without_vit": "without_vit_gan",
-    "without_bert": "without_bert_gan",
-    "vbg": "without_gan",
-    "without_vit_bert": "without_gan",
-} | dict.fromkeys(FUSION_ABLATIONS, "without_gan")
-
-
-def searched(
-    settings: Profile,  # section `train`: search, names of stores
-    dataset: str,  # name of the data set
-    model: str,  # of the run
-) -> tuple:  # settings with the factor that was found, and a row for each factor
-    "Choose the learning rate by the validation scores of the search. Raises RunError where such a run is missing."
-    stores, plain = settings.train["search"], settings.train | dict(search=())
-    if not stores or model in FITTED:  # these search for themselves
-        return replace(settings, train=plain), []
-    rows = [_search_row(store, dataset, _SEARCHED_AS.get(model, model)) for store in stores]
-    best = max(rows, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
-    return replace(settings, train=plain | dict(learning_rate_factor=best["factor"])), rows
-
-# %% ../../nbs/train/03_jobs.ipynb #1586df0d
-def _search_row(store, dataset, model):
-    "Validation scores of a model in one store: mean over its seeds."
-    runs = load_runs(store, datasets=[dataset], models=[model])
-    if not runs:
-        raise RunError(
-            f"runs/{store} has no run of {dataset}, {model}: the search of the learning rate comes first; "
-            "make reproduce makes it"
-        )
-    best = pd.DataFrame([run.history.iloc[run.info["best_epoch"] - 1] for run in runs])
-    return dict(
-        factor=runs[0].info["config"]["train"]["learning_rate_factor"],
-        seeds=len(runs),
-        validation_accuracy=float(best.validation_accuracy.mean()),
-        validation_loss=float(best.validation_loss.mean()),
-    )
-
-# %% ../../nbs/train/03_jobs.ipynb #c75bc201
-def run_of_search(
-    stores: list,  # names of stores that hold a search's runs
-    dataset: str,  # name of the data set
-    model: str,  # of the run
-    seed: int,  # of the run
-    inputs: dict,  # of the run that is asked for, from `run_inputs`
-) -> Run | None:  # None where the search has made no such run, or one that holds more than weights and history
-    "The search's run that was made from the same inputs, all but the splits that it predicts."
-    if inputs["settings"]["train"]["encoders"] != "trained" or inputs["settings"]["balance"]["kind"] in GENERATED:
-        return None
-    runs = [run for store in stores for run in load_runs(store, datasets=[dataset], models=[model], seeds=[seed])]
-    same = lambda run: is_current(run.folder, inputs | dict(splits=run.info["inputs"]["splits"]))
-    return next((run for run in runs if same(run) and _readable(run)), None)
-
-
-def _readable(run):
-    "True if the weights can be read and match their checksum."
-    try:
-        return bool(run.weights())
-    except RunError:
-        return False
 
 # %% ../../nbs/train/03_jobs.ipynb #d1dd7560
 def _learning_items(natural, settings):
@@ -290,7 +228,7 @@ def _made_by(settings, network, data, key):
 
 # %% ../../nbs/train/03_jobs.ipynb #418893f8
 class NetworkTraining(Training):
-    "Train a network by epochs, or take it from a run of the search."
+    "Train a network by epochs."
 
     def refuse(self):
         _refuse_foreign(self.settings.text["checkpoint"], self.natural)
@@ -310,16 +248,6 @@ class NetworkTraining(Training):
         fitted = fit(model=network, train=plan.train, validation=validation, **how, **told)
         fitted.notes, fitted.files = plan.finish()
         return fitted
-
-    def take(self, found):
-        "The network of a run that the search has trained from the same inputs."
-        network, progress = self.network(self.model), self.job.progress
-        network.load_state_dict(found.weights())
-        progress.skip(self.settings.train["epochs"])
-        progress.say(f"{self.name}: trained by the search, from the same inputs")
-        notes = dict(trained_in=found.profile, trained_on=found.info["environment"]["hardware"])
-        told = (found.info[name] for name in ("best_epoch", "seconds", "plateau"))
-        return Fit(network.eval(), found.history, *told, notes=notes)
 
     def weights(self, model):
         "All weights, or all but those of frozen encoders, which their checkpoint holds."
@@ -406,7 +334,6 @@ def one_run(
     seed: int,  # of the run
 ) -> Run:
     "Train and write one run, or keep it."
-    stores, (settings, search) = settings.train["search"], searched(settings, job.dataset, model)
     folder = run_folder(job.store, job.dataset, model, seed)
     inputs = run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
     if settings.balance["kind"] == "pairs_of_vbg":
@@ -415,12 +342,10 @@ def one_run(
     if is_current(folder, inputs):
         return _kept(job, settings, model, seed, folder)
     seed_everything(seed, settings.train["threads"])
-    found = run_of_search(stores, job.dataset, model, seed, inputs) if model not in FITTED else None
     training = training_of(model)(
         job=job, settings=settings_of_run(settings, job.dataset, seed), model=model, seed=seed
     )
-    fitted = training.take(found) if found else training.fit()
-    return _written(training, fitted, settings, inputs, search)
+    return _written(training, training.fit(), settings, inputs)
 
 # %% ../../nbs/train/03_jobs.ipynb #6bc107b6
 def _kept(job, settings, model, seed, folder):
@@ -432,7 +357,7 @@ def _kept(job, settings, model, seed, folder):
     return Run(folder)
 
 # %% ../../nbs/train/03_jobs.ipynb #dbd8898b
-def _written(training, fitted, settings, inputs, search):
+def _written(training, fitted, settings, inputs):
     "Predict every split and write the run folder."
     job, model = training.job, fitted.model
     predictions, metrics = predict_splits(model, job.sets, job.splits)
@@ -445,7 +370,6 @@ def _written(training, fitted, settings, inputs, search):
         best_epoch=fitted.best_epoch,
         seconds=fitted.seconds,
         parameters=sum(p.numel() for p in model.parameters()),
-        search=search,
         **_cost(job, settings, model, training.model),
     )
     made = dict(history=fitted.history, predictions=predictions, metrics=metrics, weights=training.weights(model))
@@ -464,7 +388,7 @@ def train_runs(
     splits: list = SPLITS,  # what the best epoch predicts
     store: str = "",  # name of the runs (`vbg.core.places`); empty: the profile's
 ) -> list:  # the runs (`vbg.runs.store.Run`), made now or kept
-    "Train every model with every seed, a run folder for each; keep runs of unchanged inputs, take those of the search."
+    "Train every model with every seed, a run folder for each; keep runs of unchanged inputs."
     settings = study_settings(profile, dataset, data, overrides)
     models = [models] if isinstance(models, str) else list(models)
     for model in models:
@@ -475,7 +399,7 @@ def train_runs(
     epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
     progress = Progress(total=epochs, log=home() / store_place(store) / f"{dataset}.log")
     job = Job(dataset, sets, store, list(splits), progress)
-    return [one_run(job, for_model(settings, model), model, seed) for seed in seeds for model in models]
+    return [one_run(job, for_model(settings, dataset, model), model, seed) for seed in seeds for model in models]
 
 # %% ../../nbs/train/03_jobs.ipynb #b6ddf7e2
 def run_scores(

@@ -34,41 +34,34 @@ from vbg.train.code import (
 )
 
 # %% auto #0
-__all__ = ['MODELS', 'DAY', 'searches', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans', 'measured_gans',
-           'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs', 'row_needs',
-           'rows_of', 'source_books', 'source_needs', 'artefact_datasets', 'artefact_book', 'artefact_files',
-           'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command',
-           'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
+__all__ = ['MODELS', 'DAY', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans', 'measured_gans', 'all_gans',
+           'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs', 'row_needs', 'rows_of',
+           'source_books', 'source_needs', 'artefact_datasets', 'artefact_book', 'artefact_files', 'target_files',
+           'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command', 'runner',
+           'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
 
 
-def searches(
-    profile: str,  # such as "mini"
-) -> list:  # stores
-    "The stores in which the learning rate of each model was searched."
-    return [experiment_store(profile, "rate", change) for change in EXPERIMENTS["rate"].changes]
-
-
 def study_overrides(
     profile: str,  # such as "mini"
 ) -> dict:  # section -> {setting: value}
-    "Overrides of the study: learning rates from the search, and the first GAN. `make gan` compares GANs."
-    return {"train": {"search": searches(profile)}, "balance": {"gan": read_profile(profile).gan["gans"][0]}}
+    "Overrides of the study: the first GAN. `make gan` compares GANs."
+    return {"balance": {"gan": read_profile(profile).gan["gans"][0]}}
 
 # %% ../../nbs/train/07_rules.ipynb #abc5ff2e
 @functools.cache
 def experiment_rows(
     profile: str,  # such as "mini"
-) -> dict:  # store -> dict: overrides, models, datasets, splits, seeds, adapted, searched
+) -> dict:  # store -> dict: overrides, models, datasets, splits, seeds, adapted
     "The runs of each row of an experiment."
     rows, settings = {}, read_profile(profile)
     for experiment, asked in EXPERIMENTS.items():
         for change in asked.changes:
             adapted = experiment == "adaptation" and change == "adapted"
-            new = dict(models=[], datasets=[], splits=[], seeds=[], adapted=adapted, searched=asked.searched)
-            new["overrides"] = _row_overrides(profile, experiment, change)
+            new = dict(models=[], datasets=[], splits=[], seeds=[], adapted=adapted)
+            new["overrides"] = experiment_overrides(profile, experiment, change)
             row = rows.setdefault(experiment_store(profile, experiment, change), new)
             row["splits"] += [split for split in asked.splits if split not in row["splits"]]
             row["seeds"] = sorted({*row["seeds"], *asked.seeds_at(settings)})
@@ -76,16 +69,6 @@ def experiment_rows(
             wanted = [name for name in asked.datasets or settings.data if name in settings.data]
             row["datasets"] += [name for name in wanted if name not in row["datasets"]]
     return rows
-
-# %% ../../nbs/train/07_rules.ipynb #d4341f34
-def _row_overrides(profile, experiment, change):
-    "The overrides of a row. The search uses the study's GAN, so that the run of the best rate is not made twice."
-    changed, study = experiment_overrides(profile, experiment, change), study_overrides(profile)
-    if experiment == "rate":
-        changed["balance"] = study["balance"]
-    if EXPERIMENTS[experiment].searched:
-        changed["train"] = changed.get("train", {}) | study["train"]
-    return changed
 
 # %% ../../nbs/train/07_rules.ipynb #1f2c6b8b
 def gans_of_row(
@@ -178,11 +161,10 @@ def study_needs(
     profile: str,  # such as "mini"
     *datasets: str,  # such as "met"
 ) -> list:  # notebooks
-    "Notebooks that the runs of the study need: data, the search of the learning rate, one GAN."
-    found = [row_book(store, dataset) for store in searches(profile) for dataset in datasets]
+    "Notebooks that the runs of the study need: data and one GAN."
     gan = read_profile(profile).gan
     made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in datasets]
-    return [book(profile, "data", dataset) for dataset in datasets] + found + made
+    return [book(profile, "data", dataset) for dataset in datasets] + made
 
 
 def row_needs(
@@ -190,12 +172,11 @@ def row_needs(
     row: str,  # such as "plain": the second half of its store
     dataset: str,  # such as "met"
 ) -> list:  # notebooks
-    "Notebooks that the runs of a row need: data, GANs, an adapted language model, the search of the learning rate."
+    "Notebooks that the runs of a row need: data, GANs, an adapted language model."
     about = experiment_rows(profile)[f"{profile}/{row}"]
     gans = [book(profile, "gan", *gan) for gan in gans_of_row(profile, dataset, about["overrides"])]
     words = [book(profile, "language_model", dataset)] * about["adapted"]
-    found = [row_book(store, dataset) for store in searches(profile)] * about["searched"]
-    return [book(profile, "data", dataset), *gans, *words, *found]
+    return [book(profile, "data", dataset), *gans, *words]
 
 # %% ../../nbs/train/07_rules.ipynb #97bd57e6
 def rows_of(
@@ -316,13 +297,14 @@ def run_inputs(
     row: str = "",  # of an experiment: the second half of its store; empty: the runs of the study
 ) -> str:
     "Inputs of a notebook that trains runs."
-    settings = read_profile(profile)
     if not row:
+        settings = read_profile(profile)
         study = dict(models=MODELS, overrides=study_overrides(profile))
         code = code_of_runs(settings, dataset, MODELS)
         return inputs(profile, "train", code=code, settings=asdict(settings), **study)
     about = experiment_rows(profile)[f"{profile}/{row}"]
-    code = code_of_runs(read_profile(profile, about["overrides"]), dataset, about["models"])
+    settings = read_profile(profile, about["overrides"])
+    code = code_of_runs(settings, dataset, about["models"])
     return inputs(profile, "train", code=code, settings=asdict(settings), row=about)
 
 
