@@ -175,7 +175,7 @@ _MINI["gan"] |= dict(  # the game, Eq. 19; what is made; the text generator, Eq.
 
 # %% ../../nbs/core/03_profiles.ipynb #7443343a
 _MINI["baselines"] = dict(
-    width=dict(resnet=10 / 64, densenet=6 / 32, squeezenet=12 / 16, inception=3 / 16, vgg=5 / 64),
+    width=dict(resnet=9 / 64, densenet=6 / 32, squeezenet=11 / 16, inception=3 / 16, vgg=5 / 64),
     swin=dict(embed_dim=14, num_heads=(1, 2, 4, 8), window_size=(4, 4), init_std=0.08),
     textcnn=dict(embedding_size=64, channels=64),
     clip=dict(hidden_size=64, temperature=0.07),

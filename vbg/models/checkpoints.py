@@ -29,9 +29,9 @@ from ..core.places import weights_file
 from .vision import VisionEncoder
 
 # %% auto #0
-__all__ = ['WHEELS', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'read_weights', 'put_weights', 'start_from',
-           'timm_model', 'load_lite0', 'last_map', 'weights_in_cache', 'torchvision_map', 'timm_map', 'MapTokens',
-           'open_backbone', 'FeatureMapEncoder', 'build_vision']
+__all__ = ['WHEELS', 'SCALE', 'SCHEMES', 'Wheel', 'check_hash', 'resolve_checkpoint', 'read_weights', 'put_weights', 'packed',
+           'unpacked', 'start_from', 'timm_model', 'load_lite0', 'last_map', 'weights_in_cache', 'torchvision_map',
+           'timm_map', 'MapTokens', 'open_backbone', 'FeatureMapEncoder', 'build_vision']
 
 # %% ../../nbs/models/02_checkpoints.ipynb #5889dabf
 @dataclass(frozen=True)
@@ -156,6 +156,40 @@ def put_weights(
         ) from error
     return model
 
+# %% ../../nbs/models/02_checkpoints.ipynb #4326cda2
+SCALE = "_scale"  # ends the name of the scales of a tensor in 8 bits
+
+
+def packed(
+    weights: dict,  # name -> Tensor
+    learnt: set,  # names of parameters; other tensors are kept as they are
+) -> dict:  # name -> Tensor; int8 and, under `<name>_scale`, `(rows,)` float16
+    "Parameters in 8 bits, a scale for each row of the first dimension; those of one dimension in half precision."
+    made = {}
+    for name, value in weights.items():
+        if name not in learnt or value.ndim < 2:
+            made[name] = value.half() if name in learnt else value.clone()
+            continue
+        rows = value.detach().float().flatten(1)
+        scale = (rows.abs().amax(1) / 127).clamp_min(1e-7).half()
+        whole = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+        made |= {name: whole.to(torch.int8).view_as(value), name + SCALE: scale}
+    return made
+
+
+def unpacked(
+    weights: dict,  # from `packed`, or without such tensors
+) -> dict:  # name -> Tensor, a state dict
+    "Undo `packed`, but for the rounding."
+    made = {}
+    for name, value in weights.items():
+        if value.dtype == torch.int8:
+            scale = weights[name + SCALE].float()
+            made[name] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+        elif weights.get(name.removesuffix(SCALE), value).dtype != torch.int8:
+            made[name] = value
+    return made
+
 # %% ../../nbs/models/02_checkpoints.ipynb #9f195c16
 def start_from(
     network: nn.Module,  # fresh; changed in place
@@ -169,7 +203,7 @@ def start_from(
     )
     if not file.is_file():
         raise DataError(f"there are no pretrained weights of {name}", file, remedy=remedy)
-    return put_weights(network, read_weights(file), file, remedy)
+    return put_weights(network, unpacked(read_weights(file)), file, remedy)
 
 # %% ../../nbs/models/02_checkpoints.ipynb #fbde7c4a
 def timm_model(

@@ -27,6 +27,7 @@ from ..core.places import pretraining_place, weights_file
 from ..core.profiles import Profile
 from ..core.profiles import profile as read_profile
 from ..data.formula import drawn_batches, formulas
+from ..models.checkpoints import packed, put_weights, read_weights, unpacked
 from ..models.networks import TORCHVISION, build_network
 from ..models.vbg import build_model
 from ..models.vision import to_pixel_values
@@ -157,8 +158,7 @@ def stored_weights(
     part: nn.Module,  # from `trunk`
 ) -> dict:  # name -> Tensor
     "The weights of a network as they are stored."
-    learnt = {name for name, _ in part.named_parameters()}
-    return {name: (v.half() if name in learnt else v).contiguous() for name, v in part.state_dict().items()}
+    return packed(part.state_dict(), {name for name, _ in part.named_parameters()})
 
 
 def pretraining_inputs(
@@ -201,8 +201,9 @@ def _write(training, inputs, note):
     about = json.dumps(dict(network=inputs["network"], **asked), sort_keys=True)
     file = note.with_suffix(".safetensors")
     write_atomic(file, save(stored_weights(part), metadata=dict(pretraining=about)))
-    parameters = sum(p.numel() for p in part.parameters())
-    more = dict(parameters=parameters, seed=asked["seed"], history=training.history, environment=environment())
+    put_weights(part, unpacked(read_weights(file)), file)
+    more = dict(history=training.history, stored=held_out_scores(training.network, training.settings))
+    more |= dict(parameters=sum(p.numel() for p in part.parameters()), seed=asked["seed"], environment=environment())
     write_note(note, inputs, [file.name], **more)
     return file
 
