@@ -15,8 +15,8 @@ SIZES    = --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
 TARGETS ?= all
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement pretrain collection figures results book status \
-        publish print unlock export readme test test-slow
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection figures results book \
+        status verify publish print unlock export readme test test-slow
 help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
 	@echo
@@ -27,10 +27,12 @@ help:
 	@echo "make scarcity      the curve over how scarce the scarce classes are: an hour more"
 	@echo "make recipe        what chose training settings and learning rates, on the validation split; no part of \`make reproduce\`"
 	@echo "make supplement    departures, fusions, domain adaptation, inputs, cost of a step: an hour and a half"
+	@echo "make everything    the targets above in one plan, the recipe too: what is done is kept, what was cut off goes on"
 	@echo "make pretrain      the image networks on drawings, whose weights the repository holds: within an hour"
 	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"
 	@echo
 	@echo "make status        what is there, what is missing, how long the rest takes; changes nothing"
+	@echo "make verify        a finished run beside the committed tables: estimates outside their intervals, verdicts that turned"
 	@echo "make figures       draw tables and figures again from the runs that are there; trains nothing"
 	@echo "make book          the executed notebooks as one HTML book: runs/<profile>/book/index.html"
 	@echo "make print         tex of every table and pdf of the figures: runs/<profile>/print/"
@@ -81,6 +83,9 @@ recipe: install
 supplement: install
 	@$(SNAKE) supplement
 
+everything: install
+	@$(SNAKE) everything
+
 pretrain: install
 	@$(VBG) pretrain --profile $(PROFILE) --cores $(CORES) --out vbg/models/weights/formula
 
@@ -98,6 +103,9 @@ collection: .venv/.pretrained
 
 figures: install
 	@$(VBG) figures $(SIZES) $(TARGETS)
+
+verify: install
+	@$(VBG) verify --profile $(PROFILE)
 
 publish: install
 	@$(VBG) publish --profile $(PROFILE)

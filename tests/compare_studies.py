@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from vbg.results.verify import without_clock
+
 OF_TIME = {"seconds", "items_per_second"}  # columns of a history
-TIMED = re.compile(r"-hours$|^(?:same-hours|similar-time|long-time)$|^(?:faster|cheaper)-")  # rows of the audit
 
 
 def without_columns(text, mark):
@@ -30,8 +31,7 @@ def without_columns(text, mark):
 def cost(path):
     "table3_cost or table4_cost in any of its formats."
     if path.suffix == ".csv":
-        table = pd.read_csv(path)
-        return table[[column for column in table if "seconds" not in column]].to_csv(index=False)
+        return without_clock(pd.read_csv(path)).to_csv(index=False)
     return without_columns(path.read_text(), r"\|" if path.suffix == ".md" else r"(?<!\\)&")
 
 
@@ -72,9 +72,9 @@ def note(path):
 
 def ledger(path):
     table = pd.read_csv(path, dtype=str)
-    timed = table.id.str.contains(TIMED)
-    assert 0 < timed.sum() < len(table) / 4
-    return table[~timed].to_csv(index=False) + "\n".join(table.id)
+    kept = without_clock(table)
+    assert 3 / 4 * len(table) < len(kept) < len(table)
+    return kept.to_csv(index=False) + "\n".join(table.id)
 
 
 def name_alone(path):
@@ -191,10 +191,10 @@ def moved(path, name):
     excused = next((how for pattern, (how, _) in EXCUSED.items() if fnmatch(name, pattern)), None)
     if "/figures/" in name and path.suffix == ".csv":
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = without_clock(table) if excused in (ledger, cost) else table
         if excused is ledger:
-            table = table[~table.id.str.contains(TIMED)]
             table = table.drop(columns=[c for c in table if "command" in c or "how" in c.lower()])
-        return columns(table[[c for c in table if excused is not cost or "seconds" not in c]])
+        return columns(table)
     if excused:
         return excused(path)
     return plain_text(path.read_text(encoding="utf-8")) if path.suffix in (".csv", ".md", ".html") else digest(path)

@@ -9,8 +9,10 @@ import time
 import pytest
 from conftest import ROOT
 
+from vbg.core.artefacts import TARGETS
 from vbg.core.profiles import PROFILES
 from vbg.runs.workflow import is_whole
+from vbg.train.rules import target_files
 
 CARD = "runs/smoke/notebooks/{}.ipynb"
 
@@ -181,6 +183,13 @@ def test_makefile_calls_what_these_tests_call():
         assert said in subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout, (
             target
         )
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini", "paper"])
+def test_everything_asks_for_all_files_of_every_other_target(profile):
+    "But for the collection, which needs a folder of the user."
+    others = [{*target_files(profile, target)} for target in TARGETS if target != "collection"]
+    assert {*target_files(profile, "everything")} == set().union(*others) and all(others) and len(others) > 6
 
 
 def test_everything_holds_every_target(smoke_plan):

@@ -18,8 +18,8 @@ from ..core.profiles import CHOICES, refuse_unknown_names
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
-           'figures', 'status', 'show', 'publish', 'typeset', 'readme', 'results', 'book', 'collection', 'report',
-           'parser', 'refuse_unknown', 'main']
+           'figures', 'status', 'show', 'publish', 'typeset', 'verify', 'readme', 'results', 'book', 'collection',
+           'report', 'parser', 'refuse_unknown', 'main']
 
 # %% ../../nbs/reports/12_command.ipynb #c0de0806
 def at_least_one(
@@ -166,6 +166,18 @@ def typeset(asked):
 
     print(f"{len(print_tables(asked.profile))} tables in {print_place(asked.profile)}")
 
+# %% ../../nbs/reports/12_command.ipynb #c0de0817
+def verify(asked):
+    "Compare the tables of a finished run with the committed ones; 1 if an estimate or a verdict does not agree."
+    from vbg.core.files import home
+    from vbg.results.verify import agrees, other_settings, save_verified, verify_text
+    from vbg.results.verify import verify as compared
+
+    found, other = compared(asked.profile, asked.against), other_settings(asked.profile, asked.against)
+    print(verify_text(found, other))
+    print(*(path.relative_to(home()) for path in save_verified(found, asked.profile, other)))
+    return 0 if agrees(found) else 1
+
 # %% ../../nbs/reports/12_command.ipynb #c0de0814
 def readme(asked):
     "Write README.md from nbs/index.ipynb."
@@ -275,11 +287,13 @@ COMMANDS = {
     figures: _STUDY,
     status: _STUDY,
     **dict.fromkeys((show, publish, typeset, results, book), _PROFILE),
+    verify: _PROFILE
+    | {"--against": dict(type=Path, help="folder of tables in place of the committed figures/<profile>")},
     readme: {},
     collection: {},
     report: _REPORT,
 }  # command -> its options
-READ = (show, publish, typeset, results, report)  # of any folder of runs/ or figures/, whether a profile or not
+READ = (show, publish, typeset, results, verify, report)  # of any folder of runs/ or figures/, whether a profile or not
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080f
 def parser() -> argparse.ArgumentParser:
