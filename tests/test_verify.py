@@ -135,16 +135,21 @@ def test_numbers_count_where_both_sides_have_them_and_else_the_text(verified, me
         table_of([dict(model="VBG", accuracy=Estimate(value, 0.633, 0.768))], columns) for value in (mean, 0.701)
     )
     assert verified({"summary": mine}, {"summary": committed})[2]["VBG", "accuracy, %"] == said
-    assert verified({"summary": mine}, {"summary": committed.map(str)})[2]["VBG", "accuracy, %"] == "same digits"
+    for sides in ((mine, committed.map(str)), (mine.map(str), committed)):
+        assert verified(*({"summary": side} for side in sides))[2]["VBG", "accuracy, %"] == "same digits"
 
 
-def test_the_ledger_may_have_its_numbers_in_columns(verified):
-    numbers = dict(estimate=["3.1", "", "", ""], low=["0.2", "", "", ""], high=["6.0", "", "", ""])
-    code, _, cells, _ = verified(
-        {"audit": LEDGER | numbers | dict(estimate=["6.1", "", "", ""])}, {"audit": LEDGER | numbers}
-    )
-    assert code == 1 and cells["fusion-better", "estimate"] == "outside"
-    assert verified({"audit": LEDGER | numbers}, {"audit": LEDGER})[0] == 0
+@pytest.mark.parametrize("title, before", [("estimate", ""), ("ours", "ours: ")])
+def test_the_ledger_may_have_its_numbers_in_columns(verified, title, before):
+    mean = f"{before}value" if before else title
+    held = {
+        mean: ["3.1", "-7.2", "21", ""],
+        f"{before}low": ["0.2", "-8", "19", ""],
+        f"{before}high": ["6", "-6", "23", ""],
+    }
+    code, _, cells, lines = verified({"audit": LEDGER | held | {mean: ["6.1", "", "", ""]}}, {"audit": LEDGER | held})
+    assert code == 1 and cells["fusion-better", title] == "outside" and "first" in set(lines.row)
+    assert verified({"audit": LEDGER | held}, {"audit": LEDGER})[0] == 0
 
 
 @pytest.mark.parametrize("against", [False, True])

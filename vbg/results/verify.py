@@ -92,7 +92,7 @@ def _readings(table, numbers, columns):
         for title in columns:
             text = cells.get(title, "")
             held = [cells[column] for column in numbers.get(title, ())]
-            values = tuple(map(float, held)) if all(held) and held else None if held else _parsed(text)
+            values = tuple(map(float, held)) if held and all(held) else _parsed(text)
             size = text if values or title == "ours" else size
             verdict = _verdict_of(title, text)
             if values:
