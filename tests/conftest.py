@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,48 +109,114 @@ def beside_the_centre(masks):
 
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory):
-    "A folder in which the smoke study has been run."
-    home = tmp_path_factory.mktemp("smoke")
-    (home / "said.txt").write_text(run_smoke(home, smoke_targets()))
+    "A folder in which the smoke study has been run, once for all processes of pytest. Tests read it."
+    import fcntl  # not on Windows
+
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    home, said = base / "smoke", base / "smoke" / "said.txt"
+    with open(base / "smoke.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            home.mkdir()
+            said.write_text(run_smoke(home, smoke_targets()))
+    assert said.exists(), "the smoke study has failed in another process"
     return home
+
+
+@pytest.fixture(scope="session")
+def own_home(smoke_home, tmp_path_factory):
+    "A copy of that folder, for the tests of this process that write; they leave it as it was."
+    return shutil.copytree(smoke_home, tmp_path_factory.mktemp("own") / "home", symlinks=True)
+
+
+PLAN = """
+import contextlib, dataclasses, io, json, os, sys
+from pathlib import Path
+from types import SimpleNamespace
+import snakemake.cli
+from vbg.runs import version, workflow
+from vbg.train import rules
+
+def run(words, **_):
+    said, told = io.StringIO(), io.StringIO()
+    sys.argv = words[2:]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+        try:
+            code = snakemake.cli.main()
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(returncode=code, stdout=said.getvalue(), stderr=told.getvalue())
+
+workflow.subprocess = SimpleNamespace(run=run)
+for notebook in Path("nbs/study").rglob("*.ipynb"):  # what is kept of it is found by the text of the code
+    version.used_definitions(*version.notebook_uses(notebook))
+for line in sys.stdin:
+    if not os.fork():
+        jobs = [dataclasses.asdict(job) for job in workflow.planned("smoke", json.loads(line))]
+        print(json.dumps(jobs), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(1)
+"""
+
+
+class Plans:
+    "Snakemake's plans for a folder with the study. Each is made in a copy of one process, which has read the code."
+
+    def __init__(self, home, project=ROOT):
+        env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(project))
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, "-c", PLAN], cwd=project, env=env, **pipes)
+
+    def __call__(self, *targets):
+        "The jobs of some targets, of `vbg.runs.workflow.Job`."
+        from vbg.runs.workflow import Job
+
+        self.process.stdin.write(json.dumps(targets) + "\n")
+        self.process.stdin.flush()
+        said = self.process.stdout.readline()
+        assert said, "no plan: see the error of Snakemake above"
+        return [Job(**job | dict(files=tuple(job["files"]))) for job in json.loads(said)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")
 def smoke_plan(smoke_home):
     "The jobs of a target in that folder, asked once."
-    from vbg.runs.workflow import planned
-
-    @functools.cache
-    def plan(*targets):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("VBG_HOME", str(smoke_home))
-            return planned("smoke", list(targets))
-
-    return plan
+    with Plans(smoke_home) as plans:
+        yield functools.cache(plans)
 
 
 @pytest.fixture(scope="session")
-def whole_home(smoke_home):
-    "The same folder with the slow rest: `explain` of every data set, choice and judgement of the GANs."
-    run_smoke(smoke_home, ["explain", notebook("gan_choice"), notebook("gan_judged-met")])
-    return smoke_home
+def whole_home(own_home):
+    "The copy with the slow rest: `explain` of every data set, choice and judgement of the GANs."
+    run_smoke(own_home, ["explain", notebook("gan_choice"), notebook("gan_judged-met")])
+    return own_home
 
 
-# ---- two pytest processes (`make test`): a file's tests stay together, for they share its fixtures, and the files that
-# share the smoke study are one; notebooks and exports share nothing and fill what is left of the time
+# ---- two pytest processes (`make test`): one runs the smoke study, and both take the tests that read it. The tests of
+# another file stay together, for they share its fixtures; notebooks and exports share nothing and come last.
 
-SMOKE = ("test_study", "test_plan", "test_baselines", "test_status", "test_book")  # they ask for `smoke_home`
-ALONE = ("test_notebooks", "test_exports")
+FIRST = ("test_study",)  # runs the study, while the other process does what needs none
+READERS = ("test_again", "test_baselines", "test_status")  # each test by itself, when the study is done
+PLANS = ("test_targets", "test_book", "test_plan")  # the first two ask for the plans of the same targets
+ALONE = ("test_exports", "test_notebooks")
 
 
 def pytest_collection_modifyitems(items):
-    "The smoke study is begun first, for it takes longest; single notebooks come last."
-    stray = {item.path.stem for item in items if "smoke_home" in getattr(item, "fixturenames", ())} - set(SMOKE)
+    "What reads the smoke study comes after the files that do not; single notebooks come last."
+    known = (*FIRST, *PLANS, *READERS)
+    stray = {item.path.stem for item in items if "smoke_home" in getattr(item, "fixturenames", ())} - {*known}
     if stray:
-        raise pytest.UsageError(
-            f"{', '.join(sorted(stray))}: asks for `smoke_home`; add it to conftest.SMOKE, or the study is run twice"
-        )
-    items.sort(key=lambda item: (item.path.stem not in SMOKE, item.path.stem in ALONE))  # stable
+        raise pytest.UsageError(f"{', '.join(sorted(stray))}: asks for `smoke_home`; add it to conftest.READERS")
+    order = {stem: k for k, stems in enumerate((FIRST, (), READERS, PLANS, ALONE)) for stem in stems}
+    items.sort(key=lambda item: order.get(item.path.stem, 1))  # stable
     if any(hasattr(item.module, "run_notebook") for item in items):
         register()
 
@@ -161,6 +229,6 @@ def pytest_xdist_make_scheduler(config, log):
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             stem = Path(nodeid.split("::")[0]).stem
-            return "smoke" if stem in SMOKE else nodeid if stem in ALONE else stem
+            return "targets" if stem in PLANS[:2] else nodeid if stem in READERS + ALONE else stem
 
     return Files(config, log)

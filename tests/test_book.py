@@ -244,10 +244,10 @@ def test_a_table_that_is_cut_has_a_shadow_there_and_no_other_has(book, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def whole(smoke_home, smoke_plan):
+def whole(own_home, smoke_plan):
     "Its index; the names of the notebooks in the plan of each rule; the make target that is named for each notebook."
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VBG_HOME", str(smoke_home))
+        patch.setenv("VBG_HOME", str(own_home))
         ask = functools.partial(targets_of, plan=lambda profile, rules: smoke_plan(*rules))
         index = make_book("smoke", smoke_plan("everything"), ask)
         text = index.read_text(encoding="utf-8")

@@ -104,6 +104,7 @@ def test_a_notebook_gives_the_bytes_of_a_fresh_kernel_after_one_that_spoils_ever
 def test_the_server_holds_libraries_and_none_of_the_projects_code(server, tmp_path):
     tell = "import sys, torch; print(sorted(m for m in sys.modules if m[:4] == 'vbg.'), torch.cuda.is_initialized())"
     assert said_by(tell, tmp_path) == "['vbg.runs'] False"
+    assert int(said_by("import gc; print(gc.get_freeze_count())", tmp_path)) > 100_000  # not searched for garbage
 
 
 def test_draws_without_a_seed_differ_from_copy_to_copy(server, tmp_path):

@@ -3,52 +3,46 @@
 Nothing is run."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, smoke_targets
+from conftest import ROOT, Plans, smoke_targets
 
 from vbg.runs.workflow import TRAINS
 
-TELL = (
-    "import json; from vbg.runs.workflow import planned; "
-    "print(json.dumps([(j.rule, j.state) for j in planned({profile!r}, {targets!r})]))"
-)
 CODE = "\nprint\n"  # a statement of the module: counts wherever the module is used
 WORDS = '\n# A comment of a test.\n"A string that is no code."\n'
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, smoke_home):
+    "A copy of the tracked files of the project, and what tells its plans."
+    folder = tmp_path_factory.mktemp("project")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [n for n in listed.split("\0") if n and (ROOT / n).is_file() and not n.startswith("figures/")]
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    with Plans(smoke_home, folder) as plans:
+        yield SimpleNamespace(folder=folder, plans=plans, files=files)
+
+
 @pytest.fixture
-def copy(tmp_path):
-    "The tracked files of the project, to be edited."
-    names = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith("figures/"):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
+def copy(project):
+    "That copy, to be edited."
+    yield project.folder
+    for name in project.files:
+        if (project.folder / name).stat().st_mtime_ns != (ROOT / name).stat().st_mtime_ns:
+            shutil.copy2(ROOT / name, project.folder / name)
 
 
-def again(copy, home, profile="smoke", targets=None):
+def again(project, targets=None):
     "The rules that the copy would run again on a finished study, and those that it would not."
-    env = dict(os.environ, VBG_HOME=str(home), PYTHONPATH=str(copy), OMP_NUM_THREADS="1")
-    done = subprocess.run(
-        [sys.executable, "-c", TELL.format(profile=profile, targets=targets or smoke_targets())],
-        cwd=copy,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    jobs = json.loads(done.stdout)
+    jobs = project.plans(*(targets or smoke_targets()))
     assert jobs
-    return {rule for rule, state in jobs if state != "done"}, {rule for rule, state in jobs if state == "done"}
+    return {job.rule for job in jobs if job.state != "done"}, {job.rule for job in jobs if job.state == "done"}
 
 
 def edit(copy, module, text):
@@ -64,30 +58,30 @@ def docstring(copy, module, function):
     path.write_text(f'{head}\ndef {function}({signature}\n    "Other words. {tail}', encoding="utf-8")
 
 
-def test_a_comment_or_a_docstring_runs_nothing_again(copy, smoke_home):
+def test_a_comment_or_a_docstring_runs_nothing_again(copy, project):
     for module, function in (("data.leaks", "leak_table"), ("data.sets", "study_data")):
         edit(copy, module, WORDS)
         docstring(copy, module, function)
-    changed, _ = again(copy, smoke_home)
+    changed, _ = again(project)
     assert changed == set()
 
 
-def test_the_leak_audit_is_its_own_job(copy, smoke_home):
+def test_the_leak_audit_is_its_own_job(copy, project):
     edit(copy, "data.leaks", CODE)
-    changed, _ = again(copy, smoke_home)
+    changed, _ = again(project)
     assert changed == {"artefact_label_leaks"}
 
 
-def test_a_table_is_drawn_again_without_training(copy, smoke_home):
+def test_a_table_is_drawn_again_without_training(copy, project):
     edit(copy, "stats.comparison", CODE)
-    changed, rest = again(copy, smoke_home)
+    changed, rest = again(project)
     assert "artefact_table3_comparison" in changed and not changed & set(TRAINS)
     assert {"data", "train", "artefact_label_leaks"} <= rest
 
 
-def test_another_model_is_trained_again(copy, smoke_home):
+def test_another_model_is_trained_again(copy, project):
     edit(copy, "models.vbg", CODE)
-    changed, rest = again(copy, smoke_home)
+    changed, rest = again(project)
     assert {"train", "artefact_table3_comparison"} <= changed and "train" not in rest  # every seed on every set
 
 
@@ -101,7 +95,7 @@ def test_another_model_is_trained_again(copy, smoke_home):
         (None, "train.gan_jobs", {"gans", "gans_measured", "train"}),
     ],
 )
-def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy, smoke_home, notebook, module, wanted):
+def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy, project, notebook, module, wanted):
     if notebook:
         path = copy / "nbs" / "study" / "train" / f"{notebook}.ipynb"
         executed = json.loads(path.read_text(encoding="utf-8"))
@@ -111,22 +105,22 @@ def test_a_notebook_that_trains_is_run_again_when_it_or_its_module_changes(copy,
         path.write_text(json.dumps(executed), encoding="utf-8")
     if module:
         edit(copy, module, CODE)
-    changed, rest = again(copy, smoke_home)
+    changed, rest = again(project)
     assert wanted <= changed and "data" in rest, (changed, rest)
 
 
-def test_a_drawing_knows_every_module_that_its_notebook_imports(copy, smoke_home):
+def test_a_drawing_knows_every_module_that_its_notebook_imports(copy, project):
     "None is named by hand: `explain` opens the model of Fig. 1, `figures` saves the table of leaks."
     drawn = smoke_targets(extras=())  # the others measure, too
     edit(copy, "explain.restore", CODE)
-    changed, rest = again(copy, smoke_home, targets=drawn)
+    changed, rest = again(project, drawn)
     assert {"artefact_fig1_architecture", "artefact_fig7_heatmap"} <= changed and {
         "train",
         "artefact_label_leaks",
         "artefact_table3_comparison",
     } <= rest
     edit(copy, "results.publish", CODE)
-    changed, rest = again(copy, smoke_home, targets=drawn)
+    changed, rest = again(project, drawn)
     assert {
         "artefact_label_leaks",
         "artefact_table3_comparison",

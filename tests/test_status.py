@@ -115,15 +115,15 @@ def test_fewer_cores_than_one_are_refused(home):
     assert files(home) == before
 
 
-def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(smoke_home):
-    card = smoke_home / CARD.format("data-met")
+def test_a_training_that_may_keep_its_runs_costs_at_most_so_much(own_home):
+    card = own_home / CARD.format("data-met")
     content, times = card.read_bytes(), card.stat()
-    assert call(smoke_home, "vbg.reports.command", "status", "--profile", "smoke").stdout.endswith(
+    assert call(own_home, "vbg.reports.command", "status", "--profile", "smoke").stdout.endswith(
         "nothing is left to do\n"
     )
     card.write_bytes(content + b"\n")  # newer, and another file; the data are the same
     try:
-        done = call(smoke_home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
+        done = call(own_home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
     finally:
         card.write_bytes(content)
         os.utime(card, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -190,11 +190,3 @@ def test_everything_asks_for_all_files_of_every_other_target(profile):
     "But for the collection, which needs a folder of the user."
     others = [{*target_files(profile, target)} for target in TARGETS if target != "collection"]
     assert {*target_files(profile, "everything")} == set().union(*others) and all(others) and len(others) > 6
-
-
-def test_everything_holds_every_target(smoke_plan):
-    "The rule `everything` gathers what each target asks for."
-    names = {target: {job.notebook for job in smoke_plan(target)} for target in ("everything", "supplement", "gan")}
-    assert names["supplement"] < names["everything"] and names["gan"] < names["everything"]
-    assert CARD.format("train-met-0") in names["everything"]
-    assert not any("collection" in name for name in names["everything"])

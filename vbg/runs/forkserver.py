@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -147,6 +148,8 @@ class Preloaded:
         if self.imported is None:
             preload()
             register()
+            gc.collect()
+            gc.freeze()  # a copy does not search the libraries for garbage
             self.imported = {n: v for n, v in os.environ.items() if n not in self.environment}
         return bound(self.imported | environment) == bound(self.imported | self.environment)
 

@@ -190,14 +190,14 @@ def used_definitions(
     Raises KeyError on a name that does not exist, among the arguments or in the code, FileNotFoundError on
     such a module, ValueError on `import *` and on a whole package that is used."""
     folder, choose = Path(folder or Path(vbg.__file__).parent), choose or {}
-    package = _package(folder)
-    for name in (*roots, *choose, *cut):
+    package, stops = _package(folder), tuple(f"{stop}." for stop in cut)
+    for name in {*roots, *choose, *cut} - package.known:
         _require(name, package)
     todo, said = [part for name in roots for part in _starts(name, package)], {}
     while todo:
         module, name = todo.pop()
         full = f"{module}.{name}"
-        if name in said.get(module, {}) or any(f"{full}.".startswith(f"{stop}.") for stop in cut):
+        if name in said.get(module, {}) or f"{full}.".startswith(stops):
             continue
         keys = tuple(choose[full]) if full in choose else None
         said.setdefault(module, {})[name], targets = package.follow(module, name, keys)
@@ -225,6 +225,7 @@ class _Package:
 
     def __init__(self, folder):
         self.folder, self.data, self.texts, self.followed = folder, _data_files(folder), {}, {}
+        self.known = set()  # names that exist
 
     def has(self, name):
         path = self.folder.joinpath(*name.split("."))
@@ -252,8 +253,9 @@ _PACKAGES = {}  # folder -> its files as they were, what was read of them
 
 def _package(folder):
     "The package in a folder: what was read of it before, if no file is another one since."
-    files = [p for p in sorted(folder.rglob("*.*")) if p.suffix in (".py", *DATA)]
-    stamp = [(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files]
+    there = (os.path.join(top, name) for top, _, names in os.walk(folder) for name in names)
+    about = ((path, os.stat(path)) for path in there if path.endswith((".py", *DATA)))
+    stamp = sorted((path, stat.st_mtime_ns, stat.st_size) for path, stat in about)
     if _PACKAGES.get(folder, (None,))[0] != stamp:
         _PACKAGES[folder] = stamp, _Package(folder)
     return _PACKAGES[folder][1]
@@ -265,6 +267,7 @@ def _require(name, package):
     folder = package.folder.joinpath(*name.split(".")).is_dir()
     if not folder and not package.has(name) and not _targets(module, own, package):
         raise KeyError(f"vbg has no {name}")
+    package.known.add(name)
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee032
 def _starts(name, package):

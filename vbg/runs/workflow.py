@@ -40,7 +40,7 @@ def snakemake_command(
     width = ["--resources", f"gpu={1 if gpus else cores}"]
     again = ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime"]
     command = [sys.executable, "-m", "snakemake", *place, *config, *width, *again]
-    return [*command, *options, "--cores", str(cores), *targets]
+    return [*command, *options, "--scheduler", "greedy", "--cores", str(cores), *targets]
 
 # %% ../../nbs/runs/05_workflow.ipynb #d9a0300e
 def hold(

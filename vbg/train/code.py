@@ -82,15 +82,21 @@ def what_a_run_uses(
     return dict(cut=cut, choose={table: entries[what] for what, tables in TABLES.items() for table in tables})
 
 # %% ../../nbs/train/02_code.ipynb #c0de060c
-def _definitions(settings, dataset, model):
-    "Definitions that a run uses, cached for runs with the same parts."
+def _asked(settings, dataset, model):
+    "Arguments of `_looked_up`: equal for runs with the same parts."
     asked = what_a_run_uses(settings, dataset, model)
-    return _looked_up(asked["cut"], tuple((table, tuple(keys)) for table, keys in asked["choose"].items()))
+    return asked["cut"], tuple((table, tuple(keys)) for table, keys in asked["choose"].items())
 
 
 @cache
 def _looked_up(cut, choose):
+    "Definitions that a run uses."
     return used_definitions("train.jobs.train_runs", cut=cut, choose=dict(choose))
+
+
+@cache
+def _hashed(cut, choose):
+    return hashes_of(_looked_up(cut, choose))
 
 
 def code_of_run(
@@ -99,7 +105,7 @@ def code_of_run(
     model: str,  # name of a model
 ) -> dict:  # module to hash
     "The code of a run: training, the parts of its model, the reader of its data."
-    return hashes_of(_definitions(settings, dataset, model))
+    return dict(_hashed(*_asked(settings, dataset, model)))
 
 # %% ../../nbs/train/02_code.ipynb #c0de060b
 def code_of_runs(
@@ -110,9 +116,7 @@ def code_of_runs(
     "The code of several runs, for the notebook that makes them."
     found = {}
     for model in models:
-        for module, said in used_definitions(
-            "train.jobs.train_runs", **what_a_run_uses(settings, dataset, model)
-        ).items():
+        for module, said in _looked_up(*_asked(settings, dataset, model)).items():
             found.setdefault(module, {}).update({f"{model} {name}": text for name, text in said.items()})
     return hashes_of(found)
 
@@ -210,6 +214,8 @@ def told_otherwise(
 ) -> list:  # of text, as from `vbg.runs.version.what_changed`; empty where there is no run
     "Inputs of a run that differ from those of the job."
     was = _noted(run_folder(store, dataset, model, seed) / "run.json")
+    if not was:
+        return []
     now = plain(told_inputs(for_model(settings, dataset, model), dataset, model, seed, splits))
     return _differ(was, now)
 

@@ -291,6 +291,7 @@ def inputs(
     return inputs_text(dict(notebook=version, code=code or _code_of_job(notebook, readers), settings=settings))
 
 # %% ../../nbs/train/07_rules.ipynb #2946683c
+@functools.cache
 def run_inputs(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
@@ -308,6 +309,7 @@ def run_inputs(
     return inputs(profile, "train", code=code, settings=asdict(settings), row=about)
 
 
+@functools.cache
 def gan_inputs(
     profile: str,  # such as "mini"
     name: str,  # "gan" or "gan_measured"

@@ -51,6 +51,6 @@ rule small_collection:
         ask.artefact_files(TABLES, "small_collection"),
         notebook=ask.book("collection", "small_collection")
     params:
-        inputs=ask.inputs(NAME, "small_collection", files=ask.listing(FOLDER)),
+        inputs=lambda w: ask.inputs(NAME, "small_collection", files=ask.listing(FOLDER)),
         data=json.dumps(plan.collection_data(FOLDER, 0, 0, COLUMNS))
     shell: ask.command("small_collection", tables=TABLES, data="{params.data}")
