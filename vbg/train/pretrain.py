@@ -51,11 +51,14 @@ def fresh_network(
     if name not in NETWORKS:
         raise ValueError(f"no image network {name!r}; there are {', '.join(NETWORKS)}")
     vision, baselines = (getattr(settings, section) | dict(weights=None) for section in ("vision", "baselines"))
-    fresh = replace(settings, vision=vision, baselines=baselines, model=settings.model | dict(head_dropout=0.0))
-    how = dict(num_classes=settings.pretraining["classes"], seed=settings.pretraining["seed"])
-    if name == "vit":
-        return build_model(fresh, "without_bert_gan", **how)
-    return build_network(fresh, name=name, vocab_size=1, **how)
+    fresh = replace(settings, vision=vision, baselines=baselines)
+    vit, other = partial(build_model, fresh, "without_bert_gan"), partial(build_network, fresh, name=name, vocab_size=1)
+    make = vit if name == "vit" else other
+    network = make(num_classes=settings.pretraining["classes"], seed=settings.pretraining["seed"])
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):  # no drawing is seen twice
+            layer.p = 0.0
+    return network
 
 
 def trunk(
