@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import io
 import json
+import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -22,8 +26,8 @@ from .schema import Examples, check_examples, drop_rows, image_present, require_
 
 # %% auto #0
 __all__ = ['SUPERCATEGORIES', 'UNUSED_IDS', 'GET_COCO', 'CAPTION_BLOCKS', 'INSTANCE_BLOCKS', 'PER_IMAGE', 'coco_categories',
-           'annotation_table', 'areas', 'find_splits', 'load_coco', 'image_paths', 'caption_lists', 'caption_columns',
-           'read_coco_split', 'read_coco']
+           'as_number', 'annotation_table', 'areas', 'find_splits', 'load_coco', 'as_id', 'image_paths',
+           'caption_lists', 'caption_columns', 'read_coco_split', 'read_coco']
 
 # %% ../../nbs/data/08_coco.ipynb #a0bca643
 SUPERCATEGORIES = {
@@ -53,23 +57,109 @@ def coco_categories() -> pd.DataFrame:  # `id, name, supercategory`, 80 rows
     rows = [(i, name, group) for i, (name, group) in zip(ids, names, strict=True)]
     return pd.DataFrame(rows, columns=["id", "name", "supercategory"])
 
+# %% ../../nbs/data/08_coco.ipynb #150244b4
+def as_number(
+    value,  # from JSON
+) -> float:  # also from text, or from a list of one; nan where there is none
+    "A number of a COCO file."
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    try:
+        return value if type(value) in (int, float) else float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _order(ident):
+    return isinstance(ident, str), ident
+
+
+def _is_crowd(value):
+    return int(str(value).strip().lower() not in ("0", "0.0", "false", "no", "none", "null", "nan", ""))
+
+# %% ../../nbs/data/08_coco.ipynb #fb53dfea
+def _polygons(outline):
+    "Polygons of three points or more, as numbers; also from one polygon that stands alone, or from pairs of points."
+    if outline and not any(isinstance(part, list) for part in outline):
+        outline = [outline]
+    if outline and all(isinstance(part, list) and len(part) == 2 for part in outline):
+        outline = [[number for point in outline for number in point]]
+    parts = [part for part in outline if isinstance(part, list)]
+    flat = [[n for point in part for n in (point if isinstance(point, list) else [point])] for part in parts]
+    read = [[as_number(n) for n in part] for part in flat]
+    return [part for part in read if len(part) >= 6 and len(part) % 2 == 0 and np.isfinite(part).all()]
+
+
+def _box(entry):
+    "x, y, width and height; None where one is no number."
+    given = entry.get("bbox")
+    given = re.split(r"[\s,;]+", given.strip(" []()")) if isinstance(given, str) else given
+    box = [as_number(n) for n in given] if isinstance(given, list) else []
+    return box if len(box) == 4 and np.isfinite(box).all() and min(box[2:]) >= 0 else None
+
+# %% ../../nbs/data/08_coco.ipynb #f65e296b
+def _outline(entry):
+    "Polygons, or run lengths with their size as whole numbers; the box where there is neither; None without a box."
+    outline = entry.get("segmentation")
+    if isinstance(outline, dict) and isinstance(outline.get("size"), list) and outline.get("counts"):
+        size, counts = [as_number(n) for n in outline["size"]], outline["counts"]
+        counts = [as_number(n) for n in counts] if isinstance(counts, list) else counts
+        if len(size) == 2 and np.isfinite([*size, *(counts if isinstance(counts, list) else ())]).all():
+            whole = [int(n) for n in counts] if isinstance(counts, list) else counts
+            return dict(size=[int(n) for n in size], counts=whole)
+    polygons = _polygons(outline) if isinstance(outline, list) else []
+    if polygons or (box := _box(entry)) is None:
+        return polygons or None
+    x, y, w, h = box
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+# %% ../../nbs/data/08_coco.ipynb #67083182
+def _canvas(coco, image_id):
+    "Height and width of an image, or of run lengths in it; else what its outlines need."
+    size = [as_number(coco.imgs.get(image_id, {}).get(side)) for side in ("height", "width")]
+    if min(size) > 0:
+        return [int(side) for side in size]
+    outlines = [o for o in map(_outline, coco.imgToAnns[image_id]) if o is not None]
+    sizes = [o["size"] for o in outlines if isinstance(o, dict)]
+    points = [part for o in outlines if isinstance(o, list) for part in o]
+    return sizes[0] if sizes else [math.ceil(max([1, *(n for part in points for n in part[k::2])])) for k in (1, 0)]
+
+
+def _mask(coco, entry):
+    "Run lengths of an outline, as `pycocotools` packs them; None where the annotation has none."
+    outline, (height, width) = _outline(entry), _canvas(coco, entry["image_id"])
+    if outline is None or isinstance(outline, dict) and isinstance(outline["counts"], str):
+        return outline
+    packed = coco_mask.frPyObjects(outline, height, width)
+    return coco_mask.merge(packed) if isinstance(packed, list) else packed
+
+
+def _area(coco, entry):
+    "Area as given; that of the outline where it is absent; nan where there is neither."
+    given = entry.get("area")
+    if given not in (None, "", []) and given == given:
+        return as_number(given)
+    mask = _mask(coco, entry)
+    return float("nan") if mask is None else float(coco_mask.area(mask))
+
 # %% ../../nbs/data/08_coco.ipynb #be269a58
 def annotation_table(
     coco: COCO,  # instances
-) -> pd.DataFrame:  # `image_id, category_id, id, area, iscrowd`, one row an annotation
+) -> pd.DataFrame:  # `image_id, category_id, id, area, iscrowd`, one row an annotation; area is nan if none can be read
     "The annotations as columns."
-    names = ["image_id", "category_id", "id", "area", "iscrowd"]
     annotations = coco.dataset["annotations"]
-    return pd.DataFrame({n: [a.get(n, 0) for a in annotations] for n in names})
+    table = {n: [a[n] for a in annotations] for n in ("image_id", "category_id", "id")}
+    table["area"] = [_area(coco, a) for a in annotations]
+    return pd.DataFrame(table | {"iscrowd": [_is_crowd(a.get("iscrowd")) for a in annotations]})
 
 # %% ../../nbs/data/08_coco.ipynb #1914b14a
 def _covered(coco, table, key):
     "Area of the union of masks of each (image, key)."
+    annotations = coco.dataset["annotations"]
 
-    def union(ids):
-        return float(coco_mask.area(coco_mask.merge([coco.annToRLE(coco.anns[i]) for i in ids])))
+    def union(rows):
+        return float(coco_mask.area(coco_mask.merge([_mask(coco, annotations[i]) for i in rows])))
 
-    return table.groupby(["image_id", key]).id.agg(union)
+    return table.assign(row=table.index).groupby(["image_id", key]).row.agg(union)
 
 
 _SIZE = dict(total="sum", single="max")
@@ -86,14 +176,15 @@ def areas(
     table = annotation_table(coco)
     if not crowd or area == "single":
         table = table[table.iscrowd == 0]
-    cats = pd.DataFrame(coco.dataset["categories"]).sort_values("id")
+    cats = pd.DataFrame(sorted(coco.dataset["categories"], key=lambda c: _order(c["id"])))
     order = {name: i for i, name in reversed(list(enumerate(cats[_COLUMN[key]])))}
     table = table.assign(key=table.category_id.map(cats.set_index("id")[_COLUMN[key]]))
     whole = table.groupby(["image_id", "key"]).area
     size = _covered(coco, table, "key") if area == "covered" else whole.agg(_SIZE[area])
     size = size.rename("area").reset_index()
-    size = size.assign(area=-size.area, rank=size.key.map(order)).sort_values(["image_id", "area", "rank"])
-    return size.assign(area=-size.area).drop(columns="rank").reset_index(drop=True)
+    size = size.assign(area=-size.area, rank=size.key.map(order), image=pd.factorize(size.image_id)[0])
+    size = size.sort_values(["image", "area", "rank"])
+    return size.assign(area=-size.area).drop(columns=["rank", "image"]).reset_index(drop=True)
 
 # %% ../../nbs/data/08_coco.ipynb #026bddcf
 GET_COCO = (
@@ -134,61 +225,116 @@ def load_coco(
     path: Path,  # a JSON file of COCO
     blocks,  # the lists that it must hold, with the keys of their entries
 ) -> COCO:  # indexed, nothing printed
-    "Read a file with `pycocotools`. Raises `DataError` naming the file, the entry and the remedy."
+    "Read a file for `pycocotools`, whatever the locale. Raises `DataError` naming the file, the entry and the remedy."
     require_file(path, GET_COCO)
-    try:
-        with _quietly():
-            coco = COCO(str(path))
-    except (ValueError, AssertionError, KeyError, TypeError) as e:
-        _check_blocks(path, blocks)
-        raise DataError(f"not a COCO file: {e!r}", path, remedy="download it again") from None
-    _check_blocks(path, blocks, coco.dataset)
+    with _quietly():
+        coco = COCO()
+        coco.dataset = _read_json(path)
+        for block, keys in blocks.items():
+            _check_block(path, coco.dataset, block, keys)
+        coco.createIndex()
     return coco
 
+
+def _read_json(path):
+    data = Path(path).read_bytes()
+    try:
+        return json.loads(data)  # UTF-8, UTF-16 or UTF-32, with a byte order mark or without
+    except UnicodeDecodeError as e:
+        problem = f"not UTF-8: byte {e.start} is 0x{e.object[e.start]:02x}"
+        raise DataError(problem, path, remedy="save it again with the encoding UTF-8") from None
+    except ValueError as e:
+        whole = data.rstrip().endswith((b"}", b"]"))
+        remedy = "mend that place" if whole else "get the file again, for its end is missing"
+        raise DataError(f"not JSON: {e}", path, remedy=remedy) from None
+
 # %% ../../nbs/data/08_coco.ipynb #67bb4df9
-CAPTION_BLOCKS = dict(images=("id",), annotations=("id", "image_id", "caption"))
-INSTANCE_BLOCKS = dict(images=("id", "file_name"), annotations=("id", "image_id", "category_id", "area"))
-INSTANCE_BLOCKS |= dict(categories=("id", "name", "supercategory"))
+CAPTION_BLOCKS = dict(annotations=("image_id", "caption"))
+INSTANCE_BLOCKS = dict(images=("id", "file_name"), annotations=("image_id", "category_id"))
+INSTANCE_BLOCKS |= dict(categories=("id", "name"))
+_COMPLETE = (
+    "the file needs the lists images, annotations and categories (captions: annotations). For the published one: "
+)
 
 # %% ../../nbs/data/08_coco.ipynb #64766848
-def _check_blocks(path, blocks, dataset=None):
-    "Raise `DataError` on the first list that is absent, entry without a key, or id given twice."
-    try:
-        dataset = json.loads(Path(path).read_text("utf-8")) if dataset is None else dataset
-    except ValueError as e:
-        raise DataError(f"not JSON: {e}", path, remedy="download it again; it may be cut short") from None
-    for block, keys in blocks.items():
-        entries = dataset.get(block) if isinstance(dataset, dict) else None
-        if not isinstance(entries, list):
-            raise DataError(f"no list {block!r}", path, remedy=GET_COCO)
-        for n, entry in enumerate(entries, 1):
-            for key in keys:
-                if key not in entry:
-                    problem = f"entry {n} of {block!r} (id {entry.get('id')}) has no {key!r}"
-                    raise DataError(problem, path, remedy="mend the entry or download the file again")
-        ids = pd.Series([e["id"] for e in entries])
-        if ids.duplicated().any():
-            problem = f"id {ids[ids.duplicated()].iloc[0]} stands twice in {block!r}"
-            raise DataError(problem, path, remedy="remove one of the two")
+def as_id(
+    value,  # from JSON
+) -> int | str | None:  # a whole number where it can be read as one, else text; None if neither
+    "An id of a COCO file."
+    if (
+        type(value) is float
+        and value.is_integer()
+        or isinstance(value, str)
+        and re.fullmatch(r"\s*\d+(\.0+)?\s*", value)
+    ):
+        return int(float(value)) if isinstance(value, float) else int(value.partition(".")[0])
+    return value if type(value) is int else value.strip() or None if isinstance(value, str) else None
+
+
+def _complete(path, entry, n, block, keys):
+    "Put the ids of an entry into their type. Raise `DataError` where it has not all keys."
+    if not isinstance(entry, dict):
+        raise DataError(f"entry {n} of {block!r} is {entry!r:.40}, no object", path, remedy="remove what is no entry")
+    if block == "images" and not entry.get("file_name") and isinstance(entry.get("coco_url"), str):
+        entry["file_name"] = entry["coco_url"].rsplit("/", 1)[-1]
+    for key in keys:
+        if key not in entry or entry[key] in (None, "") and block != "annotations":
+            problem = f"entry {n} of {block!r} (id {entry.get('id')}) has no {key!r}"
+            raise DataError(problem, path, remedy=_ADD.get(key, "add it to the entry"))
+    for key in _COLUMN.values():
+        if block == "categories" and key in entry:
+            entry[key] = " ".join(str(entry[key]).split())
+    for key in ("id", "image_id", "category_id"):
+        if type(entry.get(key)) is not int:
+            entry[key] = as_id(entry.get(key))
+
+
+_ADD = {"supercategory": "pass label='category', which needs none, or add it to the entry"}
+
+# %% ../../nbs/data/08_coco.ipynb #5fe2dc2d
+def _check_block(path, dataset, block, keys):
+    "Check a list, leave out an entry that stands there twice. Raise `DataError` where two things share an id."
+    entries = dataset.get(block) if isinstance(dataset, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f"no list {block!r}", path, remedy=_COMPLETE + GET_COCO)
+    first, kept = {}, []
+    for n, entry in enumerate(entries, 1):
+        _complete(path, entry, n, block, keys)
+        if block == "annotations" and entry["id"] is None:
+            entry["id"] = n
+        if entry["id"] is None:
+            raise DataError(f"entry {n} of {block!r} has no 'id'", path, remedy="give it a number of its own")
+        same = first.setdefault(entry["id"], entry)
+        if same is entry or block == "annotations" and same != entry:
+            kept.append(entry)
+        elif any(same[key] != entry[key] for key in keys):
+            problem = f"id {entry['id']} stands twice in {block!r}, with different entries"
+            raise DataError(problem, path, remedy="give one of them an id of its own, in its annotations too")
+    dataset[block] = kept
 
 # %% ../../nbs/data/08_coco.ipynb #f42778ef
 def image_paths(
     folder: Path,  # the set
     split: str,  # such as 'train2017'
-    images: list,  # entries with `id` and `file_name`
-    source: Path,  # the JSON, named in errors
+    images: list,  # entries with `id` and `file_name`, which may hold folders of any system
 ) -> dict:  # image id -> path; the file itself may be absent
-    "Path of each image. Raises `DataError` when a 12-digit number in the name is not the id, or without a folder."
-    for image in images:
-        number = re.search(r"\d{12}(?=\.)", image["file_name"])
-        if number and int(number[0]) != image["id"]:
-            problem = f"image {image['id']} has the file name {image['file_name']}"
-            raise DataError(problem, source, remedy="the number in the name must be the image id")
+    "Path of each image. Raises `DataError` without a folder of images."
     homes = [Path(folder) / split, Path(folder) / "images" / split, Path(folder) / "images"]
-    home = next((h for h in homes if h.is_dir()), None)
-    if home is None:
-        raise DataError(f"no image folder {split}/", folder, remedy=f"unpack {split}.zip here")
-    return {image["id"]: os.path.join(home, image["file_name"]) for image in images}
+    homes = [*[h for h in homes if h.is_dir()][:1], Path(folder)]
+    parts = {i["id"]: [p for p in re.split(r"[\\/]+", str(i["file_name"])) if p not in ("", ".", "..")] for i in images}
+    listed = functools.cache(lambda place: set(os.listdir(place)) if os.path.isdir(place) else set())
+    alone = Counter(names[-1] for names in parts.values() if names)
+    found = {}
+    for image in images:
+        names, whole = parts[image["id"]], str(image["file_name"])
+        tails = [names[k:] for k in range(len(names)) if k < len(names) - 1 or alone[names[-1]] == 1 or k == 0]
+        places = [os.path.normpath(os.path.join(homes[0], whole))] + [
+            os.path.join(h, *tail) for tail in tails for h in homes
+        ]
+        found[image["id"]] = next((p for p in places if os.path.basename(p) in listed(os.path.dirname(p))), None)
+    if len(homes) == 1 and not any(found.values()):
+        raise DataError(f"no image folder {split}/", folder, remedy=f"unpack {split}.zip here, or name it so")
+    return {i: path or os.path.join(homes[0], *parts[i]) for i, path in found.items()}
 
 # %% ../../nbs/data/08_coco.ipynb #f2dd51f5
 PER_IMAGE = 5
@@ -196,14 +342,19 @@ PER_IMAGE = 5
 
 def caption_lists(
     coco: COCO,  # captions
+    path=None,  # of their file, for errors
 ) -> dict:  # image id -> up to five captions, in the order of their ids
-    "The captions of each image: white space tidied, empty ones left out."
-    order = sorted(coco.dataset["annotations"], key=lambda a: a["id"])
+    "The captions of each image: white space tidied, empty ones left out. Raises `DataError` on what is no text."
+    order = sorted(coco.dataset["annotations"], key=lambda a: _order(a["id"]))
     found = {}
     for entry in order:
-        caption = " ".join(str(entry["caption"]).split())
-        if caption:
-            found.setdefault(entry["image_id"], []).append(caption)
+        several = entry["caption"] if isinstance(entry["caption"], list) else [entry["caption"]]
+        for caption in [c for c in several if c is not None and c == c]:
+            if not isinstance(caption, str):
+                problem = f"caption {entry['id']} of image {entry['image_id']} is {caption!r:.60}, no text"
+                raise DataError(problem, path, remedy="put a text in quotes there, or null for none")
+            if caption := " ".join(caption.split()):
+                found.setdefault(entry["image_id"], []).append(caption)
     return {image: captions[:PER_IMAGE] for image, captions in found.items()}
 
 # %% ../../nbs/data/08_coco.ipynb #7a7bb9d2
@@ -220,28 +371,39 @@ def caption_columns(
 def _leave_out(table, bad, problem, path, lenient):
     "Raise on the first bad annotation; when lenient, list the bad ones."
     if bad.any() and not lenient:
-        first = table[bad].iloc[0]
-        remedy = "mend the file, or be lenient to leave such annotations out"
-        raise DataError(f"annotation {first.id} of image {first.image_id}: {problem}", path, remedy=remedy)
+        first, image = (table.loc[bad, name].iloc[0] for name in ("id", "image_id"))
+        remedy = "mend it in the file, or be lenient to leave such annotations out"
+        raise DataError(f"annotation {first} of image {image}: {problem}", path, remedy=remedy)
     return [(str(path), None, f"annotation {i}", problem) for i in table.id[bad]]
 
 # %% ../../nbs/data/08_coco.ipynb #b2b742b8
-def _clean(coco, path, lenient):
+def _clean(coco, path, how):
     "Leave out annotations that speak of unknown images or categories or have no area, and list them."
-    table = annotation_table(coco)
-    size = pd.to_numeric(table.area, errors="coerce")
+    table, annotations = annotation_table(coco), coco.dataset["annotations"]
     checks = [
-        (~table.image_id.isin(coco.imgs), "image_id is not listed"),
-        (~table.category_id.isin(coco.cats), "category_id is not listed"),
-        (~(size >= 0), "area is not a number"),
+        (~table.image_id.isin(coco.imgs), "image_id is not listed in 'images'"),
+        (~table.category_id.isin(coco.cats), "category_id is not listed in 'categories'"),
+        (
+            ~table.area.between(0, np.inf, "left"),
+            "area is not a number (0 or more), nor is there an outline or box to take it from",
+        ),
     ]
-    lost = [entry for bad, problem in checks for entry in _leave_out(table, bad, problem, path, lenient)]
-    bad = {entry[2] for entry in lost}
+    if how["area"] == "covered":
+        unfit = np.array([not _fits(coco, a) for a in annotations], bool)
+        checks.append((pd.Series(unfit), "no outline or box of the image's size"))
+    lost = [entry for bad, problem in checks for entry in _leave_out(table, bad, problem, path, how["lenient"])]
     if lost:
-        coco.dataset["annotations"] = [a for a in coco.dataset["annotations"] if f"annotation {a['id']}" not in bad]
+        bad = np.logical_or.reduce([bad for bad, _ in checks])
+        coco.dataset["annotations"] = [a for a, gone in zip(annotations, bad) if not gone]
         with _quietly():
             coco.createIndex()
     return lost
+
+
+def _fits(coco, entry):
+    "Run lengths of another size than the image's would cover nothing."
+    outline = _outline(entry)
+    return outline is not None and (isinstance(outline, list) or outline["size"] == _canvas(coco, entry["image_id"]))
 
 # %% ../../nbs/data/08_coco.ipynb #2a225130
 def _table(coco, said, path, how):
@@ -251,10 +413,10 @@ def _table(coco, said, path, how):
     shares = {}
     for image, name, size in areas(coco, "category", "total", how["crowd"]).itertuples(index=False):
         shares.setdefault(image, {})[name] = size
-    rank, ids = {c["name"]: c["id"] for c in coco.dataset["categories"]}, sorted(path)
+    rank, ids = {c["name"]: c["id"] for c in coco.dataset["categories"]}, sorted(path, key=_order)
     table = dict(id=[str(i) for i in ids], image=[path[i] for i in ids], label=[first.get(i, "") for i in ids])
     table = pd.DataFrame(table)
-    table["labels"] = [sorted(shares.get(i, ()), key=rank.get) for i in ids]
+    table["labels"] = [sorted(shares.get(i, ()), key=lambda name: _order(rank[name])) for i in ids]
     table["attributes"] = [json.dumps({"areas": shares.get(i, {})}) for i in ids]
     return table.assign(**caption_columns([said.get(i, []) for i in ids], how["captions"]))
 
@@ -271,10 +433,11 @@ def read_coco_split(
 ) -> Examples:  # of the images that have a label, a caption and a file
     "One split of the set. Raises `DataError`, or lists what is left out, as `how` says."
     paths = [Path(folder) / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
-    coco, captions = load_coco(paths[0], INSTANCE_BLOCKS), load_coco(paths[1], CAPTION_BLOCKS)
-    lost = skip_table(_clean(coco, paths[0], how["lenient"]))
+    grouped = dict(categories=("id", "name", "supercategory")) if how["label"] == "supercategory" else {}
+    coco, captions = load_coco(paths[0], INSTANCE_BLOCKS | grouped), load_coco(paths[1], CAPTION_BLOCKS)
+    lost = skip_table(_clean(coco, paths[0], how))
     with _quietly():
-        table = _table(coco, caption_lists(captions), image_paths(folder, split, coco.dataset["images"], paths[0]), how)
+        table = _table(coco, caption_lists(captions, paths[1]), image_paths(folder, split, coco.dataset["images"]), how)
     skip = how["incomplete"] == "skip"
     examples = drop_rows(Examples(table, lost, paths, "coco"), table.label == "", *_NO_LABEL, skip)
     examples.files = paths[::-1]  # errors now name the captions
