@@ -7,35 +7,144 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+import warnings
 
 import imagehash
 import numpy as np
-from PIL import Image, ImageOps
+import pi_heif
+from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from ..core.files import DataError
 from .schema import require_file
 
 # %% auto #0
-__all__ = ['image_suffixes', 'to_rgb', 'orientation', 'decode_image', 'image_code', 'read_image', 'near_pairs', 'colour_distance']
+__all__ = ['PIXELS', 'FORMATS', 'WHOLE', 'image_suffixes', 'file_kind', 'to_rgb', 'orientation', 'decode_image', 'image_code',
+           'read_image', 'near_pairs', 'colour_distance']
 
-# %% ../../nbs/data/03_images.ipynb #bcccf747
+# %% ../../nbs/data/03_images.ipynb #309a7f02
+PIXELS = 300_000_000  # most pixels of an image; they are held in memory, three bytes each
+Image.MAX_IMAGE_PIXELS = PIXELS  # Pillow warns above, and refuses twice as many
+pi_heif.register_heif_opener()
+for order, zero in ((b"II", 0), (b"MM", 0), (b"MM", 1)):  # layouts of greys that Pillow does not list
+    TiffImagePlugin.OPEN_INFO.setdefault((order, zero, (1,), 1, (12,), ()), ("I;16", "I;12"))
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
+
+_NO_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "HEIF", "PSD")  # known by content
+
+
 def image_suffixes() -> set:  # such as '.jpg', lower case
     "File name endings of the formats that can be read."
-    return set(Image.registered_extensions())
+    known = Image.registered_extensions().items()
+    return {s for s, kind in known if (kind in Image.OPEN or kind == "MPO") and kind not in _NO_PHOTOGRAPHS}
+
+# %% ../../nbs/data/03_images.ipynb #ece754f4
+_RAW = "a camera's raw file"
+_MARKS = [  # where, first bytes, what it is
+    *((0, mark, _RAW) for mark in (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")),
+    *((8, mark, _RAW) for mark in (b"CR\x02", b"crx ", b"HEAPCCDR")),
+    *((8, mark, "HEIC") for mark in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+    *((8, b"avif", "AVIF"), (8, b"avis", "AVIF"), (4, b"ftyp", "a film"), (8, b"AVI ", "a film")),
+    *((0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (0, b"II\xbc", "JPEG XR")),
+    *((0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG", "PNG"), (0, b"GIF8", "GIF"), (8, b"WEBP", "WebP")),
+    *((0, mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((0, b"\0\0\0\x0cjP  ", "JPEG 2000"), (0, b"\xff\x4f\xff\x51", "JPEG 2000"), (0, b"8BPS", "Photoshop")),
+    *((0, b"%PDF", "PDF"), (0, b"%!PS", "PostScript"), (0, b"AT&TFORM", "DjVu"), (0, b"gimp xcf", "GIMP")),
+    *((0, b"v/1\x01", "OpenEXR"), (0, b"#?RADIANCE", "Radiance HDR"), (128, b"DICM", "DICOM")),
+    *(
+        (0, b"PK\3\4", "an archive"),
+        (0, b"\x1f\x8b", "an archive"),
+        (0, b"Rar!", "an archive"),
+        (0, b"7z\xbc\xaf", "an archive"),
+    ),
+]
 
 
+def file_kind(
+    content: bytes,  # the first kilobyte or more
+) -> str:  # such as 'HEIC' or 'a web page'; '' if it is not known
+    "What a file is by its first bytes, whatever its name says."
+    for place, mark, kind in _MARKS:
+        if content[place : place + len(mark)] == mark:
+            return kind
+    start = content[:1000].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if b"<svg" in start:
+        return "SVG"
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<error", b"{")):
+        return "a web page or message"
+    return ""
+
+# %% ../../nbs/data/03_images.ipynb #c1a9f3ad
+WHOLE = "replace the image by a whole one (export or download it again)"
+_CONVERT = "convert it: export or save it as JPEG, PNG or TIFF"
+_REMEDIES = {
+    **dict.fromkeys(("JPEG", "PNG", "GIF", "WebP", "TIFF", "AVIF", "JPEG 2000"), WHOLE),
+    "HEIC": "export it again, or convert it to JPEG",
+    "a film": "export a picture of it as JPEG, or leave it out",
+    "an archive": "unpack it",
+    "a web page or message": "download the image itself: this is what the server said in its place",
+    "": f"{WHOLE}; if it is of a rare format, convert it to JPEG, PNG or TIFF",
+}
+
+
+def _explain(
+    error: Exception,  # of the decoder
+    content: bytes,  # of the file
+) -> tuple:  # problem, remedy
+    "What is wrong with a file, without the decoder's own names for it."
+    if isinstance(error, DataError):
+        return error.problem, error.remedy
+    if isinstance(error, Image.DecompressionBombError):
+        return f"image is too large ({re.sub(',.*', '', str(error))})", _SMALLER
+    kind = file_kind(content)
+    said = "cannot be identified" if isinstance(error, UnidentifiedImageError) else str(error)
+    said, remedy = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "of the file", said), _REMEDIES.get(kind, _CONVERT)
+    what = "image cannot be read" if remedy.startswith(WHOLE) else f"file is {kind} and cannot be read"
+    return f"{what} ({said})", remedy
+
+
+_SMALLER = "save it smaller: 2,000 pixels a side are plenty"
+
+# %% ../../nbs/data/03_images.ipynb #ab2d4155
+_BITS, _WHITE_IS_0, _MAXIMUM = 258, 262, 281  # tags of TIFF
+
+
+def _grey(
+    image: Image.Image,  # of mode I;16, I;16B, I;16L or I
+) -> Image.Image:  # L, or LA where one grey stands for transparency
+    "Eight bits of a grey. Raises `DataError` if the value of white is unknown."
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "I" and image.format != "PPM":  # Pillow scales PPM to 16 bits
+        raise DataError(f"pixels of mode {image.mode} have no known white", remedy=_DEPTH)
+    bits = min(tags.get(_BITS, (16,))[0], int(tags.get(_MAXIMUM, (65535,))[0]).bit_length())
+    bits = 12 if bits == 16 and 255 < values.max() < 4096 else max(bits, 8)
+    clear = image.info.get("transparency")
+    solid = np.full(values.shape, 255, np.uint8) if clear is None else np.where(values == clear, 0, 255)
+    grey = np.clip(values >> (bits - 8), 0, 255).astype(np.uint8)
+    grey = 255 - grey if tags.get(_WHITE_IS_0) == 0 else grey
+    return Image.fromarray(np.stack([grey, solid.astype(np.uint8)], -1) if clear is not None else grey)
+
+
+_DEPTH = "save it with 8 or 16 bits a channel"
+
+# %% ../../nbs/data/03_images.ipynb #66227389
 def to_rgb(
     image: Image.Image,  # of any mode
-) -> Image.Image:  # RGB
-    "Eight bits a channel, transparency on white. Raises ValueError if the value of white is unknown."
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known white; save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+) -> Image.Image:  # RGB; the same one if it is that already
+    "Eight bits a channel, transparency on white. Raises `DataError` if the value of white is unknown."
+    if image.mode == "F":
+        raise DataError("pixels of mode F have no known white", remedy=_DEPTH)
+    if image.mode.startswith("I"):
+        image = _grey(image)
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 # %% ../../nbs/data/03_images.ipynb #438b21c5
 def orientation(
@@ -47,21 +156,48 @@ def orientation(
     except Exception:  # a damaged note is no damaged image
         return 1
 
-# %% ../../nbs/data/03_images.ipynb #10166675
+# %% ../../nbs/data/03_images.ipynb #ca2243c1
+_REDUCED, _SUB_PAGES, _DNG = 254, 330, 50706  # tags of TIFF
+
+
+def _choose_page(
+    image: Image.Image,  # as opened
+    name: str,  # of the file, for the warning
+) -> None:
+    "Stay at the first picture; skip previews of a TIFF. Warns of further ones; raises `DataError` on a raw file."
+    if image.format == "TIFF":
+        preview = lambda: image.tag_v2.get(_REDUCED, 0) & 1
+        if _DNG in image.tag_v2 or (preview() and _SUB_PAGES in image.tag_v2):
+            raise DataError(f"file is {_RAW}", remedy="develop it: export it as JPEG or TIFF")
+        pages = getattr(image, "n_frames", 1)
+        full = next((n for n in range(pages) if image.seek(n) or not preview()), 0)
+        image.seek(full)
+    if getattr(image, "is_animated", False) and image.format not in ("MPO", "HEIF"):
+        warnings.warn(f"{name}: {image.format} with several pictures; the first is read", stacklevel=4)
+
+# %% ../../nbs/data/03_images.ipynb #fbf9e1f8
+_TURNS = dict(zip(range(2, 9), (Image.Transpose(n) for n in (0, 3, 1, 5, 4, 6, 2))))  # EXIF -> what undoes it
+
+
 def decode_image(
     source,  # path or binary file
     size: int,  # pixels a side
 ) -> np.ndarray:  # `(size, size, 3)` uint8
-    "Decode, turn by EXIF, lay on white, resize the shorter side with antialiased bicubic weights, cut the middle."
+    """Decode, turn by EXIF, lay on white, resize the shorter side with antialiased bicubic weights, cut the middle.
+
+    Raises `DataError` on raw files, unknown white and too many pixels, and the decoder's own error on broken files."""
     with Image.open(source) as image:
         reduced = image.draft("RGB", (2 * size, 2 * size))  # or None; its exact extent may end inside a pixel
+        _choose_page(image, getattr(source, "name", source))
+        if image.width * image.height > PIXELS:
+            problem = f"image is too large ({image.width} x {image.height} pixels)"
+            raise DataError(problem, remedy=_SMALLER)
+        image.load()  # a TIFF is turned here
         width, height = reduced[1][2:] if reduced else image.size
         turn, side = orientation(image), min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         square = to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-    square.info.pop("exif", None)
-    square.getexif()[0x0112] = turn
-    return np.asarray(ImageOps.exif_transpose(square))
+    return np.asarray(square.transpose(_TURNS[turn]) if turn in _TURNS else square)
 
 # %% ../../nbs/data/03_images.ipynb #84cf0708
 def image_code(
@@ -78,13 +214,18 @@ def read_image(
     size: int,  # pixels a side
     row: int | None = None,  # source row, for the error
 ) -> tuple:  # pixels `(size, size, 3)` uint8, SHA-256, perceptual hash of 64 bits, thumbnail `(8, 8, 3)` uint8
-    "Read one image file once. Raises `DataError` when it is absent, a pointer, truncated or no image."
-    remedy = "replace the image by a whole one (export or download it again)"
-    content = require_file(path, remedy, row).read_bytes()
+    "Read one image file once. Raises `DataError` when it is absent, locked, a pointer, broken or no photograph."
     try:
-        pixels = decode_image(io.BytesIO(content), size)
+        content = require_file(path, WHOLE, row).read_bytes()
+    except OSError as error:
+        raise DataError(f"image cannot be opened ({error.strerror})", path, row, "give the right to read it") from None
+    stream = io.BytesIO(content)
+    stream.name = str(path)
+    try:
+        pixels = decode_image(stream, size)
     except Exception as error:  # decoders of broken files raise many kinds
-        raise DataError(f"image cannot be read ({error})", path, row, remedy) from error
+        problem, remedy = _explain(error, content)
+        raise DataError(problem, path, row, remedy) from error
     return pixels, hashlib.sha256(content).hexdigest(), *image_code(pixels)
 
 # %% ../../nbs/data/03_images.ipynb #2a3dd545
