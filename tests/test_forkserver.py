@@ -101,6 +101,30 @@ def test_a_notebook_gives_the_bytes_of_a_fresh_kernel_after_one_that_spoils_ever
     assert any("image/png" in out.get("data", {}) for outputs in fresh for out in outputs)
 
 
+SLOW = """
+def slow(kernel, sleep, register, said):  # a function: at its end a kernel forgets the names of its cells
+    asked = kernel.shutdown_request
+
+    async def shutdown(stream, identity, parent):
+        await asked(stream, identity, parent)
+        sleep(0.5)
+
+    kernel.control_handlers["shutdown_request"] = shutdown
+    register(lambda: said.write_text("works" if kernel.control_thread.is_alive() else "ended"))
+
+import atexit, time
+from pathlib import Path
+slow(get_ipython().kernel, time.sleep, atexit.register, Path({said!r}))
+"""
+
+
+def test_a_kernel_closes_its_streams_after_the_thread_that_answers_jupyter_has_ended(server, tmp_path):
+    "They are closed at exit; the thread flushes them after it has answered that the kernel shuts down."
+    said = tmp_path / "said"
+    execute(write(tmp_path / "slow.ipynb", SLOW.format(said=str(said))), tmp_path / "executed.ipynb")
+    assert said.read_text() == "ended"
+
+
 def test_the_server_holds_libraries_and_none_of_the_projects_code(server, tmp_path):
     tell = "import sys, torch; print(sorted(m for m in sys.modules if m[:4] == 'vbg.'), torch.cuda.is_initialized())"
     assert said_by(tell, tmp_path) == "['vbg.runs'] False"
