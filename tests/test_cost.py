@@ -13,13 +13,14 @@ from vbg.core.chance import seed_everything
 from vbg.core.files import home
 from vbg.core.profiles import VARIANTS
 from vbg.core.profiles import profile as read_profile
+from vbg.explain.costs import cost_table
 from vbg.models.vbg import build_model, multiply_adds, one_item
 from vbg.runs.notebook import study_notebook
 from vbg.train import cost
 
 
 def test_table_has_a_row_for_every_variant_and_counts_what_is_built():
-    table = cost.cost_table({name: read_profile(name) for name in ("smoke", "paper")})
+    table = cost_table({name: read_profile(name) for name in ("smoke", "paper")})
     assert list(zip(table["profile"], table["model"])) == [
         (name, v.row) for name in ("smoke", "paper") for v in VARIANTS.values()
     ]

@@ -23,6 +23,7 @@ from ..gan.text import TextGenerator, load_text_generator
 from ..models.fusion_zoo import FUSIONS
 from ..models.vbg import build_model
 from ..results.publish import WIDTH, style
+from ..results.tables import Column, table_of
 from ..train.cost import from_scratch
 
 # %% auto #0
@@ -889,16 +890,15 @@ def parts_table(
     "Part, kind, output shape, parameters, modules. Raises ValueError where the boxes do not add up to the model."
     if diagram.rest():
         raise ValueError(f"{diagram.rest():,} parameters are in no box")
-    rows = [_part_row(box) for box in diagram.boxes if box.parameters]
-    rows.append(("whole model", "–", "–", f"{diagram.total:,}", "–"))
-    return pd.DataFrame(rows, columns=["part", "kind", "shape given out", "parameters", "modules"])
+    rows = [vars(box) | dict(count=box.times * box.stands * box.parameters) for box in diagram.boxes if box.parameters]
+    return table_of([*rows, dict(name="whole model", count=diagram.total)], _PARTS)
 
 
-def _part_row(box):
-    "The row of a box in the table."
-    name = " ".join(box.name.split()) + f" × {box.times}" * (box.times > 1)
-    count = f"{box.times * box.stands * box.parameters:,}"
-    return name, box.kind, shape_text(box.shape), count, ", ".join(box.paths)
+_PARTS = [
+    Column("part", lambda r: " ".join(r["name"].split()) + f" × {r.get('times')}" * (r.get("times", 1) > 1)),
+    *(Column("kind", "kind"), Column("shape given out", "shape", shape_text)),
+    *(Column("parameters", "count", "{:,}"), Column("modules", "paths", ", ".join)),
+]
 
 # %% ../../nbs/explain/13_architecture.ipynb #135cef7b
 def module_sizes(
@@ -934,5 +934,5 @@ def sizes_table(
     sizes: dict,  # column -> result of `module_sizes`
 ) -> pd.DataFrame:  # text, for print
     "Module by module, one column a size."
-    rows = next(iter(sizes.values()))
-    return pd.DataFrame([{"module": row} | {column: f"{of[row]:,}" for column, of in sizes.items()} for row in rows])
+    rows = [dict(module=row) | {column: of[row] for column, of in sizes.items()} for row in next(iter(sizes.values()))]
+    return table_of(rows, [Column("module", "module"), *(Column(column, column, "{:,}") for column in sizes)])

@@ -40,6 +40,7 @@ from vbg.reports.object_words import (
 from .page import esc, page, section, table_html
 from ..results.comparison import model_title
 from ..results.publish import data_title, save_files
+from ..results.tables import Cell, Column, table_of
 from ..runs.store import Run, assert_complete, load_runs
 from ..runs.version import code_version
 from ..stats.comparison import calibration_error
@@ -353,21 +354,20 @@ def verdicts_table(
     names, of = desk.class_names, desk.collection.data.label
     rows = []
     for which, d in decisions.items():
-        label = int(d.data.label[0])
+        label, sure = int(d.data.label[0]), d.probabilities.max()
+        row = dict(page=which, item=str(d.data.ids[0]), chosen=names[d.chosen], record=names[label] * (label >= 0))
+        row |= dict(sure=Cell(fine(sure), value=100 * sure), verdict=verdict_of(desk, d).headline, rests=d.rests)
         near = sum(int(of[s.item] == d.chosen) for s in d.similar)
-        row = {
-            "page": which,
-            "object": str(d.data.ids[0]),
-            "record": names[label] if label >= 0 else "–",
-            "suggestion": names[d.chosen],
-            "sure": fine(d.probabilities.max()),
-            "verdict": verdict_of(desk, d).headline,
-            "rests on": d.rests,
-            "picture and text alone agree": "yes" if d.agree else "no",
-            "nearest five of the suggested class": near,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(row | dict(agree="yes" if d.agree else "no", near=near, runs=[desk.found.run]))
+    return table_of(rows, _STATEMENTS)
+
+
+_STATEMENTS = [
+    *(Column("page", "page"), Column("object", "item"), Column("record", lambda r: r["record"] or None)),
+    *(Column("suggestion", "chosen"), Column("sure", "sure"), Column("verdict", "verdict")),
+    *(Column("rests on", "rests"), Column("picture and text alone agree", "agree")),
+    Column("nearest five of the suggested class", "near"),
+]
 
 # %% ../../nbs/reports/09_object_page.ipynb #3efcde73
 def open_run(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import RunError, root
+from ..results.tables import Column, table_of
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'SHOWN', 'figure_file', 'notebook_of', 'table_part', 'figure_part', 'runs_part', 'head_part',
@@ -152,14 +153,18 @@ def readme_table(
     for title, (name, model) in SHOWN.items():
         table = tables[name]
         part = table[(table.test == "natural") & (table.model == model)]
-        rows.append({"accuracy, %": title} | dict(zip(part["data set"], part["accuracy, % (paper)"])))
-    return pd.DataFrame(rows)
+        rows.append(dict(title=title) | dict(zip(part["data set"], part["accuracy, % (paper)"])))
+    return table_of(rows, [Column("accuracy, %", "title"), *(Column(name, name) for name in list(rows[0])[1:])])
 
 # %% ../../nbs/reports/11_results_page.ipynb #680876f8
 def map_table(
     rows: list,  # of folder, what it holds, and modules with what is in each
 ) -> pd.DataFrame:
     "A map of the house: each package with links to its notebooks."
-    links = lambda parts: ", ".join(f"[{said}]({notebook_of(name)})" for name, said in parts.items())
-    made = [{"package": f"[`{name}`](nbs/{name})", "holds": holds, "begin with": links(p)} for name, holds, p in rows]
-    return pd.DataFrame(made)
+    return table_of([dict(zip(("name", "holds", "parts"), row)) for row in rows], _MAP)
+
+
+_MAP = [
+    *(Column("package", lambda r: f"[`{r['name']}`](nbs/{r['name']})"), Column("holds", "holds")),
+    Column("begin with", lambda r: ", ".join(f"[{said}]({notebook_of(name)})" for name, said in r["parts"].items())),
+]

@@ -367,7 +367,7 @@ _COSTS = [
     Column("parameters", lambda r: None if _fitted(r["model"]) else _mean_text(r["parameters"])),
     Column("multiply-adds an item", lambda r: _mean_text(r["multiply_adds"])),
     Column("seconds an epoch", lambda r: np.mean(r["each"]) if r["each"] else None, "{:.2f}"),
-    Column("seconds to fit", lambda r: _fit_seconds(r["seconds"]) if _fitted(r["model"]) else None),
+    Column("seconds to fit", lambda r: _fit_seconds(r["seconds"]) if _fitted(r["model"]) else None, "{:.1f}"),
     Column("epochs", lambda r: _mean_text(r["epochs"])),
     Column("best epoch (lowest–highest)", lambda r: range_cell(r["best_epoch"], ends=0) if r["epochs"] else None),
     Column("seconds of the run", lambda r: _mean_text(r["seconds"])),
@@ -381,7 +381,7 @@ _COSTS = [
 
 # %% ../../nbs/results/05_comparison.ipynb #91d3a114
 def _fit_seconds(values):
-    return f"{np.mean(values):.1f}" if values else None
+    return np.mean(values) if values else None
 
 # %% ../../nbs/results/05_comparison.ipynb #bc16f049
 _SEARCHED = {"xgboost": "learning rate", "tfidf": "C"}
@@ -413,7 +413,7 @@ def verdicts_table(
         theirs = level - printed[(r["dataset"], reference)]
         judged = verdict_level(r["accuracy_low"], r["accuracy_high"], level, r["rendered"])
         sign = sign_verdict(r, theirs) if others else Verdict("–", "–")
-        points = f"{100 * theirs:+.0f}" if others else None
+        points = 100 * theirs if others else None
         rows.append(r | dict(printed=100 * level, judged=judged.verdict, points=points, sign=sign))
     return table_of(rows, _VERDICTS)
 
@@ -422,7 +422,11 @@ _VERDICTS = [
     *(Column("data set", "title"), Column("model", lambda r: TITLES[r["model"]])),
     Column("row in the paper", lambda r: PAPER_MODELS[r["model"]]),
     *(Column("accuracy, %", lambda r: r["estimates"]["accuracy"]), Column("paper, %", "printed", "{:.0f}")),
-    *(Column("level", "judged"), Column("difference, points", _difference), Column("paper, points", "points")),
+    *(
+        Column("level", "judged"),
+        Column("difference, points", _difference),
+        Column("paper, points", "points", "{:+.0f}"),
+    ),
     *(Column("difference in sign", lambda r: r["sign"].verdict), Column("why", lambda r: r["sign"].reason)),
 ]
 

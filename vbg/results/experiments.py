@@ -217,15 +217,15 @@ def fusion_parameters(
         for r in {r.dataset: r for r in made}.values():
             layer, width = _fusion_of(r)
             classes, sides = r.predictions.columns.str.startswith("p_").sum(), layer.output_size // width
-            rows.append(
-                {
-                    "data set": run_title(r),
-                    "change": change,
-                    "fusion layer": sum(p.numel() for p in layer.parameters()),
-                    "head": sides * (width + 1) * classes,
-                }
-            )
-    return pd.DataFrame(rows)
+            own = dict(layer=sum(p.numel() for p in layer.parameters()), head=sides * (width + 1) * classes)
+            rows.append(dict(title=run_title(r), change=change) | own)
+    return table_of(rows, _LAYERS)
+
+
+_LAYERS = [
+    *(Column("data set", "title"), Column("change", "change")),
+    *(Column("fusion layer", "layer"), Column("head", "head")),
+]
 
 # %% ../../nbs/results/03_experiments.ipynb #f16ad05c
 def _fusion_of(run):

@@ -28,7 +28,7 @@ from vbg.results.publish import (
     save_figure,
     style,
 )
-from .tables import Column, estimate_cell, number_cell, table_of, with_runs
+from .tables import Column, estimate_cell, number_cell, table_of
 from ..runs.store import gan_place
 from ..stats.comparison import holm
 from ..stats.intervals import Estimate, estimate_scores, same_items
@@ -152,6 +152,10 @@ def _nearest(q):
     return number_cell("{:.3f} ({:.3f})", generated=near["generated"], real=near["held_out"])
 
 
+def _texts(q):
+    return {name: q["text"][name] for name in ("inside", "pairs")}
+
+
 def _at_least(q, share=0.6):
     same = q["agreement"]
     return "yes" if same["low"] >= share else "no" if same["high"] < share else "within the noise"
@@ -171,7 +175,7 @@ _QUALITY = [
     Column("diversity", "diversity", "{:.2f}"),
     *(Column(f"{kind} AUC", _told(kind)) for kind in ("format", "texture")),
     Column("most telling (AUC alone)", lambda q: most_telling(q["format"]["features"] | q["texture"]["features"])),
-    Column("texts inside the table", lambda q: f"{q['text']['inside']} of {q['text']['pairs']}"),
+    Column("texts inside the table", lambda q: number_cell("{} of {}", **_texts(q))),
     Column("new texts, %", lambda q: 100 * q["text"]["new"] / q["text"]["pairs"], "{:.1f}"),
 ]
 
@@ -181,19 +185,18 @@ def class_agreement_table(
     profile: str,  # whose sets they are
 ) -> pd.DataFrame:  # percent; one row a class, one column a GAN
     "Class agreement class by class, and what the judge reads right of held-out real images."
-    columns, made = {}, {}
+    rows, columns = {}, {}
     for q in found:
         with np.load(q["folder"] / "samples.npz", allow_pickle=False) as samples:
             names = samples["class_names"].tolist()
-        column = f"{DATASETS.get(q['dataset'], q['dataset'])}, {q['conditioning']}, {q['gan']}"
         title = DATASETS.get(q["dataset"], q["dataset"])
-        read = lambda found: {
-            f"{title}: {names[int(c)]}": f"{100 * share:.0f}" for c, share in found["per_class"].items()
-        }
-        columns |= {f"{title}, held-out real": read(q["agreement_real"])} | {column: read(q["agreement"])}
-        made.setdefault(title, []).append(q["folder"])
-    table = pd.DataFrame(columns).fillna("–").rename_axis("class")
-    return with_runs(table, [made[name.partition(": ")[0]] for name in table.index])
+        own = [f"{title}, held-out real", f"{title}, {q['conditioning']}, {q['gan']}"]
+        columns |= {name: Column(name, name, "{:.0f}") for name in own}
+        for name, part in zip(own, ("agreement_real", "agreement")):
+            for c, share in q[part]["per_class"].items():
+                row = rows.setdefault((title, int(c)), dict(name=f"{title}: {names[int(c)]}", runs=[]))
+                row |= {name: 100 * share, "runs": [*dict.fromkeys([*row["runs"], q["folder"]])]}
+    return table_of([*rows.values()], [Column("class", "name"), *columns.values()])
 
 # %% ../../nbs/results/07_gan.ipynb #446e3a76
 def images_word(

@@ -24,7 +24,7 @@ from ..core.files import home, root, sweep, write_atomic
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
-from .tables import Column, range_cell, run_names, table_files, table_of
+from .tables import Cell, Column, number_cell, range_cell, run_names, table_files, table_of
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -261,42 +261,52 @@ def dataset_table(
     rows = []
     for name in [*paper.index, *(c for c in cards if c not in paper.index)]:
         if name in paper.index:
-            rows.append({"data set": DATASETS[name], "source": "paper"} | paper.loc[name].to_dict())
+            rows.append(dict(title=DATASETS[name], source="paper") | paper.loc[name].to_dict())
         if name in cards:
-            rows.append({"data set": data_title(name, settings), "source": "here"} | _card_row(cards[name]))
-    return pd.DataFrame(rows).fillna("–")
+            rows.append(dict(title=data_title(name, settings), source="here") | _card_row(cards[name]))
+    splits = dict.fromkeys(s for card in cards.values() for counts in card["classes"].values() for s in counts)
+    return table_of(rows, [*_OF_THE_PAPER, *(Column(s, s, "{:,}") for s in splits), *_OF_A_CARD])
 
 
 def _card_row(card):
-    splits = pd.DataFrame(card["classes"]).T
-    texts = "–".join(sorted({min(card["texts_per_item"], key=int), max(card["texts_per_item"], key=int)}, key=int))
-    return (
-        {"images": f"{card['items']:,}", "classes": str(len(splits)), "texts": texts}
-        | {s: f"{int(splits[s].sum()):,}" for s in splits}
-        | {
-            "smallest class, train": f"{int(splits['train'].min()):,}",
-            "words, median": f"{card['text']['words']['median']:.0f}",
-            "skipped": str(card["skipped"]["count"]),
-        }
-    )
+    "The numbers of a card by the names of columns."
+    splits, texts = pd.DataFrame(card["classes"]).T, [*map(int, card["texts_per_item"])]
+    row = dict(images=card["items"], classes=len(splits), texts=[min(texts), max(texts)])
+    row |= dict(smallest=int(splits["train"].min()), words=card["text"]["words"]["median"])
+    return row | dict(skipped=card["skipped"]["count"]) | {s: int(n) for s, n in splits.sum().items()}
+
+# %% ../../nbs/results/02_publish.ipynb #183ff594
+def _as_printed(value):
+    "The paper's words as they are; a count, or the fewest and the most."
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return Cell("–".join(map(str, dict.fromkeys(value))), lowest=value[0], highest=value[-1])
+    return number_cell("{:,}", value=value)
+
+
+_OF_THE_PAPER = [
+    *(Column("data set", "title"), Column("source", "source")),
+    *(Column(name, name, _as_printed) for name in ("images", "classes", "texts")),
+]
+_OF_A_CARD = [
+    *(Column("smallest class, train", "smallest", "{:,}"), Column("words, median", "words", "{:.0f}")),
+    Column("skipped", "skipped", "{:,}"),
+]
 
 # %% ../../nbs/results/02_publish.ipynb #265f90b5
 def hyperparameter_table(
     profiles: dict,  # name to `vbg.core.profiles.Profile`
 ) -> pd.DataFrame:  # text, for print: module, setting, printed, one column a profile
     "Table 2 beside the profiles, and what the table leaves out."
-    flat = {name: _leaves(p) for name, p in profiles.items()}
-    rows, printed = [], paper_table("table2")
-    for r in printed.itertuples():
-        rows.append([r.module, r.setting, r.paper] + [f.get(r.path, "–") for f in flat.values()])
-    rest = [path for path in dict.fromkeys(p for f in flat.values() for p in f) if path not in set(printed.path)]
-    for path in rest:
+    flat, rows = {name: _leaves(p) for name, p in profiles.items()}, paper_table("table2").to_dict("records")
+    printed = {row["path"] for row in rows}
+    for path in dict.fromkeys(path for leaves in flat.values() for path in leaves if path not in printed):
         module, setting = path.split(".", 1)
-        rows.append(
-            [module, setting.replace("_", " "), _IN_THE_TEXT.get(path, "not given")]
-            + [f.get(path, "–") for f in flat.values()]
-        )
-    return pd.DataFrame(rows, columns=["module", "setting", "printed", *(f"profile {name}" for name in profiles)])
+        said = _IN_THE_TEXT.get(path, "not given")
+        rows.append(dict(path=path, module=module, setting=setting.replace("_", " "), paper=said))
+    own = (Column(f"profile {name}", lambda r, held=held: held.get(r["path"])) for name, held in flat.items())
+    return table_of(rows, [Column("module", "module"), Column("setting", "setting"), Column("printed", "paper"), *own])
 
 # %% ../../nbs/results/02_publish.ipynb #21bc3bd5
 def _leaves(settings, sections=("vision", "text", "fusion", "gan", "loop", "model", "train", "balance")):
@@ -305,11 +315,14 @@ def _leaves(settings, sections=("vision", "text", "fusion", "gan", "loop", "mode
     flat |= {
         f"{k}.{inner}": v for k, several in flat.items() if isinstance(several, dict) for inner, v in several.items()
     }
-    return {
-        k: f"{v:g}" if isinstance(v, float) else "none" if v is None else str(v)
-        for k, v in flat.items()
-        if not isinstance(v, dict)
-    }
+    return {k: _setting_cell(v) for k, v in flat.items() if not isinstance(v, dict)}
+
+
+def _setting_cell(value):
+    "A setting as text, with its number where it is one."
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "none" if value is None else str(value)
+    return Cell(f"{value:g}" if isinstance(value, float) else str(value), value=value)
 
 # %% ../../nbs/results/02_publish.ipynb #47c3be84
 def save_table(

@@ -16,8 +16,8 @@ from ..core.files import home
 from ..stats.intervals import Estimate
 
 # %% auto #0
-__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'table_files',
-           'number_cell', 'range_cell']
+__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'run_names', 'numbers_beside', 'table_files', 'number_cell',
+           'range_cell']
 
 # %% ../../nbs/results/01_tables.ipynb #90b7d608
 class Cell(str):
@@ -50,15 +50,15 @@ class Column:
     format: str | Callable = None  # such as "{:.1f}", or a function of the value; None: as it is
 
     def cell(self, row):
-        "Text or value; an estimate is printed in percent, a value that does not exist is a dash."
+        "Text or value; an estimate is printed in percent, a number by its format, what does not exist is a dash."
         value = self.source(row) if callable(self.source) else row.get(self.source)
         if isinstance(value, Estimate) and not callable(self.format):
             return estimate_cell(value)
         if value is None or isinstance(value, float) and np.isnan(value):
             return "–"
-        if self.format is None:
-            return value
-        return self.format(value) if callable(self.format) else self.format.format(value)
+        if not isinstance(self.format, str):
+            return self.format(value) if self.format else value
+        return Cell(self.format.format(value), value=value)
 
 # %% ../../nbs/results/01_tables.ipynb #3c3dc8bc
 def table_of(
@@ -71,13 +71,10 @@ def table_of(
     for title in table:
         if any(isinstance(line[title], Cell) for line in made):  # pandas would make plain strings of them
             table[title] = pd.Series([line[title] for line in made], dtype=object)
-    return with_runs(table, [row.get("runs") for row in rows]) if any(row.get("runs") for row in rows) else table
+    return _with_runs(table, [row.get("runs") for row in rows]) if any(row.get("runs") for row in rows) else table
 
 
-def with_runs(
-    table: pd.DataFrame,
-    runs: list,  # for each row what `run_names` takes; None or empty where there is none
-) -> pd.DataFrame:  # a copy
+def _with_runs(table, runs):
     "A table whose rows name their runs in the csv: the cells of the first column hold them."
     first = table.columns[0]
     cells = [Cell(value, runs=run_names(behind)) if behind else value for value, behind in zip(table[first], runs)]

@@ -23,18 +23,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..core.chance import seed_everything
 from ..core.files import home
 from ..core.places import cost_place
-from ..core.profiles import VARIANTS, Profile
+from ..core.profiles import Profile
 from ..core.profiles import profile as read_profile
 from ..models.vbg import build_model, multiply_adds, one_item
 from ..models.vision import to_pixel_values
-from ..runs.made import read_note, why_stale, write_note
+from ..runs.made import why_stale, write_note
 from ..runs.version import environment, used_code
 from .fit import parameter_groups, training_loss
 
 # %% auto #0
-__all__ = ['UPDATE', 'KINDS', 'OTHER', 'STEPS', 'from_scratch', 'cost_table', 'use_threads', 'matmul_peak', 'random_batch',
+__all__ = ['UPDATE', 'KINDS', 'OTHER', 'STEPS', 'from_scratch', 'variant_cost', 'use_threads', 'matmul_peak', 'random_batch',
            'Step', 'count_flop', 'peak_memory', 'time_step', 'step_times', 'kind_of', 'profile_step', 'step_cost_run',
-           'step_cost_table', 'cores_in_use', 'machine_state', 'step_profile_table']
+           'cores_in_use', 'machine_state']
 
 # %% ../../nbs/train/05_cost.ipynb #72b22c23
 def from_scratch(
@@ -45,29 +45,16 @@ def from_scratch(
     return replace(settings, vision=vision, text=text)
 
 # %% ../../nbs/train/05_cost.ipynb #e561b454
-def cost_table(
-    profiles: dict,  # name -> Profile
+def variant_cost(
+    settings: Profile,  # of any size
+    variant: str,  # of `VARIANTS`
     num_classes: int = 10,  # C
-) -> pd.DataFrame:  # one row a profile and variant
+) -> dict:  # parameters, multiply_adds
     "Parameters, and multiply-adds of a forward pass for one item at the profile's image size and longest text."
-    each = [(name, variant) for name in profiles for variant in VARIANTS]
-    rows = [{"profile": name} | _variant_cost(profiles[name], variant, num_classes) for name, variant in each]
-    whole = {name: row for (name, variant), row in zip(each, rows) if variant == "vbg"}
-    for (name, _), row in zip(each, rows):
-        for key in ("parameters", "multiply-adds"):
-            row[f"{key}, % of VBG"] = round(100 * row[key] / whole[name][key], 1)
-    return pd.DataFrame(rows)
-
-
-def _variant_cost(settings, variant, num_classes):
-    "Parameters and multiply-adds of one row of Table 4."
     with torch.device("meta"):
         model = build_model(from_scratch(settings), variant, num_classes=num_classes, seed=0)
-    return {
-        "model": VARIANTS[variant].row,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "multiply-adds": multiply_adds(model, one_item(settings.vision["image_size"], settings.text["max_length"])),
-    }
+    item = one_item(settings.vision["image_size"], settings.text["max_length"])
+    return dict(parameters=sum(p.numel() for p in model.parameters()), multiply_adds=multiply_adds(model, item))
 
 # %% ../../nbs/train/05_cost.ipynb #ace59495
 @contextlib.contextmanager
@@ -318,32 +305,6 @@ def step_cost_run(
     measured = {name: _measure(name) for name in sizes}
     return write_note(file, inputs, [], sort=False, **about, sizes=measured)
 
-# %% ../../nbs/train/05_cost.ipynb #ed64b4f6
-def step_cost_table(
-    file: Path,  # from `step_cost_run`
-) -> pd.DataFrame:  # one row a size
-    "Time, operations and share of the peak of a training step."
-    rows = []
-    for name, size in read_note(file)["sizes"].items():
-        t = size["timed"]
-        rows.append(
-            {
-                "size": name,
-                "threads": t["threads"],
-                "batch": t["batch_size"],
-                "tokens": t["length"],
-                "seconds a step": t["seconds"],
-                "items/s": t["items_per_second"],
-                "TFLOP a step": t["flop"] / 1e12,
-                "GFLOP/s": t["flop_per_second"] / 1e9,
-                "peak GFLOP/s": t["peak"] / 1e9,
-                "share of peak": t["share"],
-                "memory, GB": t["peak_memory"] / 1e9,
-                "machine": machine_state(size["load"], t["cpu_seconds"] / t["seconds"] / t["threads"]),
-            }
-        )
-    return pd.DataFrame(rows)
-
 # %% ../../nbs/train/05_cost.ipynb #6ea72440
 def cores_in_use(
     seconds: float = 1.0,  # of looking, in which this process sleeps
@@ -363,18 +324,4 @@ def machine_state(
         "idle"
         if load <= 0.25 and used >= 0.95
         else f"NOT IDLE: others use {load:.1f} cores, {100 * used:.0f} % of its threads' time"
-    )
-
-# %% ../../nbs/train/05_cost.ipynb #618943ec
-def step_profile_table(
-    file: Path,  # from `step_cost_run`
-) -> pd.DataFrame:  # one row a size and kind
-    "Time of a step by kind of operation, as a table."
-    sizes = read_note(file)["sizes"]
-    return pd.concat(
-        [
-            pd.DataFrame(size["spent"]).assign(size=name)[["size", "kind", "seconds", "share"]]
-            for name, size in sizes.items()
-        ],
-        ignore_index=True,
     )

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 # %% auto #0
 __all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'measure_gans',
-           'gan_history', 'gan_quality', 'loop_runs', 'gan_cost_run', 'gan_cost_table', 'choice_gans', 'choice_table']
+           'gan_history', 'gan_quality', 'loop_runs', 'gan_cost_run', 'choice_gans', 'choice_table']
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #97bfe904
 from ..core.chance import seed_everything
@@ -45,7 +45,7 @@ from ..models.text import tokenizer_for
 from ..models.vbg import load_weights, save_weights
 from ..runs.made import why_stale, write_note
 from ..runs.version import environment, used_code
-from .cost import cores_in_use, machine_state, matmul_peak, step_times, use_threads
+from .cost import cores_in_use, matmul_peak, step_times, use_threads
 from .jobs import train_runs
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #7d2f6fc2
@@ -277,7 +277,7 @@ def gan_cost_run(
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #4b56724c
 def _gan_cost(profile, dataset, steps):
-    "One row: seconds, operations, share of the peak."
+    "One row: seconds and operations of a step, steps of an epoch, the peak, and how busy the machine was."
     settings, load, threads = gan_settings(profile, dataset), cores_in_use(), 1
     with use_threads(threads):
         train = study_data(profile, dataset)["natural"].select("train")
@@ -286,20 +286,8 @@ def _gan_cost(profile, dataset, steps):
             train_step(trainer, items)
         times, peak = step_times(lambda: train_step(trainer, items), steps), matmul_peak(threads)
     seconds, busy = (float(value) for value in times.median())
-    count, flop = len(train) // len(items), counter.get_total_flops()
-    return {
-        "data set": dataset,
-        "threads": threads,
-        "batch": len(items),
-        "seconds a step": seconds,
-        "steps an epoch": count,
-        "seconds an epoch": seconds * count,
-        "GFLOP a step": flop / 1e9,
-        "GFLOP/s": flop / seconds / 1e9,
-        "peak GFLOP/s": peak / 1e9,
-        "share of peak": flop / seconds / peak,
-        "machine": machine_state(load, busy / seconds),
-    }
+    measured = dict(seconds=seconds, steps=len(train) // len(items), flop=counter.get_total_flops(), peak=peak)
+    return dict(dataset=dataset, threads=threads, batch=len(items), **measured, load=load, used=busy / seconds)
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #1486ea8c
 def _gan_trainer(settings, dataset, train):
@@ -307,13 +295,6 @@ def _gan_trainer(settings, dataset, train):
     kind, asked = settings.data[dataset].get("category"), settings.gan
     table = learn_table(train, kind=kind, minimum=asked["minimum"], limit=asked["words"])
     return GanTrainer(train=train, table=table, settings=asked, seed=0)
-
-# %% ../../nbs/train/06_gan_jobs.ipynb #a9af860f
-def gan_cost_table(
-    file: Path,  # from `gan_cost_run`
-) -> pd.DataFrame:  # one row a data set
-    "The measurements of `gan_cost_run` as a table."
-    return pd.DataFrame(json.loads(Path(file).read_text(encoding="utf-8"))["rows"])
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #5ba618bd
 _PRINTED = dict(
