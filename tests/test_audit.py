@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from io import StringIO
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from vbg.reports import page as P
 from vbg.results.classes import confusion_claims
 from vbg.results.comparison import comparison_table, late_average, of_models, verdicts_table
 from vbg.results.publish import DATASETS, PAPER_MODELS, paper_table
-from vbg.results.tables import run_names
+from vbg.results.tables import numbers_beside, run_names
 from vbg.runs.notebook import run_notebook, study_notebook
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.runs.version import environment
@@ -150,6 +151,22 @@ def evidence(home):
 @pytest.fixture(scope="module")
 def table(evidence):
     return A.build_ledger(evidence)
+
+
+def test_the_csv_of_the_ledger_holds_the_numbers_of_its_texts(table):
+    beside = pd.read_csv(StringIO(numbers_beside(table).to_csv(index=False)))
+    numbers = beside.iloc[:, len(A.COLUMNS) :]
+    assert list(beside.columns)[: len(A.COLUMNS)] == A.COLUMNS and {*map(str, numbers.dtypes)} == {"float64"}
+    assert {"paper: value", "n: seeds", "n: items", *(f"ours: {k}" for k in ("value", "low", "high"))} <= {*numbers}
+    rows = beside[beside.group.isin(["table3", "table4"])]
+    read = rows.ours.str.extract(r"^([\d.e+]+)[ %s]* \[([\d.e+]+), ([\d.e+]+)\]$").astype(float)
+    ours = rows[["ours: value", "ours: low", "ours: high"]]
+    assert len(rows) == 16 * 2 * 6 and np.allclose(ours, read, rtol=1e-3, atol=0.051)
+    paper = rows.paper.str.extract(r"^([\d.]+)( %| h|)$")[0].astype(float)
+    assert (rows["paper: value"] == paper).all() and (rows["n: seeds"] == 2).all()
+    settings = beside[beside.group == "table2"]
+    assert (settings["paper: value"] == settings.paper.astype(float)).all() and settings["ours: value"].notna().all()
+    assert beside["ours: value"].notna().sum() > len(rows) + len(settings) + 20
 
 
 def real(evidence):
@@ -758,7 +775,7 @@ def test_the_notebook_writes_four_files_from_runs_and_models(home, monkeypatch):
                     made_up(d, other, seed, about=dict(data={"natural": data["natural"].fingerprint}))
     run_notebook(study_notebook("audit"), home / "audit.ipynb", dict(profile="smoke"), timeout=300)
     saved = pd.read_csv(home / "runs/smoke/figures/paper/audit/audit.csv", keep_default_na=False)
-    assert list(saved.columns) == A.COLUMNS and set(saved.verdict) <= set(VERDICTS)
+    assert list(saved.columns)[: len(A.COLUMNS)] == A.COLUMNS and set(saved.verdict) <= set(VERDICTS)
     about = entry_of(home, "audit")
     assert (
         set(about["files"]) == {"audit.csv", "audit.md", "audit.html"} and len(about["made_from"]["runs"]) == 2 * 20 * 2

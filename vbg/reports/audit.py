@@ -25,7 +25,7 @@ from vbg.reports.findings import (
 from .judges import CLAIMS, GROUPS, find, setting
 from .page import esc, page, section, table_html
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table, save_files
-from ..results.tables import run_names
+from ..results.tables import Cell, Column, number_cell, numbers_beside, run_names, table_of
 from ..runs.store import assert_complete
 from ..stats.intervals import same_items
 from ..stats.metrics import METRICS
@@ -59,7 +59,8 @@ def _level(e, dataset, model, metric, printed):
     "Our value and the verdict on a printed number."
     if metric == "hours":
         taken = seconds(e, dataset, model)
-        text = f"{taken.mean():.4g} s [{taken.min():.4g}, {taken.max():.4g}]"
+        mean, low, high = taken.mean(), taken.min(), taken.max()
+        text = Cell(f"{mean:.4g} s [{low:.4g}, {high:.4g}]", value=mean, low=low, high=high)
         return text, verdict_level(taken.min() / 3600, taken.max() / 3600, printed, e.rendered(dataset))
     ours = score(e, dataset, model, metric)
     return score_text(ours, metric), verdict_level(ours.low, ours.high, printed, e.rendered(dataset))
@@ -91,7 +92,7 @@ def _result_rows(e):
 
 # %% ../../nbs/reports/07_audit.ipynb #69589d06
 def _counted(e, dataset, what):
-    "One number of Table 1: ours in words, the number that is compared, and where it comes from."
+    "One number of Table 1: ours, the number that is compared, and where it comes from."
     from vbg.data.coco import coco_categories
 
     card, source = e.cards[dataset], "counted from the data card"
@@ -99,13 +100,14 @@ def _counted(e, dataset, what):
     share = 1 - texts.get(0, 0) / sum(texts.values())
     mean = sum(k * v for k, v in texts.items()) / sum(texts.values())
     if what == "images":
-        return f"{card['items']:,}", card["items"], source
+        return number_cell("{:,}", value=card["items"]), card["items"], source
     if what == "texts":
-        ours = f"{mean:.2f} on average, {100 * share:.1f} % have one"
+        ours = Cell(f"{mean:.2f} on average, {100 * share:.1f} % have one", value=mean)
         return ours, mean if dataset == "coco" else share, source
     if dataset == "coco" and not e.rendered(dataset):
-        return str(len(coco_categories())), len(coco_categories()), "categories of the published files"
-    return str(len(card["classes"])), len(card["classes"]), source
+        number = len(coco_categories())
+        return number_cell("{}", value=number), number, "categories of the published files"
+    return number_cell("{}", value=len(card["classes"])), len(card["classes"]), source
 
 
 _ASKED = {
@@ -114,11 +116,16 @@ _ASKED = {
 }  # words of Table 1
 
 # %% ../../nbs/reports/07_audit.ipynb #65b39716
+def _printed_count(printed):
+    "The number of a printed count, such as `100,000+`."
+    return int(printed.rstrip("+").replace(",", ""))
+
+
 def _held_count(printed, value):
     "The condition of a printed count, and whether our count meets it."
     if printed in _ASKED:
         return _ASKED[printed][0], _ASKED[printed][1](value)
-    number = int(printed.rstrip("+").replace(",", ""))
+    number = _printed_count(printed)
     if printed.endswith("+"):
         return "at least as many", value >= number
     return "as many, to the nearest whole number", round(value) == number
@@ -137,7 +144,9 @@ def _data_rows(e):
         if e.rendered(dataset):
             found = Verdict("needs the real data", f"counted on rendered items; {asked}")
         name, claim = f"table1-{dataset}-{what}", f"{_COUNTS[what]}, {DATASETS[dataset]}"
-        finding = Finding(row[what], ours, f"{e.cards[dataset]['items']:,} items", *found, e.title(dataset))
+        number = {} if row[what] in _ASKED else {"value": _printed_count(row[what])}
+        n = number_cell("{:,} items", items=e.cards[dataset]["items"])
+        finding = Finding(Cell(row[what], **number), ours, n, *found, e.title(dataset))
         yield [name, "table1", "Table 1", claim, *finding]
 
 
@@ -173,12 +182,13 @@ def _command(e, row):
 def build_ledger(
     e: Evidence,  # from `read_evidence`
     claims: tuple = CLAIMS,  # what the text says
-) -> pd.DataFrame:  # columns `COLUMNS`, one row a printed number or claim
+) -> pd.DataFrame:  # columns `COLUMNS`, one row a printed number or claim; `paper`, `ours` and `n` hold their numbers
     "Every row with its verdict. Raises ValueError on a claim without one or an id that comes twice, RunError on a run."
     assert_complete(e.runs, list(e.settings.data), list(NEEDED), list(e.settings.seeds), e.profile)
     for d in e.datasets:
         same_items([r for r in e.runs if r.dataset == d], "test")
-    table = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"])[COLUMNS]
+    rows = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"], dtype=object)
+    table = rows[COLUMNS].copy()
     twice = table.id[table.id.duplicated()].unique().tolist()
     if twice:
         raise ValueError(f"ids that come twice in the ledger: {', '.join(twice)}; give each claim an id of its own")
@@ -215,23 +225,26 @@ def verdict_counts(
 # %% ../../nbs/reports/07_audit.ipynb #dabba8c8
 def _by_model(part):
     "One row a model: the paper's value and ours, metric by metric."
-    rows = []
+    rows, metrics = [], dict.fromkeys(part.claim.str.partition(" of ")[0])
     for model, cells in part.groupby(part.claim.str.extract(r" of (.*) on ")[0], sort=False):
         held = cells.verdict.value_counts()
         row = {c.split(" of ")[0]: f"{p}\n{o}" for c, p, o in zip(cells.claim, cells.paper, cells.ours)}
         verdict = held.index[0] if len(held) == 1 else ", ".join(f"{v} {n}" for v, n in held.items())
-        rows.append({"model": model} | row | {"verdict": verdict})
-    return pd.DataFrame(rows)
+        rows.append(dict(model=model, verdict=verdict) | row)
+    return table_of(rows, [Column(name, name) for name in ("model", *metrics, "verdict")])
 
 
 def _plain_rows(part, head):
     "One line a row; the commonest command stands in the note."
     usual = part.command.mode()[0]
-    ours = [f"{o}\n" + f"{n}; " * (n != "–") + d for o, n, d in zip(part.ours, part.n, part.data)]
-    said = [f"{c}\n{w}; {i}" for c, w, i in zip(part.claim, part["where"], part.id)]
-    verdict = [f"{v}\n{r}" + f"\n$ {c}" * (c != usual) for v, r, c in zip(part.verdict, part.reason, part.command)]
+    own = lambda r: f"\n$ {r['command']}" * (r["command"] != usual)
+    columns = [
+        *(Column(head, lambda r: f"{r['claim']}\n{r['where']}; {r['id']}"), Column("paper", "paper")),
+        Column("ours", lambda r: f"{r['ours']}\n" + f"{r['n']}; " * (r["n"] != "–") + r["data"]),
+        Column("verdict", lambda r: f"{r['verdict']}\n{r['reason']}{own(r)}"),
+    ]
     note = f"Decided by: {usual}" + ", where a row names no other command." * (part.command.nunique() > 1)
-    return note, pd.DataFrame({head: said, "paper": part.paper.tolist(), "ours": ours, "verdict": verdict})
+    return note, table_of(part.drop(columns="runs").to_dict("records"), columns)
 
 # %% ../../nbs/reports/07_audit.ipynb #278edba1
 _BELIEVED = (
@@ -281,7 +294,7 @@ _NOTE = (
     "same test after Holm's correction together; for other metrics, and two other models, the interval decides alone. "
     "Where both disagree, where a network was not trained out, or where a control explains the gain, a row is "
     "inconclusive. A difference within 1 point of zero counts as none. "
-    "The file audit.csv holds every row with its id, data, command and runs."
+    "The file audit.csv holds every row with its numbers (in the unit of their text), id, data, command and runs."
 )
 _RENDERED = (
     "The items of this profile, {title}, are rendered: they are no museum objects and no photographs. "
@@ -375,7 +388,7 @@ def save_audit(
         "audit",
         e.profile,
         dict(runs=e.runs, inside=e.looks),
-        csv=table.to_csv(index=False, lineterminator="\n").encode(),
+        csv=numbers_beside(table).to_csv(index=False, lineterminator="\n").encode(),
         md=audit_markdown(table, e).encode(),
         html=audit_html(table, e).encode(),
     )
@@ -393,7 +406,7 @@ _SURE = {
     "inconclusive": "not known",
 }
 
-
+# %% ../../nbs/reports/07_audit.ipynb #968cdff2
 def beliefs(
     table: pd.DataFrame,  # from `build_ledger`
 ) -> pd.DataFrame:  # text, five lines
@@ -403,8 +416,14 @@ def beliefs(
         here = {title: at.loc[f"{name}-{d}"] for d, title in DATASETS.items() if f"{name}-{d}" in at.index}
         line = lambda what: "; ".join(f"{title}: {what(row)}" for title, row in here.items()) or "–"
         sure = line(lambda row: f"{_SURE.get(row.verdict, row.verdict)} ({row.n})")
-        rows.append([says, line(lambda row: row.verdict), line(lambda row: row.ours), sure])
+        rows.append(dict(says=says, here=line(lambda row: row.verdict), ours=line(lambda row: row.ours), sure=sure))
     own, real = ((table.verdict == word).sum() for word in ("contradicts itself", "needs the real data"))
-    printed = f"{own} of {len(table)} rows contradict the paper's own print", f"{real} rows need the real data"
-    rows.append(["the printed numbers agree with each other", *printed, "certain where print is compared with print"])
-    return pd.DataFrame(rows, columns=["the paper says", "here", "measured", "how surely"])
+    found = dict(
+        here=f"{own} of {len(table)} rows contradict the paper's own print", ours=f"{real} rows need the real data"
+    )
+    sure = "certain where print is compared with print"
+    rows.append(dict(says="the printed numbers agree with each other", **found, sure=sure))
+    return table_of(rows, [Column("the paper says", "says"), Column("here", "here"), *_MEASURED])
+
+
+_MEASURED = [Column("measured", "ours"), Column("how surely", "sure")]

@@ -12,12 +12,13 @@ from .contradictions import printed_cells
 from .evidence import Evidence, beside_vbg, difference
 from ..results.comparison import p_text, sign_verdict
 from ..results.publish import DATASETS, PAPER_MODELS
+from ..results.tables import Cell
 from ..stats.intervals import Estimate
 from ..stats.verdicts import VERDICTS, as_verdict, verdict_sign
 
 # %% auto #0
 __all__ = ['OWN', 'DECIDES', 'CONTRADICTIONS', 'TABLES', 'SETTINGS_OF', 'UNITS', 'METRIC', 'Finding', 'score_text',
-           'printed_text', 'printed_gap', 'counted_text', 'seeds_text', 'needs_real', 'said', 'curves_of',
+           'printed_text', 'printed_gap', 'count_text', 'counted_text', 'seeds_text', 'needs_real', 'said', 'curves_of',
            'epochs_text', 'sign_finding', 'sized', 'joined']
 
 # %% ../../nbs/reports/04_findings.ipynb #a7125ade
@@ -34,9 +35,9 @@ SETTINGS_OF = "python -c \"from vbg.core.profiles import profile; print(profile(
 class Finding(NamedTuple):
     "Verdict, value, n and reason of a row of the ledger."
 
-    paper: str  # the paper's value
-    ours: str  # with its interval
-    n: str  # seeds, items
+    paper: str  # the paper's value; with its number where it is one (`Cell`)
+    ours: str  # with its interval; a `Cell` with value, low and high where it is one number
+    n: str  # seeds, items; likewise
     verdict: str  # of `VERDICTS`
     reason: str
     data: str
@@ -65,21 +66,23 @@ def score_text(
     value: Estimate,
     metric: str,
     signed: bool = False,  # a difference
-) -> str:
+) -> Cell:
     "A score with its interval in the paper's unit."
     scale, digits, unit = UNITS[metric]
     unit = " points" if signed and unit == " %" else unit
-    m, low, high = (f"{scale * v:{'+' if signed and k == 0 else ''}.{digits}f}" for k, v in enumerate(value))
-    return f"{m}{unit} [{low}, {high}]"
+    numbers = [scale * v for v in value]
+    m, low, high = (f"{v:{'+' if signed and k == 0 else ''}.{digits}f}" for k, v in enumerate(numbers))
+    return Cell(f"{m}{unit} [{low}, {high}]", **dict(zip(("value", "low", "high"), numbers)))
 
 # %% ../../nbs/reports/04_findings.ipynb #efdc2826
 def printed_text(
     value: float,  # as a table holds it
     metric: str,
-) -> str:
+) -> Cell:
     "A printed number with its unit."
     scale, _, unit = UNITS[metric]
-    return f"{value:.2f}" if scale == 1 and not unit else f"{scale * value:.0f}{unit}"
+    text = f"{value:.2f}" if scale == 1 and not unit else f"{scale * value:.0f}{unit}"
+    return Cell(text, value=round(scale * value, 2))
 
 
 def printed_gap(
@@ -94,21 +97,28 @@ def printed_gap(
     return round(cells[first] - cells[second], 2)
 
 # %% ../../nbs/reports/04_findings.ipynb #2a1263de
+def count_text(
+    **numbers,  # of what is counted
+) -> Cell:  # such as "5 seeds, 240 items"
+    "Several counts."
+    return Cell(", ".join(f"{number} {what}" for what, number in numbers.items()), **numbers)
+
+
 def counted_text(
     e: Evidence,
     dataset: str,  # such as "met"
-) -> str:
+) -> Cell:
     "Seeds and test items."
     row = beside_vbg(e, dataset, "vbg")
-    return f"{row['n']} seeds, {row['items']} items"
+    return count_text(seeds=row["n"], items=row["items"])
 
 # %% ../../nbs/reports/04_findings.ipynb #2288847b
 def seeds_text(
     e: Evidence,
     dataset: str,  # such as "met"
-) -> str:
+) -> Cell:
     "Seeds of VBG."
-    return f"{len(e.of(dataset, 'vbg'))} seeds"
+    return count_text(seeds=len(e.of(dataset, "vbg")))
 
 # %% ../../nbs/reports/04_findings.ipynb #bfb27978
 def needs_real(
@@ -135,7 +145,9 @@ def said(
 ) -> Finding:
     "A verdict from our runs, on one data set or on all."
     sets = [dataset] if dataset else e.datasets
-    n = n or "; ".join(dict.fromkeys(counted_text(e, d) for d in sets))
+    if not n:
+        n, *others = dict.fromkeys(counted_text(e, d) for d in sets)
+        n = "; ".join([n, *others]) if others else n
     return Finding(paper, ours, n, as_verdict(holds), reason, e.title(*sets))
 
 # %% ../../nbs/reports/04_findings.ipynb #d458442c
@@ -151,9 +163,9 @@ def curves_of(
 def epochs_text(
     e: Evidence,
     d: str,  # data set
-) -> str:
+) -> Cell:
     "Seeds and epochs of VBG."
-    return f"{len(e.of(d, 'vbg'))} seeds, {min(map(len, curves_of(e, d, 'train_loss')))} epochs"
+    return count_text(seeds=len(e.of(d, "vbg")), epochs=min(map(len, curves_of(e, d, "train_loss"))))
 
 # %% ../../nbs/reports/04_findings.ipynb #be042bb5
 def sign_finding(

@@ -31,6 +31,7 @@ from vbg.reports.findings import (
     TABLES,
     UNITS,
     Finding,
+    count_text,
     counted_text,
     epochs_text,
     joined,
@@ -46,6 +47,7 @@ from .measures import MEASURES, REAL
 from ..results.classes import FIG6_CLAIMS, confusion_claims, fig5_verdict, stability
 from ..results.comparison import rates_apart, trained_out
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table
+from ..results.tables import Cell
 from ..stats.intervals import same_items
 from ..stats.verdicts import VERDICTS, as_verdict, verdict_order
 
@@ -113,7 +115,9 @@ def setting(e, dataset, paper, path, equals=None, at_least=None):
     own = f"; {held(path, e.settings):,g} in the profile {e.profile}" * (e.profile != "paper")
     holds = value == equals if at_least is None else value >= at_least
     reason = f"a setting, not a measurement: {path} of the profile is {value:g}"
-    return Finding(paper, f"{value:,g}{own}", "1 profile", as_verdict(holds), reason, "profile paper", SETTINGS_OF)
+    asked = Cell(paper, value=at_least if equals is None else equals)
+    ours = Cell(f"{value:,g}{own}", value=value)
+    return Finding(asked, ours, "1 profile", as_verdict(holds), reason, "profile paper", SETTINGS_OF)
 
 # %% ../../nbs/reports/06_judges.ipynb #e35ecff6
 def _layers():
@@ -211,7 +215,8 @@ def sign(e, d, paper, first, second, metric="accuracy", said=None, low=None, hig
         return joined({one: sign(e, one, "", *each) for one in e.datasets}, paper)
     printed = FUSION not in (first, second) and printed_gap(d, first, second, metric)
     gap, unit = said or printed or 1, UNITS[metric][0]
-    paper = paper or f"{gap:{'g' if first == 'vbg' else '+g'}}" + " points" * (unit == 100)
+    number = {"value": gap} if said or printed and not paper else {}
+    paper = Cell(paper or f"{gap:{'g' if first == 'vbg' else '+g'}}" + " points" * (unit == 100), **number)
     found = sign_finding(e, d, first, second, paper, gap, metric)
     if said and printed != said:
         reason = f"Table 3 has {printed:g}"
@@ -247,7 +252,8 @@ def curve(e, d, paper, keys, text):
     runs = e.read(d, "vbg")
     values, _, found = zip(*(fig5_verdict(runs, key, e.rendered(d)) for key in keys.split()))
     shown = (f"{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]" for v in values)
-    ours = text.format(*shown, after=stability(runs[0].history)["after"])
+    numbers = dict(value=np.mean(values), low=np.min(values), high=np.max(values)) if len(values) == 1 else {}
+    ours = Cell(text.format(*shown, after=stability(runs[0].history)["after"]), **numbers)
     verdict = max((f.verdict for f in found), key=VERDICTS.index)
     reason = "; ".join(dict.fromkeys(f.reason for f in found))
     return Finding(paper, ours, epochs_text(e, d), verdict, reason, e.title(d))
@@ -262,7 +268,8 @@ def _share_right(e, d, named):
     if not mine.any():
         return f"this set has no class {' or '.join(named)}", "–"
     share = 100 * np.mean([(t.argmax(1) == labels)[mine].mean() for t in tables])
-    return f"{share:.1f} % right ({', '.join(there)})", f"{len(tables)} seeds, {mine.sum()} items"
+    n = count_text(seeds=len(tables), items=int(mine.sum()))
+    return Cell(f"{share:.1f} % right ({', '.join(there)})", value=share), n
 
 
 def _why(row):
@@ -321,7 +328,7 @@ def heat(e, d, paper, on):
     "Fig. 7, by `explain.heat_figures.heat_claims`: heat on people, or on the object and its telling detail."
     if on == "people":
         return _heat_on_people(e, d, paper)
-    rows, n = _maps(e, d, one_class=False), f"{e.looks[d]['seeds']} seeds, {e.looks[d]['items']} items"
+    rows, n = _maps(e, d, one_class=False), count_text(**{what: e.looks[d][what] for what in ("seeds", "items")})
     if rows is None:
         why = "this set has no masks of the objects: no run gives a number, the heat maps have to be looked at"
         return needs_real(e, d, paper, why, n=n)._replace(command=_LOOK)
@@ -353,7 +360,7 @@ def space(e, d, paper, key):
     other = controls.get("after fusion, other-class text read")
     if key == "margin" and other:
         reason += _with_other_text(other)
-    n = f"{look['seeds']} seeds, {look['items']} items, {look['classes']} classes"
+    n = count_text(**{what: look[what] for what in ("seeds", "items", "classes")})
     return Finding(paper, f"{row['stage']} {row['measured']}", n, row["verdict"], reason, e.title(d))
 
 # %% ../../nbs/reports/06_judges.ipynb #0778f006

@@ -14,6 +14,7 @@ from .contradictions import ADDS, NESTED, PARTS, REMOVED, listed, printed_cells
 from .evidence import OTHERS, PRINTED, difference, gan_known, score, seconds, time_ratio
 from vbg.reports.findings import (
     METRIC,
+    count_text,
     counted_text,
     curves_of,
     epochs_text,
@@ -24,6 +25,7 @@ from vbg.reports.findings import (
 )
 from ..results.classes import short_schedule
 from ..results.publish import DATASETS, PAPER_MODELS
+from ..results.tables import Cell
 from ..stats.intervals import paired_difference, same_items
 from ..stats.metrics import METRICS
 from ..stats.verdicts import EQUIVALENT, VERDICTS
@@ -60,7 +62,12 @@ def split_shares(e, d):
 
 def models(e, d):
     "How many models VBG is compared with."
-    return Seen(f"{len(OTHERS)} trained", len(OTHERS) == 6, "counted in our runs", f"{len(OTHERS)} models")
+    return Seen(
+        Cell(f"{len(OTHERS)} trained", value=len(OTHERS)),
+        len(OTHERS) == 6,
+        "counted in our runs",
+        f"{len(OTHERS)} models",
+    )
 
 # %% ../../nbs/reports/05_measures.ipynb #1050c98e
 def _all_hold(verdicts):
@@ -82,7 +89,7 @@ def leads(e, d):
     )
     return Seen("; ".join(ours), _all_hold(found), reason)
 
-
+# %% ../../nbs/reports/05_measures.ipynb #e7f35ec6
 def rank(e, d, model):
     "Our rank of a baseline among the eight others: the reading that Table 3 bears out."
     number = sorted(OTHERS, key=lambda m: -score(e, "met", m).mean).index(model) + 1
@@ -105,8 +112,9 @@ def _gan_counted(e, d):
     return f"{'with' if gan_known(e, d, 'vbg') else 'without'}"
 
 
-def _ratio_text(ratio):
-    return f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
+def _ratio_text(ratio, after=""):
+    text = f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times{after}"
+    return Cell(text, value=ratio.mean, low=ratio.low, high=ratio.high)
 
 # %% ../../nbs/reports/05_measures.ipynb #81da16c7
 def same_seconds(e, d):
@@ -140,11 +148,11 @@ def faster(e, d, model):
     a, b = hours["vbg"], hours[model]
     reason = f"measured seconds, {counted} the training of VBG's GAN; networks of the profile's size"
     return Seen(
-        f"{_ratio_text(ratio)}, range of the seeds",
+        _ratio_text(ratio, ", range of the seeds"),
         None if counted != "with" else True if ratio.high < 1 else False if ratio.low > 1 else None,
         reason + _TIMES * e.rendered(d),
         seeds_text(e, d),
-        f"{a:g} and {b:g} h: {a / b:.2f} times",
+        Cell(f"{a:g} and {b:g} h: {a / b:.2f} times", value=a / b),
     )
 
 # %% ../../nbs/reports/05_measures.ipynb #8c7f76e7
@@ -219,7 +227,8 @@ def scarce_recall(e, d):
         f"scarce items, the control, gain as well (gan_judged_{d}, make gan), so a gain here is no proof of the GAN"
     )
     holds = False if gap.high < 0 or max(-gap.low, gap.high) <= EQUIVALENT else None
-    return Seen(score_text(gap, "accuracy", signed=True), holds, reason, f"{k} seeds, {mine.sum()} items")
+    n = count_text(seeds=k, items=int(mine.sum()))
+    return Seen(score_text(gap, "accuracy", signed=True), holds, reason, n)
 
 # %% ../../nbs/reports/05_measures.ipynb #8dc92599
 def rough(e, d):
