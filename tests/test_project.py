@@ -264,6 +264,12 @@ def test_every_relative_link_leads_somewhere(path):
             assert anchor in anchors(there.read_text(encoding="utf-8")), f"{path.name} links to {target}"
 
 
+def test_module_notebooks_link_the_originals_of_what_they_implement():
+    "Without a link to the outside are only those that implement nothing published: paths, plans, pages."
+    alone = [path.stem for path in MODULES if not re.search(r"\]\(https?://(?!example\.)", prose(path))]
+    assert len(alone) <= 21, alone
+
+
 def test_light_modules_start_without_torch():
     heavy = "{'torch', 'transformers', 'datasets'}"
     code = f"import sys, vbg.core.profiles, vbg.runs.store; print(sorted({heavy} & set(sys.modules)))"
