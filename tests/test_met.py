@@ -142,7 +142,7 @@ def test_own_rules_change_the_label(tmp_path):
         (lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:05a1\nsize 317038305\n", "Git LFS pointer"),
         (lambda b: b"<!DOCTYPE html><html>", "web page"),
         (lambda b: b"", "empty"),
-        (lambda b: b.replace(b",", b";"), "semicolons"),
+        (lambda b: b.decode("utf-8-sig").encode("utf-16"), "UTF-16, not UTF-8.*CSV UTF-8"),
         (lambda b: b.replace(b"Object ID", b"Object Key", 1), "'Object ID' is absent"),
         (lambda b: b.replace(b",Classification,", b",Class,", 1), "row 1: column 'Classification' is absent"),
         (lambda b: b.replace(b",Medium,", b",Stuff,", 1), "row 1: column 'Medium' is absent.*text_fields"),

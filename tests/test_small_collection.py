@@ -147,7 +147,7 @@ def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_nam
     done = run_study(tmp_path, "--dry-run", "--printshellcmds", "collection", profile="mini")
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
-    assert "runs/collection-my-mus-eum/figures/supplement/small_collection/small_collection.csv" in said
+    assert f"runs/{sc.collection_name(museum)}/figures/supplement/small_collection/small_collection.csv" in said
     commands = [
         line.split("Shell command:", 1)[-1].strip() for line in said.splitlines() if " vbg.reports.command run " in line
     ]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
+from hashlib import sha256
 from pathlib import Path
 
 from .files import RunError, root
@@ -75,13 +77,19 @@ def collection_folder() -> Path:  # absolute
     return (root() / Path(said).expanduser()).resolve()
 
 
+_TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".ods", ".xls")
+
+
 def collection_name(
     folder: Path,  # of the collection, or its csv
 ) -> str:  # such as "collection-my-museum"
-    "The profile name under which the tables of a collection are saved."
+    "The profile name under which the tables of a collection are saved; folders of different names differ in it."
     folder = Path(folder)
-    word = (folder.parent if folder.suffix else folder).name
-    return "collection-" + (re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") or "unnamed")
+    table = folder.is_file() or folder.suffix.lower() in _TABLES and not folder.is_dir()
+    word = unicodedata.normalize("NFC", (folder.parent if table else folder).name)
+    slug = re.sub(r"[^a-z0-9]+", "-", word.lower())[:40].strip("-")
+    mark = "" if slug == word else sha256(word.encode()).hexdigest()[:6]  # what the plain letters do not tell
+    return "-".join(filter(None, ("collection", slug, mark)))
 
 # %% ../../nbs/core/07_collection_plan.ipynb #995e24d4
 def collection_columns(

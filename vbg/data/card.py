@@ -105,6 +105,7 @@ def data_card(
         tiny=json.loads(examples.tiny.to_json(orient="records")),
         duplicates=find_duplicates(t, images) if images is not None else {},
         skipped=_skip_report(examples.skipped),
+        notes=list(examples.notes),
     )
 
 # %% ../../nbs/data/05_card.ipynb #0385cea2

@@ -5,64 +5,169 @@
 # %% ../../nbs/data/09_collection.ipynb #f6be2217
 from __future__ import annotations
 
+import difflib
+import html
+import inspect
 import json
 import os
 import re
 import unicodedata
-from pathlib import Path
+import warnings
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from ..core.files import DataError
 from .images import image_suffixes
-from .schema import Examples, check_examples, image_present, require_columns, skip_table
-from .tables import decode_text, read_table
+from .schema import Examples, check_examples, drop_rows, image_present, require_columns, skip_table
+from .tables import decode_text, plain_name, read_table
 
 # %% auto #0
-__all__ = ['join_fields', 'read_objects', 'words_of_name', 'read_folder', 'read_collection']
+__all__ = ['plain_text', 'join_fields', 'read_objects', 'words_of_name', 'read_folder', 'read_collection']
 
 # %% ../../nbs/data/09_collection.ipynb #a422d469
+_BLOCKS = "p|br|div|li|ul|ol|tr|td|th|table|tbody|thead|h[1-6]|hr|blockquote|pre|img|html|body"
+_INLINE = "a|i|b|u|s|em|strong|span|font|sup|sub|small|cite|code|abbr|q|mark|strike"
+_REST = r"""(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*/?>"""
+
+
+def plain_text(
+    text: str,  # of a cell
+) -> str:  # the same where it holds no markup
+    "Text without the tags, comments and entities of a web page. Other words in angle brackets stay."
+    for _ in range(2):  # an entity may hide a tag
+        text = re.sub(r"(?is)<!--.*?-->|<(script|style)\b.*?</\1\s*>", " ", text)
+        text = re.sub(f"(?i)</?(?:{_BLOCKS}){_REST}", " ", text)
+        text = re.sub(f"(?i)</?(?:{_INLINE}){_REST}", "", text)
+        text = re.sub(r"&(#\d+|#x[\da-f]+|[a-z]\w*);", lambda m: html.unescape(m[0]), text, flags=re.I)
+    return text
+
+
 def join_fields(
     fields: list,  # of one item, in order; '' where missing
 ) -> str:  # one line
     "Join fields as sentences; skip empty ones and those already contained in the text so far."
     out = ""
-    for field in (" ".join(f.split()) for f in fields):
+    for field in (" ".join(unicodedata.normalize("NFC", plain_text(f)).split()) for f in fields):
         if not field or field.rstrip(".").casefold() in out.casefold():
             continue
-        out = field if not out else out + (" " if out[-1] in ".!?؟。" else ". ") + field
+        out = field if not out else out + (" " if out[-1] in ".!?؟。！？" else ". ") + field
     return out
 
 # %% ../../nbs/data/09_collection.ipynb #cf5f832c
 def _on_disk(folder, paths):
-    "Paths as the disk spells them: accents as one sign or two (macOS), either slash; unchanged where there is no file."
-    paths = [str(folder / p.replace("\\", "/")) if p else "" for p in paths]
-    for i in (i for i, there in enumerate(image_present(paths)) if not there):
-        place, name = os.path.split(paths[i])
-        spelt = {unicodedata.normalize("NFC", n): n for n in (os.listdir(place) if os.path.isdir(place) else [])}
-        paths[i] = os.path.join(place, spelt.get(unicodedata.normalize("NFC", name), name))
-    return paths
+    "Paths as the disk spells them: accents as one sign or two, either slash, either case; unchanged without a file."
+    listed = lru_cache(None)(lambda place: os.listdir(place) if os.path.isdir(place) else [])
+    alike = lambda name: unicodedata.normalize("NFC", name)
+
+    def spelt(place, name):
+        there = [n for n in listed(place) if alike(n).casefold() == alike(name).casefold()]
+        same = [n for n in there if alike(n) == alike(name)]
+        return (same or (there if len(there) == 1 else [name]))[0]
+
+    paths = [p.replace("\\", "/") for p in paths]
+    made = [str(folder / p) if p else "" for p in paths]
+    for i in (i for i, there in enumerate(image_present(made)) if not there and paths[i]):
+        place = folder
+        for part in PurePosixPath(paths[i]).parts:
+            place = place / spelt(place, part)
+        made[i] = str(place)
+    return made
+
+# %% ../../nbs/data/09_collection.ipynb #56eac06c
+def _photographs(folder, cell):
+    "The paths that a cell holds: one, or several separated by ; | , or line breaks."
+    if not re.search(r"[;|,\n]", cell) or os.path.exists(folder / cell.replace("\\", "/")):
+        return [cell]
+    parts = [p.strip() for p in re.split(r"[;|\n]" if re.search(r"[;|\n]", cell) else ",", cell) if p.strip()]
+    return parts if parts and all(Path(p).suffix.lower() in image_suffixes() for p in parts) else [cell]
 
 
-def _from_table(table, folder, image, text, label, id, group):
-    "Columns of the example schema; what is no id, image, text, label or group becomes `attributes`."
-    rest = [c for c in table if c not in {image, label, id, group, "row", *text}]
+_ELSEWHERE = [  # how a cell begins that names no file here, the problem, the remedy
+    (r"(?:https?|ftp|s3|gs)://|www\.", "image is a web address", "download the images and name their files"),
+    (r"data:", "image is written into the cell", "save the images as files and name them"),
+    (r"file:|[a-z]:[\\/]|[\\/]{2}", "image is a path of another computer", "write paths relative to the table"),
+]
+
+# %% ../../nbs/data/09_collection.ipynb #25f09930
+def _refuse_elsewhere(examples, lenient):
+    "Without the rows whose image lies elsewhere. Raises `DataError` on the first unless lenient."
+    for begins, problem, remedy in _ELSEWHERE:
+        bad = examples.table.cell.str.match(f"(?i){begins}") & ~image_present(examples.table.image)
+        examples = drop_rows(examples, bad, problem, remedy, lenient)
+    examples.table = examples.table.drop(columns="cell")
+    return examples
+
+# %% ../../nbs/data/09_collection.ipynb #4a8cf8f6
+def _one_spelling(values, what):
+    "Names in one spelling, and remarks on those that were several or differ in case alone."
+    made, spelt, cases = [plain_name(plain_text(v)) for v in values], {}, {}
+    for old, new in zip(values, made):
+        spelt.setdefault(new, set()).add(old)
+        cases.setdefault(new.casefold(), set()).add(new)
+    several = {new: len(old) for new, old in spelt.items() if len(old) > 1}
+    notes = [f"{what} {name!r} was spelt in {n} ways that look the same: read as one" for name, n in several.items()]
+    apart = [", ".join(map(repr, sorted(s))) for s in cases.values() if len(s) > 1]
+    return made, notes + [f"{what}s that differ in case alone stay apart: {names}" for names in apart]
+
+# %% ../../nbs/data/09_collection.ipynb #e1a0a8c5
+def _columns_of(table, image, text, label, id, group):
+    "Columns of the example schema but id and image, and remarks; what has no other use becomes `attributes`."
+    rest = [c for c in table if c not in {image, label, id, group, *text}]
+    marked = sum(any(plain_text(f) != f for f in row) for row in table[text].itertuples(index=False))
+    labels, notes = _one_spelling(table[label], "label")
     columns = dict(
-        id=table[id or image],
-        image=_on_disk(folder, table[image]),
-        text=[join_fields(f) for f in table[list(text)].itertuples(index=False)],
-        label=table[label],
-        row=table.row,
+        text=[join_fields(f) for f in table[text].itertuples(index=False)],
+        label=labels,
+        row=table.index,
         attributes=[json.dumps(dict(zip(rest, v)), ensure_ascii=False) for v in table[rest].itertuples(index=False)],
     )
-    return pd.DataFrame(columns | (dict(group=table[group]) if group else {}))
+    if group:
+        columns["group"], more = _one_spelling(table[group], "group")
+        notes += more
+    notes += [f"tags or entities of web pages were taken out of {marked} texts"] * bool(marked)
+    return pd.DataFrame(columns), notes
+
+# %% ../../nbs/data/09_collection.ipynb #afb4f545
+def _from_table(table, folder, image, text, label, id, group):
+    "Columns of the example schema, one row a photograph, with `cell`, the image as written; and remarks."
+    columns, notes = _columns_of(table, image, text, label, id, group)
+    columns["cell"] = [_photographs(folder, cell) for cell in table[image]]
+    columns["id"] = table[id].values if id else ""
+    many = columns.cell.map(len).astype(int)
+    if (many > 1).any():
+        notes.append(f"{(many > 1).sum()} rows hold several photographs: each is an item, in the split of its object")
+        if not group:
+            columns["group"] = [f"row {n}" if k > 1 else "" for n, k in zip(columns.row, many)]
+    made = columns.explode("cell", ignore_index=True).astype({"cell": "str"})
+    nth = made.groupby("row").cumcount()
+    made["id"] = [f"{i} ({n + 1})" if n else i for i, n in zip(made.id, nth)] if id else made.cell
+    made["image"] = _on_disk(folder, made.cell)
+    more = (nth > 0) & (made.image.isin(made.image[nth == 0]) | made.image.where(nth > 0, made.id).duplicated())
+    notes += [f"{more.sum()} photographs stand in several rows: each is taken once"] * bool(more.any())
+    return made[~more].reset_index(drop=True), notes
 
 # %% ../../nbs/data/09_collection.ipynb #5465b319
+def _plain_choice(path, image, text, label, id, group):
+    "The columns as `read_table` names them. Raises `DataError` on what is no name."
+    texts = list(text) if isinstance(text, list | tuple) else [] if text is None else [text]
+    chosen = dict(image=image, label=label, id=id, group=group)
+    for option, value in [*chosen.items(), *(("text", t) for t in texts)]:
+        if not isinstance(value, str | int | None) or isinstance(value, bool):
+            raise DataError(f"{option} takes the name of a column, not {value!r}", path, remedy="give it as a string")
+    made = {option: plain_name(value) if value is not None else None for option, value in chosen.items()}
+    return made | dict(text=[plain_name(t) for t in texts])
+
+
 def _check_choice(path, header, image, text, label, id, group):
     "Raise `DataError` on an absent column, no text, or a text that would hold the label or the group."
     require_columns(header, [c for c in (image, *text, label, id, group) if c], path)
     if not text:
         raise DataError("no text field is chosen", path, remedy="name the columns that describe the object")
+    if not (image and label):
+        raise DataError(f"no column of the {'label' if image else 'image'} is chosen", path, remedy="name it")
     for secret in {label, group} & set(text):
         problem = f"column {secret!r} would put the label or the group into the text"
         raise DataError(problem, path, row=1, remedy=f"leave {secret!r} out of text={list(text)}")
@@ -76,17 +181,22 @@ def read_objects(
     id: str | None = None,  # column: unique id; default the image path
     group: str | None = None,  # column: items that must stay in one split; '' for none
     lenient: bool = False,  # leave bad rows out and count them
-    separator: str | None = None,  # of the table; default tab for `.tsv`, else comma
-    encoding: str = "utf-8-sig",  # of the table
+    separator: str | None = None,  # of the table, a sign or its name; default: found
+    encoding: str | None = None,  # of the table; default: found
+    sheet: str | None = None,  # of a workbook; default: the one that holds the columns
     name: str | None = None,  # of the data set; default the name of the table's folder
-) -> Examples:  # checked
+) -> Examples:  # checked; `notes` say what was taken for what
     "Examples from a table of objects. Raises `DataError` with file, row and remedy on bad input."
-    path, text = Path(path), (text,) if isinstance(text, str) else tuple(text)
-    table, wrong = read_table(path, separator, encoding, lenient)
-    _check_choice(path, table.columns, image, text, label, id, group)
+    path, chosen = Path(path), _plain_choice(path, image, text, label, id, group)
+    wanted = [c for c in (chosen["image"], *chosen["text"], chosen["label"], chosen["id"], chosen["group"]) if c]
+    table, wrong, taken = read_table(path, separator, encoding, lenient, sheet, wanted)
+    _check_choice(path, table.columns, **chosen)
     skipped = skip_table([(str(path), n, "", problem) for n, problem in wrong])
-    columns = _from_table(table, path.parent, image, text, label, id, group)
-    return check_examples(Examples(columns, skipped, [path], name or path.resolve().parent.name), lenient)
+    columns, notes = _from_table(table, path.parent, **chosen)
+    examples = Examples(columns, skipped, [path], name or path.resolve().parent.name, notes=[taken, *notes])
+    for note in examples.notes[0 if "by its letters" in taken else 1 :]:
+        warnings.warn(note, stacklevel=2)
+    return check_examples(_refuse_elsewhere(examples, lenient), lenient)
 
 # %% ../../nbs/data/09_collection.ipynb #01e9d61e
 def _image_files(folder):
@@ -108,7 +218,7 @@ def words_of_name(
 def read_folder(
     folder,  # `<label>/<image>` or `<label>/<object>/<image>`
     lenient: bool = False,  # leave bad items out and count them
-    encoding: str = "utf-8-sig",  # of the `.txt` files
+    encoding: str | None = "utf-8",  # of the `.txt` files; None: found for each
     name: str | None = None,  # of the data set; default the name of the folder
 ) -> Examples:  # checked
     "Examples from a folder of images with sub-folders as labels. Raises `DataError` on bad input."
@@ -128,8 +238,39 @@ def read_folder(
     return check_examples(Examples(table, files=[folder], name=name or folder.resolve().name), lenient)
 
 # %% ../../nbs/data/09_collection.ipynb #a3c6520a
+_NOTES = (".txt", ".gz", ".zip")  # a table only when it is called so
+_TABLES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".ods", ".xls", ".xlsb", *_NOTES)
+
+
+def _table_in(folder, chosen):
+    "The table of a folder, None without one, and a remark. Raises `DataError` where it cannot be told."
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in _TABLES and not p.name.startswith((".", "~$"))]
+    named = [p for p in files if p.name.split(".")[0].casefold() == "objects"]
+    others = [p for p in files if p.suffix.lower() not in _NOTES]
+    fits = [p for p in named if p.name == "objects.csv"] or named or (others if chosen else [])
+    if len(fits) == 1:
+        return fits[0], [f"{p.name} is not read: {fits[0].name} is the table" for p in named if p != fits[0]]
+    there = ", ".join(p.name for p in fits or others)
+    if chosen:
+        problem = (
+            f"several tables: {there}" if fits else f"{', '.join(chosen)}: for a table, and no objects.csv is there"
+        )
+        raise DataError(problem, folder, remedy="give the path of the table, or call it objects.csv")
+    return None, [f"no table is called objects.csv, so {there} is not read: give its path"] * bool(there)
+
+# %% ../../nbs/data/09_collection.ipynb #e923c299
+def _check_options(path, options, reader):
+    "Raise `DataError` on an option that the reader does not have."
+    known = [name for name in inspect.signature(reader).parameters if name not in ("path", "folder")]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise DataError(f"option {name!r} is not known", path, remedy=f"{hint}the options are: {', '.join(known)}")
+
+# %% ../../nbs/data/09_collection.ipynb #f825c5c8
 def read_collection(
-    path,  # table, folder with an `objects.csv`, or folder of images
+    path,  # table, folder with an `objects.csv` or `.xlsx`, or folder of images
     lenient: bool = False,  # leave bad items out and count them
     **columns,  # arguments of `read_objects` (a table) or `read_folder` (a folder)
 ) -> Examples:  # checked
@@ -137,7 +278,10 @@ def read_collection(
     path = Path(path)
     if not path.exists():
         raise DataError("file or folder is absent", path, remedy="correct the path; see data/README.md for the layouts")
-    table = path / "objects.csv" if path.is_dir() else path
-    if table.exists():
-        return read_objects(table, lenient=lenient, **columns)
-    return read_folder(path, lenient=lenient, **columns)
+    _check_options(path, columns, read_objects)
+    chosen = [c for c in columns if c not in ("encoding", "name")]
+    table, notes = _table_in(path, chosen) if path.is_dir() else (path, [])
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    examples = (read_objects if table else read_folder)(table or path, lenient=lenient, **columns)
+    return replace(examples, notes=notes + examples.notes)

@@ -21,22 +21,31 @@ __all__ = ['SPLITS', 'TINY', 'require_file', 'require_columns', 'skip_table', 'E
            'check_examples']
 
 # %% ../../nbs/data/01_schema.ipynb #97198c7f
+_POINTERS = [  # first bytes, whose pointer, the command that brings the file
+    (b"version https://git-lfs", "Git LFS", "git lfs pull"),
+    (b"/annex/objects/", "git-annex", "git annex get"),
+]
+
+
 def require_file(
     path,  # a file that must be there
     remedy: str,  # how to get it
     row: int | None = None,  # the row that names it
 ) -> Path:  # the same path
-    "Raise `DataError` when a file is absent, empty or a Git LFS pointer, which a plain clone leaves for a large file."
-    path, pointer = Path(path), b"version https://git-lfs"
-    if not path.is_file():
+    "Raise `DataError` when a file is absent, empty, or the pointer that a plain clone leaves for a large file."
+    path, linked = Path(path), os.readlink(path) if os.path.islink(path) else ""
+    if not path.is_file() and "annex/objects" not in linked.replace("\\", "/"):
         raise DataError("file is absent", path, row, remedy)
-    with path.open("rb") as f:
-        head = f.read(len(pointer))
+    head = b"/annex/objects/"  # a link to nothing, as git-annex leaves it
+    if path.is_file():
+        with path.open("rb") as f:
+            head = f.read(64)
     if not head:
         raise DataError("file is empty", path, row, remedy)
-    if head == pointer:
-        remedy = f"run `git lfs pull` in its repository, or {remedy}"
-        raise DataError("file is a Git LFS pointer, not the file itself", path, row, remedy)
+    for start, name, command in _POINTERS:
+        if head.startswith(start):
+            remedy = f"run `{command}` in its repository, or {remedy}"
+            raise DataError(f"file is a {name} pointer, not the file itself", path, row, remedy)
     return path
 
 # %% ../../nbs/data/01_schema.ipynb #b9fc4354
@@ -77,6 +86,7 @@ class Examples:
     tiny: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TINY))  # classes under the minimum count
     class_names: list | None = None  # order of the values of `label`; default sorted
     label_names: list | None = None  # order of the values in `labels`; default sorted
+    notes: list = field(default_factory=list)  # what the reader took for what, and what it changed
 
     def __post_init__(self):
         require_columns(self.table.columns, _REQUIRED, self.files[0] if self.files else None)
@@ -126,6 +136,7 @@ def image_present(
 _ALONE = "class has this item only", "add items to the class or rename its label"
 
 _CHECKS = [
+    ("image cell is empty", "name the image of each row", lambda t: t.image.str.strip() == ""),
     ("id is empty", "give each row an id", lambda t: t.id.str.strip() == ""),
     ("duplicate id", "make ids unique", lambda t: t.id.duplicated()),
     ("text is empty", "fill in a text field or choose more of them", lambda t: t.text.str.strip() == ""),

@@ -46,7 +46,7 @@ from ..runs.version import environment, used_code
 from ..stats.intervals import estimate_scores, paired_difference, same_items
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
-def look_at_collection() -> str:  # one line
+def look_at_collection() -> str:  # a line, and one for each remark of the reader
     "Read the collection that the environment names and describe it. Raises RunError or ValueError."
     from vbg.data.collection import read_collection
     from vbg.data.splits import assign_folds
@@ -58,7 +58,9 @@ def look_at_collection() -> str:  # one line
     except (TypeError, OSError) as error:
         raise RunError(str(error)) from error
     items, classes = len(examples.table), examples.table.label.nunique()
-    return f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}"
+    left = [f"{n} left out: {reason}" for reason, n in examples.skipped.reason.value_counts().items()]
+    head = f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}"
+    return "\n  ".join([head, *examples.notes, *left])
 
 # %% ../../nbs/results/08_small_collection.ipynb #e87f0ca7
 def collection_runs() -> dict:  # row of `ROWS` to its runs, by deal and fold
