@@ -39,7 +39,7 @@ def codec_of(
     codec = next((codec for codec, names in _ALIASES.items() if key in names.split()), None)
     for known in (codec, str(name), key):
         try:
-            if known == "ansi" or known and isinstance(b"".decode(known), str):
+            if known == "ansi" or known and "a,1".encode(known).decode(known) == "a,1":
                 return known if known == "ansi" else codecs.lookup(known).name
         except (LookupError, ValueError):
             pass
@@ -191,7 +191,7 @@ def decode(
     codec, said = _named_codec(content, encoding)
     try:
         return content.decode(codec or "utf-8-sig").lstrip("\ufeff"), said
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:
+        line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
         remedy = "save the file as UTF-8, or name its encoding (such as 'cp1252' or 'cp1256')"
         raise DataError(f"line {line} is not {said if codec else 'UTF-8'}", path, remedy=remedy) from None
