@@ -106,7 +106,7 @@ def test_a_byte_more_or_less_is_seen(tmp_path):
             "| a | seconds an epoch | seconds to fit | seconds of the run |\n|:--|:--|:--|:--|\n"
             "| {x} | {t} | {t} | {t} |\n"
         ),
-        f"{paper}/audit/audit.csv": "id,ours\nfaster-swin-met,{t}\na,{x}\nb,1\nc,1\nd,1\n",
+        f"{paper}/audit/audit.csv": "id,claim,ours\nfaster-swin-met,,{t}\na,,{x}\nb,,1\nc,,1\nd,,1\n",
         f"{paper}/table3_comparison/table3_comparison.csv": "{x}",
         "runs/smoke/figures/manifest.json": (
             '{{"artefacts": {{"paper/t/table3_cost": {{"files": {{"a": "{t}"}}}}, "paper/t/t": {{"files": "{x}"}}}}}}'

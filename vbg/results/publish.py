@@ -312,6 +312,8 @@ def hyperparameter_table(
 def _leaves(settings, sections=("vision", "text", "fusion", "gan", "loop", "model", "train", "balance")):
     held = {s: getattr(settings, s, None) or {} for s in sections}
     flat = {f"{s}.{k}": v for s in sections for k, v in held[s].items()}
+    for dataset, factors in flat.pop("train.factors", {}).items():
+        flat[f"train.factors, {dataset}"] = ", ".join(f"{model} {n:g}" for model, n in factors.items() if n != 1)
     flat |= {
         f"{k}.{inner}": v for k, several in flat.items() if isinstance(several, dict) for inner, v in several.items()
     }

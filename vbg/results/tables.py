@@ -16,8 +16,8 @@ from ..core.files import home
 from ..stats.intervals import Estimate
 
 # %% auto #0
-__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'run_names', 'numbers_beside', 'table_files', 'number_cell',
-           'range_cell']
+__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'table_files',
+           'number_cell', 'range_cell']
 
 # %% ../../nbs/results/01_tables.ipynb #90b7d608
 class Cell(str):
@@ -71,11 +71,14 @@ def table_of(
     for title in table:
         if any(isinstance(line[title], Cell) for line in made):  # pandas would make plain strings of them
             table[title] = pd.Series([line[title] for line in made], dtype=object)
-    return _with_runs(table, [row.get("runs") for row in rows]) if any(row.get("runs") for row in rows) else table
+    return with_runs(table, [row.get("runs") for row in rows]) if any(row.get("runs") for row in rows) else table
 
 
-def _with_runs(table, runs):
-    "A table whose rows name their runs in the csv: the cells of the first column hold them."
+def with_runs(
+    table: pd.DataFrame,  # for print
+    runs: list,  # what is behind each row, see `run_names`; None: nothing
+) -> pd.DataFrame:  # the csv of it has a column `runs`
+    "A table whose rows name their runs: the cells of the first column hold them."
     first = table.columns[0]
     cells = [Cell(value, runs=run_names(behind)) if behind else value for value, behind in zip(table[first], runs)]
     return table.assign(**{first: pd.Series(cells, index=table.index, dtype=object)})
