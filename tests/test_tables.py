@@ -127,6 +127,7 @@ def test_an_open_document_is_read(museum):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "Git LFS pointer.*git lfs pull"),
         (b"/annex/objects/MD5E-s9--1.csv\n", "git-annex pointer.*git annex get"),
         (b"PK\x03\x04 cut", "damaged workbook or zip"),
+        (b'[{"image": "a.png"}]', "this is JSON"),
     ],
 )
 def test_what_is_no_table_is_named_with_a_remedy(museum, content, said):
@@ -234,6 +235,28 @@ def test_quotes_escaped_by_a_backslash_are_read_and_told(museum):
 
 def test_a_backslash_at_the_end_of_a_field_stays(museum):
     assert "C:\\shelf\\" in read(museum, table(changed(2, "title", "Clay, C:\\shelf\\"))).table.text[2]
+
+
+def test_blanks_before_quotes_are_no_part_of_a_field(museum):
+    content = table(changed(2, "title", "Bowl, blue")).replace(',"', ', "')
+    assert read(museum, content).table.text[2].startswith("Bowl, blue. ")
+
+
+@pytest.mark.parametrize("name", ["ANSI", "cp1252", "latin-1"])
+def test_utf8_that_is_called_a_code_page_is_read_as_it_is_and_told(museum, name):
+    made = read(museum, table(changed(1, "title", "Größe")), encoding=name)
+    assert made.table.text[1].startswith("Größe") and "not " + name in made.notes[0]
+
+
+@pytest.mark.parametrize("content", ["\ufeff", "\n\n\n", ",,,\n,,,\n"])
+def test_a_table_with_nothing_in_it_says_so(museum, content):
+    with pytest.raises(DataError, match="the table holds nothing"):
+        read(museum, content)
+
+
+def test_a_sheet_of_a_text_is_refused(museum):
+    with pytest.raises(DataError, match="sheet is for a workbook"):
+        read(museum, table(), sheet="Sheet")
 
 
 def test_a_text_of_200000_signs_is_read(museum):

@@ -11,6 +11,7 @@ import mmap
 import re
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,11 @@ def separator_of(
     return sign
 
 # %% ../../nbs/data/04_tables.ipynb #a458692f
-def _records(text, separator, strict=True):
+def _records(text, separator, strict=True, blanks=False):
     "All records as lists of str. Raises csv.Error with the line on an unclosed quote when strict."
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=separator, strict=strict, skipinitialspace=blanks)
     try:
         return [[field.strip() for field in row] for row in reader]
     except csv.Error as error:
@@ -87,13 +89,13 @@ def _parse_text(text, separator, path):
         plain = _records(text, separator)
     except csv.Error as error:
         problem = str(error)
-    if '\\"' in text and (plain is None or _ragged(plain)):
-        try:
-            other = _records(re.sub(r'(?<!\\)\\"', '""', text), separator)
-            if plain is None or _ragged(other) < _ragged(plain):
-                return other, ["quotes are escaped by a backslash"]
-        except csv.Error:
-            pass
+    if plain is None or _ragged(plain):
+        doubled = re.sub(r'(?<!\\)\\"', '""', text)
+        for blanks, note in enumerate(("quotes are escaped by a backslash", "blanks stand before quotes")):
+            with suppress(csv.Error):
+                made = _records(doubled, separator, blanks=bool(blanks))
+                if plain is None or _ragged(made) < _ragged(plain):
+                    return made, [note]
     if plain is None:
         raise DataError(problem, path, remedy="close the quote, double it inside a field, or name the separator")
     return plain, []
@@ -142,6 +144,8 @@ def _text_rows(path, separator, encoding, wanted):
     text, said = decode(path.read_bytes(), path, encoding)
     if re.match(r"\s*<(!doctype|html|table|\?xml|head|body)", text, re.I):
         raise DataError("this is a web page or XML, not a table", path, remedy="save the table as .xlsx or CSV UTF-8")
+    if re.match(r'\s*(\[\s*)?\{\s*"', text):
+        raise DataError("this is JSON, not a table", path, remedy="save the table as .xlsx or CSV UTF-8")
     line = re.match(r'"?sep=(.)"?[ \t,;]*\r?\n', text, re.I)
     rest = text[line.end() :] if line else text
     first = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
@@ -204,10 +208,14 @@ def read_table(
     "Read a table as text. Raises `DataError` on a ragged row, two columns of one name, or what is no table."
     path, wanted = require_file(path, "put the file there"), [plain_name(w) for w in wanted]
     kind = workbook_kind(path)
+    if sheet is not None and not kind:
+        raise DataError("sheet is for a workbook, and this is text", path, remedy="leave sheet out")
     if kind:
         rows, odd, notes = _sheet_rows(path, kind, sheet, wanted)
     else:
         rows, odd, notes = _text_rows(path, separator, encoding, wanted)
+    if not any(map(any, rows)):
+        raise DataError("the table holds nothing", path, remedy="name the table of the objects")
     frame, wrong, more = _frame(rows, odd, path, wanted, lenient)
     return frame, wrong, f"{path.name}: {', '.join(notes + more)}"
 

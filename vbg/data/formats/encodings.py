@@ -166,6 +166,7 @@ def guess_codec(
 
 # %% ../../../nbs/data/formats/01_encodings.ipynb #d685cdd9
 _SURE = 0.8  # share of letters in place from which a code page is taken
+_SINGLE = ("ansi", "cp12", "iso8859", "mac", "cp85", "koi8")  # of one byte a letter: no text in them is valid UTF-8
 
 
 def _named_codec(content, encoding):
@@ -173,6 +174,8 @@ def _named_codec(content, encoding):
     marked, asked = marked_codec(content), codec_of(encoding) if encoding else None
     if marked:
         return marked, marked.removesuffix("-sig").upper()
+    if (asked or "").startswith(_SINGLE) and not content.isascii() and _decoded(content, "utf-8") is not None:
+        return "utf-8", f"UTF-8 (not {encoding}, as named)"
     if asked and asked != "ansi":
         return asked, asked.removesuffix("-sig").upper()
     if not asked and _decoded(content, "utf-8") is not None:
