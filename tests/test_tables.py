@@ -528,3 +528,20 @@ def test_the_met_is_read_with_quotes_escaped_by_backslash(tmp_path):
 def test_what_is_not_the_mets_table_is_named(tmp_path, content, said):
     with pytest.raises(DataError, match=f"MetObjects.csv.*{said}"):
         read_met(met(tmp_path, content))
+
+
+@pytest.mark.parametrize("name", ["metobjects.CSV", "MetObjects.tsv", "METOBJECTS.TXT"])
+def test_the_mets_table_is_found_in_other_spellings(tmp_path, name):
+    (met(tmp_path, met_table("\t").encode()) / "MetObjects.csv").rename(tmp_path / name)
+    assert len(read_met(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("name, said", [("MetObjects.csv.gz", "gzip"), ("MetObjects.zip", "zip archive")])
+def test_an_archive_in_the_place_of_the_mets_table_is_named(tmp_path, name, said):
+    (met(tmp_path, b"") / "MetObjects.csv").unlink()
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as f:
+        f.writestr("MetObjects.csv", met_table())
+    (tmp_path / name).write_bytes(gzip.compress(b"a") if name.endswith("gz") else made.getvalue())
+    with pytest.raises(DataError, match=f"{name}: this is a {said}.*unpack"):
+        read_met(tmp_path)

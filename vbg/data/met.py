@@ -256,6 +256,19 @@ def attributes_json(
     return pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(members, 2), "}", "")
 
 # %% ../../nbs/data/07_met.ipynb #20a2f0cd
+_NAMES = ("MetObjects.csv", "met_objects.csv", "objects.csv")
+_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".gz", ".csv.zip", ".zip", ".xlsx", ".xls")
+
+
+def _met_file(folder, table=None):
+    "The table of the objects, in capitals or with another ending; the first name where there is none."
+    names = [table] if table else _NAMES
+    there = {n.casefold(): n for n in sorted(os.listdir(folder))} if Path(folder).is_dir() else {}
+    stems = [n.casefold().removesuffix(".csv") for n in names]
+    alike = [there[stem + end] for stem in stems for end in _ENDINGS if stem + end in there]
+    return Path(folder) / next((n for n in (*names, *alike[:1]) if (Path(folder) / n).exists()), names[0])
+
+
 def read_met_table(
     folder,  # holds MetObjects.csv
     table=None,  # the CSV, relative to the folder; default: MetObjects.csv, else objects.csv
@@ -264,8 +277,7 @@ def read_met_table(
 ) -> tuple[Path, pa.Table, list]:  # the CSV, its columns as strings, what was left out
     "The columns that examples need. Raises `DataError` when a column is absent; only Tags may be."
     asked = check_fields(text_fields)
-    names = [table] if table else ["MetObjects.csv", "met_objects.csv", "objects.csv"]
-    path = next((Path(folder) / n for n in names if (Path(folder) / n).exists()), Path(folder) / names[0])
+    path = _met_file(folder, table)
     there = met_header(path)
     needed = ["Object ID", "Classification", "Object Name", *asked]
     absent = [c for c in needed if c not in there]
