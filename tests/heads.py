@@ -53,10 +53,7 @@ def imports_by_module():
         *package, name = file.relative_to(ROOT / "vbg").with_suffix("").parts
         if not name.startswith("_"):
             tree = ast.parse(file.read_text(encoding="utf-8"))
-            found[".".join([*package, name])] = {
-                ".".join([*package[: len(package) - level + 1], path] if level else [path])
-                for level, path, _ in imports_of(tree)
-            }
+            found[".".join([*package, name])] = {path for path, _ in imports_of(tree, ".".join(package))}
     return found
 
 
@@ -86,7 +83,7 @@ def study_lines(places):
     "Study notebook -> the line that its head shall hold: its own part's modules first."
     lines = {}
     for path in sorted((ROOT / "nbs" / "study").rglob("*.ipynb")):
-        asked = {name for _, name, _ in imports_of(ast.parse(code_of(path)))}
+        asked = {name for name, _ in imports_of(ast.parse(code_of(path)))}
         reads = [module for module in reversed(places) if module in asked]
         rest = sorted({module.split(".")[0] for module in reads[MOST:]}, key=PACKAGES.index)
         more = [f"more of {', '.join(rest)}"] * bool(rest)

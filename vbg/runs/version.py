@@ -37,9 +37,10 @@ def code_versions(
         if name in found or name in without:
             continue
         path = _module_file(name, folder)
-        said, imports, strings = _module(path.read_text(encoding="utf-8"))
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        said, imports, strings = _module(path.read_text(encoding="utf-8"), package)
         found[name] = _hash("\n".join([said, *_data(strings, data)]))
-        todo += _found(imports, name if path.name == "__init__.py" else name.rpartition(".")[0], folder)
+        todo += filter(None, (_module_of(*target, folder) for target in imports))
     return {name: found[name] for name in sorted(found)}
 
 # %% ../../nbs/runs/01_version.ipynb #5a9e0c48
@@ -57,10 +58,10 @@ def _hash(text):
 
 
 @cache
-def _module(text):
+def _module(text, package):
     "Code of a module without docstrings and comments, its imports and its strings."
     tree = _Bare().visit(ast.parse(text))
-    return ast.unparse(tree), tuple(imports_of(tree)), frozenset(_strings(ast.walk(tree)))
+    return ast.unparse(tree), tuple(imports_of(tree, package)), frozenset(_strings(ast.walk(tree)))
 
 
 class _Bare(ast.NodeTransformer):
@@ -99,19 +100,10 @@ def _data(strings, files):
 # %% ../../nbs/runs/01_version.ipynb #c0dee001
 def imports_of(
     tree: ast.AST,  # of a module or of the code of a notebook
-) -> list:  # (level, dotted name below vbg, names asked of it or None), one an import of vbg
-    "The imports of vbg in a syntax tree, in any of the ways to write one."
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(0, a.name.removeprefix("vbg."), None) for a in node.names if a.name.startswith("vbg.")]
-        elif isinstance(node, ast.ImportFrom):
-            path, names = node.module or "", tuple(a.name for a in node.names)
-            if node.level:
-                found.append((node.level, path, names))
-            elif path.split(".")[0] == "vbg":
-                found.append((0, path[4:], names))
-    return found
+    package: str = "",  # dotted name of the package that holds the module
+) -> list:  # (dotted name below vbg, name asked of it or None)
+    "The imports of vbg in a syntax tree, in any of the ways to write one. Raises ValueError on `import *`."
+    return [target for targets in _aliases(ast.walk(tree), package).values() for target in targets]
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee002
 def _module_file(name, folder):
@@ -129,25 +121,69 @@ def _absolute(level, path, package):
     return ".".join([*parts[: len(parts) - level + 1], *filter(None, [path])])
 
 
-def _found(imports, package, folder):
-    "The modules that the imports of a module in `package` name."
-    for level, path, names in imports:
-        name = _absolute(level, path, package)
-        file = _module_file(name, folder)
-        if names is not None and file.name == "__init__.py":
-            yield from _of_package(name, names, file.read_text(encoding="utf-8"), folder)
-        elif name:
-            yield name
+def _module_of(name, asked, folder):
+    "The module that a name is imported from; of a package the one inside, unless its `__init__.py` has the name."
+    file = _module_file(name, folder)
+    if asked is None or file.name != "__init__.py" or asked in _bound(file.read_text(encoding="utf-8")):
+        return name
+    inner = f"{name}.{asked}".lstrip(".")
+    _module_file(inner, folder)
+    return inner
 
-# %% ../../nbs/runs/01_version.ipynb #249c0fd1
-def _of_package(name, names, text, folder):
-    "Modules behind the names asked of a package, and the package itself where its `__init__.py` sets the name."
-    own = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    for asked in names:
-        inner = f"{name}.{asked}".lstrip(".")
-        if asked not in own:
-            _module_file(inner, folder)
-        yield name if asked in own else inner
+# %% ../../nbs/runs/01_version.ipynb #c0dee02b
+def _aliases(nodes, package):
+    "Names that imports of vbg among some nodes bind: word to a list of (module, name in it or None)."
+    found = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for a in node.names:
+                if a.name.startswith("vbg."):
+                    found.setdefault(a.asname or "vbg", []).append((a.name.removeprefix("vbg."), None))
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "vbg"):
+            name = _absolute(node.level, (node.module or "").removeprefix("vbg" * (not node.level)).strip("."), package)
+            if any(a.name == "*" for a in node.names):
+                raise ValueError(f"{ast.unparse(node)}: names that are imported by * are not followed")
+            for a in node.names:
+                found.setdefault(a.asname or a.name, []).append((name, a.name))
+    return found
+
+# %% ../../nbs/runs/01_version.ipynb #c0dee02a
+def _defines(node):
+    "The names that a statement at the top of a module defines or adds to."
+    if isinstance(node, (ast.Import, ast.ImportFrom)) or isinstance(node, ast.If) and "__name__" in ast.dump(node.test):
+        return []
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        patched = any(isinstance(d, ast.Name) and d.id == "patch" for d in node.decorator_list)
+        return [ast.unparse(node.args.args[0].annotation)] if patched else [node.name]
+    targets = getattr(node, "targets", None) or filter(None, [getattr(node, "target", None)])
+    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)] or [""]
+
+# %% ../../nbs/runs/01_version.ipynb #c0dee033
+def _statements(body):
+    "Statements outside of functions and classes, those inside an `if` too."
+    for node in body:
+        yield node
+        if isinstance(node, (ast.If, ast.Try)):
+            yield from _statements([*node.body, *node.orelse])
+
+
+@cache
+def _tree(text):
+    return ast.parse(text)
+
+
+@cache
+def _imported(text, package):
+    "`_aliases` of a whole module."
+    return _aliases(_statements(_tree(text).body), package)
+
+
+@cache
+def _bound(text):
+    "All names that a module has, those of other libraries too."
+    nodes = list(_statements(_tree(text).body))
+    imports = (a for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names)
+    return {a.asname or a.name.split(".")[0] for a in imports} | {name for node in nodes for name in _defines(node)}
 
 # %% ../../nbs/runs/01_version.ipynb #35b3d46c
 def notebook_version(
@@ -278,11 +314,6 @@ def _starts(name, package):
 
 
 @cache
-def _tree(text):
-    return ast.parse(text)
-
-
-@cache
 def _definitions(text):
     "The statements of a module by the name that they define or add to; '' for those that define none."
     found = {}
@@ -291,17 +322,6 @@ def _definitions(text):
             found.setdefault(name, []).append(node)
     found.pop("__all__", None)
     return found
-
-# %% ../../nbs/runs/01_version.ipynb #c0dee02a
-def _defines(node):
-    "The names that a statement at the top of a module defines or adds to."
-    if isinstance(node, (ast.Import, ast.ImportFrom)) or isinstance(node, ast.If) and "__name__" in ast.dump(node.test):
-        return []
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        patched = any(isinstance(d, ast.Name) and d.id == "patch" for d in node.decorator_list)
-        return [ast.unparse(node.args.args[0].annotation)] if patched else [node.name]
-    targets = getattr(node, "targets", None) or filter(None, [getattr(node, "target", None)])
-    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)] or [""]
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee023
 @cache
@@ -361,45 +381,6 @@ def _followed(where, own, package):
     if own not in _bound(package.text(where)):
         raise KeyError(f"vbg has no {name}")
     return [(where, own)]  # of another library
-
-# %% ../../nbs/runs/01_version.ipynb #c0dee02b
-def _aliases(nodes, package):
-    "Names that imports of vbg among some nodes bind: word to a list of (module, name in it or None)."
-    found = {}
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            for a in node.names:
-                if a.name.startswith("vbg."):
-                    found.setdefault(a.asname or "vbg", []).append((a.name.removeprefix("vbg."), None))
-        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "vbg"):
-            name = _absolute(node.level, (node.module or "").removeprefix("vbg" * (not node.level)).strip("."), package)
-            if any(a.name == "*" for a in node.names):
-                raise ValueError(f"{ast.unparse(node)}: names that are imported by * are not followed")
-            for a in node.names:
-                found.setdefault(a.asname or a.name, []).append((name, a.name))
-    return found
-
-# %% ../../nbs/runs/01_version.ipynb #c0dee033
-def _statements(body):
-    "Statements outside of functions and classes, those inside an `if` too."
-    for node in body:
-        yield node
-        if isinstance(node, (ast.If, ast.Try)):
-            yield from _statements([*node.body, *node.orelse])
-
-
-@cache
-def _imported(text, package):
-    "`_aliases` of a whole module."
-    return _aliases(_statements(_tree(text).body), package)
-
-
-@cache
-def _bound(text):
-    "All names that a module has, those of other libraries too."
-    nodes = list(_statements(_tree(text).body))
-    imports = (a for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names)
-    return {a.asname or a.name.split(".")[0] for a in imports} | {name for node in nodes for name in _defines(node)}
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee028
 def differences(
