@@ -372,6 +372,13 @@ def test_merged_cells_hold_for_each_row(museum):
     assert made.table.label.tolist() == ["coin"] * 3 + ["bowl"] * 3 and "2 merged ranges" in made.notes[0]
 
 
+def test_a_sheet_formatted_to_its_last_row_is_read_at_once(museum):
+    def change(b):
+        b.active.cell(1_000_000, 40).number_format = "0.00"
+
+    assert len(read(book(museum, change=change))) == 6
+
+
 def test_a_merged_title_is_passed_over(museum):
     def change(b):
         b.active.insert_rows(1, 2)

@@ -87,10 +87,16 @@ def cell_text(
     return str(value).zfill(digits) if isinstance(value, int) else str(value)
 
 # %% ../../../nbs/data/formats/02_workbooks.ipynb #ea9dbd49
+def _full_cells(sheet):
+    "The cells that hold something; a sheet may be formatted down to its millionth row."
+    return [cell for cell in sheet._cells.values() if cell.value is not None]
+
+
 def _excel_sheet(sheet, values):
     "The text of one sheet; `values` is the same sheet with values in place of formulas."
-    made = Sheet([])
-    for r, row in enumerate(sheet.iter_rows()):
+    made, full = Sheet([]), _full_cells(sheet)
+    last = max((c.row for c in full), default=0), max((c.column for c in full), default=0)
+    for r, row in enumerate(sheet.iter_rows(max_row=last[0], max_col=last[1]) if full else ()):
         line = []
         for c, cell in enumerate(row):
             value = cell.value
@@ -103,8 +109,10 @@ def _excel_sheet(sheet, values):
             line.append(cell_text(value, cell.number_format))
         made.rows.append(line)
     for area in sheet.merged_cells.ranges:
+        if area.min_row > last[0] or area.min_col > last[1]:
+            continue
         made.merged += area.max_row > area.min_row
-        for r in range(area.min_row, area.max_row):
+        for r in range(area.min_row, min(area.max_row, last[0])):
             made.rows[r][area.min_col - 1] = made.rows[area.min_row - 1][area.min_col - 1]
     return made
 
@@ -116,7 +124,7 @@ def _excel(path):
     with open(path, "rb") as f:
         book = openpyxl.load_workbook(f)
     there = [s for s in book.worksheets if s.sheet_state == "visible"]
-    if any(cell.data_type == "f" for sheet in there for row in sheet.iter_rows() for cell in row):
+    if any(cell.data_type == "f" for sheet in there for cell in _full_cells(sheet)):
         with open(path, "rb") as f:
             book = openpyxl.load_workbook(f, data_only=True)
     return {s.title: _excel_sheet(s, book[s.title]) for s in there}
