@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from vbg.core.files import RunError, root
 from vbg.core.profiles import PROFILES, profile
 from vbg.reports.command import main as command
 from vbg.results import publish as F
-from vbg.results.tables import Column, table_of
+from vbg.results.classes import confusion_figure
+from vbg.results.tables import Column, md_cells, md_text, table_files, table_of
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.stats import verdicts as verdicts_module
 from vbg.stats.intervals import estimate_values, summarise_runs
@@ -287,3 +289,119 @@ def test_command_line(store):
         text=True,
     )
     assert done.returncode == 1 and "make reproduce PROFILE=paper" in done.stderr
+
+
+def named_runs(names, missing=None):
+    "A run on classes of these names; of one there may be no item in the test."
+    rng = np.random.default_rng(0)
+    y = np.repeat([c for c in range(len(names)) if c != missing], 10)
+    p = rng.random((len(y), len(names))) + np.eye(len(names))[y]
+    p /= p.sum(1, keepdims=True)
+    write_run(
+        profile="own",
+        dataset="mine",
+        model="without_gan",
+        seed=0,
+        inputs=dict(code="x"),
+        history=pd.DataFrame([[1] + [0.5] * 8], columns=HISTORY),
+        predictions=predictions_table([f"i{k}" for k in range(len(y))], "test", y, p),
+        metrics={"test": evaluate(y, p)},
+        class_names=list(names),
+        config={},
+        seconds=1.0,
+    )
+    return load_runs("own")
+
+
+def drawn_names(figure):
+    labels = [t for a in figure.axes for t in (*a.get_xticklabels(), *a.get_yticklabels())]
+    return {t.get_text() for t in labels if not t.get_parse_math()}
+
+
+@pytest.mark.parametrize("name", ["Notes $5-$10", "Ba$$in", r"$\alpha$", "a_b^c", r"C:\new", "a|b", "<i>", "50 %"])
+def test_names_of_classes_stand_in_figures_as_they_are(name):
+    runs = named_runs([name, "coin", "lamp"])
+    figure = confusion_figure(runs)
+    F.save_figure(figure, "fig6", "own", runs)
+    assert name in drawn_names(figure)
+
+
+ODD = [
+    "Notes $5-$10",
+    "a|b",
+    "*rare*",
+    "_x_",
+    "<b>vase</b>",
+    "&amp; co",
+    r"C:\*new",
+    "two\nlines",
+    "without_vit",
+    "a & b < c",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_name_is_one_cell_of_markdown_and_comes_back_as_it_was(name):
+    assert md_cells(f"| {md_text(name)} | 1 |") == [name.replace("\n", " "), "1"]
+
+
+@pytest.mark.parametrize("name", ["*rare*", "_x_", "<b>vase</b>", "&amp; co", r"C:\*new", "$5-$10"])
+def test_marks_of_markdown_are_escaped(name):
+    assert md_text(name) != name
+
+
+@pytest.mark.parametrize("name", ["without_vit", "without ViT & GAN", "< 0.001", "1 - 2", "`runs/*_a`", r"C:\new"])
+def test_what_markdown_reads_as_text_is_left_alone(name):
+    assert md_text(name) == name
+
+
+def test_csv_holds_names_as_they_are_and_tex_escapes_them():
+    files = table_files(pd.DataFrame({"class": ODD[:2], "n|m": [1, 2]}))
+    assert pd.read_csv(io.BytesIO(files["csv"]))["class"].tolist() == ODD[:2]
+    tex = F.table_tex(files["md"].decode())
+    assert r"Notes \$5-\$10 & 1" in tex and "a|b & 2" in tex and "n|m" in tex
+
+
+def test_letters_without_a_glyph_are_told():
+    runs = named_runs(["青花瓷", "铜钱", "coin"])
+    with pytest.warns(UserWarning, match="figure fig6: no installed font has '瓷花钱铜青'.*Remedy: install a font"):
+        F.save_figure(confusion_figure(runs), "fig6", "own", runs)
+
+
+def test_letters_that_the_font_has_are_passed_over():
+    runs = named_runs(["κύλιξ", "ваза", "œuvre"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        F.save_figure(confusion_figure(runs), "fig6", "own", runs)
+
+
+def test_an_installed_font_with_the_letters_is_found(store, monkeypatch):
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from matplotlib import font_manager
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0)), pen.lineTo((500, 0)), pen.lineTo((500, 700)), pen.closePath()
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder([".notdef", "blue"])
+    made.setupCharacterMap({ord("青"): "blue"})
+    made.setupGlyf({".notdef": pen.glyph(), "blue": pen.glyph()})
+    made.setupHorizontalMetrics({".notdef": (600, 0), "blue": (600, 0)})
+    made.setupHorizontalHeader(ascent=800, descent=-200)
+    made.setupNameTable(dict(familyName="Own Han", styleName="Regular"))
+    made.setupOS2(), made.setupPost(), made.save(store / "own.ttf")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
+    font_manager.fontManager.addfont(store / "own.ttf")
+    F.fonts_for.cache_clear()
+    runs = named_runs(["青", "coin", "lamp"])
+    figure = confusion_figure(runs)
+    assert F.fit_fonts(figure, "fig6") == ""
+    labels = [t for t in figure.axes[0].get_xticklabels() if t.get_text() == "青"]
+    assert [t.get_fontfamily() for t in labels] == [["DejaVu Sans", "Own Han"]]
+    F.fonts_for.cache_clear()
+
+
+def test_a_class_without_test_items_is_left_out_of_the_means():
+    scores = named_runs(["a", "b", "c"], missing=2)[0].metrics["test"]
+    assert (scores["classes"], scores["classes_present"]) == (3, 2)
+    assert all(0 <= scores[name] <= 1 for name in ("auc", "map", "f1", "recall"))

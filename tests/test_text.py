@@ -1,6 +1,7 @@
 """Text encoders and tokenizers of every family, in the format in which the hub holds them."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     BertConfig,
+    BertModel,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertTokenizer,
     GPT2Config,
@@ -31,6 +34,7 @@ from vbg.models.text import (
     TextEncoder,
     load_tokenizer,
     mask_tokens,
+    misread,
     text_family,
     tokenise,
     train_tokenizer,
@@ -283,7 +287,7 @@ def test_missing_weights_are_refused(checkpoint, tmp_path):
     assert len(left) == len(weights) - 16
     save_file(left, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match="16 weights are absent"):
-        encoder(tmp_path)
+        plain(tmp_path)
 
 
 def test_the_same_checkpoint_gives_the_same_bits(checkpoint):
@@ -350,3 +354,139 @@ def test_from_scratch_every_size_is_needed():
         TextEncoder(vocab_size=9, num_layers=None, max_length=None)
     with pytest.raises(ValueError, match="33 is not a multiple of num_heads 4"):
         TextEncoder(vocab_size=9, hidden_size=33)
+
+
+PAIRS = [
+    ("ガラス", "カラス"),  # glass, crow
+    ("はち", "ばち"),
+    ("เสื้อ", "เสือ"),  # shirt, tiger
+    ("मिट्टी", "मिटटी"),
+    ("बेल", "बैल"),
+    ("ໝາ", "ໝ່າ"),
+    ("ma", "má"),
+    ("кой", "кои"),
+    ("בַּת", "בת"),
+]
+
+
+@pytest.mark.parametrize("one, other", PAIRS)
+def test_marks_that_tell_words_apart_are_kept(one, other):
+    learnt = train_tokenizer([word for pair in PAIRS for word in pair] * 6, 2000)
+    assert learnt(one)["input_ids"] != learnt(other)["input_ids"]
+
+
+@pytest.mark.parametrize("word", ["ガラス", "café", "เสื้อ", "한국"])
+def test_both_unicode_forms_of_a_word_are_one(word):
+    learnt = train_tokenizer([unicodedata.normalize("NFC", word)] * 6, 200)
+    forms = [learnt(unicodedata.normalize(form, word))["input_ids"] for form in ("NFC", "NFD")]
+    assert forms[0] == forms[1] and 1 not in forms[0]
+
+
+def test_a_long_text_without_blanks_is_not_one_unknown_word():
+    learnt = train_tokenizer(["เสื้อผ้าไหมไทยลายดอกไม้" * 8] * 6, 400)
+    assert 1 not in learnt("เสื้อผ้าไหมไทยลายดอกไม้" * 8)["input_ids"]
+
+
+def bert(folder, words=("bowl", "coin"), **more):
+    "A small BERT with vocab.txt alone."
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), *words]
+    model = BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **SMALL), add_pooling_layer=False)
+    model.save_pretrained(folder, **more)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return model
+
+
+SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+
+
+def plain(folder):
+    return TextEncoder(vocab_size=None, max_length=32, activation=None, checkpoint=str(folder), **OPEN)
+
+
+@pytest.mark.parametrize("splitter", ["basic", "mecab"])
+def test_a_slow_tokenizer_is_refused(tmp_path, splitter):
+    bert(tmp_path, ["茶", "碗"])
+    config = dict(tokenizer_class="BertJapaneseTokenizer", word_tokenizer_type=splitter)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | dict(subword_tokenizer_type="character")))
+    with pytest.raises(DataError, match="tokenizer.*Remedy: take a checkpoint with a tokenizer.json.* or set text"):
+        load_tokenizer(tmp_path)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 300\n"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "vocab.txt", "tokenizer.json"])
+def test_a_pointer_in_place_of_a_file_is_named(tmp_path, file):
+    bert(tmp_path)
+    (tmp_path / file).write_text(POINTER)
+    for read in (plain, load_tokenizer):
+        with pytest.raises(DataError, match=f"{file}: file is a Git LFS pointer.*Remedy: run `git lfs pull`"):
+            read(tmp_path)
+
+
+def test_a_pointer_in_place_of_a_shard_is_named(tmp_path):
+    bert(tmp_path, max_shard_size="5KB")
+    shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
+    shard.write_text(POINTER)
+    with pytest.raises(DataError, match=f"{shard.name}: file is a Git LFS pointer"):
+        plain(tmp_path)
+
+
+def test_shards_are_read(tmp_path):
+    model = bert(tmp_path, max_shard_size="5KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert all(torch.equal(v, plain(tmp_path).transformer.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_gamma_and_beta_of_old_checkpoints_are_read(tmp_path):
+    bert(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v + 1
+        for k, v in weights.items()
+    }
+    save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    read = plain(tmp_path).transformer.state_dict()
+    assert all(torch.equal(read[k], v + 1) for k, v in weights.items())
+
+
+def test_vocab_txt_alone_is_a_tokenizer(tmp_path):
+    bert(tmp_path)
+    assert load_tokenizer(tmp_path).tokenize("bowl coin") == ["bowl", "coin"]
+
+
+def test_weights_that_only_torch_reads_are_refused_with_the_command_that_turns_them(tmp_path):
+    model = bert(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(DataError, match="pytorch_model.bin, and only .safetensors.*Remedy: .*save_pretrained"):
+        plain(tmp_path)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    torch.save({}, tmp_path / "bert.pt")
+    with pytest.raises(DataError, match="bert.pt: this is a file, not the folder of a checkpoint"):
+        plain(tmp_path / "bert.pt")
+
+
+@pytest.mark.parametrize("text", ["青花瓷の茶碗", "ชามเคลือบ", "مزهرية من الخزف", "ваза с цветами"])
+def test_texts_of_another_script_are_told(tmp_path, text):
+    bert(tmp_path)
+    assert "100 % of the characters) are unknown" in misread([text], load_tokenizer(tmp_path), "english")
+
+
+def test_words_spelled_letter_by_letter_are_told(tmp_path):
+    letters = [*"вазсцетмиаo"]
+    bert(tmp_path, [*letters, *("##" + c for c in letters)])
+    assert "are spelled as single letters" in misread(["ваза с цветами"], load_tokenizer(tmp_path), "english")
+
+
+def test_marks_that_a_tokenizer_strips_are_told(tmp_path):
+    bert(tmp_path, ["カ", "##ラ", "##ス", "カラス"])
+    lower = BertTokenizer.from_pretrained(tmp_path, do_lower_case=True)
+    assert "strips marks that tell words apart, such as that of 'ガ'" in misread(["ガラス"], lower, "uncased")
+
+
+def test_texts_that_the_tokenizer_knows_are_passed_over():
+    assert misread(TEXTS, train_tokenizer(TEXTS, 300), "own") == ""

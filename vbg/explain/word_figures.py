@@ -229,7 +229,7 @@ def lay_out(
 
     font, places, x, line = FontProperties(family="DejaVu Sans", size=size, weight="bold"), [], 0.0, 0
     for k, name in enumerate(names):
-        own = text_to_path.get_text_width_height_descent(name.replace("$", r"\$"), font, False)[0] + 2
+        own = text_to_path.get_text_width_height_descent(name, font, False)[0] + 2
         gap = 0 if k == 0 or not name[:1].isalnum() and name[:1] not in '(["' else 0.25 * size
         if x + gap + own > width and x > 0:
             x, line, gap = 0.0, line + 1, 0
@@ -328,7 +328,7 @@ def _line_of_words(axis, y, item, relevance, places):
         left, top = _LEFT + x, y + line * _LINE
         axis.add_patch(Rectangle((left, top + 0.08 * _LINE), own, 0.78 * _LINE, facecolor=colour, linewidth=0))
         look = dict(color=ink, weight="bold" if bold[k] else "normal", fontsize=_SIZE, ha="center", va="center")
-        axis.text(left + own / 2, top + 0.47 * _LINE, item["names"][k].replace("$", r"\$"), **look)
+        axis.text(left + own / 2, top + 0.47 * _LINE, item["names"][k], **look)
         for level in range(int(item["decides"][k]) + int(item["most"][k])):
             height, line = top + (0.9 + 0.13 * level) * _LINE, dict(color="black", linewidth=0.9)
             axis.plot([left, left + own], [height] * 2, solid_capstyle="butt", **line)

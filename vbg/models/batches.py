@@ -17,7 +17,7 @@ from ..core.files import write_atomic
 from ..core.profiles import Profile
 from ..data.metadata import encode_metadata, learn_metadata
 from ..data.store import ExampleData, require_training
-from .text import tokenise, tokenizer_for, trim
+from .text import misread, tokenise, tokenizer_for, trim
 from .vision import to_pixel_values
 from ..runs.version import code_version, environment
 
@@ -211,7 +211,11 @@ def tokenise_sets(
     "Learn vocabulary and metadata from the training split and add their numbers to every set."
     learnt_from = sets["natural"].select("train")
     require_training(learnt_from, "the tokenizer", sets["natural"])
-    tokenizer = tokenizer_for(learnt_from, settings.text["vocab_size"], settings.text["checkpoint"])
+    checkpoint = settings.text["checkpoint"]
+    tokenizer = tokenizer_for(learnt_from, settings.text["vocab_size"], checkpoint)
+    sample = [text for texts in learnt_from.texts for text in texts][:1000] if checkpoint else []
+    if told := misread(sample, tokenizer, checkpoint):
+        warnings.warn(told)
     length = settings.text["max_length"]
     packages = environment()["packages"]
     said = (tokenizer.backend_tokenizer.to_str(), length, code_version("models.text"), packages["tokenizers"])

@@ -26,6 +26,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from ..core.chance import seeded
 from ..core.files import DataError
 from ..core.places import weights_file
+from ..data.schema import require_file
 from .vision import VisionEncoder
 
 # %% auto #0
@@ -127,16 +128,20 @@ def read_weights(
 ) -> dict:  # name -> Tensor
     "Read a state dict. Raises `DataError` when there is none, or when the file holds more than numbers."
     path, remedy = Path(path), "give a file of weights: .safetensors, or a state dict saved by torch"
-    if not path.is_file():
-        raise DataError("file is absent", path, remedy=remedy)
+    require_file(path, remedy)
     try:
         safe = path.suffix == ".safetensors"
         weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         raise DataError(f"no weights can be read: {str(error).splitlines()[0]}", path, remedy=remedy) from error
+    inner = [weights[name] for name in _WRAPPED if isinstance(weights, dict) and isinstance(weights.get(name), dict)]
+    weights = inner[0] if inner else weights
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise DataError("this is no state dict (a name and a tensor each)", path, remedy=remedy)
-    return weights
+    return {name.removeprefix("module."): value for name, value in weights.items()}
+
+
+_WRAPPED = ("state_dict", "model_state_dict", "model")  # where a training keeps its weights beside other things
 
 # %% ../../nbs/models/02_checkpoints.ipynb #bf4919d7
 def put_weights(

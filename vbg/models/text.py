@@ -5,6 +5,7 @@
 # %% ../../nbs/models/03_text.ipynb #00efeff1
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,22 +28,24 @@ from transformers import (
 from ..core.chance import seeded
 from ..core.files import DataError
 from .checkpoints import resolve_checkpoint
-from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention, split_heads
+from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention, require_folder, split_heads
 
 # %% auto #0
-__all__ = ['SPECIAL_TOKENS', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer', 'tokenise', 'trim',
-           'mask_tokens', 'embed_tokens', 'feed_forward', 'transform_for_words', 'word_probabilities',
-           'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder', 'available_positions']
+__all__ = ['SPECIAL_TOKENS', 'UNREAD', 'SPELLED', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer',
+           'misread', 'tokenise', 'trim', 'mask_tokens', 'embed_tokens', 'feed_forward', 'transform_for_words',
+           'word_probabilities', 'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder',
+           'available_positions']
 
 # %% ../../nbs/models/03_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
 
 
 def _word_piece(vocabulary=None):
-    "An uncased BERT tokenizer, empty or with a vocabulary."
-    piece = models.WordPiece(vocabulary, unk_token="[UNK]") if vocabulary else models.WordPiece(unk_token="[UNK]")
-    tokenizer = Tokenizer(piece)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    "An uncased BERT tokenizer that keeps accents, empty or with a vocabulary."
+    known = (vocabulary,) if vocabulary else ()
+    tokenizer = Tokenizer(models.WordPiece(*known, unk_token="[UNK]", max_input_chars_per_word=500))
+    lower = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), lower])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -108,14 +111,18 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerFast:  # WordPiece (BERT, DistilBERT), byte-level BPE (RoBERTa) or Unigram (XLM-R)
     "Read a tokenizer. `tokenizer.save_pretrained(folder)` writes one, as JSON. Raises DataError when there is none."
     checkpoint = resolve_checkpoint(str(checkpoint))
+    require_folder(checkpoint)
     try:
         tokenizer = _cached_first(AutoTokenizer.from_pretrained, checkpoint, offline)
     except Exception as error:  # the libraries raise many kinds, `tokenizers` plain Exception
         raise DataError(
             f"no tokenizer could be read here{_reason(error)}",
             file=checkpoint,
-            remedy=_remedy(checkpoint, "tokenizer.json"),
+            remedy=_OTHER if isinstance(error, ImportError) else _remedy(checkpoint, "tokenizer.json"),
         ) from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        problem = f"its tokenizer, {type(tokenizer).__name__}, has no fast form (tokenizer.json)"
+        raise DataError(problem, file=checkpoint, remedy=_OTHER)
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise DataError(
             "its tokenizer has no words: the files of the vocabulary are absent",
@@ -123,6 +130,12 @@ def load_tokenizer(
             remedy=_remedy(checkpoint, "tokenizer.json"),
         )
     return tokenizer
+
+
+_OTHER = (
+    "take a checkpoint with a tokenizer.json that knows the language of the texts (such as one of XLM-R), "
+    "or set text.checkpoint to None: the vocabulary is then learnt from the texts"
+)
 
 # %% ../../nbs/models/03_text.ipynb #5827fdaa
 def _cached_first(read, checkpoint, offline):
@@ -151,6 +164,54 @@ def _remedy(checkpoint, file):
         f"give a folder that holds {file} as `save_pretrained` writes it or, with a network, "
         f"run `hf download {checkpoint}` once; it is then kept in {HF_HUB_CACHE}"
     )
+
+# %% ../../nbs/models/03_text.ipynb #492403f2
+UNREAD, SPELLED = 0.05, 0.5  # shares of characters from which `misread` speaks
+
+
+def _shares(texts, tokenizer):
+    "Shares: of pieces that are unknown, of characters in them, and of letters that are a piece of their own."
+    read = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    pieces, unknown, lost, single = 0, 0, 0, 0
+    for text, ids, spans in zip(texts, read["input_ids"], read["offset_mapping"]):
+        for number, (start, end) in zip(ids, spans):
+            pieces, part = pieces + 1, text[start:end].strip()
+            if number == tokenizer.unk_token_id:
+                unknown, lost = unknown + 1, lost + len(part)
+            elif len(part) == 1 and part.isalpha() and unicodedata.east_asian_width(part) not in "WF":
+                single += 1
+    letters = sum(not c.isspace() for text in texts for c in text)
+    return unknown / max(1, pieces), lost / max(1, letters), single / max(1, letters)
+
+
+def _lost_marks(texts, tokenizer):
+    "Marks of other scripts than Latin, Greek and Cyrillic that the tokenizer strips, with a letter that has one."
+    normalizer, lost = tokenizer.backend_tokenizer.normalizer, {}
+    for letter in sorted(set("".join(texts))) if normalizer else ():
+        for mark in unicodedata.normalize("NFD", letter)[letter.isalpha() :]:
+            kept = mark in unicodedata.normalize("NFD", normalizer.normalize_str("a" * (mark == letter) + letter))
+            if unicodedata.category(mark)[0] == "M" and not "\u0300" <= mark <= "\u036f" and not kept:
+                lost.setdefault(mark, letter)
+    return lost
+
+# %% ../../nbs/models/03_text.ipynb #2417209c
+def misread(
+    texts: Iterable[str],  # as the encoder is to read them
+    tokenizer: PreTrainedTokenizerFast,  # of a checkpoint
+    checkpoint: str,  # its name, for the sentence
+) -> str:  # what to tell the user, with a remedy; empty where the tokenizer fits
+    "Whether a checkpoint's tokenizer knows the script and language of the texts."
+    texts = [str(text) for text in texts]
+    unknown, lost, single = _shares(texts, tokenizer)
+    said = []
+    if max(unknown, lost) >= UNREAD:
+        shares = f"{100 * unknown:.0f} % of the pieces of words ({100 * lost:.0f} % of the characters)"
+        said.append(f"{shares} are unknown to its tokenizer")
+    if single >= SPELLED:
+        said.append(f"{100 * min(1, single):.0f} % of the characters are spelled as single letters")
+    if marks := _lost_marks(texts, tokenizer):
+        said.append(f"its tokenizer strips marks that tell words apart, such as that of {next(iter(marks.values()))!r}")
+    return f"text encoder {checkpoint}: {'; '.join(said)}. Remedy: {_OTHER}" if said else ""
 
 # %% ../../nbs/models/03_text.ipynb #349daad9
 def tokenise(
@@ -293,6 +354,7 @@ def text_family(
     offline: bool = False,  # True: folder and local cache only
 ) -> str:  # key of `TEXT_FAMILIES`
     "Model family of a checkpoint. Raises DataError when it has no config.json or is of another family."
+    require_folder(checkpoint)
     config, cause = {}, None  # the library gives {} for a folder without one
     try:
         config, _ = _cached_first(PreTrainedConfig.get_config_dict, checkpoint, offline)

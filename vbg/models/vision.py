@@ -24,11 +24,12 @@ from transformers.utils import logging
 
 from ..core.chance import seeded
 from ..core.files import DataError
+from ..data.schema import require_file
 
 # %% auto #0
 __all__ = ['to_pixel_values', 'patchify', 'embed_patches', 'ConvStem', 'add_positions', 'sincos_positions', 'split_heads',
-           'attend', 'multi_head_attention', 'encoder_layer', 'PostNormLayer', 'load_checkpoint', 'checkpoint_config',
-           'checkpoint_normalisation', 'vit_from_scratch', 'PatchEncoder', 'VisionEncoder']
+           'attend', 'multi_head_attention', 'encoder_layer', 'PostNormLayer', 'require_folder', 'load_checkpoint',
+           'checkpoint_config', 'checkpoint_normalisation', 'vit_from_scratch', 'PatchEncoder', 'VisionEncoder']
 
 # %% ../../nbs/models/01_vision.ipynb #b2da7c02
 def to_pixel_values(
@@ -185,6 +186,29 @@ def _quiet():
         if bars:
             logging.enable_progress_bar()
 
+# %% ../../nbs/models/01_vision.ipynb #d8b8b93a
+def require_folder(
+    checkpoint: str | Path,  # folder; a name on the hub passes
+    weights: bool = False,  # True: it must hold weights as .safetensors
+) -> None:
+    "Raise `DataError` on a file in place of a folder, on Git LFS pointers, or on weights that only torch can read."
+    folder = Path(checkpoint)
+    if folder.is_file():
+        remedy = "give the folder that holds it, with config.json, as `save_pretrained` writes it"
+        raise DataError("this is a file, not the folder of a checkpoint", folder, remedy=remedy)
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_file() and 0 < file.stat().st_size < 1024:
+            require_file(file, "download the checkpoint again")
+    if weights and folder.is_dir() and not any(folder.glob("*.safetensors")) and (old := _old_weights(folder)):
+        new = f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained({folder.name + '-safetensors'!r})"
+        remedy = f"run `{new}` of transformers and copy the tokenizer's files into the new folder"
+        raise DataError(f"its weights are in {old}, and only .safetensors is read", folder, remedy=remedy)
+
+
+def _old_weights(folder):
+    kinds = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+    return ", ".join(sorted(f.name for kind in kinds for f in folder.glob(kind) if f.name != "training_args.bin"))
+
 # %% ../../nbs/models/01_vision.ipynb #78adf471
 def load_checkpoint(
     model_class: type,  # ViTModel, BertModel
@@ -202,6 +226,7 @@ def load_checkpoint(
         options["add_pooling_layer"] = False
     if config is not None:
         options["config"] = config
+    require_folder(checkpoint, weights=True)
     with _quiet():
         read = partial(model_class.from_pretrained, checkpoint, **options)
         model, report = _read_checkpoint(read, model_class.__name__, checkpoint, offline)
@@ -214,6 +239,7 @@ def _read_checkpoint(read, kind, checkpoint, offline):
     "Read from the folder or the cache, else from the network; an error names what is missing, where, and a remedy."
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    require_folder(checkpoint)
     try:
         try:
             return read(local_files_only=True)

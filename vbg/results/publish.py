@@ -5,12 +5,15 @@
 # %% ../../nbs/results/02_publish.ipynb #a7549e5f
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 import os
 import re
 import sys
+import unicodedata
+import warnings
 from dataclasses import asdict, is_dataclass
 from itertools import product
 from pathlib import Path
@@ -24,7 +27,17 @@ from ..core.files import home, root, sweep, write_atomic
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
-from .tables import Cell, Column, number_cell, range_cell, run_names, table_files, table_of
+from vbg.results.tables import (
+    Cell,
+    Column,
+    md_cells,
+    md_text,
+    number_cell,
+    range_cell,
+    run_names,
+    table_files,
+    table_of,
+)
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -34,9 +47,10 @@ from ..stats.intervals import paired_difference, same_items, summarise_runs
 # %% auto #0
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'TRAINED_OUT', 'KINDS', 'paper_table',
            'judged_split', 'data_title', 'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table',
-           'dataset_table', 'hyperparameter_table', 'save_table', 'save_figure', 'group_of', 'save_files', 'provenance',
-           'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves', 'recipe_table', 'publish', 'left_out',
-           'packed_png', 'table_tex', 'print_tables', 'show_table', 'readme_text', 'show']
+           'dataset_table', 'hyperparameter_table', 'save_table', 'fonts_for', 'fit_fonts', 'save_figure', 'group_of',
+           'save_files', 'provenance', 'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves',
+           'recipe_table', 'publish', 'left_out', 'packed_png', 'table_tex', 'print_tables', 'show_table',
+           'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -341,6 +355,45 @@ def save_table(
         files.pop("md")
     save_files(name, profile, made_from, **files)
 
+# %% ../../nbs/results/02_publish.ipynb #114bf21f
+@functools.cache
+def fonts_for(
+    letters: frozenset,  # characters
+) -> tuple:  # families that have them, `DejaVu Sans` first; and the letters that no font has
+    "Installed fonts for some letters, as few as will do."
+    from matplotlib import font_manager
+
+    has = {}
+    fonts = [f for f in font_manager.fontManager.ttflist if "Last Resort" not in f.name]
+    for font in sorted(fonts, key=lambda f: (f.style != "normal", f.weight != 400, f.name, f.fname)):
+        if font.name not in has:
+            charmap = font_manager.get_font(font.fname).get_charmap()
+            has[font.name] = {c for c in letters if ord(c) in charmap}
+    families, left = ["DejaVu Sans"], set(letters) - has["DejaVu Sans"]
+    while left and (best := max(has, key=lambda name: len(has[name] & left))) and has[best] & left:
+        families, left = [*families, best], left - has[best]
+    return families, "".join(sorted(left))
+
+# %% ../../nbs/results/02_publish.ipynb #e99c1253
+def fit_fonts(
+    figure,  # matplotlib figure; its texts are given further fonts where they need them
+    name: str,  # of the figure, for the warning
+) -> str:  # letters that are drawn as boxes, for which it warns
+    "Find fonts for the letters of a figure."
+    from matplotlib import get_cachedir
+    from matplotlib.text import Text
+
+    drawn = {t: {c for c in t.get_text() if unicodedata.category(c)[0] not in "CZ"} for t in figure.findobj(Text)}
+    families, lost = fonts_for(frozenset().union(*drawn.values()))
+    for text in drawn if len(families) > 1 else ():
+        text.set_fontfamily(families)
+    if lost:
+        remedy = "install a font that has them (Noto Sans CJK for Chinese, Japanese and Korean, else Noto Sans)"
+        remedy += f", remove fontlist-*.json from {get_cachedir()}, and draw the figure again"
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # said once, here
+        warnings.warn(f"figure {name}: no installed font has {lost[:20]!r}; boxes are drawn. Remedy: {remedy}")
+    return lost
+
 # %% ../../nbs/results/02_publish.ipynb #5f91695d
 def save_figure(
     figure,  # matplotlib figure
@@ -350,6 +403,7 @@ def save_figure(
     dpi: int = 220,  # of the png
 ) -> None:
     "Write `<name>.png` and its entry; no date in it. With `VBG_PRINT=1` in the environment, also a pdf (`make print`)."
+    fit_fonts(figure, name)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     save_files(name, profile, made_from, png=buffer.getvalue())
@@ -463,6 +517,7 @@ def style() -> None:
             "legend.frameon": False,
             "axes.axisbelow": True,
             "pdf.fonttype": 42,
+            "text.parse_math": False,  # a name such as "$5-$10" is no formula
             "figure.dpi": 110,
             "savefig.dpi": 220,
             "figure.constrained_layout.use": True,
@@ -643,7 +698,7 @@ def table_tex(
     text: str,  # a table in md, as `save_table` writes it
 ) -> str:
     "A table as LaTeX. Raises ValueError where its rows have different numbers of cells."
-    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    head, _, *rows = [md_cells(line) for line in text.splitlines()]
     table = pd.DataFrame(rows, columns=head)
     return table.to_latex(index=False, escape=True, column_format="l" * len(head))
 
@@ -666,7 +721,9 @@ def show_table(
     "Display a table as the page will show it."
     from IPython.display import Markdown
 
-    return Markdown(table.to_markdown(index=bool(table.index.name), disable_numparse=True))
+    named = bool(table.index.name)
+    table = (table.reset_index() if named else table).map(lambda v: md_text(v) if isinstance(v, str) else v)
+    return Markdown(table.rename(columns=md_text).to_markdown(index=False, disable_numparse=True))
 
 # %% ../../nbs/results/02_publish.ipynb #5736328d
 def readme_text(

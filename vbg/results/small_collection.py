@@ -34,7 +34,7 @@ from vbg.core.collection_plan import (
     collection_jobs,
     collection_name,
 )
-from ..core.files import RunError, home, scratch
+from ..core.files import DataError, RunError, home, scratch
 from ..core.places import cost_place, figures_place, store_place
 from ..core.profiles import profile as read_profile
 from .publish import PERCENT
@@ -60,7 +60,19 @@ def look_at_collection() -> str:  # a line, and one for each remark of the reade
     items, classes = len(examples.table), examples.table.label.nunique()
     left = [f"{n} left out: {reason}" for reason, n in examples.skipped.reason.value_counts().items()]
     head = f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}"
-    return "\n  ".join([head, *examples.notes, *left])
+    return "\n  ".join([head, *examples.notes, *left, *_told_of_texts(examples.table.text)])
+
+
+def _told_of_texts(texts):
+    "What `misread` says of the pretrained encoder; nothing where it is not installed, which the training says."
+    from vbg.models.text import load_tokenizer, misread
+
+    checkpoint = read_profile("pretrained").text["checkpoint"]
+    try:
+        told = misread(texts, load_tokenizer(checkpoint), checkpoint)
+    except DataError:
+        told = ""
+    return [told] if told else []
 
 # %% ../../nbs/results/08_small_collection.ipynb #e87f0ca7
 def collection_runs() -> dict:  # row of `ROWS` to its runs, by deal and fold

@@ -5,6 +5,7 @@
 # %% ../../nbs/results/01_tables.ipynb #a6a25414
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from ..core.files import home
 from ..stats.intervals import Estimate
 
 # %% auto #0
-__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'table_files',
-           'number_cell', 'range_cell']
+__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'md_text', 'md_cells',
+           'table_files', 'number_cell', 'range_cell']
 
 # %% ../../nbs/results/01_tables.ipynb #90b7d608
 class Cell(str):
@@ -132,6 +133,25 @@ def numbers_beside(
     made |= {"runs": made.pop("runs")} if "runs" in made else {"runs": [runs] * len(table)} if runs else {}
     return pd.concat([table, pd.DataFrame(made, index=table.index)], axis=1)
 
+# %% ../../nbs/results/01_tables.ipynb #e870dd50
+_MARKS = re.compile(r"\\(?=[!-/:-@\[-`{-~])|[$]|<(?=[A-Za-z/!?])|(?<!\w)_(?=\S)|\*(?=\S)|&(?=#?\w+;)")
+
+
+def md_text(
+    value,  # of a cell, or a heading
+) -> str:  # one line
+    "Text as a cell of a Markdown table shows it."
+    parts = re.split(r"(`[^`]*`)", " ".join(str(value).splitlines()))
+    return "".join(p if k % 2 else _MARKS.sub(r"\\\g<0>", p) for k, p in enumerate(parts)).replace("|", r"\|")
+
+
+def md_cells(
+    line: str,  # a row of a Markdown table
+) -> list:  # texts
+    "Undo `md_text`: the cells of a row."
+    cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+    return [re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell) for cell in cells]
+
 # %% ../../nbs/results/01_tables.ipynb #efe1cf73
 def table_files(
     table: pd.DataFrame,  # index is saved when it has a name
@@ -140,7 +160,8 @@ def table_files(
 ) -> dict:  # "csv", "md" to bytes
     "A table as it is saved; two calls give the same bytes."
     flat = table.reset_index() if table.index.name or table.index.nlevels > 1 else table
-    text = flat.map(lambda v: ("–" if np.isnan(v) else f"{v:.{digits}f}") if isinstance(v, float) else str(v))
+    text = flat.map(lambda v: ("–" if np.isnan(v) else f"{v:.{digits}f}") if isinstance(v, float) else md_text(v))
+    text = text.rename(columns=md_text)
     return dict(
         csv=numbers_beside(flat, runs).to_csv(index=False, lineterminator="\n").encode(),
         md=(text.to_markdown(index=False, disable_numparse=True) + "\n").encode(),

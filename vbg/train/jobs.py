@@ -28,6 +28,7 @@ from ..models.baselines import BASELINES, FITTED
 from ..models.batches import Batches, model_inputs, predict, tokenise_sets
 from ..models.frozen import check_encoders, checkpoint_version, encode_features
 from ..models.networks import NETWORKS, build_network
+from ..models.text import load_tokenizer
 from ..models.vbg import build_model, multiply_adds
 from ..runs.store import HISTORY, Run, is_current, note_run, predictions_table, run_folder, write_run
 from ..runs.version import environment
@@ -394,6 +395,8 @@ def train_runs(
     for model in models:
         refuse_unknown_model(model)
     check_encoders(settings)
+    if settings.text["checkpoint"]:
+        load_tokenizer(settings.text["checkpoint"])  # refused before any image is decoded
     store = store or profile
     sets = study_data(profile, dataset, data, overrides)
     epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
