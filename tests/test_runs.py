@@ -23,11 +23,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import vbg
 from vbg.core import files as files_module
-from vbg.core.files import root
+from vbg.core.files import RunError, root
 from vbg.core.profiles import profile
 from vbg.runs import notebook as notebook_module
 from vbg.runs import store as R
 from vbg.runs import version as version_module
+from vbg.runs.notebook import check_parameters
 from vbg.stats.metrics import evaluate, one_hot
 
 SPEC = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
@@ -329,6 +330,50 @@ def test_values_in_force_are_compared_with_those_asked_for(tmp_path):
     done = command(path, tmp_path / "out.ipynb", "-p", "x", "2")
     assert done.returncode == 1 and "{'x': 7}" in done.stderr
     assert (tmp_path / "out.failed.ipynb").exists() and not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_notebook_of_another_environment_runs_in_this_one(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "x = 1", "import sys\nprint('at', sys.executable)")
+    other = {"display_name": "Museum", "language": "python", "name": "conda-env-museum-py"}
+    path.write_text(path.read_text().replace(json.dumps(SPEC["kernelspec"]["name"]), json.dumps(other["name"])))
+    assert "conda-env-museum-py" in path.read_text()
+    done = command(path, tmp_path / "out.ipynb")
+    assert done.returncode == 0 and f"at {sys.executable}" in done.stdout
+    assert json.loads((tmp_path / "out.ipynb").read_text())["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda t: t.replace('"x = 1"', '<<<<<<< HEAD\n"x = 1"\n=======\n"x = 2"\n>>>>>>> other'),
+            "conflict.*nbdev_fix",
+        ),
+        (lambda t: t[: len(t) // 2], "does not appear to be JSON.*Remedy: restore it"),
+        (lambda t: "", "Remedy: restore it"),
+        (lambda t: "[]", "Remedy: restore it"),
+        (lambda t: '{"cells": 1}', "Remedy: restore it"),
+        (lambda t: "version https://git-lfs.github.com/spec/v1\n", "LFS pointer. Remedy: run `git lfs pull`"),
+    ],
+)
+def test_what_is_no_notebook_is_named_in_one_line(tmp_path, change, message):
+    path = notebook(tmp_path / "n.ipynb", "x = 1")
+    path.write_text(change(path.read_text()))
+    with pytest.raises(RunError, match=rf"n.ipynb is no notebook: .*{message}") as error:
+        check_parameters(path, {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_notebook_with_a_mark_of_byte_order_is_read(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "x = 1")
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert check_parameters(path, {"x": "2"}) == {"x": 2}
+
+
+def test_blanks_quotes_and_backslashes_reach_the_notebook(tmp_path):
+    said = "C:\\Fotos\\neue \"x\" 'y' $HOME `a` ü"
+    path = notebook(tmp_path / "my notebook ü.ipynb", "x = ''", f"assert x == {said!r}, x")
+    assert command(path, tmp_path / "out dir" / "a b.ipynb", "-p", "x", said).returncode == 0
 
 
 def test_timeout_stops_the_kernel_and_keeps_the_copy(tmp_path):

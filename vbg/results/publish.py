@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 import warnings
 from dataclasses import asdict, is_dataclass
 from itertools import product
@@ -383,7 +382,7 @@ def fit_fonts(
     from matplotlib import get_cachedir
     from matplotlib.text import Text
 
-    drawn = {t: {c for c in t.get_text() if unicodedata.category(c)[0] not in "CZ"} for t in figure.findobj(Text)}
+    drawn = {t: {c for c in t.get_text() if c.isprintable() and c != " "} for t in figure.findobj(Text)}
     families, lost = fonts_for(frozenset().union(*drawn.values()))
     for text in drawn if len(families) > 1 else ():
         text.set_fontfamily(families)

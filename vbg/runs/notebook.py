@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from ..core.profiles import refuse_unknown_names
 from .made import plain
 
 # %% auto #0
-__all__ = ['study_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook', 'job_name']
+__all__ = ['KERNEL', 'study_notebook', 'read_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook',
+           'job_name']
 
 # %% ../../nbs/runs/04_notebook.ipynb #c0dee010
 def study_notebook(
@@ -30,6 +32,31 @@ def study_notebook(
         raise RunError(f"no study notebook is called {name!r}; there are {', '.join(known)}")
     return known[name]
 
+# %% ../../nbs/runs/04_notebook.ipynb #dcb815a3
+KERNEL = "python3"  # of this environment, whichever a notebook was saved under
+
+
+def read_notebook(
+    notebook: Path,  # a notebook file
+):  # `nbformat.NotebookNode`, as version 4
+    "Read a notebook. Raises RunError, with a remedy, on a file that is none, such as one with conflict marks of git."
+    import nbformat
+
+    text = Path(notebook).read_bytes()
+    try:
+        found = nbformat.reads(text.decode("utf-8-sig"), as_version=4)
+        nbformat.validate(found)
+    except (ValueError, nbformat.ValidationError, AttributeError, KeyError, TypeError) as e:
+        if re.search(rb"^(<{7}|>{7}) ", text, re.M):
+            problem, remedy = "conflict marks of git stand in it", "run `nbdev_fix` on it, or resolve the merge"
+        elif text.startswith(b"version https://git-lfs"):
+            problem, remedy = "it is a Git LFS pointer", "run `git lfs pull`"
+        else:
+            said = str(e).splitlines() or [type(e).__name__]
+            problem, remedy = said[0][:200], "restore it with git, or save it again in Jupyter"
+        raise RunError(f"{notebook} is no notebook: {problem}. Remedy: {remedy}") from None
+    return found
+
 # %% ../../nbs/runs/04_notebook.ipynb #e250a604
 def notebook_parameters(
     notebook: Path,  # a notebook file
@@ -37,9 +64,7 @@ def notebook_parameters(
     """The names and defaults of the cell tagged `parameters`.
 
     Raises RunError unless there is exactly one, of literals only, and no other cell sets such a name."""
-    import nbformat
-
-    cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
+    cells = [c for c in read_notebook(notebook).cells if c.cell_type == "code"]
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise RunError(f"{notebook}: {len(tagged)} cells are tagged `parameters`, exactly one is needed")
@@ -179,12 +204,15 @@ def _execute(notebook, part, asked, timeout, log):
     import nbformat
     import papermill
 
-    nb, known = nbformat.read(notebook, as_version=4), notebook_parameters(notebook)
+    nb, known = read_notebook(notebook), notebook_parameters(notebook)
+    if nb.metadata.get("kernelspec", {}).get("name") != KERNEL:
+        nb.metadata["kernelspec"] = dict(name=KERNEL, display_name="Python 3 (ipykernel)", language="python")
     nb.cells.append(nbformat.v4.new_code_cell(_showing(known), metadata={"tags": ["effective-parameters"]}))
     done = papermill.execute_notebook(
         nb,
         str(part),
         parameters=asked,
+        kernel_name=KERNEL,
         cwd=str(root()),
         progress_bar=False,
         execution_timeout=timeout,
