@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vbg.core.profiles import profile
-from vbg.data.leaks import leak_table
+from vbg.data.leaks import leak_table, names_class, plain_text, probe_field, telling_words, words_of
 from vbg.data.sets import study_data
 
 
@@ -145,3 +145,62 @@ def test_a_leak_that_stands_in_test_items_only_is_not_looked_for(met):
         ],
     )
     assert set(leak_table(leaky).leak) == {"none found"}
+
+
+CLASSES = {  # names of three classes, and texts that name them within a sentence
+    "Chinese": (["青花瓷", "铜钱", "灯"], "清代{}，出土于墓葬。"),
+    "Japanese": (["ガラス", "はち", "茶碗"], "江戸時代の{}です。"),
+    "Thai": (["เสื้อ", "ชาม", "ดาบ"], "นี่คือ{}เก่าแก่"),
+    "Hindi": (["मूर्ति", "सिक्का", "दीपक"], "यह पुरानी {} है"),
+    "Korean": (["꽃병", "동전", "등잔"], "조선시대 {}은 도자기이다"),
+    "Arabic": (["مزهرية", "عملة", "مصباح"], "قطعة {} قديمة"),
+    "Russian": (["ваза", "монета", "лампа"], "Древняя {}, найдена здесь"),
+}
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_a_class_name_is_found_in_a_text_of_any_script(script):
+    names, sentence = CLASSES[script]
+    label = np.arange(12) % 3
+    found = names_class(np.array([sentence.format(names[c]) for c in label], object), label, names)
+    assert found == dict(own=1.0, other=0.0)
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_a_probe_reads_texts_of_any_script(script):
+    names, sentence = CLASSES[script]
+    label, split = np.arange(60) % 3, np.array(["train"] * 30 + ["validation"] * 30)
+    values = np.array([f"{k % 7} {sentence.format(names[c])}" for k, c in enumerate(label)], object)
+    assert probe_field(values, label, split)["accuracy"] == 1.0
+
+
+def test_a_word_that_tells_the_class_is_named_in_a_text_without_blanks():
+    names, sentence = CLASSES["Chinese"]
+    label = np.arange(12) % 3
+    told = telling_words(np.array([sentence.format(names[c]) for c in label], object), label, names)
+    assert {"花瓷", "铜钱", "灯"} <= set(told.word)
+
+
+@pytest.mark.parametrize("text", ["a lamp-stand", "lampshade", "clamp"])
+def test_a_name_within_another_word_is_none(text):
+    found = names_class(np.array([text], object), np.array([0]), ["lamp"])
+    assert found["own"] == float(text == "a lamp-stand")
+
+
+@pytest.mark.parametrize("one, other", [("कल", "कला"), ("は", "ば"), ("เสือ", "เสื้อ")])
+def test_a_mark_makes_another_word(one, other):
+    assert names_class(np.array([other], object), np.array([0]), [one])["own"] == 0.0
+
+
+def test_names_in_another_unicode_form_are_found():
+    assert names_class(np.array(["un cafe\u0301 noir"], object), np.array([0]), ["Café"])["own"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["$$", "?", "C++", "Notes $5-$10"])
+def test_names_of_signs_are_looked_for_as_they_are(name):
+    assert names_class(np.array([f"a {name} here"], object), np.array([0]), [name])["own"] == 1.0
+
+
+def test_words_of_spaced_scripts_are_what_they_were():
+    text = plain_text("A pale-green vase_2, c. 1790; Ru-kiln's No.5 Müller")
+    assert words_of(text) == re.findall(r"\w+", text)

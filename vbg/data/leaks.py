@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,8 @@ from ..core.files import DataError
 from .store import ExampleData
 
 # %% auto #0
-__all__ = ['SURE', 'PURE', 'LUCK', 'TOO_FEW', 'PART', 'text_fields', 'names_class', 'can_tell', 'judged_items', 'probe_field',
-           'telling_words', 'sure_words', 'is_code', 'told_part', 'leak_table']
+__all__ = ['SURE', 'PURE', 'LUCK', 'TOO_FEW', 'PART', 'text_fields', 'plain_text', 'words_of', 'names_class', 'can_tell',
+           'judged_items', 'probe_field', 'telling_words', 'sure_words', 'is_code', 'told_part', 'leak_table']
 
 # %% ../../nbs/data/12_leaks.ipynb #680a0735
 def text_fields(
@@ -35,12 +36,48 @@ def text_fields(
         fields[name] = np.array([row.get(name) if isinstance(row.get(name), str) else "" for row in rows], object)
     return fields
 
+# %% ../../nbs/data/12_leaks.ipynb #8707a021
+_MARK = "".join(chr(c) for c in range(0x20000) if unicodedata.category(chr(c))[0] == "M")  # vowel signs, accents
+_UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31f0-\u31ff"
+_UNSPACED += (
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"  # kana and Han; above Thai to Khmer
+)
+_JOINED = _UNSPACED + "\uac00-\ud7a3"  # Korean has blanks, but endings follow a noun without one
+_WORD = re.compile(rf"[{_UNSPACED}][{_MARK}]*|(?:[^\W{_UNSPACED}]|[{_MARK}])+")
+_NO_MARK = f"[{_MARK}]"  # a mark would make another letter of the last one
+
+
+def plain_text(text: str) -> str:  # lower case, one Unicode form
+    "A text in which words can be compared."
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def words_of(
+    text: str,  # in any script
+) -> list:  # words in their order; letters where a script has no blanks
+    "The words of a text."
+    return _WORD.findall(text)
+
+
+def _with_pairs(text):
+    "Words, and pairs of letters that stand together in a script without blanks."
+    found = [m for m in _WORD.finditer(text)]
+    alone = re.compile(f"[{_UNSPACED}]")
+    pairs = zip(found, found[1:])
+    return [m[0] for m in found] + [
+        a[0] + b[0] for a, b in pairs if a.end() == b.start() and alone.match(a[0]) and alone.match(b[0])
+    ]
+
 # %% ../../nbs/data/12_leaks.ipynb #3512989c
 def _forms(name):
-    "A pattern for a class name: whole words, the last one singular or plural."
-    words = re.findall(r"\w+", name.lower())
+    "A pattern for a class name: whole words, the last one singular or plural; no ends where words have no blanks."
+    name = plain_text(name)
+    words = re.findall(rf"[\w{_MARK}]+", name) or [name.strip()]
     stem = re.sub(r"(?<=[a-z]{3})(?:ies|y)$|(?<=[a-z]{3})e?s$", "", words[-1])
-    return re.compile(r"\b" + r"\W+".join([*map(re.escape, words[:-1]), re.escape(stem) + r"(?:y|ies|e?s)?"]) + r"\b")
+    ending = r"(?:y|ies|e?s)?" if re.search("[a-z]$", words[-1]) else ""
+    begin, end = ("" if re.match(f"[{_JOINED}]", c) else rf"[\w{_MARK}]" for c in (words[0][:1], words[-1][-1:]))
+    inner = rf"[^\w{_MARK}]+".join([*map(re.escape, words[:-1]), re.escape(stem) + ending])
+    return re.compile(f"(?<!{begin})" * bool(begin) + inner + f"(?!{end or _NO_MARK})")
 
 
 def names_class(
@@ -50,7 +87,7 @@ def names_class(
 ) -> dict:  # share of items that hold the name of: own, their class; other, another class (mean over the classes)
     "How often a field names the class."
     patterns = [_forms(name) for name in class_names]
-    held = np.array([[bool(p.search(v.lower())) for p in patterns] for v in values])
+    held = np.array([[bool(p.search(plain_text(v))) for p in patterns] for v in values])
     held = held.reshape(len(values), len(class_names))
     own = held[np.arange(len(label)), label]
     return dict(own=float(own.mean()), other=float((held.sum(1) - own).mean() / max(1, len(class_names) - 1)))
@@ -87,7 +124,7 @@ def _answers(values, label, train, held):
     if len(np.unique(label[train])) < 2 or not any(re.search(r"\w", v) for v in values[train]):
         return np.full(len(held), np.bincount(label[train]).argmax())
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True),
+        TfidfVectorizer(ngram_range=(1, 2), tokenizer=words_of, token_pattern=None, sublinear_tf=True),
         LogisticRegression(C=10.0, max_iter=1000),
     )
     return model.fit(values[train], label[train]).predict(values[held])
@@ -117,7 +154,7 @@ def telling_words(
     "Words that occur almost only in one class."
     if not any(re.search(r"\w", v) for v in values):
         return pd.DataFrame(columns=["word", "class", "items", "purity", "coverage"])
-    vectors = TfidfVectorizer(use_idf=False, norm=None, binary=True, token_pattern=r"(?u)\b\w+\b")
+    vectors = TfidfVectorizer(use_idf=False, norm=None, binary=True, tokenizer=_with_pairs, token_pattern=None)
     held = vectors.fit_transform(values)
     count = np.stack([np.asarray(held[label == c].sum(0)).ravel() for c in range(len(class_names))])  # `(C, words)`
     size, all_, best = np.bincount(label, minlength=len(class_names)), count.sum(0), count.argmax(0)
@@ -136,7 +173,7 @@ def _words(value):
     "The words of a text and the shapes of its numbers."
     value = value.lower()
     shapes = (re.sub(r"\d+", "#", piece.strip(".,;:()[]\"'")) for piece in re.findall(r"\S*\d\S*", value))
-    return sorted({*re.findall(r"\w+", value), *shapes})
+    return sorted({*_with_pairs(value), *shapes})
 
 # %% ../../nbs/data/12_leaks.ipynb #57d220f8
 def sure_words(
