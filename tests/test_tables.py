@@ -446,7 +446,7 @@ def test_a_photograph_in_two_rows_is_taken_once(museum):
         ("data:image/png;base64,AAAA", "image is written into the cell"),
         ("C:\\Fotos\\0.jpg", "path of another computer.*relative"),
         ("\\\\server\\share\\0.jpg", "path of another computer"),
-        ("file:///home/x/0.jpg", "path of another computer"),
+        ("file:///D:/x/0.jpg", "path of another computer"),
         ("images/none.png;images/no.png", "image file is absent"),
         ("x" * 5000 + ".png", "image file is absent"),
     ],
