@@ -255,3 +255,237 @@ def test_words_of_name_hide_the_label():
 def test_read_table_keeps_every_field_as_text(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n007,NA\n1e5,\n")
     assert read_table(tmp_path / "t.csv")[0].values.tolist() == [["007", "NA"], ["1e5", ""]]
+
+
+# ---- every file of a folder is read, listed or refused
+
+
+def photo(path, seed=0, kind=None):
+    "A small photograph of seeded noise; its folders are made."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    image.save(path, kind or "JPEG")
+    return path
+
+
+def museum(folder, classes=("bowl", "coin"), n=3, name="old clay {}.jpg"):
+    "A folder of n photographs a class."
+    for c, label in enumerate(classes):
+        for i in range(n):
+            photo(folder / label / name.format(i), 10 * c + i)
+    return folder
+
+
+def left_out(examples):
+    "File and reason of each file that is listed as left out."
+    return dict(zip(examples.skipped.id, examples.skipped.reason))
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "b.JPE", "c.jp2", "d.Tif", "noending", "photo.2024", "e.photo"])
+def test_an_image_of_any_name_is_read(tmp_path, name):
+    museum(tmp_path)
+    photo(tmp_path / "bowl" / name, kind={".jp2": "JPEG2000", ".Tif": "TIFF"}.get(os.path.splitext(name)[1]))
+    assert f"bowl/{name}" in read_folder(tmp_path).table.id.tolist()
+
+
+@pytest.mark.parametrize(
+    "name,content,kind",
+    [
+        ("a.svg", b"<svg/>", "SVG"),
+        ("a.jxl", b"\xff\x0a", "JPEG XL"),
+        ("a.CR2", b"II*\0\x10\0\0\0CR\2\0", "raw file"),
+        ("a.nef", b"MM\0*", "raw file"),
+        ("a", b"\0\0\0\x18ftypcrx ", "raw file"),
+    ],
+)
+def test_a_photograph_that_cannot_be_read_is_refused_or_listed(tmp_path, name, content, kind):
+    (museum(tmp_path) / "bowl" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"bowl/{name}: file is .*{kind}.* Remedy: convert it"):
+        read_folder(tmp_path)
+    kept = read_folder(tmp_path, lenient=True)
+    assert len(kept) == 6 and kind in left_out(kept)[f"bowl/{name}"]
+
+
+def test_a_heic_is_an_item_and_a_broken_one_is_named_when_decoded(tmp_path):
+    (museum(tmp_path, n=6) / "bowl" / "IMG_1 seen.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    made = read_folder(tmp_path)
+    assert len(made) == 13
+    with pytest.raises(DataError, match="IMG_1 seen.HEIC: file is HEIC.*convert it to JPEG"):
+        build_dataset(assign_splits(made), 16, tmp_path / "cache")
+
+
+def test_a_raw_file_beside_its_jpeg_is_listed(tmp_path):
+    (museum(tmp_path) / "bowl" / "old clay 0.nef").write_bytes(b"II*\0")
+    made = read_folder(tmp_path)
+    assert len(made) == 6 and "beside it" in left_out(made)["bowl/old clay 0.nef"]
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.pdf", "a.xmp", "a.mpg", "a.h5", "README", "a.docx", "data.json"])
+def test_what_is_no_photograph_is_listed(tmp_path, name):
+    (museum(tmp_path) / "bowl" / name).write_bytes(b"%PDF-1.7" if name == "a.pdf" else b"some words")
+    made = read_folder(tmp_path)
+    assert len(made) == 6 and "no photograph" in left_out(made)[f"bowl/{name}"]
+
+
+def test_hidden_photographs_are_listed_and_clutter_of_systems_is_not(tmp_path):
+    museum(tmp_path)
+    photo(tmp_path / "bowl" / ".hidden.jpg")
+    for name in ("bowl/._old clay 0.jpg", "bowl/Thumbs.db", "bowl/desktop.ini", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    photo(tmp_path / "__MACOSX" / "bowl" / "x.jpg"), photo(tmp_path / "bowl" / "@eaDir" / "x.jpg")
+    made = read_folder(tmp_path)
+    assert len(made) == 6 and left_out(made) == {"bowl/.hidden.jpg": "hidden"}
+
+
+def test_a_class_that_begins_with_underscores_is_a_class(tmp_path):
+    assert set(read_folder(museum(tmp_path, ("__new", "coin"))).table.label) == {"__new", "coin"}
+
+
+def test_an_empty_folder_is_listed(tmp_path):
+    (museum(tmp_path) / "lamp").mkdir()
+    assert left_out(read_folder(tmp_path)) == {"lamp": "folder is empty"}
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path):
+    (tmp_path / "bowl").mkdir()
+    (tmp_path / "bowl" / "a.mov").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no image was found \(1 files: no photograph \(\.mov\)\)"):
+        read_folder(tmp_path)
+
+
+# ---- links
+
+
+def test_a_class_folder_may_be_a_link(tmp_path):
+    museum(tmp_path / "far", ("lamp",))
+    (museum(tmp_path / "museum") / "lamp").symlink_to(tmp_path / "far" / "lamp")
+    made = read_folder(tmp_path / "museum")
+    assert made.table.label.value_counts().to_dict() == dict(bowl=3, coin=3, lamp=3)
+
+
+def test_a_photograph_may_be_a_link(tmp_path):
+    (museum(tmp_path / "museum") / "bowl" / "a.jpg").symlink_to(photo(tmp_path / "far" / "x.jpg"))
+    assert len(read_folder(tmp_path / "museum")) == 7
+
+
+@pytest.mark.parametrize("target,problem", [("none", "leads nowhere"), (".", "leads to a folder above")])
+def test_a_link_that_cannot_be_followed_is_named(tmp_path, target, problem):
+    (museum(tmp_path) / "lamp").symlink_to(tmp_path / target)
+    with pytest.raises(DataError, match=f"lamp: link {problem}"):
+        read_folder(tmp_path)
+    kept = read_folder(tmp_path, lenient=True)
+    assert len(kept) == 6 and problem in left_out(kept)["lamp"]
+
+
+def test_a_changed_photograph_behind_a_link_is_seen(tmp_path):
+    from vbg.train.rules import listing
+
+    far = museum(tmp_path / "far", ("lamp",))
+    (museum(tmp_path / "museum") / "lamp").symlink_to(far / "lamp")
+    before = listing.__wrapped__(tmp_path / "museum")
+    photo(far / "lamp" / "new.jpg")
+    assert listing.__wrapped__(tmp_path / "museum") != before
+
+
+# ---- splits as folders
+
+
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("Training", "Validation"), ("train",)])
+def test_folders_of_splits_are_no_classes(tmp_path, splits):
+    for k, split in enumerate(splits):
+        museum(tmp_path / split, ("cat", "dog"), name=f"grey {k} {{}}.jpg")
+    with pytest.warns(UserWarning, match="are splits, not classes.*split anew"):
+        made = read_folder(tmp_path)
+    assert set(made.table.label) == {"cat", "dog"} and len(made) == 6 * len(splits)
+    assert set(made.table.group) == {""}
+
+
+def test_splits_inside_the_classes_are_no_groups(tmp_path):
+    for label in ("cat", "dog"):
+        museum(tmp_path / label, ("train", "test"))
+    with pytest.warns(UserWarning, match="test, train are splits"):
+        made = read_folder(tmp_path)
+    assert set(made.table.label) == {"cat", "dog"} and set(made.table.group) == {""}
+
+
+def test_an_object_in_two_splits_stays_one_group(tmp_path):
+    for split in ("train", "test"):
+        museum(tmp_path / split / "cat", ("one",)), museum(tmp_path / split / "dog", ("two",))
+    with pytest.warns(UserWarning, match="splits"):
+        assert set(read_folder(tmp_path).table.group) == {"cat/one", "dog/two"}
+
+
+def test_splits_without_classes_are_refused(tmp_path):
+    with pytest.raises(DataError, match="test, train are splits, not classes.*one folder a class"):
+        read_folder(museum(tmp_path, ("train", "test")))
+
+
+def test_a_test_split_without_classes_is_named(tmp_path):
+    museum(tmp_path / "train", ("cat", "dog")), museum(tmp_path, ("test",))
+    with pytest.warns(UserWarning), pytest.raises(DataError, match="label is empty.*test.*folder of its class"):
+        read_folder(tmp_path)
+
+
+def test_a_train_among_other_vehicles_is_a_class(tmp_path):
+    assert set(read_folder(museum(tmp_path, ("train", "bus"))).table.label) == {"train", "bus"}
+
+
+def test_a_folder_around_the_classes_is_named(tmp_path):
+    museum(tmp_path / "photos")
+    with pytest.raises(DataError, match="all images lie below one folder, 'photos'.*give the folder photos"):
+        read_folder(tmp_path)
+
+
+# ---- texts beside the images
+
+
+@pytest.mark.parametrize("text", ["IMG 0.TXT", "IMG 0.Txt", "img 0.txt", "IMG 0.JPG.txt", "IMG 0.jpg.TXT", "IMG 0.txt"])
+def test_a_text_is_found_in_every_spelling(tmp_path, text):
+    museum(tmp_path, name="IMG {}.JPG")
+    for label in ("bowl", "coin"):
+        for i in range(3):
+            (tmp_path / label / text.replace("0", str(i))).write_text(f"glazed {i}")
+    assert read_folder(tmp_path).table.text.tolist() == ["glazed 0", "glazed 1", "glazed 2"] * 2
+
+
+def test_two_texts_that_differ_in_case_go_to_their_images(tmp_path):
+    museum(tmp_path, name="a{}.jpg")
+    for i in range(3):
+        (tmp_path / "coin" / f"a{i}.txt").write_text("coin")
+        (tmp_path / "bowl" / f"a{i}.txt").write_text("small")
+    photo(tmp_path / "bowl" / "A0.JPG")
+    (tmp_path / "bowl" / "A0.TXT").write_text("large")
+    said = read_folder(tmp_path).table.set_index("id").text
+    assert said["bowl/A0.JPG"] == "large" and said["bowl/a0.jpg"] == "small"
+
+
+def test_a_text_without_a_photograph_is_listed(tmp_path):
+    (museum(tmp_path) / "bowl" / "README.txt").write_text("bowls of 1900")
+    made = read_folder(tmp_path)
+    assert left_out(made) == {"bowl/README.txt": "text without a photograph"} and made.table.text[0] == "old clay"
+
+
+def test_names_of_classes_in_two_forms_are_one_class(tmp_path):
+    names = [unicodedata.normalize(form, "Dé") for form in ("NFC", "NFD")]
+    made = read_folder(museum(tmp_path, (*names, "青花瓷", "मूर्ति")))
+    assert sorted(set(made.table.label)) == sorted(["Dé", "青花瓷", "मूर्ति"])
+
+
+def test_vowel_signs_are_no_separators():
+    assert words_of_name("मूर्ति_012", "x") == "मूर्ति" and words_of_name("น้ำ-ชา2", "x") == "น้ำ ชา"
+
+
+# ---- paths in a table
+
+
+@pytest.mark.parametrize("said", ["photos/3.PNG", "Photos/3.png", r"PHOTOS\3.png"])
+def test_a_path_of_other_case_is_found(tmp_path, said):
+    table = write(tmp_path, change=[(3, "image", said)])
+    assert read_collection(table, **CHOICE).table.image[3] == str(tmp_path / "photos/3.png")
+
+
+def test_a_path_that_fits_two_files_is_absent(tmp_path):
+    table = write(tmp_path, change=[(3, "image", "photos/X.PNG")])
+    photo(tmp_path / "photos/x.png"), photo(tmp_path / "photos/x.Png")
+    with pytest.raises(DataError, match="row 5: image file is absent"):
+        read_collection(table, **CHOICE)

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['root', 'home', 'temporary', 'write_atomic', 'lives', 'sweep', 'scratch', 'staging', 'DataError', 'RunError']
+__all__ = ['root', 'home', 'temporary', 'write_atomic', 'lives', 'sweep', 'scratch', 'staging', 'files_below', 'DataError',
+           'RunError']
 
 # %% ../../nbs/core/01_files.ipynb #f26a3ec2
 def root() -> Path:  # the folder that holds settings.ini
@@ -133,6 +134,26 @@ def _swap(part, place, keep):
             with suppress(FileNotFoundError):
                 os.rename(place, old)
     shutil.rmtree(old, ignore_errors=True)
+
+# %% ../../nbs/core/01_files.ipynb #d05e0f7b
+def files_below(
+    folder: Path,  # looked through; links are followed
+    above: frozenset = frozenset(),  # real paths of the folders on the way
+) -> list:  # `(path, problem)` sorted by path; the problem is '' for a file
+    "All files below a folder, and the links and folders that lead nowhere, are empty or cannot be opened."
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return [(Path(folder), f"folder cannot be opened ({error.strerror})")]
+    above, found = above | {os.path.realpath(folder)}, [] if names else [(Path(folder), "folder is empty")]
+    for path in (Path(folder) / name for name in names):
+        if not path.is_dir():
+            found.append((path, "" if path.is_file() else "link leads nowhere"))
+        elif os.path.realpath(path) in above:
+            found.append((path, "link leads to a folder above it"))
+        else:
+            found += files_below(path, above)
+    return found
 
 # %% ../../nbs/core/01_files.ipynb #cdaaa4b7
 class DataError(ValueError):

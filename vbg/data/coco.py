@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from ..core.files import DataError
-from .schema import Examples, check_examples, drop_rows, image_present, require_file, skip_table
+from .schema import Examples, check_examples, drop_rows, image_present, on_disk, require_file, skip_table
 
 # %% auto #0
 __all__ = ['SUPERCATEGORIES', 'UNUSED_IDS', 'GET_COCO', 'CAPTION_BLOCKS', 'INSTANCE_BLOCKS', 'PER_IMAGE', 'coco_categories',
@@ -334,7 +334,7 @@ def image_paths(
         found[image["id"]] = next((p for p in places if os.path.basename(p) in listed(os.path.dirname(p))), None)
     if len(homes) == 1 and not any(found.values()):
         raise DataError(f"no image folder {split}/", folder, remedy=f"unpack {split}.zip here, or name it so")
-    return {i: path or os.path.join(homes[0], *parts[i]) for i, path in found.items()}
+    return dict(zip(found, on_disk([path or os.path.join(homes[0], *parts[i]) for i, path in found.items()])))
 
 # %% ../../nbs/data/08_coco.ipynb #f2dd51f5
 PER_IMAGE = 5

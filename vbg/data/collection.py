@@ -13,15 +13,24 @@ import os
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
-from ..core.files import DataError
-from .images import image_suffixes
-from .schema import Examples, check_examples, drop_rows, image_present, require_columns, skip_table
+from ..core.files import DataError, files_below
+from .images import image_suffixes, photograph, unread_remedy
+from vbg.data.schema import (
+    Examples,
+    check_examples,
+    drop_rows,
+    folded,
+    image_present,
+    on_disk,
+    require_columns,
+    skip_table,
+)
 from .tables import decode_text, plain_name, read_table
 
 # %% auto #0
@@ -55,26 +64,6 @@ def join_fields(
             continue
         out = field if not out else out + (" " if out[-1] in ".!?؟。！？" else ". ") + field
     return out
-
-# %% ../../nbs/data/09_collection.ipynb #cf5f832c
-def _on_disk(folder, paths):
-    "Paths as the disk spells them: accents as one sign or two, either slash, either case; unchanged without a file."
-    listed = lru_cache(None)(lambda place: os.listdir(place) if os.path.isdir(place) else [])
-    alike = lambda name: unicodedata.normalize("NFC", name)
-
-    def spelt(place, name):
-        there = [n for n in listed(place) if alike(n).casefold() == alike(name).casefold()]
-        same = [n for n in there if alike(n) == alike(name)]
-        return (same or (there if len(there) == 1 else [name]))[0]
-
-    paths = [p.replace("\\", "/") for p in paths]
-    made = [str(folder / p) if p else "" for p in paths]
-    for i in (i for i, there in enumerate(image_present(made)) if not there and paths[i]):
-        place = folder
-        for part in PurePosixPath(paths[i]).parts:
-            place = place / spelt(place, part)
-        made[i] = str(place)
-    return made
 
 # %% ../../nbs/data/09_collection.ipynb #56eac06c
 def _photographs(folder, cell):
@@ -144,7 +133,7 @@ def _from_table(table, folder, image, text, label, id, group):
     made = columns.explode("cell", ignore_index=True).astype({"cell": "str"})
     nth = made.groupby("row").cumcount()
     made["id"] = [f"{i} ({n + 1})" if n else i for i, n in zip(made.id, nth)] if id else made.cell
-    made["image"] = _on_disk(folder, made.cell)
+    made["image"] = on_disk([str(folder / p) if p else "" for p in made.cell])
     more = (nth > 0) & (made.image.isin(made.image[nth == 0]) | made.image.where(nth > 0, made.id).duplicated())
     notes += [f"{more.sum()} photographs stand in several rows: each is taken once"] * bool(more.any())
     return made[~more].reset_index(drop=True), notes
@@ -198,12 +187,78 @@ def read_objects(
         warnings.warn(note, stacklevel=2)
     return check_examples(_refuse_elsewhere(examples, lenient), lenient)
 
-# %% ../../nbs/data/09_collection.ipynb #01e9d61e
-def _image_files(folder):
-    "Relative paths of all images below `folder`, sorted; hidden files and folders are passed over."
-    known = image_suffixes()
-    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in known)
-    return sorted(p for p in paths if not any(part.startswith((".", "__")) for part in p.parts))
+# %% ../../nbs/data/09_collection.ipynb #319f373f
+_CLUTTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}
+_CLUTTER |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"}
+
+
+def _sort_files(folder):
+    "Images, texts and other files below `folder`, relative; `(path, problem, remedy)` of each photograph that is lost."
+    images, texts, other, lost, known = [], [], [], [], image_suffixes()
+    for path, problem in files_below(folder):
+        name = path.relative_to(folder)
+        if _CLUTTER.intersection(part.lower() for part in name.parts):
+            continue
+        hidden = any(part.startswith(".") for part in name.parts)
+        kind = "image" if path.suffix.lower() in known and not hidden else "" if problem else photograph(path)
+        if problem == "folder is empty":
+            other.append((name, problem))
+        elif problem:
+            lost.append((name, problem, "mend the link or the rights of the folder"))
+        elif hidden:
+            other += [(name, "hidden")] if kind else []
+        elif kind == "image":
+            images.append(name)
+        elif path.suffix.lower() == ".txt":
+            texts.append(name)
+        else:
+            lost += [(name, f"file is {kind}, which cannot be read", unread_remedy(kind))] if kind else []
+            other += [] if kind else [(name, f"no photograph ({path.suffix.lower() or 'no ending'})")]
+    there = {p.with_suffix("") for p in images}
+    alone = [entry for entry in lost if entry[0].with_suffix("") not in there]
+    beside = [(name, f"{problem}; an image of its name is beside it") for name, problem, _ in lost]
+    return images, texts, other + [b for b, entry in zip(beside, lost) if entry not in alone], alone
+
+# %% ../../nbs/data/09_collection.ipynb #b309d650
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+
+
+def _class_folders(folder, images):
+    "Names of the folders of each image, the class first; folders of splits are taken out, with a warning."
+    parts = [list(p.parts[:-1]) for p in images]
+    for level in (0, 1):
+        names = sorted({p[level] for p in parts if len(p) > level})
+        if not names or any(n.casefold() not in _SPLIT_NAMES for n in names):
+            continue
+        said = f"the folders {', '.join(names)} are splits, not classes"
+        if level == 0 and all(len(p) < 2 for p in parts):
+            remedy = "give each of them one folder a class, or a table (objects.csv) with a column of labels"
+            raise DataError(said, folder, remedy=remedy)
+        warnings.warn(f"{folder}: {said}; their items are read together and split anew", stacklevel=4)
+        return [p[:level] + p[level + 1 :] for p in parts]
+    if len({p[0] for p in parts if p}) == 1 and len({p[1] for p in parts if len(p) > 1}) > 1:
+        inner = next(p[0] for p in parts if p)
+        raise DataError(f"all images lie below one folder, {inner!r}", folder, remedy=f"give the folder {inner}")
+    return parts
+
+# %% ../../nbs/data/09_collection.ipynb #5e649b70
+def _beside(images, texts):
+    "The text file of each image, None where there is none, and the texts that are left over."
+    there = {}
+    for text in texts:
+        there.setdefault((text.parent, folded(text.name)), []).append(text)
+    chosen = []
+    for p in images:
+        wanted = [p.name + ".txt", p.stem + ".txt"]
+        same = [t for name in wanted for t in there.get((p.parent, folded(name)), [])]
+        chosen.append(next((t for t in same if t.stem in (p.name, p.stem)), same[0] if same else None))
+    return chosen, [t for t in texts if t not in set(chosen)]
+
+
+def _letters(text):
+    "The words of a text without digits; the signs of Indic and Thai vowels belong to their letter."
+    whole = unicodedata.normalize("NFC", text)
+    return "".join(c if unicodedata.category(c)[0] in "LM" or c in "\u200c\u200d" else " " for c in whole).split()
 
 
 def words_of_name(
@@ -211,31 +266,59 @@ def words_of_name(
     label: str,  # its words are taken out
 ) -> str:  # such as 'blue'
     "Words of a file name: separators become spaces; digits and the words of the label go."
-    own = set(re.findall(r"[^\W\d_]+", label.casefold()))
-    return " ".join(w for w in re.findall(r"[^\W\d_]+", name) if w.casefold() not in own | {o.rstrip("s") for o in own})
+    own = set(_letters(label.casefold()))
+    return " ".join(w for w in _letters(name) if w.casefold() not in own | {o.rstrip("s") for o in own})
 
-# %% ../../nbs/data/09_collection.ipynb #b29e45f0
+# %% ../../nbs/data/09_collection.ipynb #a711de1a
+def _refuse_lost(folder, lost, lenient):
+    "Raise `DataError` on the first photograph that is lost, unless such are left out."
+    if lost and not lenient:
+        name, problem, remedy = lost[0]
+        more = f" (and {len(lost) - 1} more such files)" if len(lost) > 1 else ""
+        raise DataError(f"{problem}{more}", folder / name, remedy=f"{remedy}, or be lenient to leave such files out")
+
+
+def _folder_table(folder, images, texts, encoding):
+    "Columns of the example schema, and the texts that belong to no image."
+    parts, (notes, orphans) = _class_folders(folder, images), _beside(images, texts)
+    labels = [unicodedata.normalize("NFC", p[0]) if p else "" for p in parts]
+    if any(notes):
+        full = [n if n and (folder / n).stat().st_size else None for n in notes]
+        said = [join_fields([decode_text(folder / n, encoding)]) if n else "" for n in full]
+    else:
+        said = [words_of_name(p.stem, label) for p, label in zip(images, labels)]
+    groups = ["/".join(p) if len(p) > 1 else "" for p in parts]
+    table = dict(id=[p.as_posix() for p in images], image=[str(folder / p) for p in images])
+    return pd.DataFrame(table | dict(text=said, label=labels, group=groups)), orphans
+
+# %% ../../nbs/data/09_collection.ipynb #22abeb62
+_TO_FOLDER = [
+    ("label is empty", "put it into the folder of its class", lambda t: t.label == ""),
+    ("text is empty", "write a text beside it, such as photo.txt for photo.jpg", lambda t: t.text == ""),
+]
+
+
 def read_folder(
     folder,  # `<label>/<image>` or `<label>/<object>/<image>`
     lenient: bool = False,  # leave bad items out and count them
     encoding: str | None = "utf-8",  # of the `.txt` files; None: found for each
     name: str | None = None,  # of the data set; default the name of the folder
-) -> Examples:  # checked
+) -> Examples:  # checked; `skipped` lists every other file as well
     "Examples from a folder of images with sub-folders as labels. Raises `DataError` on bad input."
     folder = Path(folder)
-    files = _image_files(folder) if folder.is_dir() else []
-    if not files:
-        raise DataError("no image was found", folder, remedy="give a folder with one sub-folder of images per class")
-    notes = [(folder / p).with_suffix(".txt") for p in files]
-    labels = [p.parts[0] if len(p.parts) > 1 else "" for p in files]
-    if any(n.exists() for n in notes):
-        texts = [join_fields([decode_text(n, encoding)]) if n.exists() and n.stat().st_size else "" for n in notes]
-    else:
-        texts = [words_of_name(p.stem, label) for p, label in zip(files, labels)]
-    groups = [p.parent.as_posix() if len(p.parts) > 2 else "" for p in files]
-    table = dict(id=[p.as_posix() for p in files], image=[str(folder / p) for p in files])
-    table = pd.DataFrame(table | dict(text=texts, label=labels, group=groups))
-    return check_examples(Examples(table, files=[folder], name=name or folder.resolve().name), lenient)
+    images, texts, other, lost = _sort_files(folder) if folder.is_dir() else ([], [], [], [])
+    _refuse_lost(folder, lost, lenient)
+    if not images:
+        there = ", ".join(f"{n} files: {reason}" for reason, n in Counter(r for _, r in other).items())
+        remedy = "give a folder with one sub-folder of images per class"
+        raise DataError(f"no image was found{f' ({there})' if there else ''}", folder, remedy=remedy)
+    table, orphans = _folder_table(folder, images, texts, encoding)
+    left = [*(entry[:2] for entry in lost), *other, *((t, "text without a photograph") for t in orphans)]
+    skipped = skip_table([(str(folder), None, name.as_posix(), reason) for name, reason in left])
+    examples = Examples(table, skipped, [folder], name or folder.resolve().name)
+    for problem, remedy, find in _TO_FOLDER:
+        examples = drop_rows(examples, find(examples.table), problem, remedy, lenient)
+    return check_examples(examples, lenient)
 
 # %% ../../nbs/data/09_collection.ipynb #a3c6520a
 _NOTES = (".txt", ".gz", ".zip")  # a table only when it is called so

@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 import warnings
+from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -19,8 +20,8 @@ from ..core.files import DataError
 from .schema import require_file
 
 # %% auto #0
-__all__ = ['PIXELS', 'FORMATS', 'WHOLE', 'image_suffixes', 'file_kind', 'to_rgb', 'orientation', 'decode_image', 'image_code',
-           'read_image', 'near_pairs', 'colour_distance']
+__all__ = ['PIXELS', 'FORMATS', 'WHOLE', 'image_suffixes', 'file_kind', 'photograph', 'unread_remedy', 'to_rgb', 'orientation',
+           'decode_image', 'image_code', 'read_image', 'near_pairs', 'colour_distance']
 
 # %% ../../nbs/data/03_images.ipynb #309a7f02
 PIXELS = 300_000_000  # most pixels of an image; they are held in memory, three bytes each
@@ -105,6 +106,34 @@ def _explain(
 
 
 _SMALLER = "save it smaller: 2,000 pixels a side are plenty"
+
+# %% ../../nbs/data/03_images.ipynb #284a8b0b
+_UNREAD = {_RAW, "JPEG XL", "JPEG XR", "SVG", "DjVu", "GIMP", "OpenEXR", "Radiance HDR", "DICOM"}
+_RAW_ENDINGS = set(".3fr .arw .cr2 .cr3 .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2".split())
+
+
+def photograph(
+    path,  # any file
+) -> str:  # 'image' if it can be read; the format of a photograph that cannot; '' for any other file
+    "What a file shows, by its content. A camera's raw file may look like a TIFF; there the ending decides."
+    try:
+        with open(path, "rb") as f:
+            kind = file_kind(f.read(1024))
+        if Path(path).suffix.lower() in _RAW_ENDINGS or kind in _UNREAD:
+            return kind if kind in _UNREAD else _RAW
+        if kind in ("JPEG", "PNG", "GIF", "WebP", "TIFF", "AVIF", "HEIC", "JPEG 2000", "Photoshop"):
+            return "image"
+        with Image.open(path, formats=["BMP"]):
+            return "image"
+    except OSError:
+        return ""
+
+
+def unread_remedy(
+    kind: str,  # from `photograph`
+) -> str:
+    "What the owner of a photograph that cannot be read can do."
+    return _REMEDIES.get(kind, _CONVERT)
 
 # %% ../../nbs/data/03_images.ipynb #ab2d4155
 _BITS, _WHITE_IS_0, _MAXIMUM = 258, 262, 281  # tags of TIFF

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.files import DataError
-from .schema import Examples, check_examples, drop_rows, image_present, require_file, skip_table
+from .images import image_suffixes, photograph
+from .schema import Examples, check_examples, drop_rows, image_present, on_disk, require_file, skip_table
 from .tables import read_columns, read_header
 
 # %% auto #0
@@ -221,22 +222,25 @@ def met_header(path: Path) -> dict:  # published column name -> name in the file
     return found
 
 # %% ../../nbs/data/07_met.ipynb #48ff0ec8
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # before all others
 
 
 def find_images(
     folder: Path,  # where the images lie
     ids: pa.Array,  # `(N,)` object ids
 ) -> pa.Array:  # `(N,)` path of each object's image, '' where there is none
-    "The image file of each id. Raises `DataError` when there is no such folder."
+    "The image file of each id, of any format, named or not. Raises `DataError` when there is no such folder."
     if not Path(folder).is_dir():
         raise DataError("image folder is absent", folder, remedy="put <Object ID>.jpg files there, or pass `images`")
-    names, path = pa.array(sorted(os.listdir(folder)), pa.string()), pa.nulls(len(ids), pa.string())
-    for suffix in IMAGE_SUFFIXES:
-        these = names.filter(pc.ends_with(names, suffix, ignore_case=True))
-        stems = pc.utf8_slice_codeunits(these, 0, -len(suffix))
-        path = pc.coalesce(path, these.take(pc.index_in(ids, value_set=stems)))
-    return pc.fill_null(pc.binary_join_element_wise(str(folder), path, os.sep), "")
+    order = (*IMAGE_SUFFIXES, *sorted(image_suffixes() - {*IMAGE_SUFFIXES}))
+    place, found, wanted = {s: n for n, s in enumerate(order)}, {}, set(ids.to_pylist())
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        rank = place.get(suffix.lower(), len(order))
+        if stem in wanted and rank < found.get(stem, (len(order) + 1,))[0]:
+            if rank < len(order) or photograph(Path(folder) / name):
+                found[stem] = rank, os.path.join(folder, name)
+    return pa.array([found[i][1] if i in found else "" for i in ids.to_pylist()], pa.string())
 
 # %% ../../nbs/data/07_met.ipynb #aa906618
 ATTRIBUTE_FIELDS = ("Department", "Culture", "Period", "Object Date", "Medium", "Country")
@@ -322,7 +326,7 @@ def _by_object(columns, images):
 # %% ../../nbs/data/07_met.ipynb #4d5739bd
 def _with_paths(columns, listed, images):
     "Columns of objects joined with the images that show them; '' where the file is absent."
-    path = np.array([str(images / p) for p in listed.path], object)
+    path = np.array(on_disk([str(images / p) for p in listed.path]), object)
     stem = [os.path.splitext(p)[0] for p in listed.path]
     made = dict(id=stem, image=np.where(image_present(path), path, ""), group=listed.met.tolist())
     for name, values in made.items():

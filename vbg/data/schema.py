@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ import pandas as pd
 from ..core.files import DataError
 
 # %% auto #0
-__all__ = ['SPLITS', 'TINY', 'require_file', 'require_columns', 'skip_table', 'Examples', 'drop_rows', 'image_present',
-           'check_examples']
+__all__ = ['SPLITS', 'TINY', 'require_file', 'require_columns', 'skip_table', 'Examples', 'drop_rows', 'image_present', 'folded',
+           'on_disk', 'check_examples']
 
 # %% ../../nbs/data/01_schema.ipynb #97198c7f
 _POINTERS = [  # first bytes, whose pointer, the command that brings the file
@@ -131,6 +132,37 @@ def image_present(
     names = lambda folder: {e.name for e in os.scandir(folder)} if os.path.isdir(folder) else set()
     found = {folder: names(folder or ".") for folder in {folder for folder, _ in split}}
     return np.array([name in found[folder] for folder, name in split], bool)
+
+# %% ../../nbs/data/01_schema.ipynb #0193ae39
+def folded(
+    name: str,  # of a file
+) -> str:
+    "One spelling of a name: accents as one sign, no case."
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def on_disk(
+    paths,  # N paths; '' for none
+) -> list:  # N paths; unchanged where there is no such file, or where two differ in case alone
+    "Paths as the disk spells them: either slash, accents as one sign or two (macOS), `.JPG` for `.jpg`."
+    listed = {}
+
+    def spelt(path):
+        place, name = os.path.split(path)
+        if not name or os.path.exists(path):
+            return path
+        place = spelt(place)
+        if place not in listed:
+            names = os.listdir(place or ".") if os.path.isdir(place or ".") else []
+            listed[place] = defaultdict(list)
+            for n in names:
+                listed[place][folded(n)].append(n)
+        same = listed[place][folded(name)]
+        return os.path.join(place, same[0] if len(same) == 1 else name)
+
+    known = image_present(paths)
+    slashed = lambda path: path if os.sep == "\\" else path.replace("\\", "/")
+    return [path if there or not path else spelt(slashed(path)) for path, there in zip(paths, known)]
 
 # %% ../../nbs/data/01_schema.ipynb #fca6e9f7
 _ALONE = "class has this item only", "add items to the class or rename its label"

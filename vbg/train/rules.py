@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.artefacts import ARTEFACTS
 from ..core.collection_plan import collection_jobs
-from ..core.files import home
+from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
 from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
 from ..core.profiles import TABLE3_MODELS, TABLE4_MODELS
@@ -346,7 +346,8 @@ def listing(
 ) -> str:  # 16 hexadecimal digits
     "Checksum of the names, sizes and times of the files of a data set."
     folder = Path(folder)
-    files = sorted(p for p in (folder.rglob("*") if folder.is_dir() else [folder]) if p.is_file())
+    below = files_below(folder) if folder.is_dir() else [(folder, "")]
+    files = sorted(p for p, problem in below if not problem and p.is_file())
     kept = [(p, p.stat()) for p in files if p.name.endswith(endings or "")]
     said = [f"{p.relative_to(folder)} {about.st_size} {about.st_mtime_ns}" for p, about in kept]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
