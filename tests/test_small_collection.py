@@ -192,3 +192,17 @@ def test_a_moved_collection_keeps_its_runs(collection, monkeypatch):
     first = runs[sc.CACHED][3]
     first.info["config"]["data"][first.dataset]["folder"] = "elsewhere"
     assert sc._other_fold(first, sc.collection_jobs()[3]) is None
+
+
+def test_photographs_that_cannot_be_decoded_are_said_before_training(museum, monkeypatch):
+    from PIL import Image
+
+    for i in range(20):
+        Image.new("RGB", (9, 9), (i, 9, 9)).save(museum / f"{i}.{'JPG' if i < 8 else 'jpg'}")
+    (museum / "3.JPG").write_bytes(b"\xff\xd8\xff cut")
+    (museum / "4.JPG").write_bytes(b"\xff\x0a")
+    monkeypatch.setenv("VBG_FOLDER", str(museum))
+    monkeypatch.setenv("VBG_COLUMNS", '{"label": "category", "text": "title"}')
+    said = sc.look_at_collection()
+    assert " 18 items of 2 classes" in said
+    assert "1 left out: image cannot be read" in said and "1 left out: file is JPEG XL" in said

@@ -27,8 +27,8 @@ from .schema import SPLITS, Examples, drop_rows, require_file
 from ..runs.version import used_code
 
 # %% auto #0
-__all__ = ['data_fingerprint', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take', 'select', 'load_examples',
-           'require_held_out', 'require_training', 'join_examples']
+__all__ = ['data_fingerprint', 'without_unread', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take', 'select',
+           'load_examples', 'require_held_out', 'require_training', 'join_examples']
 
 # %% ../../nbs/data/06_store.ipynb #5c3750f4
 def _digest(*parts):
@@ -110,6 +110,24 @@ def _decode_all(examples, size, scratch, lenient, workers):
     return pixels[: len(found)], pd.DataFrame(found, columns=["sha256", "phash", "thumbnail"]), examples
 
 # %% ../../nbs/data/06_store.ipynb #0fd317c7
+def without_unread(
+    examples: Examples,  # as read
+) -> Examples:  # `skipped` lists the others
+    "The examples whose image can be decoded: each file is looked at, and nothing is stored."
+
+    def problem(job):
+        try:
+            read_image(job[0], 8, job[1])
+        except DataError as error:
+            return error.problem.split(" (")[0]
+        return ""
+
+    rows = examples.table["row"].astype(int) if "row" in examples.table else [None] * len(examples)
+    with ThreadPoolExecutor() as pool:
+        bad = list(_in_order(pool, problem, list(zip(examples.table.image, rows))))
+    return drop_rows(examples, [p != "" for p in bad], bad, "", lenient=True)
+
+
 def _features(class_names, label_names, size):
     "The columns of a stored set with their types."
     columns = {c: Value("string") for c in ("id", "text", "split", "origin", "attributes")}

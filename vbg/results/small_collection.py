@@ -50,11 +50,13 @@ def look_at_collection() -> str:  # a line, and one for each remark of the reade
     "Read the collection that the environment names and describe it. Raises RunError or ValueError."
     from vbg.data.collection import read_collection
     from vbg.data.splits import assign_folds
+    from vbg.data.store import without_unread
 
     folder, columns = collection_folder(), collection_columns(os.environ.get("VBG_COLUMNS", ""))
     described = collection_data(folder, 0, 0, columns)
     try:
-        examples = assign_folds(read_collection(folder, **described["options"]), 0, FOLDS, minimum=FOLDS)
+        examples = without_unread(read_collection(folder, **described["options"]))
+        examples = assign_folds(examples, 0, FOLDS, minimum=FOLDS)
     except (TypeError, OSError) as error:
         raise RunError(str(error)) from error
     items, classes = len(examples.table), examples.table.label.nunique()
