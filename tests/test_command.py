@@ -76,3 +76,17 @@ def test_make_help_names_every_target():
     said = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     missing = [name for name in targets if not re.search(rf"make {name}\b(?!-)", said)]
     assert missing == ["help", "install"] and max(map(len, said.splitlines())) <= 125
+
+
+@pytest.mark.parametrize("out,page", [("", "decision_report_mine_3.html"), ("new/", "decision_report_mine_3.html")])
+def test_a_report_goes_into_the_folder_that_out_names(tmp_path, monkeypatch, out, page):
+    from types import SimpleNamespace
+
+    from vbg.reports import command, object_page
+
+    monkeypatch.setattr(object_page, "open_run", lambda *words: None)
+    decision = SimpleNamespace(data=SimpleNamespace(ids=["images/3.jpg"]))
+    monkeypatch.setattr(object_page, "decide", lambda *words, **named: decision)
+    monkeypatch.setattr(object_page, "report_html", lambda *words: "<html>")
+    words = ["report", "--profile", "mini", "--dataset", "mine", "--item", "a", "--out", f"{tmp_path}/{out}"]
+    assert command.main(words) == 0 and (tmp_path / out / page).read_text() == "<html>"

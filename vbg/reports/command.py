@@ -221,7 +221,9 @@ def report(asked):
     desk = open_run(asked.profile, asked.dataset, asked.model, asked.seed)
     decision = decide(desk, asked.item, image=asked.image, text=asked.text)
     name = "".join(c if c.isalnum() or c in "_.-" else "-" for c in Path(str(decision.data.ids[0])).stem)
-    out = Path(asked.out or f"decision_report_{asked.dataset}_{name}.html")
+    page = f"decision_report_{asked.dataset}_{name}.html"
+    out = Path(asked.out or page)
+    out = out / page if out.is_dir() or str(asked.out or "").endswith(("/", os.sep)) else out
     print(write_atomic(out, report_html(desk, decision)))
 
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
@@ -273,7 +275,7 @@ _REPORT = {
     "--item": dict(default="", help="id of an object of the data set"),
     "--image": dict(help="image file of a new object"),
     "--text": dict(help="description of a new object"),
-    "--out": dict(help="the page to write (default: decision_report_<dataset>_<object>.html)"),
+    "--out": dict(help="the page to write, or its folder (default: decision_report_<dataset>_<object>.html)"),
 }
 
 # %% ../../nbs/reports/12_command.ipynb #118ce551
