@@ -360,3 +360,15 @@ def test_minilms_hash_is_that_of_its_safetensors():
     assert load_file(file)["embeddings.word_embeddings.weight"].shape == (30522, 384)
     with pytest.raises(DataError, match="expected 00000000"):
         check_hash(file, "0" * 64, "")
+
+
+def test_a_pointer_in_place_of_weights_is_named(tmp_path):
+    (tmp_path / "w.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 300\n")
+    with pytest.raises(DataError, match="w.safetensors: file is a Git LFS pointer.*Remedy: run `git lfs pull`"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_that_a_training_kept_beside_other_things_are_read(tmp_path, key):
+    torch.save({key: {"module.weight": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth")["weight"].tolist() == [1.0, 1.0]

@@ -460,7 +460,7 @@ def test_weights_that_only_torch_reads_are_refused_with_the_command_that_turns_t
     model = bert(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(DataError, match="pytorch_model.bin, and only .safetensors.*Remedy: .*save_pretrained"):
+    with pytest.raises(DataError, match="pytorch_model.bin, and only model.safetensors.*Remedy: .*save_pretrained"):
         plain(tmp_path)
 
 

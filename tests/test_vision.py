@@ -605,3 +605,11 @@ def test_multiply_adds_of_checkpoints_by_hand(hub, name, options):
 def test_multiply_adds_from_scratch_by_hand(stem, cls, layers):
     encoder = VisionEncoder(**SCRATCH, stem=stem, cls=cls, layers=layers)
     assert measured(encoder) == by_hand(encoder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json"])
+def test_a_pointer_in_place_of_a_file_of_a_vision_checkpoint_is_named(own, name):
+    folder = own("swin")
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 300\n")
+    with pytest.raises(DataError, match=f"{name}: file is a Git LFS pointer.*Remedy: run `git lfs pull`"):
+        VisionEncoder(checkpoint=str(folder))

@@ -202,7 +202,9 @@ def require_folder(
     if weights and folder.is_dir() and not any(folder.glob("*.safetensors")) and (old := _old_weights(folder)):
         new = f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained({folder.name + '-safetensors'!r})"
         remedy = f"run `{new}` of transformers and copy the tokenizer's files into the new folder"
-        raise DataError(f"its weights are in {old}, and only .safetensors is read", folder, remedy=remedy)
+        raise DataError(
+            f"its weights are in {old}, and only model.safetensors or its shards are read", folder, remedy=remedy
+        )
 
 
 def _old_weights(folder):
