@@ -85,3 +85,19 @@ def test_the_plan_asks_every_run_for_the_large_test():
         assert asked.splits == ("validation",) or set(SPLITS) <= set(asked.splits), name
     withheld = {f"{test}_without_{side}" for test in ("test", *TEST_SETS) for side in ("image", "text")}
     assert set(EXPERIMENTS["missing"].splits) == {*SPLITS, *withheld}
+
+
+def test_names_that_no_font_has_are_said_under_a_sheet():
+    from matplotlib import font_manager
+    from PIL import Image
+
+    from vbg.data.mini.canvas import contact_sheet
+
+    tile = [Image.new("RGB", (64, 64), "white")]
+    with pytest.MonkeyPatch.context() as patch:
+        dejavu = [f for f in font_manager.fontManager.ttflist if f.name == "DejaVu Sans"][:1]
+        patch.setattr(font_manager.fontManager, "ttflist", dejavu)
+        with pytest.warns(UserWarning, match="no font of this machine has 瓷花青"):
+            contact_sheet(tile, ["青花瓷"], columns=1)
+        one, two = (contact_sheet(tile, [name], columns=1).tobytes() for name in ("Греция", "Лампа"))
+        assert one != two

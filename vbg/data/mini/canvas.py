@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -19,7 +20,7 @@ __all__ = ['PATTERNS', 'MARGIN', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 
            'pattern_field', 'Pattern', 'Placement', 'Canvas', 'off_centre', 'paint_ground', 'draw_polygon',
            'draw_stroke', 'cast_shadow', 'set_light', 'add_wear', 'add_bar', 'add_grain', 'missing', 'AttributeModel',
            'sample_items', 'best_accuracy', 'largest_remainder', 'join_pieces', 'write_jpeg', 'write_ground_truth',
-           'read_ground_truth', 'contact_sheet', 'show']
+           'read_ground_truth', 'label_font', 'contact_sheet', 'show']
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #8e1b55d2
 def rgb(
@@ -710,6 +711,25 @@ def read_ground_truth(
     }
 
 # %% ../../../nbs/data/mini/01_canvas.ipynb #56481767
+def label_font(
+    names: list,  # what it shall show
+):  # a font of Pillow
+    "Pillow's own font where it has the letters, else one of this machine; a warning names letters that none has."
+    font, letters = ImageFont.load_default(), {c for name in names for c in name if not c.isspace()}
+    if all(ord(c) < 256 for c in letters):
+        return font
+    from matplotlib import font_manager, ft2font
+
+    known = {f.fname: f for f in font_manager.fontManager.ttflist if "Last Resort" not in f.name}
+    has = lambda path: {c for c in letters if ord(c) in ft2font.FT2Font(path).get_charmap()}
+    best = max(sorted(known), key=lambda path: len(has(path)), default=None)
+    lost = letters - (has(best) if best else set())
+    if lost:
+        said = "".join(sorted(lost))[:20]
+        warnings.warn(f"no font of this machine has {said}: install a font such as Noto Sans CJK", stacklevel=3)
+    return ImageFont.truetype(best, 10) if best else font
+
+
 def contact_sheet(
     images: list,  # PIL images of one size
     labels: list[str] = None,  # caption below each, or None
@@ -722,7 +742,7 @@ def contact_sheet(
     text = 0 if labels is None else 14
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (w + gap) + gap, rows * (h + gap + text) + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    draw, font = ImageDraw.Draw(sheet), label_font(labels or [])
     for i, im in enumerate(images):
         x, y = gap + (i % columns) * (w + gap), gap + (i // columns) * (h + gap + text)
         sheet.paste(im.resize((w, h), Image.LANCZOS if zoom > 1 else Image.NEAREST), (x, y))
