@@ -489,3 +489,10 @@ def test_a_path_that_fits_two_files_is_absent(tmp_path):
     photo(tmp_path / "photos/x.png"), photo(tmp_path / "photos/x.Png")
     with pytest.raises(DataError, match="row 5: image file is absent"):
         read_collection(table, **CHOICE)
+
+
+def test_a_link_that_became_a_text_file_is_named(tmp_path):
+    museum(tmp_path / "far", ("lamp",))
+    (museum(tmp_path / "museum") / "lamp").write_text("../far/lamp")
+    with pytest.raises(DataError, match="lamp: link was copied as a text file. Remedy: make the link again"):
+        read_folder(tmp_path / "museum")

@@ -192,6 +192,12 @@ _CLUTTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}
 _CLUTTER |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"}
 
 
+def _is_written_link(path):
+    "True for a link to a file or folder that a copy without links has turned into a text file."
+    target = path.read_bytes().decode("utf-8", "ignore").strip() if path.stat().st_size < 500 else ""
+    return "/" in target and "\n" not in target and os.path.exists(path.parent / target)
+
+
 def _sort_files(folder):
     "Images, texts and other files below `folder`, relative; `(path, problem, remedy)` of each photograph that is lost."
     images, texts, other, lost, known = [], [], [], [], image_suffixes()
@@ -211,6 +217,8 @@ def _sort_files(folder):
             images.append(name)
         elif path.suffix.lower() == ".txt":
             texts.append(name)
+        elif not kind and _is_written_link(path):
+            lost.append((name, "link was copied as a text file", "make the link again, or copy what it leads to"))
         else:
             lost += [(name, f"file is {kind}, which cannot be read", unread_remedy(kind))] if kind else []
             other += [] if kind else [(name, f"no photograph ({path.suffix.lower() or 'no ending'})")]
