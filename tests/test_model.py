@@ -415,7 +415,7 @@ def test_pickled_weights_are_not_read(checkpoints):
     file = checkpoints / "vit" / "model.safetensors"
     torch.save(load_file(file), checkpoints / "vit" / "pytorch_model.bin")
     file.unlink()
-    with pytest.raises(DataError, match="config.json and model.safetensors"):
+    with pytest.raises(DataError, match="pytorch_model.bin, and only model.safetensors"):
         load_checkpoint(ViTModel, str(checkpoints / "vit"))
 
 

@@ -27,9 +27,10 @@ __all__ = ['PIXELS', 'FORMATS', 'WHOLE', 'image_suffixes', 'file_kind', 'photogr
 PIXELS = 300_000_000  # most pixels of an image; they are held in memory, three bytes each
 Image.MAX_IMAGE_PIXELS = PIXELS  # Pillow warns above, and refuses twice as many
 pi_heif.register_heif_opener()
-for order, zero in ((b"II", 0), (b"MM", 0), (b"MM", 1)):  # layouts of greys that Pillow does not list
-    TiffImagePlugin.OPEN_INFO.setdefault((order, zero, (1,), 1, (12,), ()), ("I;16", "I;12"))
-TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
+_GREYS = {  # layouts of TIFF that Pillow does not list: byte order, white is zero, bits
+    (order, zero, (1,), 1, (12,), ()): ("I;16", "I;12") for order, zero in ((b"II", 0), (b"MM", 0), (b"MM", 1))
+} | {(b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B")}
+TiffImagePlugin.OPEN_INFO.update(_GREYS | TiffImagePlugin.OPEN_INFO)
 
 _NO_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "HEIF", "PSD")  # known by content

@@ -13,23 +13,20 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-from tokenizers import normalizers, pre_tokenizers
 
 from ..core.files import DataError, write_atomic
 from ..data.store import ExampleData, require_training
+from ..models.text import CUT, LOWER
 
 # %% auto #0
 __all__ = ['split_words', 'has_letter', 'CategoryRows', 'AttributeTable', 'learn_table', 'save_table', 'load_table']
 
 # %% ../../nbs/gan/02_attributes.ipynb #a9000005
-_NORMALISE, _CUT = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-
-
 def split_words(
     text: str,  # any text
 ) -> list:  # lower-cased words, numbers and punctuation marks, in order
     "Cut a text into words as `vbg.models.text`'s tokenizer does."
-    return [word for word, _ in _CUT.pre_tokenize_str(_NORMALISE.normalize_str(str(text)))]
+    return [word for word, _ in CUT.pre_tokenize_str(LOWER.normalize_str(str(text)))]
 
 
 def has_letter(

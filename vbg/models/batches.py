@@ -213,8 +213,8 @@ def tokenise_sets(
     require_training(learnt_from, "the tokenizer", sets["natural"])
     checkpoint = settings.text["checkpoint"]
     tokenizer = tokenizer_for(learnt_from, settings.text["vocab_size"], checkpoint)
-    sample = [text for texts in learnt_from.texts for text in texts][:1000] if checkpoint else []
-    if told := misread(sample, tokenizer, checkpoint):
+    sample = [text for texts in learnt_from.texts for text in texts][:1000]
+    if checkpoint and (told := misread(sample, tokenizer, checkpoint)):
         warnings.warn(told)
     length = settings.text["max_length"]
     packages = environment()["packages"]

@@ -31,22 +31,22 @@ from .checkpoints import resolve_checkpoint
 from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention, require_folder, split_heads
 
 # %% auto #0
-__all__ = ['SPECIAL_TOKENS', 'UNREAD', 'SPELLED', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for', 'load_tokenizer',
-           'misread', 'tokenise', 'trim', 'mask_tokens', 'embed_tokens', 'feed_forward', 'transform_for_words',
-           'word_probabilities', 'next_sentence_probabilities', 'classification_loss', 'text_family', 'TextEncoder',
-           'available_positions']
+__all__ = ['SPECIAL_TOKENS', 'LOWER', 'CUT', 'UNREAD', 'SPELLED', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for',
+           'load_tokenizer', 'misread', 'tokenise', 'trim', 'mask_tokens', 'embed_tokens', 'feed_forward',
+           'transform_for_words', 'word_probabilities', 'next_sentence_probabilities', 'classification_loss',
+           'text_family', 'TextEncoder', 'available_positions']
 
 # %% ../../nbs/models/03_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
+LOWER = normalizers.Sequence([normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)])
+CUT = pre_tokenizers.BertPreTokenizer()
 
 
 def _word_piece(vocabulary=None):
     "An uncased BERT tokenizer that keeps accents, empty or with a vocabulary."
     known = (vocabulary,) if vocabulary else ()
     tokenizer = Tokenizer(models.WordPiece(*known, unk_token="[UNK]", max_input_chars_per_word=500))
-    lower = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), lower])
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer, tokenizer.pre_tokenizer = LOWER, CUT
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -202,7 +202,7 @@ def misread(
 ) -> str:  # what to tell the user, with a remedy; empty where the tokenizer fits
     "Whether a checkpoint's tokenizer knows the script and language of the texts."
     texts = [str(text) for text in texts]
-    unknown, lost, single = _shares(texts, tokenizer)
+    unknown, lost, single = _shares(texts, tokenizer) if texts else (0, 0, 0)
     said = []
     if max(unknown, lost) >= UNREAD:
         shares = f"{100 * unknown:.0f} % of the pieces of words ({100 * lost:.0f} % of the characters)"
