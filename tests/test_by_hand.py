@@ -5,17 +5,20 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from vbg.core.files import RunError
+from vbg.core.places import figures_place
 from vbg.core.plan import SPLITS
-from vbg.core.profiles import profile
+from vbg.core.profiles import BY_HAND, profile
 from vbg.gan.store import gan_remedy, measure_inputs
 from vbg.reports import command
 from vbg.results.gan import gan_folders
 from vbg.runs.made import write_note
-from vbg.runs.notebook import given, notebook_parameters, study_notebook
+from vbg.runs.notebook import _own_names, given, notebook_parameters, study_notebook
 from vbg.runs.status import made_by
 from vbg.runs.store import gan_place, load_runs
 from vbg.train.code import told_otherwise
@@ -83,6 +86,19 @@ def test_papermill_is_told_what_is_wrong_before_anything_is_trained(home, words,
         ("gan", dict(loss="x"), "loss: no 'x'"),
         ("gan_measured", dict(numbers=[]), "numbers is empty"),
         ("language_model", dict(seeds=[]), "seeds is empty"),
+        ("train", dict(seeds=[0, 0]), "seeds must be different numbers from 0 on"),
+        ("gan", dict(gans=[-1]), "gans must be different numbers from 0 on"),
+        ("gan", dict(scarce_items=-3), "scarce_items must be 0"),
+        ("loop", dict(profile="smoke", datasets=["mett"]), "no data set 'mett', only met, coco"),
+        ("gan_choice", dict(dataset="mett"), "no data set 'mett', only met, coco"),
+        ("fig7_heatmap", dict(split="tset"), "split: no 'tset'; there are train, "),
+        ("fig5_loss_curves", dict(model="vgb"), "no model 'vgb'; there are vbg, "),
+        ("train", dict(overrides={"train": {"learning_rate": -1.0}}), "train.learning_rate must be 0 or more"),
+        ("train", dict(overrides={"train": {"token_masking": 2.0}}), "train.token_masking must be from 0 to 1"),
+        ("train", dict(overrides={"train": {"epochs": 0}}), "train.epochs must be 1 or more"),
+        ("train", dict(overrides={"train": {"items_per_epoch": "reel"}}), "must be a whole number, 'real' or none"),
+        ("train", dict(overrides={"train": {"factors": {"met": {"vgb": 3.0}}}}), "no model 'vgb'"),
+        ("gan", dict(overrides={"gan": {"text": {"epochs": 0}}}), "gan.text.epochs must be 1 or more"),
     ],
 )
 def test_a_notebook_is_told_what_is_no_choice(name, asked, message):
@@ -103,6 +119,34 @@ def test_the_stores_of_the_study_are_refused_by_hand(name, store, monkeypatch):
         given(name, dict(asked))
     monkeypatch.setenv("VBG_STUDY", "yes")  # as the Snakefile sets it
     given(name, dict(asked))
+
+
+@pytest.mark.parametrize("name", ["table3_comparison", "train", "loop"])
+def test_a_second_run_of_all_cells_is_no_other_parameter(name):
+    "The first run has left variables and imported tables in the kernel."
+    asked = notebook_parameters(study_notebook(name))
+    left = dict(runs=[1], table={}, settings={}, TABLE3_MODELS=("vbg",), SPLITS=["test"], missing="")
+    known = {key: value for key, value in left.items() if key in _own_names(study_notebook(name))}
+    assert known
+    given(name, dict(asked) | known)
+    with pytest.raises(RunError, match="has no parameter modle"):
+        given(name, dict(asked) | known | dict(modle="vbg"))
+
+
+def test_what_other_parameters_make_lies_apart_from_the_study(monkeypatch):
+    monkeypatch.setenv(BY_HAND, "")  # put back at the end
+    asked = notebook_parameters(study_notebook("loop")) | dict(profile="smoke")
+    own, apart = Path("runs/smoke/figures/gan/loop"), Path("runs/by-hand/smoke/figures/gan/loop")
+    for more, place in ((dict(seeds=[7]), apart), ({}, own), (dict(datasets=["met"]), apart)):
+        given("loop", asked | more)
+        assert figures_place("smoke", "gan", "loop") == place
+    train = dict(models="without_gan", seeds=[7], store="smoke/balance-closed-loop")
+    for call in (lambda: train_runs("smoke", "met", **train), lambda: train_gans("smoke", "met", [7])):
+        with pytest.raises(ValueError, match="loop was given other parameters than the study gives it"):
+            call()
+    monkeypatch.setenv("VBG_STUDY", "yes")
+    given("loop", asked | dict(seeds=[7]))
+    assert figures_place("smoke", "gan", "loop") == own
 
 
 def test_the_command_of_a_missing_gan_makes_it():

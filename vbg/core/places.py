@@ -5,10 +5,12 @@
 # %% ../../nbs/core/05_places.ipynb #db61e20c
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
 
 import vbg
 from .files import home
+from .profiles import BY_HAND
 
 # %% auto #0
 __all__ = ['store_place', 'run_place', 'store_of', 'gans_place', 'checkpoint_place', 'pretraining_place', 'cost_place',
@@ -118,7 +120,8 @@ def figures_place(
     artefact: str = "",  # such as "table3_comparison"
 ) -> Path:  # from `home()` on
     "Folder of what a study notebook saved in a run; without group and artefact, of all."
-    return Path("runs", profile, "figures", group, artefact)
+    store = Path("by-hand", profile) if BY_HAND in os.environ else Path(profile)
+    return Path("runs", store, "figures", group, artefact)
 
 
 def print_place(

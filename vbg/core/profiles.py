@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
-           'TABLE4_MODELS', 'CHOICES', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline', 'refuse_unknown_model',
-           'refuse_unknown_names', 'overrides_of']
+           'TABLE4_MODELS', 'CHOICES', 'BY_HAND', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline',
+           'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names', 'overrides_of']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
 @dataclass(frozen=True)
@@ -348,6 +348,7 @@ def profile(
         for key in change if section != "data" else ():
             _refuse_unknown(key, settings[section], f"setting of {section!r}")
             _refuse_other_kind(f"{section}.{key}", change[key], [p[section][key] for p in PROFILES.values()])
+            _refuse_out_of_range(f"{section}.{key}", change[key])
         settings[section] = settings[section] | copy.deepcopy(dict(change))
     return Profile(name=name, **settings)
 
@@ -367,6 +368,33 @@ _KINDS = {
     type(None): ("none", type(None)),
 }  # of a default -> what it is called, what may stand in its place
 _ALSO = {"balance.level": int}  # kinds that no default has
+
+# %% ../../nbs/core/03_profiles.ipynb #6a26d5f4
+_SHARES = """token_masking flip crop modality_dropout dropout head_dropout label_smoothing average balance
+warmup plateau_gain""".split()  # settings from 0 to 1
+_COUNTS = "epochs batch_size patience num_layers num_heads hidden_size image_size patch_size vocab_size".split()
+
+
+def _refuse_out_of_range(
+    setting,  # such as "train.epochs"
+    value,  # of the right kind
+):
+    "Raise ValueError on a number below 0, a share above 1, a count below 1, or a model that does not exist."
+    name = setting.rpartition(".")[2]
+    if setting == "train.factors":
+        for model in [model for factors in value.values() for model in factors]:
+            refuse_unknown_model(model)
+    elif isinstance(value, dict):
+        for inner, part in value.items():
+            _refuse_out_of_range(f"{setting}.{inner}", part)
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        low, high = int(name in _COUNTS), 1 if name in _SHARES else float("inf")
+        if not low <= value <= high:
+            raise ValueError(
+                f"{setting} must be {f'from {low} to 1' if high == 1 else f'{low} or more'}, not {value!r}"
+            )
+    elif setting == "train.items_per_epoch" and value not in (None, "real"):
+        raise ValueError(f"{setting} must be a whole number, 'real' or none, not {value!r}")
 
 # %% ../../nbs/core/03_profiles.ipynb #18a96de2
 def _refuse_other_kind(
@@ -457,6 +485,7 @@ CHOICES = {
         for split in ("train", "validation", "test", "balanced", "large")
         for without in ("", "_without_image", "_without_text")
     ),
+    "split": ("train", "validation", "test", "balanced", "large"),
     "conditioning": ("attributes", "class"),
     "loss": ("non_saturating", "saturating"),
 }  # parameter of a notebook -> what it may be
@@ -467,6 +496,11 @@ def _refuse_other_choice(asked):
     for name in ("model", "splits", "seeds", "gans", "numbers"):
         if name in asked and not asked[name]:
             raise ValueError(f"{name} is empty; name one or more")
+    for name in {"seeds", "gans", "numbers"} & asked.keys():
+        if len({*asked[name]}) < len(asked[name]) or min(asked[name], default=0) < 0:
+            raise ValueError(f"{name} must be different numbers from 0 on, not {asked[name]}")
+    if asked.get("scarce_items", 0) < 0:
+        raise ValueError(f"scarce_items must be 0 (all) or more, not {asked['scarce_items']}")
     for name in CHOICES.keys() & asked.keys():
         for word in [asked[name]] if isinstance(asked[name], str) else asked[name]:
             if word not in CHOICES[name]:
@@ -482,17 +516,34 @@ def _refuse_store_of_study(asked):
         raise ValueError(f"runs/{store} is filled by the study alone; give a `store` of your own, such as by-hand")
 
 # %% ../../nbs/core/03_profiles.ipynb #4b368e79
+BY_HAND = (
+    "VBG_BY_HAND"  # environment variable: the notebook of a kernel, given other parameters than the study gives it
+)
+
+
+def refuse_by_hand(
+    store: str,  # folder under runs/ into which something is to be trained
+) -> None:
+    "Raise ValueError where a notebook with other parameters than the study's would train into what the study fills."
+    if BY_HAND in os.environ and store.split("/")[0] in PROFILES:
+        raise ValueError(
+            f"{os.environ[BY_HAND]} was given other parameters than the study gives it, and runs/{store} is filled by "
+            "the study alone; train in a store of your own with nbs/study/train/train.ipynb or gan.ipynb"
+        )
+
+
 def refuse_unknown_names(
     asked: dict,  # given to a notebook or command, such as profile, overrides, dataset, data, model
 ) -> None:
     "Raise ValueError on a name that does not exist, an empty list, or a store that belongs to the study."
-    name, dataset = asked.get("profile", "mini"), asked.get("dataset")
+    name, models = asked.get("profile", "mini"), asked.get("model", ())
     there = profile(name, asked.get("overrides")).data
-    if dataset and not asked.get("data") and dataset not in there:
-        raise ValueError(
-            f"profile {name!r} has no data set {dataset!r}, only {', '.join(there)}; describe it in `data`"
-        )
-    for model in asked.get("model", ()):
+    for dataset in [asked.get("dataset"), *asked.get("datasets", ())]:
+        if dataset and not asked.get("data") and dataset not in there:
+            raise ValueError(
+                f"profile {name!r} has no data set {dataset!r}, only {', '.join(there)}; describe it in `data`"
+            )
+    for model in [models] if isinstance(models, str) else models:
         refuse_unknown_model(model)
     _refuse_other_choice(asked)
     _refuse_other_choice((asked.get("overrides") or {}).get("gan", {}))

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.artefacts import TARGETS
 from ..core.files import RunError, home, root
 from ..core.plan import SPLITS
-from ..core.profiles import CHOICES, refuse_unknown_names
+from ..core.profiles import CHOICES, refuse_unknown_model, refuse_unknown_names
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
@@ -321,6 +321,8 @@ def refuse_unknown(
         refuse_unknown_names(named)
     elif not any((top / asked.profile).is_dir() for top in (home() / "runs", root() / "figures")):
         refuse_unknown_names(dict(profile=asked.profile))
+    elif isinstance(getattr(asked, "model", None), str):
+        refuse_unknown_model(asked.model)
 
 
 def main(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.files import RunError, home, root, scratch, sweep, temporary, write_atomic
-from ..core.profiles import refuse_unknown_names
+from ..core.profiles import BY_HAND, PROFILES, refuse_unknown_names
 from .made import plain
 
 # %% auto #0
@@ -83,12 +83,15 @@ def notebook_parameters(
     return known
 
 # %% ../../nbs/runs/04_notebook.ipynb #20c44822
+def _tree(source):
+    "The syntax tree of a cell, magics left out."
+    lines = [l if not l.lstrip().startswith(("%", "!")) else "pass" for l in source.splitlines()]
+    return ast.parse("" if lines and lines[0].lstrip().startswith("%%") else "\n".join(lines))
+
+
 def _names_set(source):
     "Names that a cell sets at its top level, magics left out."
-    lines = [l if not l.lstrip().startswith(("%", "!")) else "pass" for l in source.splitlines()]
-    if lines and lines[0].lstrip().startswith("%%"):
-        return set()
-    tree = ast.parse("\n".join(lines))
+    tree = _tree(source)
     inner = [
         n
         for f in ast.walk(tree)
@@ -140,17 +143,35 @@ def given(
     name: str,  # of the study notebook that calls
     names: dict,  # its `globals()`; parameters are put back in their types
 ) -> None:
-    "Check what a notebook was given. Raises RunError on an unknown name or another type than the default's."
-    own = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+    """Check what a notebook was given. What it saves with other parameters than the study's lies apart.
+
+    Raises RunError on an unknown name or another type than the default's, ValueError as `refuse_unknown_names`."""
+    notebook = study_notebook(name)
+    own = {"In", "Out", "exit", "quit", "open", "get_ipython", *_own_names(notebook)}
     asked = {
         key: value
         for key, value in names.items()
         if not key.startswith("_") and key not in own and isinstance(value, _KINDS)
     }
-    known = check_parameters(study_notebook(name), asked)
-    if "overrides" in known:
-        refuse_unknown_names(known)
+    defaults, known = notebook_parameters(notebook), check_parameters(notebook, asked)
+    if "overrides" in known or known.get("profile") in PROFILES:
+        refuse_unknown_names({key: value for key, value in known.items() if value != [] or defaults[key] != []})
     names.update(known)
+    os.environ.pop(BY_HAND, None)
+    changed = any(known[key] != defaults[key] for key in known.keys() - {"profile", "dataset"})
+    if changed and "store" not in defaults and not os.environ.get("VBG_STUDY"):
+        os.environ[BY_HAND] = name
+
+
+def _own_names(notebook):
+    "Names that the cells of a notebook set or import, which a second run of all cells meets."
+    import nbformat
+
+    cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
+    rest = [c.source for c in cells if "parameters" not in c.metadata.get("tags", [])]
+    nodes = [node for source in rest for node in ast.walk(_tree(source))]
+    imports = [a for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names]
+    return {(a.asname or a.name).split(".")[0] for a in imports}.union(*map(_names_set, rest))
 
 
 _KINDS = (str, int, float, bool, list, tuple, dict, type(None))  # what a parameter may hold

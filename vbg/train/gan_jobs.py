@@ -24,7 +24,7 @@ from ..core.chance import seed_everything
 from ..core.files import DataError, home, write_atomic
 from ..core.places import cost_place
 from ..core.plan import EXPERIMENTS, TEST_SETS, experiment_overrides, experiment_store
-from ..core.profiles import Profile
+from ..core.profiles import Profile, refuse_by_hand
 from ..core.profiles import profile as gan_profile
 from ..data.sets import scarce_training_items, study_data, study_settings
 from ..data.store import ExampleData, require_training
@@ -137,6 +137,7 @@ class _GanJob:
 # %% ../../nbs/train/06_gan_jobs.ipynb #b152ba46
 def _gan_job(profile, dataset, scarce_items, data, overrides, store, gan):
     "Settings and data. Raises DataError if a GAN would read more than the training split."
+    refuse_by_hand(store or profile)
     settings = gan_settings(profile, dataset, data, overrides, **gan)
     sets = study_data(profile, dataset, data, overrides)
     tokenizer, _, _ = tokenise_sets(sets, settings)

@@ -20,7 +20,7 @@ from ..core.chance import seed_everything
 from ..core.files import DataError, home
 from ..core.places import store_place
 from ..core.plan import SPLITS, TEST_SETS
-from ..core.profiles import FUSION_ABLATIONS, Profile, refuse_unknown_model
+from ..core.profiles import FUSION_ABLATIONS, Profile, refuse_by_hand, refuse_unknown_model
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
 from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
@@ -398,6 +398,7 @@ def train_runs(
     if settings.text["checkpoint"]:
         load_tokenizer(settings.text["checkpoint"])  # refused before any image is decoded
     store = store or profile
+    refuse_by_hand(store)
     sets = study_data(profile, dataset, data, overrides)
     epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
     progress = Progress(total=epochs, log=home() / store_place(store) / f"{dataset}.log")
