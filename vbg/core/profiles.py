@@ -379,12 +379,9 @@ def _refuse_out_of_range(
     setting,  # such as "train.epochs"
     value,  # of the right kind
 ):
-    "Raise ValueError on a number below 0, a share above 1, a count below 1, or a model that does not exist."
+    "Raise ValueError on a number below 0, a share above 1, or a count below 1."
     name = setting.rpartition(".")[2]
-    if setting == "train.factors":
-        for model in [model for factors in value.values() for model in factors]:
-            refuse_unknown_model(model)
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         for inner, part in value.items():
             _refuse_out_of_range(f"{setting}.{inner}", part)
     elif isinstance(value, Real) and not isinstance(value, bool):
@@ -543,7 +540,8 @@ def refuse_unknown_names(
             raise ValueError(
                 f"profile {name!r} has no data set {dataset!r}, only {', '.join(there)}; describe it in `data`"
             )
-    for model in [models] if isinstance(models, str) else models:
+    factors = (asked.get("overrides") or {}).get("train", {}).get("factors", {})
+    for model in [*([models] if isinstance(models, str) else models), *(m for of in factors.values() for m in of)]:
         refuse_unknown_model(model)
     _refuse_other_choice(asked)
     _refuse_other_choice((asked.get("overrides") or {}).get("gan", {}))

@@ -395,8 +395,8 @@ def train_runs(
     for model in models:
         refuse_unknown_model(model)
     check_encoders(settings)
-    if settings.text["checkpoint"]:
-        load_tokenizer(settings.text["checkpoint"])  # refused before any image is decoded
+    for checkpoint in {settings_of_run(settings, dataset, seed).text["checkpoint"] for seed in seeds} - {None}:
+        load_tokenizer(checkpoint)  # refused before any image is decoded
     store = store or profile
     refuse_by_hand(store)
     sets = study_data(profile, dataset, data, overrides)
