@@ -124,6 +124,7 @@ def test_notebooks_make_the_tables_and_drawing_again_gives_the_same_bytes(tmp_pa
     from vbg.runs.notebook import run_notebook
 
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setenv("VBG_STUDY", "yes")  # the study gives other sizes than the notebook, too
     jobs = {"model_cost": dict(profile="smoke"), "step_cost": dict(profile="smoke", sizes=["smoke"])}
     for name, asked in jobs.items():
         run_notebook(study_notebook(name), tmp_path / f"{name}.ipynb", asked, timeout=120)

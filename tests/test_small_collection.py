@@ -121,6 +121,7 @@ def test_a_missing_run_is_named_with_the_command(collection):
 
 def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, tmp_path, monkeypatch):
     monkeypatch.setattr(sc, "_encode_once", lambda run, data: dict(items=40, seconds=7.0))
+    monkeypatch.setenv("VBG_STUDY", "yes")  # as `make collection` does
     sc.encoding_run(sc.collection_runs())  # measured; the notebook keeps it
     run_notebook(
         study_notebook("small_collection"), tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300
