@@ -513,9 +513,7 @@ def _refuse_store_of_study(asked):
         raise ValueError(f"runs/{store} is filled by the study alone; give a `store` of your own, such as by-hand")
 
 # %% ../../nbs/core/03_profiles.ipynb #4b368e79
-BY_HAND = (
-    "VBG_BY_HAND"  # environment variable: the notebook of a kernel, given other parameters than the study gives it
-)
+BY_HAND = "VBG_BY_HAND"  # environment variable: the notebook that was given other parameters than the study's
 
 
 def refuse_by_hand(

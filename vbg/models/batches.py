@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -213,8 +214,8 @@ def tokenise_sets(
     require_training(learnt_from, "the tokenizer", sets["natural"])
     checkpoint = settings.text["checkpoint"]
     tokenizer = tokenizer_for(learnt_from, settings.text["vocab_size"], checkpoint)
-    sample = [text for texts in learnt_from.texts for text in texts][:1000]
-    if checkpoint and (told := misread(sample, tokenizer, checkpoint)):
+    sample = islice(chain.from_iterable(learnt_from.texts), 1000) if checkpoint else ()
+    if told := misread(sample, tokenizer, checkpoint):
         warnings.warn(told)
     length = settings.text["max_length"]
     packages = environment()["packages"]
