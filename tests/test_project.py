@@ -105,7 +105,7 @@ def test_notebook_is_light(path):
     assert path.stat().st_size <= 200_000
 
 
-@pytest.mark.parametrize("path", [*MODULES, *STUDY], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_text_cells_are_100_words_at_most(path):
     "Rows of tables and the line of links that `make export` writes are not counted."
     for cell in cells(path, "markdown"):
