@@ -47,7 +47,7 @@ help:
 	@echo "With any of them, such as \`make reproduce PROFILE=smoke CORES=4\`:"
 	@echo "  PROFILE   smoke: minutes, shows that all runs; mini: rendered data, a laptop (default); paper: the real data, a GPU"
 	@echo "  CORES     jobs at once (default: all cores)"
-	@echo "  TARGETS   parts of the study for status, figures and print (default: all); a wrong name lists them"
+	@echo "  TARGETS   parts of the study for status, figures and print (default: all) or notebooks; a wrong name lists them"
 	@echo "For single runs: .venv/bin/vbg --help"
 
 # ---- environment: one pinned set of versions, installed once; modules are compiled when they are first imported, for most never are

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,9 +10,9 @@ import time
 import pytest
 from conftest import ROOT
 
-from vbg.core.artefacts import TARGETS
+from vbg.core.artefacts import ARTEFACTS, TARGETS
 from vbg.core.profiles import PROFILES
-from vbg.runs.workflow import is_whole
+from vbg.runs.workflow import OF_COLLECTION, TRAINS, is_whole, known_targets, planned
 from vbg.train.rules import target_files
 
 CARD = "runs/smoke/notebooks/{}.ipynb"
@@ -146,10 +147,36 @@ def test_runs_and_gans_of_a_finished_study_are_whole(smoke_home):
     )
 
 
-def test_wrong_target_is_told_with_snakemakes_words(home):
-    done = call(home, "vbg.reports.command", "status", "--profile", "smoke", "no_such_target")
-    assert done.returncode == 1 and "no_such_target" in done.stderr
-    assert "artefact_table3_comparison" in done.stderr and "artefact_small_collection" in done.stderr
+@pytest.mark.parametrize("command", ["status", "figures", "study", "study --look"])
+def test_a_wrong_target_is_told_with_the_names_that_work(home, monkeypatch, capsys, command):
+    from vbg.reports.command import main
+
+    monkeypatch.setenv("VBG_HOME", str(home))
+    monkeypatch.delenv("VBG_FOLDER", raising=False)
+    assert main([*command.split(), "--profile", "smoke", "nonsense"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("no target is called nonsense; ")
+    assert {*re.findall(r"\w+", told)} >= {*known_targets(), "label_leaks", "fig7_heatmap", "table3_comparison"}
+    assert "collection" not in told
+    assert main([*command.split(), "--profile", "smoke", "small_collection"]) == 1
+    assert capsys.readouterr().err.startswith("which folder? make collection FOLDER=")
+
+
+def test_every_name_of_that_list_can_be_asked_for(home, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(home))
+    monkeypatch.delenv("VBG_FOLDER", raising=False)
+    jobs = {job.notebook for job in planned("smoke", known_targets())}
+    for name in {*ARTEFACTS} - {*OF_COLLECTION}:
+        books = [file for file in target_files("smoke", name) if file.endswith(".ipynb")]
+        assert books and {*books} <= jobs, name
+    monkeypatch.setenv("VBG_FOLDER", str(home))
+    assert any(job.rule == "small_collection" for job in planned("smoke", ["small_collection"]))
+
+
+def test_a_notebook_named_alone_is_run_for_all_its_data_sets(home, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(home))
+    drawn = [job.name for job in planned("smoke", ["fig7_heatmap"]) if job.rule not in TRAINS]
+    assert sorted(drawn) == ["fig7_heatmap-coco", "fig7_heatmap-met"]
 
 
 @pytest.mark.parametrize("command", ["status", "figures", "study"])

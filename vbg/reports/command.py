@@ -71,8 +71,8 @@ OPTIONS = {
     "targets": dict(
         nargs="*",
         default=["all"],
-        help=f"parts of the study: {', '.join(TARGETS)}, everything; or files, or the notebooks that a wrong name "
-        "makes it list (default: all)",
+        help=f"parts of the study: {', '.join(TARGETS)}, everything; or notebooks such as fig7_heatmap, which a wrong "
+        "name makes it list; or files (default: all)",
     ),
 }  # options that several commands have
 

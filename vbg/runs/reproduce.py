@@ -18,7 +18,7 @@ from ..core.files import home
 from .forkserver import fork_server
 from .notebook import job_name
 from .status import costs, duration_text
-from .workflow import clear_killed, drawing, hold, planned, snakemake_command
+from .workflow import clear_killed, drawing, hold, planned, refuse_unknown, snakemake_command
 
 # %% auto #0
 __all__ = ['JOB', 'NOTICE', 'Costs', 'Progress', 'follow', 'run', 'reproduce']
@@ -155,7 +155,8 @@ def reproduce(
     draw: bool = False,  # draw tables and figures again; train nothing
     unlock: bool = False,  # only clear what a killed run left
 ) -> int:  # exit code
-    "Run targets of the study. Raises RunError where the folder is in use or a run is missing."
+    "Run targets of the study. Raises RunError on an unknown target, a folder in use, a run that is missing."
+    refuse_unknown(targets)
     options = ["--quiet", "rules", "progress", "host", "reason"] + ["--dry-run"] * look
     if look:
         command = snakemake_command(profile, targets, cores, gpus, options, look="quiet")

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from ..core.artefacts import ARTEFACTS
 from ..core.artefacts import TARGETS as TABLES_OF
+from ..core.collection_plan import collection_folder
 from ..core.files import RunError, home, root, sweep
 from ..core.places import store_of
 from ..core.profiles import profile as read_profile
 from .made import whole
 
 # %% auto #0
-__all__ = ['TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'refuse_unknown', 'planned', 'note_of',
-           'is_whole', 'drawing']
+__all__ = ['OF_COLLECTION', 'TRAINS', 'snakemake_command', 'hold', 'clear_killed', 'Job', 'read_summary', 'known_targets',
+           'refuse_unknown', 'planned', 'note_of', 'is_whole', 'drawing']
 
 # %% ../../nbs/runs/05_workflow.ipynb #f2fdc56f
 def snakemake_command(
@@ -156,17 +157,30 @@ def _state(rows, lost):
     return "stale", next((status for status in said if status != "ok"), "its inputs are made again")
 
 # %% ../../nbs/runs/05_workflow.ipynb #4290f783
+OF_COLLECTION = ("collection", *(name for name, artefact in ARTEFACTS.items() if artefact.target == "collection"))
+
+
+def known_targets() -> list:  # names, each once
+    "Targets of make, and notebooks for all their data sets. Those of a collection are there when `FOLDER` names it."
+    collection = bool(os.environ.get("VBG_FOLDER", "").strip())
+    names = dict.fromkeys((*TABLES_OF, "everything", *ARTEFACTS))
+    return [name for name in names if collection or name not in OF_COLLECTION]
+
+
 def refuse_unknown(
     targets: list,  # rules or files of the Snakefile
 ) -> None:
-    "Raise RunError on a target that does not exist; the message lists those that do."
-    known = (*TABLES_OF, "everything")
-    artefacts = [f"artefact_{name}" for name, about in ARTEFACTS.items() if about.datasets != "each"]
-    strange = [t for t in targets if "/" not in t and t not in known and t not in artefacts]
+    "Raise RunError on a target that does not exist, with those that do, and on a collection without its folder."
+    known = known_targets()
+    strange = [t for t in targets if "/" not in t and t not in known]
+    if set(strange) & set(OF_COLLECTION):
+        collection_folder()  # raises
     if strange:
+        parts = [name for name in known if name not in ARTEFACTS or name in TABLES_OF]
+        notebooks = [name for name in known if name not in parts]
         raise RunError(
-            f"no target is called {', '.join(strange)}; there are {', '.join(known)}, and files; "
-            f"of one notebook: {', '.join(artefacts)}"
+            f"no target is called {', '.join(strange)}; there are {', '.join(parts)}, and files; "
+            f"notebooks: {', '.join(notebooks)}"
         )
 
 # %% ../../nbs/runs/05_workflow.ipynb #2efe6650

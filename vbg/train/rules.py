@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.artefacts import ARTEFACTS
+from ..core.artefacts import ARTEFACTS, TARGETS
 from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
@@ -36,9 +36,9 @@ from vbg.train.code import (
 # %% auto #0
 __all__ = ['MODELS', 'DAY', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans', 'measured_gans', 'all_gans',
            'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs', 'row_needs', 'rows_of',
-           'source_books', 'source_needs', 'artefact_datasets', 'artefact_book', 'artefact_files', 'target_files',
-           'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command', 'runner',
-           'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
+           'source_books', 'source_needs', 'artefact_datasets', 'artefact_book', 'artefact_files', 'notebook_files',
+           'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command',
+           'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
@@ -256,21 +256,31 @@ def artefact_files(
     return [(folder / file).as_posix() for file in ARTEFACTS[name].files(*datasets)]
 
 # %% ../../nbs/train/07_rules.ipynb #2e72144c
+def notebook_files(
+    profile: str,  # such as "mini"
+    name: str,  # of `ARTEFACTS`
+) -> list:  # from `home()` on, each once
+    "What a notebook saves and its executed copies, for all its data sets."
+    found = []
+    for datasets in artefact_datasets(profile, name):
+        found += [*artefact_files(profile, name, *datasets), artefact_book(profile, name, *datasets[:1])]
+    return list(dict.fromkeys(found))
+
+
 def target_files(
     profile: str,  # such as "mini"
-    target: str,  # of `vbg.core.artefacts.TARGETS`, or "everything"
+    target: str,  # of `vbg.runs.workflow.known_targets`
 ) -> list:  # from `home()` on, each once
-    "All files that a target asks for."
+    "All files that a target asks for; of a notebook its own: what it reads, Snakemake finds."
+    if target in ARTEFACTS and target not in TARGETS:
+        return notebook_files(profile, target)
     found, everything = [], read_profile(profile).data
     names = [name for name, artefact in ARTEFACTS.items() if artefact.target == target]
     if target == "everything":
         names = [name for name, artefact in ARTEFACTS.items() if artefact.target != "collection"]
     for source in dict.fromkeys(source for name in names for source in ARTEFACTS[name].reads):
         found += source_needs(profile, source, *everything) + source_books(profile, source, *everything)
-    for name in names:
-        for datasets in artefact_datasets(profile, name):
-            found += [*artefact_files(profile, name, *datasets), artefact_book(profile, name, *datasets[:1])]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sum((notebook_files(profile, name) for name in names), found)))
 
 # %% ../../nbs/train/07_rules.ipynb #cce7c108
 _notebook_version, _code_of_job = functools.cache(notebook_version), functools.cache(code_of_job)
