@@ -273,7 +273,7 @@ def test_the_command_beside_a_missing_notebook_runs_it(whole, smoke_home):
     there = {path.stem for path in (smoke_home / "runs/smoke/notebooks").glob("*.ipynb")}
     said = dict(re.findall(r"<li><code>([^<]+)</code>: <code>make ([\w-]+) PROFILE=smoke</code></li>", text))
     assert (
-        {"gan_scarcity", "recipe_search", "learning_rates", "loop_choice"}
+        {"gan_scarcity", "recipe_search", "learning_rates-met", "learning_rates-coco", "loop_choice"}
         <= said.keys()
         == {name for name in names["everything"] if "/" not in name} - there
     )
@@ -304,7 +304,7 @@ def test_each_notebook_has_the_first_target_that_runs_it(whole):
         "fig7_heatmap-coco": "explain",
         "loop_choice": "loop-choice",
         "recipe_search": "recipe",
-        "learning_rates": "recipe",
+        "learning_rates-met": "recipe",
         "audit": "reproduce",
     }
     assert {name: target.get(name) for name in wanted} == wanted

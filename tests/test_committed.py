@@ -19,7 +19,6 @@ from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
 from vbg.core.profiles import PROFILES
 from vbg.core.profiles import profile as read_profile
 from vbg.data.sets import study_settings
-from vbg.results.publish import data_title
 from vbg.runs.manifest import read_manifest, write_manifest
 from vbg.train.jobs import for_model
 
@@ -273,17 +272,17 @@ def test_what_awaits_the_next_run_was_so_when_the_figures_were_made_and_is_not_s
         assert name not in today[section] and any(name in settings.get(section, {}) for settings in made), path
 
 
-def test_the_profile_quotes_the_factors_of_the_committed_table():
-    found = sorted(FIGURES.glob("**/learning_rates.csv"))
-    if not found:
-        pytest.skip("no table of the learning rates is committed: make recipe, then make publish")
-    with open(found[0], newline="", encoding="utf-8") as handle:
-        chosen = [row for row in csv.DictReader(handle) if row["chosen"] == "yes"]
-    title = {data_title(dataset, TODAY.data): dataset for dataset in TODAY.data}
+def test_the_profile_quotes_the_factors_of_the_committed_tables():
+    found = sorted(FIGURES.glob("**/learning_rates_*.csv"))
     quoted = {(dataset, model): n for dataset, of in TODAY.train["factors"].items() for model, n in of.items()}
-    table = {(title[row["data set"]], row["model"]): float(row["factor"]) for row in chosen}
+    chosen = []
+    for path in found:
+        with path.open(newline="", encoding="utf-8") as handle:
+            rows = (row | dict(dataset=path.stem.rpartition("_")[2]) for row in csv.DictReader(handle))
+            chosen += [row for row in rows if row["chosen"] == "yes"]
+    table = {(row["dataset"], row["model"]): float(row["factor"]) for row in chosen}
     assert quoted == pytest.approx(table, rel=0.01), "paste what learning_rates prints: nbs/core/03_profiles.ipynb"
-    edge = [f"{row['data set']}, {row['model']}: {row['factor']}" for row in chosen if row["at an edge"] == "yes"]
+    edge = [f"{row['dataset']}, {row['model']}: {row['factor']}" for row in chosen if row["at an edge"] == "yes"]
     assert not edge, f"a better factor may lie beyond; add a row to `rate`, nbs/core/04_plan.ipynb: {edge}"
 
 

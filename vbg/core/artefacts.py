@@ -125,7 +125,7 @@ _SUPPLEMENT = {
     "missing_modality": _beside("missing_modality", reads=("missing",), figures=("missing_modality_curve",)),
     "step_cost": _beside("step_cost", "step_profile", reads=(), trains=True, alone=True),
     "recipe_search": _beside("recipe_search", reads=("recipe",), target="recipe"),
-    "learning_rates": _beside(reads=("rate",), target="recipe", columns=("learning_rates",)),
+    "learning_rates": _beside(reads=("rate",), target="recipe", columns=("learning_rates",), datasets="each"),
     "small_collection": _beside("small_collection", "frozen_features", reads=("collection",), target="collection"),
 }
 ARTEFACTS = _PAPER | _EXPLAIN | _GAN | _SUPPLEMENT  # study notebook -> what it reads and saves
