@@ -18,7 +18,7 @@ from vbg.gan.store import gan_remedy, measure_inputs
 from vbg.reports import command
 from vbg.results.gan import gan_folders
 from vbg.runs.made import write_note
-from vbg.runs.notebook import _own_names, given, notebook_parameters, study_notebook
+from vbg.runs.notebook import given, notebook_parameters, study_notebook
 from vbg.runs.status import made_by
 from vbg.runs.store import gan_place, load_runs
 from vbg.train.code import told_otherwise
@@ -121,16 +121,20 @@ def test_the_stores_of_the_study_are_refused_by_hand(name, store, monkeypatch):
     given(name, dict(asked))
 
 
-@pytest.mark.parametrize("name", ["table3_comparison", "train", "loop"])
-def test_a_second_run_of_all_cells_is_no_other_parameter(name):
+@pytest.mark.parametrize(
+    "name, left",
+    [
+        ("table3_comparison", dict(runs=[1], settings={}, TABLE3_MODELS=("vbg",))),
+        ("train", dict(runs=[1])),
+        ("loop", dict(runs=[1], table={})),
+    ],
+)
+def test_a_second_run_of_all_cells_is_no_other_parameter(name, left):
     "The first run has left variables and imported tables in the kernel."
     asked = notebook_parameters(study_notebook(name))
-    left = dict(runs=[1], table={}, settings={}, TABLE3_MODELS=("vbg",), SPLITS=["test"], missing="")
-    known = {key: value for key, value in left.items() if key in _own_names(study_notebook(name))}
-    assert known
-    given(name, dict(asked) | known)
+    given(name, dict(asked) | left)
     with pytest.raises(RunError, match="has no parameter modle"):
-        given(name, dict(asked) | known | dict(modle="vbg"))
+        given(name, dict(asked) | left | dict(modle="vbg"))
 
 
 def test_what_other_parameters_make_lies_apart_from_the_study(monkeypatch):

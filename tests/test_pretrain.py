@@ -14,24 +14,19 @@ from safetensors.torch import save_file
 from vbg.core.files import DataError
 from vbg.core.places import weights_file
 from vbg.core.profiles import PROFILES, profile
+from vbg.data.formula import drawn_batches, formulas
 from vbg.models.checkpoints import start_from
 from vbg.models.networks import build_network
 from vbg.models.vbg import build_model
+from vbg.models.vision import to_pixel_values
 from vbg.runs.made import read_note, whole
 from vbg.train.code import told_inputs
-from vbg.train.pretrain import NETWORKS, Pretraining, _batches, fresh_network, stored_weights, trunk
+from vbg.train.pretrain import NETWORKS, Pretraining, fresh_network, stored_weights, trunk
 
 FOLDER = weights_file("formula", "vit").parent
 COMMITTED = [name for name in NETWORKS if (FOLDER / f"{name}.safetensors").exists()]
 SWITCHED_ON = {PROFILES["mini"][section]["weights"] for section in ("vision", "baselines")} != {None}
-FIRST_STEPS = """
-import json
-from vbg.core.profiles import profile
-from vbg.train.pretrain import Pretraining, _batches
-training = Pretraining(profile("mini"), {name!r})
-batches = _batches(training.settings, 1, 96)
-print(json.dumps([training.step(*batch) for batch in batches]))
-"""
+FIRST_STEPS = "import json, sys; from test_pretrain import first_steps; print(json.dumps(first_steps(sys.argv[1])))"
 
 
 def vbg(*arguments, home):
@@ -40,12 +35,22 @@ def vbg(*arguments, home):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
 
+def first_steps(name):
+    "Losses of the first two steps of a pretraining."
+    training = Pretraining(profile("mini"), name)
+    asked, size = training.settings.pretraining, training.settings.vision["image_size"]
+    classes = formulas(asked["classes"], asked["seed"])
+    drawings = drawn_batches(classes, 96, asked["batch_size"], [asked["seed"], 1], size)
+    batches = [(to_pixel_values(torch.from_numpy(pixels)), torch.from_numpy(labels)) for pixels, labels in drawings]
+    return [training.step(*batch) for batch in batches]
+
+
 @pytest.mark.parametrize("name", ["vit", "squeezenet"])
 def test_the_first_steps_repeat_in_another_process(name):
-    training = Pretraining(profile("mini"), name)
-    losses = [training.step(*batch) for batch in _batches(training.settings, 1, 96)]
-    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-c", FIRST_STEPS.format(name=name)]
+    losses = first_steps(name)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    env = dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS="1")
+    command = [sys.executable, "-c", FIRST_STEPS, name]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert json.loads(done.stdout) == losses, done.stderr[-2000:]
     assert len(losses) == 2 and losses[0] == pytest.approx(5.99, abs=0.6)  # log 400: it knows nothing yet

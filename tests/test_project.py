@@ -176,6 +176,27 @@ def test_notebook_that_turns_gradients_off_turns_them_on_again(path):
     assert not switched or switched[-1] == "True", path.name
 
 
+def private_imports(code):
+    "The private names of vbg that some code imports, and of code within its strings."
+    tree = ast.parse(code)
+    found = [
+        f"{node.module}.{name.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vbg"
+        for name in node.names
+        if name.name.startswith("_")
+    ]
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return found + [name for text in texts for name in re.findall(r"from vbg[\w.]* import .*?\b(_\w+)", text)]
+
+
+def test_no_test_imports_a_private_name_of_the_package():
+    wrong = "from vbg.core.files import home, " + "_x"
+    assert private_imports(wrong) == ["vbg.core.files._x"] and private_imports(f"CODE = {wrong!r}") == ["_x"]
+    found = {path.name: private_imports(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").glob("*.py")}
+    assert not any(found.values()), {name: names for name, names in found.items() if names}
+
+
 def test_readme_is_made_from_the_index_notebook():
     from vbg.results.publish import readme_text
 

@@ -17,8 +17,8 @@ from vbg.core.profiles import profile
 from vbg.runs.forkserver import LIBRARIES
 from vbg.runs.version import (
     DATA,
-    _defines,
     code_version,
+    defines,
     notebook_uses,
     used_code,
     used_definitions,
@@ -76,7 +76,7 @@ def definition(file, line):
     found = []
     for node in tree_of(file).body:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        found += _defines(node) if first <= line <= node.end_lineno else []
+        found += defines(node) if first <= line <= node.end_lineno else []
     return found
 
 
@@ -206,7 +206,7 @@ def test_a_new_fusion_layer_is_registered_in_one_place_and_trains(copy):
 
 def all_of(module):
     "The names that a module defines."
-    return {name for node in tree_of(f"{module.replace('.', '/')}.py").body for name in _defines(node) if name}
+    return {name for node in tree_of(f"{module.replace('.', '/')}.py").body for name in defines(node) if name}
 
 
 @pytest.mark.parametrize(

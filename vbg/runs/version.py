@@ -18,8 +18,9 @@ from pathlib import Path
 import vbg
 
 # %% auto #0
-__all__ = ['PACKAGES', 'code_versions', 'code_version', 'imports_of', 'notebook_version', 'notebook_uses', 'used_definitions',
-           'hashes_of', 'used_code', 'differences', 'what_changed', 'inputs_text', 'text_changed', 'environment']
+__all__ = ['PACKAGES', 'code_versions', 'code_version', 'imports_of', 'defines', 'notebook_version', 'notebook_uses',
+           'used_definitions', 'hashes_of', 'used_code', 'differences', 'what_changed', 'inputs_text', 'text_changed',
+           'environment']
 
 # %% ../../nbs/runs/01_version.ipynb #d582e452
 def code_versions(
@@ -148,8 +149,10 @@ def _aliases(nodes, package):
     return found
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee02a
-def _defines(node):
-    "The names that a statement at the top of a module defines or adds to."
+def defines(
+    node: ast.stmt,  # at the top of a module
+) -> list:  # names; [""] where it defines none, [] where it does not count
+    "The names that a statement defines or adds to. An import counts where its names are used."
     if isinstance(node, (ast.Import, ast.ImportFrom)) or isinstance(node, ast.If) and "__name__" in ast.dump(node.test):
         return []
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -183,7 +186,7 @@ def _bound(text):
     "All names that a module has, those of other libraries too."
     nodes = list(_statements(_tree(text).body))
     imports = (a for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names)
-    return {a.asname or a.name.split(".")[0] for a in imports} | {name for node in nodes for name in _defines(node)}
+    return {a.asname or a.name.split(".")[0] for a in imports} | {name for node in nodes for name in defines(node)}
 
 # %% ../../nbs/runs/01_version.ipynb #35b3d46c
 def notebook_version(
@@ -318,7 +321,7 @@ def _definitions(text):
     "The statements of a module by the name that they define or add to; '' for those that define none."
     found = {}
     for node in _tree(text).body:
-        for name in _defines(node):
+        for name in defines(node):
             found.setdefault(name, []).append(node)
     found.pop("__all__", None)
     return found
