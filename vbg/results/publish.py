@@ -37,6 +37,7 @@ from vbg.results.tables import (
     table_files,
     table_of,
 )
+from ..runs.made import checksum
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -462,7 +463,7 @@ def provenance(
         }
     if isinstance(made_from, Path):
         near = made_from.relative_to(home()) if made_from.is_relative_to(home()) else Path(made_from.name)
-        return {"file": near.as_posix(), "sha256": hashlib.sha256(made_from.read_bytes()).hexdigest()}
+        return {"file": near.as_posix(), "sha256": checksum(made_from)}
     if is_dataclass(made_from) and not isinstance(made_from, type):
         return provenance(asdict(made_from))
     if isinstance(made_from, dict):
@@ -690,7 +691,7 @@ def packed_png(
 def _is_whole(place, entry):
     "True if every file of an entry is there with its checksum."
     paths = {place.with_name(name): digest for name, digest in entry["files"].items()}
-    return all(p.exists() and hashlib.sha256(p.read_bytes()).hexdigest() == digest for p, digest in paths.items())
+    return all(p.exists() and checksum(p) == digest for p, digest in paths.items())
 
 # %% ../../nbs/results/02_publish.ipynb #e36fc9bc
 def table_tex(
