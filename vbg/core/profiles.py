@@ -37,7 +37,6 @@ class Profile:
     baselines: dict = field(default_factory=dict)  # the models beside VBG in Table 3 (`vbg.models.baselines`)
     adaptation: dict = field(default_factory=dict)  # masked-language-model training (`vbg.models.adaptation`)
     pretraining: dict = field(default_factory=dict)  # of image networks, on drawings (`vbg.train.pretrain`)
-    evaluation: dict = field(default_factory=dict)  # bootstrap resamples and seed
 
 # %% ../../nbs/core/03_profiles.ipynb #f2eeefd0
 def _mini_data(
@@ -187,7 +186,6 @@ _MINI["baselines"] = dict(
 _MINI["adaptation"] = dict(epochs=24, batch_size=64, learning_rate=1e-3, weight_decay=0.01, warmup=0.1, clip_norm=1.0)
 _MINI["pretraining"] = dict(seed=0, classes=400, items=24000, epochs=12, batch_size=64, learning_rate=2e-3)
 _MINI["pretraining"] |= dict(weight_decay=0.05, warmup=0.1, clip_norm=1.0)
-_MINI["evaluation"] = dict(resamples=2000, seed=42)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1), data=_mini_data("data/smoke", 240, 4, 6, 60))
@@ -212,7 +210,6 @@ _SMOKE["baselines"] |= dict(
     swin=_MINI["baselines"]["swin"] | dict(embed_dim=6, num_heads=(1, 1, 2, 3)),
 )
 _SMOKE["text"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, vocab_size=600)
-_SMOKE["evaluation"] |= dict(resamples=200)
 
 # %% ../../nbs/core/03_profiles.ipynb #0011f776
 _PAPER = copy.deepcopy(_MINI) | dict(

@@ -184,8 +184,6 @@ _OTHERS = {  # Baselines, adaptation, intervals
     "pretraining.weight_decay": "of AdamW",
     "pretraining.warmup": "share of the steps in which the rate rises",
     "pretraining.clip_norm": "bound of the gradient's norm",
-    "evaluation.resamples": "of the bootstrap",
-    "evaluation.seed": "of the bootstrap",
 }
 
 # %% ../../nbs/core/08_settings.ipynb #e4e840e6
