@@ -500,27 +500,23 @@ def _refuse_other_choice(asked):
             if word not in CHOICES[name]:
                 raise ValueError(f"{name}: no {word!r}; there are {', '.join(CHOICES[name])}")
 
-
-def _refuse_store_of_study(asked):
-    "Raise ValueError where a job by hand would write to what the study writes. A GAN of a `variant` lies apart."
-    store, overrides = str(asked.get("store") or asked.get("profile", "mini")).split("/")[0], asked.get("overrides")
-    apart = "model" not in asked and ((overrides or {}).get("gan") or {}).get("variant")
-    owned = store == "collection" or store in PROFILES and asked.get("dataset") in PROFILES[store]["data"]
-    if "store" in asked and owned and not apart and not os.environ.get("VBG_STUDY"):
-        raise ValueError(f"runs/{store} is filled by the study alone; give a `store` of your own, such as by-hand")
-
 # %% ../../nbs/core/03_profiles.ipynb #4b368e79
 BY_HAND = "VBG_BY_HAND"  # environment variable: the notebook that was given other parameters than the study's
 
 
 def refuse_by_hand(
     store: str,  # folder under runs/ into which something is to be trained
+    dataset: str = None,  # on which; None: any
+    by_hand: bool = None,  # None: whether a notebook was given other parameters than the study's
 ) -> None:
-    "Raise ValueError where a notebook with other parameters than the study's would train into what the study fills."
-    if BY_HAND in os.environ and store.split("/")[0] in PROFILES:
+    "Raise ValueError where a job by hand would train into what the study fills."
+    top, told, where = store.split("/")[0], "", ""
+    if by_hand is None and (by_hand := BY_HAND in os.environ):
+        told = f"{os.environ[BY_HAND]} was given other parameters than the study gives it, and "
+        where = ", in nbs/study/train/train.ipynb or gan.ipynb"
+    if by_hand and (top == "collection" or top in PROFILES and dataset in (None, *PROFILES[top]["data"])):
         raise ValueError(
-            f"{os.environ[BY_HAND]} was given other parameters than the study gives it, and runs/{store} is filled by "
-            "the study alone; train in a store of your own with nbs/study/train/train.ipynb or gan.ipynb"
+            f"{told}runs/{top} is filled by the study alone; give a `store` of your own, such as by-hand{where}"
         )
 
 
@@ -540,7 +536,9 @@ def refuse_unknown_names(
         refuse_unknown_model(model)
     _refuse_other_choice(asked)
     _refuse_other_choice((asked.get("overrides") or {}).get("gan", {}))
-    _refuse_store_of_study(asked)
+    apart = "model" not in asked and ((asked.get("overrides") or {}).get("gan") or {}).get("variant")  # of the study's
+    if "store" in asked and not apart:
+        refuse_by_hand(str(asked["store"] or name), asked.get("dataset") or "", not os.environ.get("VBG_STUDY"))
 
 # %% ../../nbs/core/03_profiles.ipynb #3491bfb0
 def overrides_of(
