@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import ROOT
 
@@ -135,6 +136,15 @@ def test_a_second_run_of_all_cells_is_no_other_parameter(name, left):
     given(name, dict(asked) | left)
     with pytest.raises(RunError, match="has no parameter modle"):
         given(name, dict(asked) | left | dict(modle="vbg"))
+
+
+def test_a_notebook_is_read_once_to_check_what_it_was_given(monkeypatch):
+    reads, plain = [], nbformat.reads
+    monkeypatch.setattr(nbformat, "reads", lambda *a, **k: reads.append(a) or plain(*a, **k))
+    asked = notebook_parameters(study_notebook("loop"))
+    reads.clear()
+    given("loop", dict(asked))
+    assert len(reads) == 1
 
 
 def test_what_other_parameters_make_lies_apart_from_the_study(monkeypatch):

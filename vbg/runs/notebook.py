@@ -64,7 +64,15 @@ def notebook_parameters(
     """The names and defaults of the cell tagged `parameters`.
 
     Raises RunError unless there is exactly one, of literals only, and no other cell sets such a name."""
-    cells = [c for c in read_notebook(notebook).cells if c.cell_type == "code"]
+    return _parameters(notebook, _code_cells(read_notebook(notebook)))
+
+
+def _code_cells(read):
+    return [c for c in read.cells if c.cell_type == "code"]
+
+
+def _parameters(notebook, cells):
+    "As `notebook_parameters`, of a notebook that is read already."
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise RunError(f"{notebook}: {len(tagged)} cells are tagged `parameters`, exactly one is needed")
@@ -108,7 +116,11 @@ def check_parameters(
     parameters: dict,  # name to value; text is read as the default's type
 ) -> dict:  # name to value
     "Parameters in the types of the notebook's defaults. Raises RunError on an unknown name or another type."
-    known = notebook_parameters(notebook)
+    return _in_types(notebook, notebook_parameters(notebook), parameters)
+
+
+def _in_types(notebook, known, parameters):
+    "As `check_parameters`, of known names and defaults."
     strange = sorted(parameters.keys() - known.keys())
     if strange:
         raise RunError(f"{notebook} has no parameter {', '.join(strange)}; it has {', '.join(known)}")
@@ -147,13 +159,15 @@ def given(
 
     Raises RunError on an unknown name or another type than the default's, ValueError as `refuse_unknown_names`."""
     notebook = study_notebook(name)
-    own = {"In", "Out", "exit", "quit", "open", "get_ipython", *_own_names(notebook)}
+    cells = _code_cells(read_notebook(notebook))
+    own = {"In", "Out", "exit", "quit", "open", "get_ipython", *_own_names(cells)}
     asked = {
         key: value
         for key, value in names.items()
         if not key.startswith("_") and key not in own and isinstance(value, _KINDS)
     }
-    defaults, known = notebook_parameters(notebook), check_parameters(notebook, asked)
+    defaults = _parameters(notebook, cells)
+    known = _in_types(notebook, defaults, asked)
     if "overrides" in known or known.get("profile") in PROFILES:
         refuse_unknown_names({key: value for key, value in known.items() if value != [] or defaults[key] != []})
     names.update(known)
@@ -163,11 +177,8 @@ def given(
         os.environ[BY_HAND] = name
 
 
-def _own_names(notebook):
+def _own_names(cells):
     "Names that the cells of a notebook set or import, which a second run of all cells meets."
-    import nbformat
-
-    cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
     rest = [c.source for c in cells if "parameters" not in c.metadata.get("tags", [])]
     nodes = [node for source in rest for node in ast.walk(_tree(source))]
     imports = [a for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names]
@@ -225,7 +236,8 @@ def _execute(notebook, part, asked, timeout, log):
     import nbformat
     import papermill
 
-    nb, known = read_notebook(notebook), notebook_parameters(notebook)
+    nb = read_notebook(notebook)
+    known = _parameters(notebook, _code_cells(nb))
     if nb.metadata.get("kernelspec", {}).get("name") != KERNEL:
         nb.metadata["kernelspec"] = dict(name=KERNEL, display_name="Python 3 (ipykernel)", language="python")
     nb.cells.append(nbformat.v4.new_code_cell(_showing(known), metadata={"tags": ["effective-parameters"]}))
