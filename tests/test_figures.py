@@ -13,6 +13,7 @@ from conftest import entry_of, saved, saved_files
 from PIL import Image
 
 from vbg.core.files import RunError, root
+from vbg.core.fonts import fonts_with
 from vbg.core.profiles import PROFILES, profile
 from vbg.reports.command import main as command
 from vbg.results import publish as F
@@ -392,13 +393,13 @@ def test_an_installed_font_with_the_letters_is_found(store, monkeypatch):
     made.setupOS2(), made.setupPost(), made.save(store / "own.ttf")
     monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
     font_manager.fontManager.addfont(store / "own.ttf")
-    F.fonts_for.cache_clear()
+    fonts_with.cache_clear()
     runs = named_runs(["青", "coin", "lamp"])
     figure = confusion_figure(runs)
     assert F.fit_fonts(figure, "fig6") == ""
     labels = [t for t in figure.axes[0].get_xticklabels() if t.get_text() == "青"]
     assert [t.get_fontfamily() for t in labels] == [["DejaVu Sans", "Own Han"]]
-    F.fonts_for.cache_clear()
+    fonts_with.cache_clear()
 
 
 def test_a_class_without_test_items_is_left_out_of_the_means():

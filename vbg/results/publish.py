@@ -5,7 +5,6 @@
 # %% ../../nbs/results/02_publish.ipynb #a7549e5f
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -47,10 +46,9 @@ from ..stats.intervals import paired_difference, same_items, summarise_runs
 # %% auto #0
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'TRAINED_OUT', 'KINDS', 'paper_table',
            'judged_split', 'data_title', 'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table',
-           'dataset_table', 'hyperparameter_table', 'save_table', 'fonts_for', 'fit_fonts', 'save_figure', 'group_of',
-           'save_files', 'provenance', 'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves',
-           'recipe_table', 'publish', 'left_out', 'packed_png', 'table_tex', 'print_tables', 'show_table',
-           'readme_text', 'show']
+           'dataset_table', 'hyperparameter_table', 'save_table', 'fit_fonts', 'save_figure', 'group_of', 'save_files',
+           'provenance', 'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves', 'recipe_table', 'publish',
+           'left_out', 'packed_png', 'table_tex', 'print_tables', 'show_table', 'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -355,25 +353,6 @@ def save_table(
         files.pop("md")
     save_files(name, profile, made_from, **files)
 
-# %% ../../nbs/results/02_publish.ipynb #114bf21f
-@functools.cache
-def fonts_for(
-    letters: frozenset,  # characters
-) -> tuple:  # families that have them, `DejaVu Sans` first; and the letters that no font has
-    "Installed fonts for some letters, as few as will do."
-    from matplotlib import font_manager
-
-    has = {}
-    fonts = [f for f in font_manager.fontManager.ttflist if "Last Resort" not in f.name]
-    for font in sorted(fonts, key=lambda f: (f.style != "normal", f.weight != 400, f.name, f.fname)):
-        if font.name not in has:
-            charmap = font_manager.get_font(font.fname).get_charmap()
-            has[font.name] = {c for c in letters if ord(c) in charmap}
-    families, left = ["DejaVu Sans"], set(letters) - has["DejaVu Sans"]
-    while left and (best := max(has, key=lambda name: len(has[name] & left))) and has[best] & left:
-        families, left = [*families, best], left - has[best]
-    return families, "".join(sorted(left))
-
 # %% ../../nbs/results/02_publish.ipynb #e99c1253
 def fit_fonts(
     figure,  # matplotlib figure; its texts are given further fonts where they need them
@@ -383,8 +362,10 @@ def fit_fonts(
     from matplotlib import get_cachedir
     from matplotlib.text import Text
 
+    from vbg.core.fonts import families_for
+
     drawn = {t: {c for c in t.get_text() if c.isprintable() and c != " "} for t in figure.findobj(Text)}
-    families, lost = fonts_for(frozenset().union(*drawn.values()))
+    families, lost = families_for(frozenset().union(*drawn.values()))
     for text in drawn if len(families) > 1 else ():
         text.set_fontfamily(families)
     if lost:

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from ...core.fonts import font_file
+
 # %% auto #0
 __all__ = ['PATTERNS', 'MARGIN', 'BACKGROUNDS', 'LIGHTS', 'rgb', 'mix', 'vary', 'ellipse', 'rectangle', 'smooth', 'mirror',
            'pattern_field', 'Pattern', 'Placement', 'Canvas', 'off_centre', 'paint_ground', 'draw_polygon',
@@ -715,19 +717,13 @@ def label_font(
     names: list,  # what it shall show
 ):  # a font of Pillow
     "Pillow's own font where it has the letters, else one of this machine; a warning names letters that none has."
-    font, letters = ImageFont.load_default(), {c for name in names for c in name if not c.isspace()}
+    letters = frozenset(c for name in names for c in name if not c.isspace())
     if all(ord(c) < 256 for c in letters):
-        return font
-    from matplotlib import font_manager, ft2font
-
-    known = {f.fname: f for f in font_manager.fontManager.ttflist if "Last Resort" not in f.name}
-    has = lambda path: {c for c in letters if ord(c) in ft2font.FT2Font(path).get_charmap()}
-    best = max(sorted(known), key=lambda path: len(has(path)), default=None)
-    lost = letters - (has(best) if best else set())
+        return ImageFont.load_default()
+    file, lost = font_file(letters)
     if lost:
-        said = "".join(sorted(lost))[:20]
-        warnings.warn(f"no font of this machine has {said}: install a font such as Noto Sans CJK", stacklevel=3)
-    return ImageFont.truetype(best, 10) if best else font
+        warnings.warn(f"no font of this machine has {lost[:20]}: install a font such as Noto Sans CJK", stacklevel=3)
+    return ImageFont.truetype(file, 10)
 
 
 def contact_sheet(
