@@ -349,7 +349,7 @@ def profile(
         settings[section] = settings[section] | copy.deepcopy(dict(change))
     return Profile(name=name, **settings)
 
-
+# %% ../../nbs/core/03_profiles.ipynb #a9d0ae7b
 def _refuse_unknown(key, known, what):
     if key not in known:
         raise ValueError(f"no {what} is called {key!r}; there are {', '.join(sorted(known))}")
@@ -519,7 +519,7 @@ def refuse_by_hand(
             f"{told}runs/{top} is filled by the study alone; give a `store` of your own, such as by-hand{where}"
         )
 
-
+# %% ../../nbs/core/03_profiles.ipynb #4ace8ce7
 def refuse_unknown_names(
     asked: dict,  # given to a notebook or command, such as profile, overrides, dataset, data, model
 ) -> None:

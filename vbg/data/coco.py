@@ -132,7 +132,7 @@ def _mask(coco, entry):
     packed = coco_mask.frPyObjects(outline, height, width)
     return coco_mask.merge(packed) if isinstance(packed, list) else packed
 
-
+# %% ../../nbs/data/08_coco.ipynb #a09e75a7
 def _area(coco, entry):
     "Area as given; that of the outline where it is absent; nan where there is neither."
     given = entry.get("area")
@@ -235,7 +235,7 @@ def load_coco(
         coco.createIndex()
     return coco
 
-
+# %% ../../nbs/data/08_coco.ipynb #01d67532
 def _read_json(path):
     data = Path(path).read_bytes()
     try:
@@ -270,7 +270,7 @@ def as_id(
         return int(float(value)) if isinstance(value, float) else int(value.partition(".")[0])
     return value if type(value) is int else value.strip() or None if isinstance(value, str) else None
 
-
+# %% ../../nbs/data/08_coco.ipynb #da964741
 def _complete(path, entry, n, block, keys):
     "Put the ids of an entry into their type. Raise `DataError` where it has not all keys."
     if not isinstance(entry, dict):
@@ -399,7 +399,7 @@ def _clean(coco, path, how):
             coco.createIndex()
     return lost
 
-
+# %% ../../nbs/data/08_coco.ipynb #0e0af0fa
 def _fits(coco, entry):
     "Run lengths of another size than the image's would cover nothing."
     outline = _outline(entry)

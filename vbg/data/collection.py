@@ -53,7 +53,7 @@ def plain_text(
         text = re.sub(r"&(#\d+|#x[\da-f]+|[a-z]\w*);", lambda m: html.unescape(m[0]), text, flags=re.I)
     return text
 
-
+# %% ../../nbs/data/09_collection.ipynb #675c93c0
 def join_fields(
     fields: list,  # of one item, in order; '' where missing
 ) -> str:  # one line
@@ -197,7 +197,7 @@ def _is_written_link(path):
     target = path.read_bytes().decode("utf-8", "ignore").strip() if path.stat().st_size < 500 else ""
     return "/" in target and "\n" not in target and os.path.exists(path.parent / target)
 
-
+# %% ../../nbs/data/09_collection.ipynb #193d4008
 def _sort_files(folder):
     "Images, texts and other files below `folder`, relative; `(path, problem, remedy)` of each photograph that is lost."
     images, texts, other, lost, known = [], [], [], [], image_suffixes()
@@ -268,7 +268,7 @@ def _letters(text):
     whole = unicodedata.normalize("NFC", text)
     return "".join(c if unicodedata.category(c)[0] in "LM" or c in "\u200c\u200d" else " " for c in whole).split()
 
-
+# %% ../../nbs/data/09_collection.ipynb #e268a7e8
 def words_of_name(
     name: str,  # file name without suffix, such as 'blue-bowl_012'
     label: str,  # its words are taken out

@@ -129,7 +129,7 @@ def photograph(
     except OSError:
         return ""
 
-
+# %% ../../nbs/data/03_images.ipynb #71c15020
 def unread_remedy(
     kind: str,  # from `photograph`
 ) -> str:
@@ -238,7 +238,7 @@ def image_code(
     bits = int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")
     return bits, np.asarray(image.resize((8, 8), Image.Resampling.BOX))
 
-
+# %% ../../nbs/data/03_images.ipynb #96d2fa3e
 def read_image(
     path,  # image file
     size: int,  # pixels a side

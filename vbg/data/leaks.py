@@ -51,7 +51,7 @@ def plain_text(text: str) -> str:  # lower case, one Unicode form
     "A text in which words can be compared."
     return unicodedata.normalize("NFKC", text).lower()
 
-
+# %% ../../nbs/data/12_leaks.ipynb #5f855a87
 def words_of(
     text: str,  # in any script
 ) -> list:  # words in their order; letters where a script has no blanks

@@ -185,7 +185,7 @@ def _distinct(column: pa.Array, clean) -> pa.Array:
     coded = column.dictionary_encode()
     return clean(coded.dictionary).take(coded.indices)
 
-
+# %% ../../nbs/data/07_met.ipynb #34cdaae3
 def tidy(values: pa.Array) -> pa.Array:  # same length
     "One blank for any run of white space, ', ' between the parts of a `|` list, nothing at the ends."
     rough = pc.match_substring_regex(values, r"^\s|\s$|\s\s|[\t\r\n\f\v|]")
@@ -193,7 +193,7 @@ def tidy(values: pa.Array) -> pa.Array:  # same length
     fixed = pc.replace_substring_regex(pc.replace_substring_regex(fixed, r"\s+", " "), r" ?\|[ |]*", ", ")
     return pc.replace_with_mask(values, rough, fixed)
 
-
+# %% ../../nbs/data/07_met.ipynb #a8bd36af
 def compose_text(
     table,  # columns by name, each `(N,)` strings
     fields,  # the columns, in the order of the sentence
@@ -272,7 +272,7 @@ def _met_file(folder, table=None):
     alike = [there[stem + end] for stem in stems for end in _ENDINGS if stem + end in there]
     return Path(folder) / next((n for n in (*names, *alike[:1]) if (Path(folder) / n).exists()), names[0])
 
-
+# %% ../../nbs/data/07_met.ipynb #0426848e
 def read_met_table(
     folder,  # holds MetObjects.csv
     table=None,  # the CSV, relative to the folder; default: MetObjects.csv, else objects.csv
@@ -378,7 +378,7 @@ def _by_instance(columns, folder, names, images, lenient):
     parts, lost = zip(*(_join_objects(columns, file, images, lenient) for file in files))
     return pa.concat_tables(parts).combine_chunks(), files, sum(lost, [])
 
-
+# %% ../../nbs/data/07_met.ipynb #a39c6fc5
 def _with_images(columns, folder, images, database, lenient):
     "One row an image, the JSON files that list images, and what was left out."
     if database is None:

@@ -138,7 +138,7 @@ def _refuse_ragged(wrong, path, remedy, lenient):
     if wrong and not lenient:
         raise DataError(wrong[0][1], path, wrong[0][0], remedy)
 
-
+# %% ../../nbs/data/04_tables.ipynb #f6acfa15
 def _text_rows(path, separator, encoding, wanted):
     "Rows of a text file, and remarks on what it was taken for."
     text, said = decode(path.read_bytes(), path, encoding)
@@ -282,7 +282,7 @@ def _first_break(lines, separator):
         return good + 1
     return None
 
-
+# %% ../../nbs/data/04_tables.ipynb #8318ec46
 def _mended(path, separator):
     "The path, or a buffer in which quotes are doubled where the file has backslashes. Raises `DataError` on neither."
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -828,7 +828,7 @@ def _generator_column(sheet, x, at, network):
     conditional = network.norms[0].linear is not None
     return _stacked(sheet, x, "image generator G(z), Eq. 15" + "; norms read the input too" * conditional, rows)
 
-
+# %% ../../nbs/explain/13_architecture.ipynb #18fb014a
 def _window(layer):
     "The size and the step of a convolution."
     return f"{layer.kernel_size[0]} × {layer.kernel_size[1]}, stride {layer.stride[0]}"
@@ -873,7 +873,7 @@ def stored_gan(
     discriminator.load_state_dict(part("discriminator"))
     return generator.eval(), discriminator.eval(), load_text_generator(folder / "text")
 
-
+# %% ../../nbs/explain/13_architecture.ipynb #00486f7e
 def _image_networks(gan, num_classes, **sizes):
     "Generator and discriminator by the settings of a GAN."
     made = dict(latent_size=gan["latent_size"], conditional_norm=gan["conditional_norm"])

@@ -294,7 +294,7 @@ def map_class_table(
 def _of_class(scored, c):
     return np.stack([one.items.label.to_numpy() == c for one in scored])
 
-
+# %% ../../nbs/explain/04_heat_figures.ipynb #af4c9914
 def _class_columns():
     columns = [Column("class", "class")] + [Column(f"{_title(m, 'area')}, %", m) for m in ("uniform", "centre")]
     for method in _MAPS:

@@ -252,7 +252,7 @@ def centre_prior(
     bell = np.exp(-0.5 * place**2)
     return np.broadcast_to(np.outer(bell, bell), (len(batch["pixel_values"]), side, side)).astype(np.float32)
 
-
+# %% ../../nbs/explain/02_heatmaps.ipynb #9a4324d0
 def random_map(
     model: nn.Module,  # gives the size of the grid
     batch: dict,  # from `batch_of`
@@ -314,7 +314,7 @@ def min_max(
     low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
     return np.where(flat, 1.0, (maps - low) / np.where(flat, 1.0, high - low))
 
-
+# %% ../../nbs/explain/02_heatmaps.ipynb #0e9afe63
 def upsample(
     maps: np.ndarray,  # `(B, g, g)`
     size: int,  # pixels a side

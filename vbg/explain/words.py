@@ -265,7 +265,7 @@ def rarity(
         seen[np.unique(row[there])] += 1
     return np.where(reading.word >= 0, np.log((1 + len(ids)) / (1 + seen))[reading.data.input_ids[:, 0]], 0)
 
-
+# %% ../../nbs/explain/05_words.ipynb #464500bc
 def position(
     reading: Reading,  # N items
 ) -> np.ndarray:  # `(N, W)`, the number of words from this one to the last; nan where there is no word
@@ -273,7 +273,7 @@ def position(
     there = reading.there
     return np.where(there, there.sum(1, keepdims=True) - np.arange(there.shape[1]), np.nan)
 
-
+# %% ../../nbs/explain/05_words.ipynb #de640de3
 def alike(
     reading: Reading,  # N items
 ) -> np.ndarray:  # `(N, W)`, 1; nan where there is no word

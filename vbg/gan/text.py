@@ -166,7 +166,7 @@ class TextFit:
     generator: TextGenerator  # with the lowest validation perplexity
     history: pd.DataFrame  # epoch, train_loss (nats a token), validation_perplexity, seconds
 
-
+# %% ../../nbs/gan/03_text.ipynb #773948af
 def _train_epoch(generator, optimizer, train, bags, rows, batch_size, draw):
     "One pass over the items in random order; mean loss a token."
     total, count, order = 0.0, 0, torch.randperm(len(train), generator=draw).numpy()
@@ -346,7 +346,7 @@ def _sample(generator, graph, tokenizer, rows, asked, max_length, temperature, d
         length[alive[graph.complete[node]]] = i + 1
     return [ids[b, :n].tolist() for b, n in enumerate(length)]
 
-
+# %% ../../nbs/gan/03_text.ipynb #0d309954
 def _readable(ids, tokenizer):
     "The strings, and for each whether it is read again as the same tokens."
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -427,7 +427,7 @@ def save_text_generator(
     write_atomic(folder / "text_generator.json", json.dumps(_sizes(generator), indent=0))
     return folder
 
-
+# %% ../../nbs/gan/03_text.ipynb #cb9da5f7
 def load_text_generator(
     folder: str | Path,  # written by `save_text_generator`
 ) -> TextGenerator:  # dropout off

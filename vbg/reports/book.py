@@ -279,7 +279,7 @@ def _headed(made, title):
         return re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S)
     return f"{heading}\n{made}"
 
-
+# %% ../../nbs/reports/10_book.ipynb #b9d70d22
 def body_html(
     notebook,  # of nbformat, executed
     title: str,  # of the chapter
@@ -321,7 +321,7 @@ def group_of(
     found = ((len(begin), group) for group, begins in GROUPS.items() for begin in begins if rule.startswith(begin))
     return max(found)[1]
 
-
+# %% ../../nbs/reports/10_book.ipynb #7da59adc
 def study_name(
     name: str,  # of an executed notebook, such as "train-met-0"
 ) -> str:  # such as "train"
@@ -361,7 +361,7 @@ def saved_by(
     "The tables and figures that a notebook saves."
     return tuple(file for file in job.files if "/figures/" in file)
 
-
+# %% ../../nbs/reports/10_book.ipynb #f206b283
 @dataclass(frozen=True)
 class Chapter:
     "One executed notebook."
@@ -491,7 +491,7 @@ def _shows_images(notebook):
     outputs = (o.get("data", {}) for c in notebook.cells for o in c.get("outputs", []))
     return any(kind.startswith("image/") for data in outputs for kind in data)
 
-
+# %% ../../nbs/reports/10_book.ipynb #4f3e2a4a
 def saved_html(
     chapter: Chapter,
 ) -> str:  # HTML
@@ -505,7 +505,7 @@ def saved_html(
         parts.append(f'<figure><img src="{source}" alt="{esc(chapter.title)}">{caption}</figure>')
     return "\n".join(['<h2 id="saved">Saved</h2>', *parts, ""]) if parts else '<span id="saved"></span>'
 
-
+# %% ../../nbs/reports/10_book.ipynb #c961d575
 def keep_saved(
     chapters: list,  # of `Chapter`
     folder: Path,  # of the book

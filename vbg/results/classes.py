@@ -204,7 +204,7 @@ def stable_from(
     far = np.abs(loss - loss[-1]) > share * abs(loss[0] - loss[-1])
     return int(np.flatnonzero(far).max() + 2) if far.any() else 1
 
-
+# %% ../../nbs/results/06_classes.ipynb #03086797
 def stability(
     history: pd.DataFrame,  # of a run, one row an epoch
     after: int = 15,  # epoch after which accuracy is said to move little
@@ -239,7 +239,7 @@ def stability_table(
 def _seen(key, scale):
     return lambda r: range_cell([scale * s[key] for s in r["seen"]])
 
-
+# %% ../../nbs/results/06_classes.ipynb #b22ce839
 def _after(row):
     after = [s["after"] for s in row["seen"]]
     return after[0] if len({*after}) == 1 else range_cell(after, digits=0)
@@ -324,7 +324,7 @@ def stability_claims(
 def _moved(key, after):
     return f", after epoch {' or '.join(map(str, sorted(after)))}" if key == "movement" and after != {15} else ""
 
-
+# %% ../../nbs/results/06_classes.ipynb #425752c8
 def _decided(row):
     return "make reproduce PROFILE=paper" if row["found"].verdict == "needs the real data" else "these runs"
 

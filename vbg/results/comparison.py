@@ -59,14 +59,14 @@ def reads(
         return "both"
     return "both" if known.image and known.text else "image" if known.image else "text" if known.text else "neither"
 
-
+# %% ../../nbs/results/05_comparison.ipynb #33d222f6
 def fed(
     model: str,  # such as "without_vit_bert"
 ) -> str:  # as `reads`, or "both, no encoder"
     "What a model is given; without ViT and BERT the GAN's discriminator, drawn anew, reads pixels and words."
     return "both, no encoder" if model in VARIANTS and reads(model) == "neither" else reads(model)
 
-
+# %% ../../nbs/results/05_comparison.ipynb #006a6fb3
 def of_models(
     runs: list,  # of `Run` or `Averaged`
     models: list,  # names
@@ -91,7 +91,7 @@ def groups_of(
         made.setdefault((run.dataset, run.model), []).append(run)
     return made
 
-
+# %% ../../nbs/results/05_comparison.ipynb #b7c1f1e7
 def is_rendered(
     run,  # of `Run` or `Averaged`
 ) -> bool:
@@ -102,7 +102,7 @@ def is_rendered(
 def _fitted(model):
     return model in BASELINE_MODELS and not BASELINE_MODELS[model].network
 
-
+# %% ../../nbs/results/05_comparison.ipynb #8f945c88
 def trained_out(
     runs: list,  # of `Run` or `Averaged`
 ) -> bool:
@@ -163,7 +163,7 @@ def late_average(
         rows.append(row | dict(runs=[run for mine in pair.values() for run in mine.values()]))
     return made, table_of(rows, [Column("data set", "title"), *_chosen_columns(choose_on), Column("seeds", "seeds")])
 
-
+# %% ../../nbs/results/05_comparison.ipynb #d5513626
 def _chosen_columns(choose_on):
     for side in ("image", "text"):
         yield Column(f"{side} alone", lambda r, side=side: r["names"][side])
@@ -290,7 +290,7 @@ def scores_table(
     row = Column("row in the paper", lambda r: PAPER_MODELS.get(r["model"], "–"))
     return table_of(rows, [*ABOUT, row, *scores, *COUNTS])
 
-
+# %% ../../nbs/results/05_comparison.ipynb #218a3847
 def _beside(row, metric):
     "Our estimate, the paper's number behind it."
     if row["printed"] is None:

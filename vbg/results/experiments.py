@@ -84,7 +84,7 @@ def _unpredicted(run, splits):
     lacks = tuple(name for name in TEST_SETS if name not in run.info["inputs"].get("data", {}))
     return [s for s in splits if s not in run.metrics and not s.startswith(lacks)]
 
-
+# %% ../../nbs/results/03_experiments.ipynb #ed3439cb
 def _named(run):
     return f"{run.dataset}, {run.model}, seed {run.seed}"
 

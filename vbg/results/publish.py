@@ -401,7 +401,7 @@ def group_of(
     maker = maker_of_file(name)
     return (ARTEFACTS[maker].group, maker) if maker else ("other", name)
 
-
+# %% ../../nbs/results/02_publish.ipynb #6b3d6252
 def save_files(
     name: str,  # file name without ending
     profile: str,  # whose results these are
@@ -451,7 +451,7 @@ def provenance(
         return {str(k): provenance(v) for k, v in made_from.items()}
     return [provenance(v) for v in made_from] if isinstance(made_from, (list, tuple)) else made_from
 
-
+# %% ../../nbs/results/02_publish.ipynb #788ada19
 def _without_clock(run):
     "Checksum of a history without its times, so that a repeated run has the same."
     return hashlib.sha256(
@@ -648,7 +648,7 @@ def _named(folder, entries):
     "The files that the entries of a manifest name."
     return {(folder / key).with_name(name) for key, entry in entries.items() for name in entry["files"]}
 
-
+# %% ../../nbs/results/02_publish.ipynb #b876e175
 def left_out(
     profile: str,  # such as "mini"
 ) -> list:  # names of entries
@@ -656,7 +656,7 @@ def left_out(
     source = home() / figures_place(profile)
     return sorted(key for key, entry in load_manifest(source).items() if not _is_whole(source / key, entry))
 
-
+# %% ../../nbs/results/02_publish.ipynb #1063fd6c
 def packed_png(
     content: bytes,  # of a file
 ) -> bytes:  # the same picture in fewer bytes; what is no png stays as it is
@@ -729,7 +729,7 @@ def readme_text(
     text = "\n\n".join(parts) + "\n"
     return re.sub(r"(\]\(|src=\")\.\./", r"\1", text)
 
-
+# %% ../../nbs/results/02_publish.ipynb #c6fb0d8d
 def _fenced(text):
     return f"```\n{text.rstrip()}\n```" if text.strip() else ""
 

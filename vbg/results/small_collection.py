@@ -64,7 +64,7 @@ def look_at_collection() -> str:  # a line, and one for each remark of the reade
     head = f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}"
     return "\n  ".join([head, *examples.notes, *left, *_told_of_texts(examples.table.text)])
 
-
+# %% ../../nbs/results/08_small_collection.ipynb #9f5a1394
 def _told_of_texts(texts):
     "What `misread` says of the pretrained encoder; nothing where it is not installed, which the training says."
     from vbg.models.text import load_tokenizer, misread

@@ -70,7 +70,7 @@ def notebook_parameters(
 def _code_cells(read):
     return [c for c in read.cells if c.cell_type == "code"]
 
-
+# %% ../../nbs/runs/04_notebook.ipynb #04565c7d
 def _parameters(notebook, cells):
     "As `notebook_parameters`, of a notebook that is read already."
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
@@ -176,7 +176,7 @@ def given(
     if changed and "store" not in defaults and not os.environ.get("VBG_STUDY"):
         os.environ[BY_HAND] = name
 
-
+# %% ../../nbs/runs/04_notebook.ipynb #7dfeb51f
 def _own_names(cells):
     "Names that the cells of a notebook set or import, which a second run of all cells meets."
     rest = [c.source for c in cells if "parameters" not in c.metadata.get("tags", [])]

@@ -232,7 +232,7 @@ class Runs(list):
         super().__init__(runs)
         self.asked = asked
 
-
+# %% ../../nbs/runs/03_store.ipynb #ebce9c0c
 def load_runs(
     profile: str,  # such as "mini"
     datasets: list = None,  # names; None for all

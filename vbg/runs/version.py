@@ -180,7 +180,7 @@ def _imported(text, package):
     "`_aliases` of a whole module."
     return _aliases(_statements(_tree(text).body), package)
 
-
+# %% ../../nbs/runs/01_version.ipynb #4e90b0cc
 @cache
 def _bound(text):
     "All names that a module has, those of other libraries too."

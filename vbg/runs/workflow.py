@@ -166,7 +166,7 @@ def known_targets() -> list:  # names, each once
     names = dict.fromkeys((*TABLES_OF, "everything", *ARTEFACTS))
     return [name for name in names if collection or name not in OF_COLLECTION]
 
-
+# %% ../../nbs/runs/05_workflow.ipynb #83e1b679
 def refuse_unknown(
     targets: list,  # rules or files of the Snakefile
 ) -> None:

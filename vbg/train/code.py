@@ -188,7 +188,7 @@ def weights_of(
     file = weights_file(name, model if alone else "vit")
     return checksum(file)[:16] if file.is_file() else "absent"
 
-
+# %% ../../nbs/train/02_code.ipynb #0d7b4eec
 def told_inputs(
     settings: Profile,  # of the row, from `for_model`
     dataset: str,  # name of the data set
@@ -225,7 +225,7 @@ def _noted(path):
     inputs = (read_note(path) or {}).get("inputs")
     return inputs if isinstance(inputs, dict) else {}
 
-
+# %% ../../nbs/train/02_code.ipynb #b6b260ad
 def _differ(was, now):
     "What was told otherwise than now; all else that was noted is left out."
     return what_changed({key: value for key, value in was.items() if key in now}, plain(now)) if was else []
@@ -238,7 +238,7 @@ def told_adaptation(
     "What an adapted text encoder is told: its settings, and where its texts come from."
     return plain(dict(text=settings.text, adaptation=settings.adaptation, source=settings.data[dataset]))
 
-
+# %% ../../nbs/train/02_code.ipynb #ac630dfa
 def adaptation_told_otherwise(
     note: Path,  # adaptation.json of a checkpoint
     settings: Profile,  # of the job that makes it
@@ -247,7 +247,7 @@ def adaptation_told_otherwise(
     "Inputs of an adapted text encoder that differ from those of the job."
     return _differ(_noted(note).get("more"), told_adaptation(settings, dataset))
 
-
+# %% ../../nbs/train/02_code.ipynb #b454c9db
 def gan_told_otherwise(
     folder: Path,  # of a GAN
     settings: Profile,  # of the job that makes it
@@ -257,7 +257,7 @@ def gan_told_otherwise(
     "Inputs of a GAN that differ from those of the job."
     return _differ(_noted(folder / "inputs.json"), told_gan(settings, dataset, gan))
 
-
+# %% ../../nbs/train/02_code.ipynb #7243feac
 def measure_told_otherwise(
     folder: Path,  # of a GAN
     settings: Profile,  # of the job that measures it

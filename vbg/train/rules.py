@@ -84,7 +84,7 @@ def gans_of_row(
     numbers = gan["gans"] if asked.get("gan") is None else [asked["gan"]]
     return [(dataset, conditioning, str(asked.get("scarce_items") or 0), str(k)) for k in numbers]
 
-
+# %% ../../nbs/train/07_rules.ipynb #68e0d916
 def study_gans(
     profile: str,  # such as "mini"
 ) -> list:  # tuples as of `gans_of_row`
@@ -92,7 +92,7 @@ def study_gans(
     gan = read_profile(profile).gan
     return [(dataset, gan["conditioning"], "0", str(gan["gans"][0])) for dataset in read_profile(profile).data]
 
-
+# %% ../../nbs/train/07_rules.ipynb #65e1e7f8
 def measured_gans(
     profile: str,  # such as "mini"
 ) -> list:  # tuples as of `gans_of_row`
@@ -236,7 +236,7 @@ def artefact_datasets(
     many = {"all": [datasets], "each": [(dataset,) for dataset in datasets], "first": [datasets[:1]]}
     return many[ARTEFACTS[name].datasets]
 
-
+# %% ../../nbs/train/07_rules.ipynb #7846886f
 def artefact_book(
     profile: str,  # such as "mini"
     name: str,  # of `ARTEFACTS`
@@ -245,7 +245,7 @@ def artefact_book(
     "The executed notebook of an artefact."
     return book(profile, name, *[dataset] * (ARTEFACTS[name].datasets == "each"))
 
-
+# %% ../../nbs/train/07_rules.ipynb #7c08f557
 def artefact_files(
     profile: str,  # such as "mini"; the name under which its tables are saved
     name: str,  # of `ARTEFACTS`
@@ -266,7 +266,7 @@ def notebook_files(
         found += [*artefact_files(profile, name, *datasets), artefact_book(profile, name, *datasets[:1])]
     return list(dict.fromkeys(found))
 
-
+# %% ../../nbs/train/07_rules.ipynb #55c1c15b
 def target_files(
     profile: str,  # such as "mini"
     target: str,  # of `vbg.runs.workflow.known_targets`
@@ -318,7 +318,7 @@ def run_inputs(
     code = code_of_runs(settings, dataset, about["models"])
     return inputs(profile, "train", code=code, settings=asdict(settings), row=about)
 
-
+# %% ../../nbs/train/07_rules.ipynb #cf49d9ae
 @functools.cache
 def gan_inputs(
     profile: str,  # such as "mini"
@@ -449,7 +449,7 @@ def vouched(
         made[row_book(job["store"], job["dataset"])] = runs(job["store"], job["dataset"], job["models"], job["seeds"])
     return made
 
-
+# %% ../../nbs/train/07_rules.ipynb #ce7d91f6
 def _otherwise(store, settings, dataset, row):
     "Inputs of the runs of a store that differ from those of their job."
     runs = [(model, seed) for model in row["models"] for seed in row["seeds"]]
@@ -478,7 +478,7 @@ def told_wrongly(
         found[book(profile, "language_model", dataset)] = sum(told, [])
     return found | _gans_told_wrongly(profile)
 
-
+# %% ../../nbs/train/07_rules.ipynb #0e6b2456
 def _gans_told_wrongly(profile):
     "As `told_wrongly`, for the GANs and what measured them."
     found = {}

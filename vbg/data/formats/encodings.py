@@ -63,7 +63,7 @@ def _decoded(content, codec):
     except UnicodeError:
         return None
 
-
+# %% ../../../nbs/data/formats/01_encodings.ipynb #485d84ca
 def marked_codec(
     content: bytes,  # of a text file
 ) -> str | None:  # codec; None for a file without mark and zero bytes
@@ -124,7 +124,7 @@ def _in_word(word):
             odd = not (mixed or len(word) < 3) if sign < "\u0250" else mixed
             yield "" if odd or sign.isupper() and before.islower() else sign.lower()
 
-
+# %% ../../../nbs/data/formats/01_encodings.ipynb #854e8da3
 def _letters(content, codec):
     "Letters beyond ASCII, small, with their counts, and under '' those out of place; None if this is not the codec."
     text = _decoded(content, codec)
@@ -184,7 +184,7 @@ def _named_codec(content, encoding):
     codec = codec if share >= _SURE else "cp1252" if asked else ""
     return codec, f"{codec} (by its letters; name another encoding if they look wrong)"
 
-
+# %% ../../../nbs/data/formats/01_encodings.ipynb #3b2a2384
 def decode(
     content: bytes,  # of a text file
     path=None,  # named in the error

@@ -91,7 +91,7 @@ def _full_cells(sheet):
     "The cells that hold something; a sheet may be formatted down to its millionth row."
     return [cell for cell in sheet._cells.values() if cell.value is not None]
 
-
+# %% ../../../nbs/data/formats/02_workbooks.ipynb #259f3899
 def _excel_sheet(sheet, values):
     "The text of one sheet; `values` is the same sheet with values in place of formulas."
     made, full = Sheet([]), _full_cells(sheet)

@@ -652,7 +652,7 @@ def largest_remainder(
         counts[counts.argmax()] -= 1
     return counts
 
-
+# %% ../../../nbs/data/mini/01_canvas.ipynb #d5aa5154
 def join_pieces(
     pieces: list,  # of (words, what they speak of); '' or None where of nothing
 ) -> tuple:  # text, list of (start, stop, words, what they speak of)
@@ -725,7 +725,7 @@ def label_font(
         warnings.warn(f"no font of this machine has {lost[:20]}: install a font such as Noto Sans CJK", stacklevel=3)
     return ImageFont.truetype(file, 10)
 
-
+# %% ../../../nbs/data/mini/01_canvas.ipynb #63ee788b
 def contact_sheet(
     images: list,  # PIL images of one size
     labels: list[str] = None,  # caption below each, or None

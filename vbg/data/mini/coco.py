@@ -227,7 +227,7 @@ def _petal(x, y, angle, length, width):
 def _globe():
     return [(ellipse(0.5, 0.5, 0.46), "a", 1.3), (ellipse(0.5, 0.5, 0.33), "b", 0.5)]
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #f75f9ae2
 def _ring():
     return [(ellipse(0.5, 0.5, 0.47), "p", 1.6, (ellipse(0.5, 0.5, 0.17),))]
 
@@ -328,7 +328,7 @@ def _flask():
         (rectangle(0.25, 0.58, 0.75, 0.8), "p", 0.8),
     ]
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #7a8edc67
 def _crescent():
     out, back = (
         ellipse(0.5, 0.22, 0.48, 0.6, n=26, start=0.02, stop=0.48),
@@ -364,7 +364,7 @@ def _lollipop():
     head = lambda r: np.stack([0.5 + r * np.cos(2 * np.pi * t), 0.36 + r * np.sin(2 * np.pi * t)], 1)
     return [(_box(0.44, 0.6, 0.56, 0.99, 0.04), "c", 0.8), (head(0.36), "a", 0.9), (head(0.28), "p", 0.2)]
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #7ac7660e
 def _wings():
     wing = np.array([(0.5, 0.34), (0.98, 0.62), (0.97, 0.74), (0.5, 0.6)])
     tail = np.array([(0.5, 0.74), (0.74, 0.92), (0.72, 0.98), (0.5, 0.9)])
@@ -375,7 +375,7 @@ def _wings():
         (ellipse(0.5, 0.16, 0.07, 0.06), "d", 0),
     ]
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #13cc6f27
 def _plant():
     turns = [0.58, 0.67, 0.75, 0.83, 0.92]
     leaves = [
@@ -498,7 +498,7 @@ def _leg(x, y, k):
     foot = x + k * 0.06
     return np.array([(x - 0.07, y - 0.08), (x + 0.07, y - 0.08), (foot + 0.035, y + 0.17), (foot - 0.035, y + 0.17)])
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #ce4013b2
 def _under(detail, x0, x1, y, foot):
     "A detail at the foot of a look that reaches from x0 to x1 and down to y, where it is `foot` wide."
     w, m = x1 - x0, (x0 + x1) / 2
@@ -585,7 +585,7 @@ def _join(rim, hole):
     i, j = np.unravel_index(((rim[:, None] - hole[None]) ** 2).sum(-1).argmin(), (len(rim), len(hole)))
     return np.concatenate([rim[: i + 1], hole[j:], hole[: j + 1], rim[i:]])
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #10b25981
 def _raster(parts, fine):
     "Parts painted white on a grid of 2 unit squares a side."
     layer = Image.new("L", (2 * fine, 2 * fine))
@@ -717,7 +717,7 @@ def _warp(canvas, layer, window):
     m = np.c_[back / canvas.side, start]
     return cv2.warpAffine(layer, m, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP).astype(np.float32) / 255
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #500f3669
 def _lay_over(part, colour, rng):
     "Lay colour times coverage, tinted by chance, over a part of the picture."
     tint = (rng.normal(1, 0.07) + rng.normal(0, 0.035, 3)).astype(np.float32)
@@ -847,7 +847,7 @@ def _named(category):
     name = "ball" if category == "sports ball" else category
     return ("an " if name[0] in "aeiou" else "a ") + name
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #2ea68781
 def scene_captions(
     phrase: str,  # a key of PHRASES
     use: str,  # a super-category, or 'none'
@@ -970,7 +970,7 @@ def scene_items(
     name = pd.Series([str(i) for i in ids], name="id")
     return pd.concat([name, scenes.reset_index(drop=True), pd.DataFrame(post)], axis=1)
 
-
+# %% ../../../nbs/data/mini/04_coco.ipynb #e2d4777b
 def reached(
     items: pd.DataFrame,  # from `scene_items`
 ) -> dict:  # modality -> accuracy of the exact posterior
