@@ -12,7 +12,7 @@ from conftest import saved as saved_place
 from vbg.core.artefacts import ARTEFACTS
 from vbg.core.files import RunError
 from vbg.core.plan import EXPERIMENTS, experiment_overrides, experiment_store
-from vbg.core.profiles import profile
+from vbg.core.profiles import BASELINE_MODELS, profile
 from vbg.results import experiments as E
 from vbg.results.publish import TESTS
 from vbg.runs.notebook import run_notebook, study_notebook
@@ -50,12 +50,14 @@ def made_up(
     "A run of a row as training writes it; probabilities are noise around the truth."
     splits = EXPERIMENTS[experiment].splits if splits is None else splits
     settings = profile(name, experiment_overrides(name, experiment, row) if overrides is None else overrides)
+    model = model or EXPERIMENTS[experiment].models[0]
+    sections = ["vision", "text", "fusion", "model", "train", "balance"] + ["baselines"] * (model in BASELINE_MODELS)
     rng, own = np.random.default_rng(len(row)), np.random.default_rng([seed, len(row)])
     noise = lambda: rng.normal(size=(N, CLASSES)) + 0.02 * own.normal(size=(N, CLASSES))  # seeds differ little
     z = {s: np.exp(skill * one_hot(Y, CLASSES) + noise()) for s in splits}
     p = {s: each / each.sum(1, keepdims=True) for s, each in z.items()}
     about = dict(
-        settings={s: getattr(settings, s) for s in ("vision", "text", "fusion", "model", "train", "balance")},
+        settings={s: getattr(settings, s) for s in sections},
         code="new",
         versions={"torch": "1"},
         device="cpu",
@@ -66,7 +68,7 @@ def made_up(
     return write_run(
         profile=experiment_store(name, experiment, row),
         dataset=dataset,
-        model=model or EXPERIMENTS[experiment].models[0],
+        model=model,
         seed=seed,
         inputs=about | inputs,
         history=pd.DataFrame({c: [1.0] for c in HISTORY}),
@@ -262,6 +264,15 @@ def test_an_adapted_row_may_start_from_other_weights_only_where_its_change_says_
         E.experiment_runs("smoke", "adaptation")
 
 
+def test_a_change_of_the_baselines_is_asked_of_baselines_alone():
+    fill("pretraining")
+    table = E.experiment_table(E.experiment_runs("smoke", "pretraining"), ("test",))
+    assert table.change.tolist() == ["from scratch", "pretrained"] * 6 and table.model.nunique() == 3
+    made_up("pretraining", "pretrained", "met", "resnet", 0, overrides={"vision": dict(weights="formula")})
+    with pytest.raises(RunError, match="met, resnet, seed 0 was made with settings.baselines.weights None, expected"):
+        E.experiment_runs("smoke", "pretraining")
+
+
 def test_the_recipe_search_reads_shared_runs_and_one_split():
     fill("recipe")
     made_up("recipe", "as in the profile", "met", splits=("validation", "test", "balanced"))
@@ -376,6 +387,7 @@ NOTEBOOKS = {
     "fusion_comparison": ["fusion"],
     "domain_adaptation": ["adaptation"],
     "input_ablation": ["inputs"],
+    "pretraining": ["pretraining"],
     "recipe_search": ["recipe"],
     "learning_rates": ["rate"],
 }

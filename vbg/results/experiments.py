@@ -117,6 +117,7 @@ def _unlike(run, reference, asked, loop):
         expected |= {f"settings.loop.{k}": v for k, v in _leaves(loop)} | asked
     else:
         expected = {k: v for k, v in expected.items() if not k.startswith("settings.loop.")}
+    expected = {k: v for k, v in expected.items() if not k.startswith("settings.baselines.") or _reads_baselines(run)}
     have, free = _facts(run), {f"checkpoints.{k.split('.')[1]}" for k in asked if k.endswith(".checkpoint")}
     scarce = ("data.scarce",) * ("settings.balance.scarce_items" in asked)
     for key in sorted({*have, *expected}):
@@ -126,6 +127,11 @@ def _unlike(run, reference, asked, loop):
             yield key, have.get(key, "absent"), expected.get(key, "absent")
 
 # %% ../../nbs/results/03_experiments.ipynb #0ef2c988
+def _reads_baselines(run):
+    "Whether a change of the baselines' settings concerns a run: variants of VBG do not read them."
+    return "baselines" in run.info["inputs"]["settings"]
+
+
 def _facts(run):
     "The compared inputs of a run as a flat dictionary."
     return dict(_leaves({name: run.info["inputs"][name] for name in COMPARED if name in run.info["inputs"]}))
