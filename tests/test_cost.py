@@ -5,9 +5,10 @@ import math
 import os
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
-from conftest import saved_files
+from conftest import saved, saved_files
 
 from vbg.core.chance import seed_everything
 from vbg.core.files import home
@@ -143,3 +144,33 @@ def test_the_number_of_threads_is_as_before():
     cost.matmul_peak(2, size=64, seconds=0.01)
     cost.time_step(read_profile("smoke"), batch_size=2, length=8, steps=1, threads=2)
     assert torch.get_num_threads() == before
+
+
+def test_the_tables_of_the_two_loops_are_made_from_a_kept_measurement(tmp_path, monkeypatch):
+    from vbg.runs.notebook import run_notebook
+    from vbg.train import time_to_accuracy as loops
+
+    def made_up(profile, dataset, goal, repeats):
+        row = dict(epochs=4, accuracy=0.5, used=1.0)
+        both = [(loop, k) for k in range(repeats) for loop in loops.LOOPS]
+        seconds = lambda loop, k: None if dataset == "coco" and k else (10.0 if loop == "vbg.train.fit" else 15.0 + k)
+        rows = [row | dict(loop=n, seed=k, seconds=seconds(n, k), items_per_second=100.0 + k) for n, k in both]
+        return dict(goal=goal, load=0.0, rows=rows)
+
+    steps = [dict(change=c, repeat=k, items_per_second=50.0 + k) for k in range(2) for c in ("as it is", "other")]
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setattr(loops, "compare_loops", made_up)
+    monkeypatch.setattr(loops, "compare_steps", lambda *given, **how: steps)
+    file = loops.time_to_accuracy_run("smoke")
+    assert json.loads(file.read_text())["inputs"]["goals"] == loops.GOALS["smoke"]
+    before = file.read_bytes()
+    run_notebook(study_notebook("time_to_accuracy"), tmp_path / "done.ipynb", dict(profile="smoke"), timeout=300)
+    assert file.read_bytes() == before  # read, not measured again
+    assert set(saved_files(tmp_path)) == {
+        f"{name}.{kind}" for name in ("time_to_accuracy", "step_changes") for kind in ("csv", "md")
+    }
+    table = pd.read_csv(saved(tmp_path, "time_to_accuracy.csv"))
+    assert table.loop.tolist() == [*loops.LOOPS] * 2
+    assert table["times as fast: mean"][0] == pytest.approx(1.55) and table["times as fast"][1] == "–"
+    assert table["seconds to it"][2] == "not reached (1 of 2 repeats)" and table["times as fast"][2] == "–"
+    assert table["goal, % of validation"].tolist() == [20] * 4

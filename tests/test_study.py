@@ -41,12 +41,14 @@ PICTURES = ("fig", "gan_samples", "loop_samples")
 ELSEWHERE = {
     "departures",
     "fusion_comparison",
+    "pretraining",
+    "time_to_accuracy",
     "small_collection",
     "gan_scarcity",
     "loop_choice",
     "recipe_search",
     "learning_rates",
-}  # run on made-up runs by test_experiments and test_small_collection
+}  # run on made-up runs by test_experiments and test_small_collection, on made-up times by test_cost
 
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])

@@ -20,6 +20,7 @@ class Artefact:
     reads: tuple = ()  # sources, see above
     tables: tuple = ()  # saved as csv and md
     columns: tuple = ()  # too long for a page: saved as csv alone
+    details: tuple = ()  # of the tables, those that no page shows: saved as csv and md, committed as csv alone
     figures: tuple = ()  # saved as png
     others: tuple = ()  # whole names of further files
     datasets: str = "all"  # "all" in one notebook, "each" in its own (names end in `_<dataset>`), the "first" alone
@@ -52,7 +53,12 @@ _PAPER = {
     "table3_comparison": _compared("table3_comparison", "late_average"),
     "table4_ablation": _compared("table4_ablation"),
     "fig5_loss_curves": _paper("fig5_stability", "fig5_claims", figures=("fig5_loss_curves", "fig5_models")),
-    "fig6_confusion_matrix": _paper("fig6_largest_confusions", "fig6_claims", figures=("fig6_confusion_matrix",)),
+    "fig6_confusion_matrix": _paper(
+        "fig6_largest_confusions",
+        "fig6_claims",
+        details=("fig6_largest_confusions",),
+        figures=("fig6_confusion_matrix",),
+    ),
     "per_class": _paper("per_class", figures=("per_class_recall",)),
     "calibration": _paper("calibration", figures=("calibration_curves",)),
     "summary": _paper("summary", "summary_fusion_gain"),
@@ -72,20 +78,33 @@ _EXPLAIN = {
     "fig7_heatmap": _seen(
         *(f"fig7_{table}" for table in ("scores", "right_wrong", "sanity", "claims")),
         columns=("fig7_per_class",),
+        details=("fig7_right_wrong",),
         figures=("fig7_heatmap", "fig7_curves"),
     ),
-    "word_relevance": _seen("word_relevance_scores", "word_relevance_attributes", figures=("word_relevance",)),
+    "word_relevance": _seen(
+        "word_relevance_scores",
+        "word_relevance_attributes",
+        details=("word_relevance_attributes",),
+        figures=("word_relevance",),
+    ),
     "word_alignment": _seen("word_alignment_scores", figures=("word_alignment",)),
     "fig8_feature_space": _seen(
         "fig8_numbers",
         "fig8_silhouette",
         "fig8_claims",
         columns=("fig8_coordinates",),
+        details=("fig8_silhouette",),
         figures=("fig8_feature_space",),
     ),
-    "decision_report": _seen("decision_calibration", "decision_withheld"),  # and a right and a wrong suggestion
+    "decision_report": _seen(  # and a right and a wrong suggestion
+        "decision_calibration", "decision_withheld", details=("decision_calibration", "decision_withheld")
+    ),
     "fig1_architecture": _seen(
-        "architecture_parts", "architecture_sizes", figures=("fig1_architecture",), datasets="first"
+        "architecture_parts",
+        "architecture_sizes",
+        details=("architecture_parts", "architecture_sizes"),
+        figures=("fig1_architecture",),
+        datasets="first",
     ),
     "fig2_vit": _seen(figures=("fig2_vit",), datasets="first"),
     "fig3_bert": _seen(figures=("fig3_bert",), datasets="first"),
@@ -94,7 +113,14 @@ _EXPLAIN = {
 
 # %% ../../nbs/core/06_artefacts.ipynb #a7faf54e
 _GAN = {
-    "gan_judged": Artefact("gan", "gan", ("balance",), ("gan_judged", "gan_judged_best", "gan_claim"), datasets="each"),
+    "gan_judged": Artefact(
+        "gan",
+        "gan",
+        ("balance",),
+        ("gan_judged", "gan_judged_best", "gan_claim"),
+        details=("gan_judged_best",),
+        datasets="each",
+    ),
     "gan_samples": Artefact(
         "gan",
         "gan",
@@ -120,10 +146,19 @@ def _beside(*tables, reads, **more):
 _SUPPLEMENT = {
     "departures": _beside("departures", reads=("departures_image", "departures_text")),
     "fusion_comparison": _beside("fusion_comparison", reads=("fusion",)),
-    "domain_adaptation": _beside("domain_adaptation", "domain_adaptation_perplexity", reads=("adaptation",)),
+    "domain_adaptation": _beside(
+        "domain_adaptation",
+        "domain_adaptation_perplexity",
+        details=("domain_adaptation_perplexity",),
+        reads=("adaptation",),
+    ),
     "input_ablation": _beside("input_ablation", reads=("inputs",)),
     "missing_modality": _beside("missing_modality", reads=("missing",), figures=("missing_modality_curve",)),
-    "step_cost": _beside("step_cost", "step_profile", reads=(), trains=True, alone=True),
+    "step_cost": _beside("step_cost", "step_profile", details=("step_profile",), reads=(), trains=True, alone=True),
+    "pretraining": _beside("pretraining", reads=("pretraining",)),
+    "time_to_accuracy": _beside(
+        "time_to_accuracy", "step_changes", details=("step_changes",), reads=(), trains=True, alone=True
+    ),
     "recipe_search": _beside("recipe_search", reads=("recipe",), target="recipe"),
     "learning_rates": _beside(reads=("rate",), target="recipe", columns=("learning_rates",), datasets="each"),
     "small_collection": _beside("small_collection", "frozen_features", reads=("collection",), target="collection"),
@@ -150,7 +185,12 @@ def _stems(maker, artefact):
 # %% ../../nbs/core/06_artefacts.ipynb #0488b50f
 def csv_alone(
     name: str,  # of a table, without ending
+    committed: bool = False,  # ask of the committed figures, not of those of a run
 ) -> bool:
-    "True if a table is too long for a page and is saved as csv alone."
+    "True if a table is saved as csv alone: it is too long for a page or, of a committed one, no page shows it."
     maker = maker_of_file(name)
-    return maker is not None and any(name.startswith(stem) for stem in ARTEFACTS[maker].columns)
+    if maker is None:
+        return False
+    entry, each = ARTEFACTS[maker], ARTEFACTS[maker].datasets == "each"
+    stems = entry.columns + entry.details * committed
+    return any(name.startswith(f"{stem}_") if each else name == stem for stem in stems)

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..core.profiles import VARIANTS
-from ..results.tables import Column, table_of
+from ..results.tables import Column, estimate_cell, range_cell, table_of
 from ..runs.made import read_note
+from ..stats.intervals import Estimate, estimate_sides
 from ..train.cost import machine_state, variant_cost
 
 # %% auto #0
-__all__ = ['cost_table', 'step_cost_table', 'step_profile_table', 'gan_cost_table']
+__all__ = ['cost_table', 'step_cost_table', 'step_profile_table', 'gan_cost_table', 'over_repeats', 'time_to_accuracy_table',
+           'step_changes_table']
 
 # %% ../../nbs/explain/14_costs.ipynb #77c28987
 def cost_table(
@@ -87,4 +91,74 @@ _GAN = [
     Column("peak GFLOP/s", lambda r: r["peak"] / 1e9),
     Column("share of peak", lambda r: r["flop"] / r["seconds"] / r["peak"]),
     Column("machine", lambda r: machine_state(r["load"], r["used"])),
+]
+
+# %% ../../nbs/explain/14_costs.ipynb #6f24495d
+def over_repeats(
+    values: list,  # one a repeat; None where there is no value
+) -> Estimate | None:  # None where a repeat has no value
+    "Mean over repeats with its 95 % t interval."
+    if any(value is None for value in values):
+        return None
+    return estimate_sides(np.mean(values), [np.asarray(values, float)[None]], len(values), len(values))
+
+# %% ../../nbs/explain/14_costs.ipynb #c8ddc606
+def time_to_accuracy_table(
+    file: Path,  # from `vbg.train.time_to_accuracy.time_to_accuracy_run`
+) -> pd.DataFrame:  # one row a data set and loop; the last loop of a data set is the reference
+    "Seconds until validation accuracy passes the goal, items a second, and their ratios to the reference."
+    rows = []
+    for dataset, measured in read_note(file)["sets"].items():
+        found = pd.DataFrame(measured["rows"], dtype=object)
+        loops = {name: part.to_dict("list") for name, part in found.groupby("loop", sort=False)}
+        *_, other = loops
+        for name, loop in loops.items():
+            about = dict(dataset=dataset, goal=measured["goal"], load=measured["load"], loop=name, of=loop)
+            rows.append(about | (_ratios(loop, loops[other]) if name != other else {}))
+    return table_of(rows, _LOOPS)
+
+
+def _ratios(loop, other):
+    "Reference over loop in seconds, loop over reference in items a second; above 1, the loop is the faster."
+    over = lambda top, below: [a and b and a / b for a, b in zip(top, below)]
+    rates = over(loop["items_per_second"], other["items_per_second"])
+    return dict(faster=over_repeats(over(other["seconds"], loop["seconds"])), more=over_repeats(rates))
+
+# %% ../../nbs/explain/14_costs.ipynb #1a863c64
+def _seconds(row):
+    "Seconds to the goal; where a repeat did not reach it, how many did."
+    seconds = row["of"]["seconds"]
+    if (mean := over_repeats(seconds)) is not None:
+        return estimate_cell(mean, 1)
+    return f"not reached ({sum(s is not None for s in seconds)} of {len(seconds)} repeats)"
+
+
+_plain = partial(estimate_cell, scale=1, digits=2)
+_LOOPS = [
+    *(Column("data set", "dataset"), Column("goal, % of validation", lambda r: 100 * r["goal"], "{:.0f}")),
+    *(Column("loop", "loop"), Column("seconds to it", _seconds)),
+    Column("times as fast", "faster", _plain),
+    Column("epochs", lambda r: range_cell(r["of"]["epochs"])),
+    Column("items/s", lambda r: over_repeats(r["of"]["items_per_second"]), partial(estimate_cell, scale=1, digits=0)),
+    *(Column("times the items/s", "more", _plain), Column("repeats", lambda r: len(r["of"]["epochs"]))),
+    Column("machine", lambda r: machine_state(r["load"], min(r["of"]["used"]))),
+]
+
+# %% ../../nbs/explain/14_costs.ipynb #852943c2
+def step_changes_table(
+    file: Path,  # from `vbg.train.time_to_accuracy.time_to_accuracy_run`
+) -> pd.DataFrame:  # one row a change of `vbg.train.cost.changed_steps`
+    "Items a second of a training step with each change, and their ratio to the first row."
+    note = read_note(file)
+    found = pd.DataFrame(note["steps"]).pivot(index="repeat", columns="change", values="items_per_second")
+    first, *_ = names = list(dict.fromkeys(row["change"] for row in note["steps"]))
+    rates = {name: over_repeats(list(found[name])) for name in names}
+    more = {name: over_repeats(list(found[name] / found[first])) for name in names if name != first}
+    rows = [dict(change=name, rate=rates[name], more=more.get(name), repeats=len(found)) for name in names]
+    return table_of(rows, _CHANGES)
+
+
+_CHANGES = [
+    *(Column("change", "change"), Column("items/s", "rate", partial(estimate_cell, scale=1, digits=0))),
+    *(Column("times the items/s", "more", _plain), Column("repeats", "repeats")),
 ]

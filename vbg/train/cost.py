@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -33,8 +34,8 @@ from .fit import parameter_groups, training_loss
 
 # %% auto #0
 __all__ = ['UPDATE', 'KINDS', 'OTHER', 'STEPS', 'from_scratch', 'variant_cost', 'use_threads', 'matmul_peak', 'random_batch',
-           'Step', 'count_flop', 'peak_memory', 'time_step', 'step_times', 'kind_of', 'profile_step', 'step_cost_run',
-           'cores_in_use', 'machine_state']
+           'Step', 'count_flop', 'peak_memory', 'time_step', 'step_times', 'kind_of', 'profile_step', 'changed_steps',
+           'compare_steps', 'step_cost_run', 'cores_in_use', 'machine_state']
 
 # %% ../../nbs/train/05_cost.ipynb #72b22c23
 def from_scratch(
@@ -267,6 +268,43 @@ def _kind(event):
             return UPDATE
         event = event.cpu_parent
     return kind_of(name)
+
+# %% ../../nbs/train/05_cost.ipynb #da4bace8
+def changed_steps(
+    settings: Profile,  # sizes and training settings
+) -> dict:  # name of a change -> settings
+    "The settings as they are, and with one change each."
+    fewer = {part: dict(num_heads=getattr(settings, part)["num_heads"] // 2) for part in ("vision", "text", "fusion")}
+    changes = {
+        "as in the profile": {},
+        "half as many heads, twice as wide": fewer,
+        "no [CLS]": {"vision": dict(cls=False)},
+        "linear patch embedding": {"vision": dict(stem="linear")},
+        "batches of twice the items": {"train": dict(batch_size=2 * settings.train["batch_size"])},
+    }
+    change = lambda parts: {part: getattr(settings, part) | values for part, values in parts.items()}
+    return {name: replace(settings, **change(parts)) for name, parts in changes.items()}
+
+# %% ../../nbs/train/05_cost.ipynb #c43bd6a8
+def compare_steps(
+    settings: Profile,  # sizes and training settings
+    repeats: int = 5,  # turns
+    steps: int = 8,  # of each in a turn, after one that warms up
+    threads: int = 1,  # 0: all cores
+) -> list:  # dicts, one a repeat and change: change, repeat, items_per_second
+    "Items a second of a training step with each of `changed_steps`, in turn."
+    rows = []
+    with use_threads(threads) as threads:
+        seed_everything(0, threads)
+        there = {}
+        for name, changed in changed_steps(settings).items():
+            batch = random_batch(changed, changed.train["batch_size"], changed.text["max_length"], 10)
+            there[name] = partial(Step(settings=changed).run, batch), len(batch[0])
+        for repeat in range(repeats):
+            for name, (run, items) in there.items():
+                rate = items / step_times(run, steps).seconds.mean()
+                rows.append(dict(change=name, repeat=repeat, items_per_second=rate))
+    return rows
 
 # %% ../../nbs/train/05_cost.ipynb #12e1ff0c
 STEPS = {"smoke": 5, "mini": 40, "paper": 3}  # steps that are timed; a step at `paper` size takes most of a minute
