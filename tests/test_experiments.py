@@ -267,9 +267,11 @@ def test_an_adapted_row_may_start_from_other_weights_only_where_its_change_says_
 def test_a_change_of_the_baselines_is_asked_of_baselines_alone():
     fill("pretraining")
     table = E.experiment_table(E.experiment_runs("smoke", "pretraining"), ("test",))
-    assert table.change.tolist() == ["from scratch", "pretrained"] * 6 and table.model.nunique() == 3
-    made_up("pretraining", "pretrained", "met", "resnet", 0, overrides={"vision": dict(weights="formula")})
-    with pytest.raises(RunError, match="met, resnet, seed 0 was made with settings.baselines.weights None, expected"):
+    assert table.change.tolist() == ["pretrained", "from scratch"] * 6 and table.model.nunique() == 3
+    made_up("pretraining", "from scratch", "met", "resnet", 0, overrides={"baselines": dict(weights="formula")})
+    with pytest.raises(
+        RunError, match="met, resnet, seed 0 was made with settings.baselines.weights formula, expected"
+    ):
         E.experiment_runs("smoke", "pretraining")
 
 

@@ -186,10 +186,9 @@ EXPERIMENTS["inputs"] = Experiment(
 )
 
 # %% ../../nbs/core/04_plan.ipynb #c1cfe3fd
-_STARTS = {"from scratch": None, "pretrained": "formula"}  # `weights` of every image network
+_FROM_SCRATCH = {"vision": dict(checkpoint=None, weights=None), "baselines": dict(pretrained=False, weights=None)}
 EXPERIMENTS["pretraining"] = Experiment(
-    ("without_gan", "without_bert_gan", "resnet"),
-    {name: {part: dict(weights=weights) for part in ("vision", "baselines")} for name, weights in _STARTS.items()},
+    ("without_gan", "without_bert_gan", "resnet"), {"pretrained": {}, "from scratch": _FROM_SCRATCH}
 )
 
 # %% ../../nbs/core/04_plan.ipynb #aeeeff34
