@@ -5,7 +5,6 @@
 # %% ../../nbs/results/02_publish.ipynb #a7549e5f
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -37,6 +36,7 @@ from vbg.results.tables import (
     table_files,
     table_of,
 )
+from ..runs.made import checksum
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -46,10 +46,10 @@ from ..stats.intervals import paired_difference, same_items, summarise_runs
 # %% auto #0
 __all__ = ['DATASETS', 'PAPER_MODELS', 'MODALITY', 'PERCENT', 'TESTS', 'PALETTE', 'WIDTH', 'TRAINED_OUT', 'KINDS', 'paper_table',
            'judged_split', 'data_title', 'in_order', 'run_title', 'beside_paper', 'summary_table', 'fusion_gain_table',
-           'dataset_table', 'hyperparameter_table', 'save_table', 'fonts_for', 'fit_fonts', 'save_figure', 'group_of',
-           'save_files', 'provenance', 'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves',
-           'recipe_table', 'is_committed', 'publish', 'left_out', 'packed_png', 'table_tex', 'print_tables',
-           'show_table', 'readme_text', 'show']
+           'dataset_table', 'hyperparameter_table', 'save_table', 'fit_fonts', 'save_figure', 'group_of', 'save_files',
+           'provenance', 'style', 'over_seeds', 'epochs_cell', 'plateau_cell', 'loss_curves', 'recipe_table',
+           'is_committed', 'publish', 'left_out', 'packed_png', 'table_tex', 'print_tables', 'show_table',
+           'readme_text', 'show']
 
 # %% ../../nbs/results/02_publish.ipynb #3f0dda26
 DATASETS = {"met": "MET", "coco": "MS COCO"}
@@ -354,25 +354,6 @@ def save_table(
         files.pop("md")
     save_files(name, profile, made_from, **files)
 
-# %% ../../nbs/results/02_publish.ipynb #114bf21f
-@functools.cache
-def fonts_for(
-    letters: frozenset,  # characters
-) -> tuple:  # families that have them, `DejaVu Sans` first; and the letters that no font has
-    "Installed fonts for some letters, as few as will do."
-    from matplotlib import font_manager
-
-    has = {}
-    fonts = [f for f in font_manager.fontManager.ttflist if "Last Resort" not in f.name]
-    for font in sorted(fonts, key=lambda f: (f.style != "normal", f.weight != 400, f.name, f.fname)):
-        if font.name not in has:
-            charmap = font_manager.get_font(font.fname).get_charmap()
-            has[font.name] = {c for c in letters if ord(c) in charmap}
-    families, left = ["DejaVu Sans"], set(letters) - has["DejaVu Sans"]
-    while left and (best := max(has, key=lambda name: len(has[name] & left))) and has[best] & left:
-        families, left = [*families, best], left - has[best]
-    return families, "".join(sorted(left))
-
 # %% ../../nbs/results/02_publish.ipynb #e99c1253
 def fit_fonts(
     figure,  # matplotlib figure; its texts are given further fonts where they need them
@@ -382,8 +363,10 @@ def fit_fonts(
     from matplotlib import get_cachedir
     from matplotlib.text import Text
 
+    from vbg.core.fonts import families_for
+
     drawn = {t: {c for c in t.get_text() if c.isprintable() and c != " "} for t in figure.findobj(Text)}
-    families, lost = fonts_for(frozenset().union(*drawn.values()))
+    families, lost = families_for(frozenset().union(*drawn.values()))
     for text in drawn if len(families) > 1 else ():
         text.set_fontfamily(families)
     if lost:
@@ -419,7 +402,7 @@ def group_of(
     maker = maker_of_file(name)
     return (ARTEFACTS[maker].group, maker) if maker else ("other", name)
 
-
+# %% ../../nbs/results/02_publish.ipynb #6b3d6252
 def save_files(
     name: str,  # file name without ending
     profile: str,  # whose results these are
@@ -462,14 +445,14 @@ def provenance(
         }
     if isinstance(made_from, Path):
         near = made_from.relative_to(home()) if made_from.is_relative_to(home()) else Path(made_from.name)
-        return {"file": near.as_posix(), "sha256": hashlib.sha256(made_from.read_bytes()).hexdigest()}
+        return {"file": near.as_posix(), "sha256": checksum(made_from)}
     if is_dataclass(made_from) and not isinstance(made_from, type):
         return provenance(asdict(made_from))
     if isinstance(made_from, dict):
         return {str(k): provenance(v) for k, v in made_from.items()}
     return [provenance(v) for v in made_from] if isinstance(made_from, (list, tuple)) else made_from
 
-
+# %% ../../nbs/results/02_publish.ipynb #788ada19
 def _without_clock(run):
     "Checksum of a history without its times, so that a repeated run has the same."
     return hashlib.sha256(
@@ -678,7 +661,7 @@ def _named(folder, entries):
     "The files that the entries of a manifest name."
     return {(folder / key).with_name(name) for key, entry in entries.items() for name in entry["files"]}
 
-
+# %% ../../nbs/results/02_publish.ipynb #b876e175
 def left_out(
     profile: str,  # such as "mini"
 ) -> list:  # names of entries
@@ -686,7 +669,7 @@ def left_out(
     source = home() / figures_place(profile)
     return sorted(key for key, entry in load_manifest(source).items() if not _is_whole(source / key, entry))
 
-
+# %% ../../nbs/results/02_publish.ipynb #1063fd6c
 def packed_png(
     content: bytes,  # of a file
 ) -> bytes:  # a picture in fewer bytes; what is no png stays as it is
@@ -712,7 +695,7 @@ def _palette(image):
 def _is_whole(place, entry):
     "True if every file of an entry is there with its checksum."
     paths = {place.with_name(name): digest for name, digest in entry["files"].items()}
-    return all(p.exists() and hashlib.sha256(p.read_bytes()).hexdigest() == digest for p, digest in paths.items())
+    return all(p.exists() and checksum(p) == digest for p, digest in paths.items())
 
 # %% ../../nbs/results/02_publish.ipynb #e36fc9bc
 def table_tex(
@@ -769,7 +752,7 @@ def readme_text(
     text = "\n\n".join(parts) + "\n"
     return re.sub(r"(\]\(|src=\")\.\./", r"\1", text)
 
-
+# %% ../../nbs/results/02_publish.ipynb #c6fb0d8d
 def _fenced(text):
     return f"```\n{text.rstrip()}\n```" if text.strip() else ""
 

@@ -148,7 +148,7 @@ def _arguments(settings, seed, folder, cuda):
         logging_nan_inf_filter=False,
     )
 
-
+# %% ../../nbs/train/09_time_to_accuracy.ipynb #c0de0c42
 class Masking:
     "A collator that hides words of a batch, as `fit` does."
 
