@@ -37,7 +37,9 @@ N, CLASSES = 90, 3
 Y = np.arange(N) % CLASSES
 HERE = environment()
 FIG8 = {
-    c.id.removesuffix("-met"): J.arguments_of(c)["key"] for c in J.CLAIMS if c.judge == "space" and c.dataset == "met"
+    c.id.removesuffix("-met"): J.arguments_of(c)["key"]
+    for c in J.CLAIMS
+    if c.dataset == "met" and c.arguments.startswith("what=fig8")
 }
 SKILL = (
     dict.fromkeys(E.NEEDED, 0.5)
@@ -485,14 +487,15 @@ class _Renamed:
 
 def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(evidence, home, monkeypatch):
     assert {c.judge for c in J.CLAIMS} == {*J.JUDGES} and {c.group for c in J.CLAIMS} == {*J.GROUPS}
-    assert {J.arguments_of(c)["what"] for c in J.CLAIMS if c.judge == "measured"} == {*M.MEASURES}
+    for judge, known in (("measured", M.MEASURES), ("figure", J.FIGURES)):
+        assert {J.arguments_of(c)["what"] for c in J.CLAIMS if c.judge == judge} == {*known}
     fig8 = next(c for c in J.CLAIMS if c.id == "fig8-met")
     with pytest.raises(ValueError, match="claim 'fig8-met' .*has no verdict"):
         A.build_ledger(evidence, (fig8._replace(judge="nobody"),))
     niche = next(c for c in J.CLAIMS if c.id == "niche")
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="claim 'niche' .*has no verdict"):
         undecided = lambda e, d, paper, **arguments: J.find(e, "split-seed")._replace(verdict="not judged yet")
-        patch.setitem(J.JUDGES, "passages", undecided)
+        patch.setitem(J.JUDGES, "measured", undecided)
         A.build_ledger(evidence, (niche,))
     with pytest.raises(ValueError, match="twice in the ledger: niche"):
         A.build_ledger(evidence, claims=(*J.CLAIMS, niche))
@@ -507,13 +510,13 @@ def test_the_build_refuses_claims_without_verdict_repeated_ids_and_missing_runs(
 
 def test_seconds_of_vbg_hold_those_of_its_gan_where_they_are_known(evidence, home):
     run = evidence.of("met", "vbg")[0]
-    assert E.seconds(evidence, "met", "vbg").tolist() == [10.0, 11.0] and M._gan_counted(evidence, "met") == "without"
+    assert E.seconds(evidence, "met", "vbg").tolist() == [10.0, 11.0] and not E.gan_known(evidence, "met", "vbg")
     folder = home / "runs" / "smoke" / "gans" / "met" / "attributes" / "gan7"
     folder.mkdir(parents=True)
     (folder / "gan.json").write_text(json.dumps(dict(history=[dict(seconds=2.0), dict(seconds=3.0)])))
     try:
         one = replace(evidence, runs=[_With(run, gan=7)])
-        assert E.seconds(one, "met", "vbg").tolist() == [15.0] and M._gan_counted(one, "met") == "with"
+        assert E.seconds(one, "met", "vbg").tolist() == [15.0] and E.gan_known(one, "met", "vbg")
     finally:
         shutil.rmtree(folder)
 

@@ -16,10 +16,10 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from statsmodels.stats.proportion import proportion_confint
 
 from ..core.files import DataError
 from .store import ExampleData
+from ..stats.intervals import wilson
 
 # %% auto #0
 __all__ = ['SURE', 'PURE', 'LUCK', 'TOO_FEW', 'PART', 'text_fields', 'plain_text', 'words_of', 'names_class', 'can_tell',
@@ -100,7 +100,7 @@ def can_tell(
     n: int,  # items judged
 ) -> bool:  # whether `n` right answers of `n` have an interval above SURE
     "True if there are enough items for the probe to detect a perfect leak."
-    return bool(n) and proportion_confint(n, n, method="wilson")[0] >= SURE
+    return bool(n) and wilson(n, n)[0] >= SURE
 
 # %% ../../nbs/data/12_leaks.ipynb #e67e90b5
 def judged_items(
@@ -139,7 +139,7 @@ def probe_field(
     folds, judged_by = judged_items(label, split)
     right = np.concatenate([_answers(values, label, a, b) == label[b] for a, b in folds])
     common = np.concatenate([np.bincount(label[a]).argmax() == label[b] for a, b in folds])
-    low, high = proportion_confint(right.sum(), len(right), method="wilson")
+    low, high = wilson(right.sum(), len(right))
     found = dict(accuracy=float(right.mean()), low=float(low), high=float(high), majority=float(common.mean()))
     return found | dict(n=len(right), judged_by=judged_by)
 
@@ -230,7 +230,7 @@ def told_part(
     rows = [row for a, b in folds for row in _told(values, label, a, b, num_classes, elsewhere)]
     told, told_right, coded, coded_right = np.array(rows, bool).sum(0)
     share = lambda part, whole: float(part / whole) if whole else float("nan")
-    low = float(proportion_confint(coded_right, len(rows), method="wilson")[0])
+    low = float(wilson(coded_right, len(rows))[0])
     found = dict(told=share(told, len(rows)), told_right=share(told_right, told))
     return found | dict(coded=share(coded, len(rows)), coded_right=share(coded_right, coded), coded_low=low)
 

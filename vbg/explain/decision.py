@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from statsmodels.stats.proportion import proportion_confint
 
 from ..core.files import DataError
 from ..core.plan import TEST_SETS
@@ -24,9 +23,10 @@ from .restore import Restored, features_of, items_of
 from ..models.batches import predict
 from ..models.text import tokenise
 from ..stats.comparison import reliability
+from ..stats.intervals import wilson
 
 # %% auto #0
-__all__ = ['FLOOR', 'BOUNDS', 'WANTED', 'CONDITIONS', 'RESTS', 'ALIKE', 'temper', 'mean_surprise', 'fit_temperature', 'wilson',
+__all__ = ['FLOOR', 'BOUNDS', 'WANTED', 'CONDITIONS', 'RESTS', 'ALIKE', 'temper', 'mean_surprise', 'fit_temperature',
            'sure_enough', 'Calibration', 'calibrate', 'Share', 'share_right', 'when_this_sure', 'rests_on',
            'Collection', 'words_in', 'first_text', 'collect', 'shared_words', 'shared_attributes', 'cosine',
            'rank_among', 'alike_in', 'Similar', 'most_similar', 'Desk', 'open_desk', 'calibrations_of', 'like_this_one',
@@ -73,15 +73,6 @@ def fit_temperature(
 
 # %% ../../nbs/explain/10_decision.ipynb #0b1b77a5
 WANTED = 0.95  # least lower bound of the share that is right
-
-
-def wilson(
-    right: int,  # or an array
-    n: int,  # or an array, above 0
-) -> tuple:  # low, high
-    "Wilson's 95 % interval of a share."
-    low, high = proportion_confint(np.asarray(right, float), np.asarray(n, float), method="wilson")
-    return low, high
 
 
 def sure_enough(

@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 
 from .space import NEIGHBOURS, PLANES, STAGES, Space, kept, modality_gap
 from ..results.publish import WIDTH, style
-from ..results.tables import Column, estimate_cell, number_cell, table_of
+from ..results.tables import Column, estimate_cell, range_cell, table_of
 from ..stats.intervals import Estimate, estimate_jackknife, estimate_values, jackknife_weights
 from ..stats.verdicts import as_verdict
 
@@ -161,17 +161,11 @@ def _plane_rows(space, pictures, method):
     for stage in [stage for stage in STAGES if (method, stage) in pictures]:
         sides = zip(space.features[stage], pictures[method, stage])
         found[stage] = [kept(np.concatenate(f[:2]), picture, space.labels) for f, picture in sides]
-    rows = []
+    rows, shown = [], partial(range_cell, between=" to ", names=("low", "high"))
     for what, (title, scale, digits) in _KEPT.items():
-        row = {stage: _range_cell([k[what] for k in held], scale, digits) for stage, held in found.items()}
+        row = {stage: shown([k[what] for k in held], digits, scale) for stage, held in found.items()}
         rows.append(row | {"measure": f"{method}: {title}", "chance": by_chance(what, space.labels)})
     return rows
-
-
-def _range_cell(values, scale, digits):
-    "Mean, and lowest to highest over seeds."
-    numbers = dict(mean=scale * np.mean(values), low=scale * min(values), high=scale * max(values))
-    return number_cell(f"{{:.{digits}f}} ({{:.{digits}f}} to {{:.{digits}f}})", **numbers)
 
 # %% ../../nbs/explain/09_space_figures.ipynb #9f900156
 _SIDES = {"images": "silhouette_image", "texts": "silhouette_text", "both": "silhouette_both"}

@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
-from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -28,6 +26,8 @@ from ..data.images import decode_image
 from ..data.store import ExampleData, require_training
 from ..models.text import SPECIAL_TOKENS
 from ..models.vision import to_pixel_values
+from ..stats.intervals import estimate_scores, interval_text, wilson
+from ..stats.metrics import area_under_curve
 
 # %% auto #0
 __all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip', 'fit_independent', 'see', 'feature_distances',
@@ -321,7 +321,7 @@ def class_agreement(
     "Agreement of the independent classifier with the labels."
     labels = np.asarray(labels)
     right = see(classifier, pixels, "logits").argmax(1) == labels
-    low, high = proportion_confint(right.sum(), len(right), method="wilson")
+    low, high = wilson(right.sum(), len(right))
     return dict(
         share=float(right.mean()),
         low=float(low),
@@ -466,10 +466,9 @@ def format_features(
     return pd.DataFrame({k: np.asarray(v, float) for k, v in (text | _image_format(data.pixels)).items()})
 
 # %% ../../nbs/gan/06_quality.ipynb #94d4af9e
-def _auc(label, score):
-    "Chance that a generated item scores above a real one, ties half."
-    positive = label.sum()
-    return (rankdata(score)[label == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(label) - positive))
+def _auc(label, score, weights=None):
+    "Chance that a generated item scores above a real one, ties half; a score for `estimate_scores`."
+    return dict(auc=area_under_curve(label[:, None] == 1, np.asarray(score)[:, None], weights)[:, 0])
 
 
 def _scores(X, label, folds, seed):
@@ -482,19 +481,12 @@ def _scores(X, label, folds, seed):
         out[rest] = trees.fit(X[fit], label[fit]).decision_function(X[rest])
     return out
 
-
-def _resampled_auc(label, score, rng, resamples=1000):
-    "`(resamples,)` AUC with the items of each side drawn with replacement."
-    sides = [np.flatnonzero(label == side) for side in (0, 1)]
-    draws = (np.concatenate([rng.choice(s, len(s)) for s in sides]) for _ in range(resamples))
-    return np.array([_auc(label[i], score[i]) for i in draws])
-
 # %% ../../nbs/gan/06_quality.ipynb #97eb62d5
 def format_test(
     real: ExampleData,  # N items
     generated: ExampleData,  # M items, through the same tokenizer and `jpeg_round_trip`
     *,
-    seed: int,  # of folds, trees, bootstrap and permutations
+    seed: int,  # of folds, trees and permutations
     folds: int = 5,  # of the cross-validation
     permutations: int = 200,  # of the labels; 0 gives no p-value
     special: dict | None = None,  # see `format_features`
@@ -507,14 +499,12 @@ def format_test(
     columns = (texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated))
     table, rng = pd.concat(columns, ignore_index=True), np.random.default_rng(seed)
     X, label = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)])
-    score = _scores(X, label, folds, seed)
-    auc, (low, high) = _auc(label, score), np.quantile(_resampled_auc(label, score, rng), [0.025, 0.975])
+    auc = estimate_scores(label, [_scores(X, label, folds, seed)], _auc)["auc"]
     shuffled = (rng.permutation(label) for _ in range(permutations))
-    above = sum(_auc(other, _scores(X, other, folds, seed)) >= auc for other in shuffled)
+    above = sum(_auc(other, _scores(X, other, folds, seed))["auc"][0] >= auc.mean for other in shuffled)
     p_value = float(1 + above) / (1 + permutations) if permutations else None
-    features = {c: float(_auc(label, table[c])) for c in table}
-    found = dict(auc=float(auc), low=float(low), high=float(high))
-    return found | dict(p_value=p_value, n=len(label), features=features)
+    features = {c: float(_auc(label, table[c])["auc"][0]) for c in table}
+    return dict(zip(("auc", "low", "high"), auc)) | dict(p_value=p_value, n=len(label), features=features)
 
 # %% ../../nbs/gan/06_quality.ipynb #1e18c63c
 CHANCE = 0.55  # an interval that begins above it is not chance
@@ -527,7 +517,7 @@ def require_chance(
     "Raise `DataError` if the format tells generated items from real ones."
     if not found["low"] <= CHANCE:
         most = max(found["features"], key=lambda k: abs(found["features"][k] - 0.5))
-        auc = f"AUC {found['auc']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+        auc = "AUC " + interval_text(*(found[k] for k in ("auc", "low", "high")), ".2f")
         raise DataError(
             f"{what}: real and generated items can be told apart by format, {auc}, most by {most!r}",
             remedy="store and tokenise generated items as the real ones are",

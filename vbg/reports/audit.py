@@ -18,9 +18,11 @@ from vbg.reports.findings import (
     METRIC,
     Finding,
     counted_text,
+    interval_cell,
     printed_text,
     score_text,
     seeds_text,
+    spanned,
 )
 from .judges import CLAIMS, GROUPS, find, setting
 from .page import esc, page, section, table_html
@@ -59,8 +61,7 @@ def _level(e, dataset, model, metric, printed):
     "Our value and the verdict on a printed number."
     if metric == "hours":
         taken = seconds(e, dataset, model)
-        mean, low, high = taken.mean(), taken.min(), taken.max()
-        text = Cell(f"{mean:.4g} s [{low:.4g}, {high:.4g}]", value=mean, low=low, high=high)
+        text = interval_cell(*spanned(taken), number=".4g", unit=" s")
         return text, verdict_level(taken.min() / 3600, taken.max() / 3600, printed, e.rendered(dataset))
     ours = score(e, dataset, model, metric)
     return score_text(ours, metric), verdict_level(ours.low, ours.high, printed, e.rendered(dataset))
@@ -204,7 +205,7 @@ def ledger(
 
 # %% ../../nbs/reports/07_audit.ipynb #cf3ec32e
 _NUMBERS = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3", "table4": "Table 4"}
-SETTINGS = tuple(c.id for c in CLAIMS if c.judge in ("setting", "in_code"))  # like Table 2, a setting decides
+SETTINGS = tuple(c.id for c in CLAIMS if c.judge == "setting")  # like Table 2, a setting decides
 
 
 def verdict_counts(
@@ -214,13 +215,11 @@ def verdict_counts(
     names = {k: v for k, v in _NUMBERS.items() if k != "table2"}
     names |= {k: f"claims: {title[0].lower() + title[1:]}" for k, title in GROUPS.items()}
     own = (table.group == "table2") | table.id.isin(SETTINGS)
-    counts = pd.crosstab(table.group[~own], table.verdict[~own])
-    counts = counts.reindex(index=list(names), columns=list(VERDICTS), fill_value=0)
-    counts.loc["all but settings"] = counts.sum()
-    held = table.verdict[own].value_counts().reindex(list(VERDICTS), fill_value=0)
-    counts.loc["settings, set as printed"] = held
-    counts.insert(0, "rows", counts.sum(axis=1))
-    return counts.astype(str).rename(index=names).rename_axis("of").reset_index()
+    parts = {title: ~own & (table.group == k) for k, title in names.items()}
+    parts |= {"all but settings": ~own, "settings, set as printed": own}
+    rows = [dict(of=k, rows=mine.sum(), **table.verdict[mine].value_counts()) for k, mine in parts.items()]
+    numbers = (Column(k, lambda row, k=k: str(row.get(k, 0))) for k in ("rows", *VERDICTS))
+    return table_of(rows, [Column("of", "of"), *numbers])
 
 # %% ../../nbs/reports/07_audit.ipynb #dabba8c8
 def _by_model(part):

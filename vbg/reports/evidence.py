@@ -213,9 +213,10 @@ def time_ratio(
     dataset: str,  # such as "met"
     first: str,  # model
     second: str,  # model
+    base: str = "",  # data set of the second, where it is another one
 ) -> Estimate:  # with the range over the seeds
     "Mean seconds of the first over those of the second."
-    a, b = seconds(e, dataset, first), seconds(e, dataset, second)
+    a, b = seconds(e, dataset, first), seconds(e, base or dataset, second)
     return Estimate(a.mean() / b.mean(), a.min() / b.max(), a.max() / b.min())
 
 # %% ../../nbs/reports/03_evidence.ipynb #a06bb6f6

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ..core.profiles import VARIANTS
 from .contradictions import printed_cells
 from .evidence import Evidence, beside_vbg, difference
 from ..results.comparison import p_text, sign_verdict
 from ..results.publish import DATASETS, PAPER_MODELS
 from ..results.tables import Cell
-from ..stats.intervals import Estimate
+from ..stats.intervals import Estimate, interval_text
 from ..stats.verdicts import VERDICTS, as_verdict, verdict_sign
 
 # %% auto #0
-__all__ = ['OWN', 'DECIDES', 'CONTRADICTIONS', 'TABLES', 'SETTINGS_OF', 'UNITS', 'METRIC', 'Finding', 'score_text',
-           'printed_text', 'printed_gap', 'count_text', 'counted_text', 'seeds_text', 'needs_real', 'said', 'curves_of',
-           'epochs_text', 'sign_finding', 'sized', 'joined']
+__all__ = ['OWN', 'DECIDES', 'REAL', 'CONTRADICTIONS', 'TABLES', 'SETTINGS_OF', 'UNITS', 'METRIC', 'Finding', 'spanned',
+           'interval_cell', 'score_text', 'printed_text', 'printed_gap', 'count_text', 'counted_text', 'seeds_text',
+           'worst', 'said', 'needs_real', 'curves_of', 'epochs_text', 'sign_finding', 'sized', 'joined']
 
 # %% ../../nbs/reports/04_findings.ipynb #a7125ade
-OWN, DECIDES = "the paper's own tables", "make reproduce PROFILE=paper"
+OWN, DECIDES, REAL = "the paper's own tables", "make reproduce PROFILE=paper", "needs the real data"
 CONTRADICTIONS = (
     'python -c "from vbg.reports.contradictions import contradictions; print(contradictions().to_string())"'
 )
@@ -62,6 +64,21 @@ METRIC = {
 }
 
 # %% ../../nbs/reports/04_findings.ipynb #1b2fcb7d
+def spanned(
+    values: list,  # one a seed
+) -> tuple:  # mean, lowest, highest
+    "The range over the seeds, where it stands in the place of an interval."
+    return np.mean(values), np.min(values), np.max(values)
+
+
+def interval_cell(
+    *numbers,  # with the rest: as for `interval_text`
+    **how,
+) -> Cell:  # with value, low and high
+    "A number of the ledger with its ends."
+    return Cell(interval_text(*numbers, **how), **dict(zip(("value", "low", "high"), numbers)))
+
+
 def score_text(
     value: Estimate,
     metric: str,
@@ -70,9 +87,7 @@ def score_text(
     "A score with its interval in the paper's unit."
     scale, digits, unit = UNITS[metric]
     unit = " points" if signed and unit == " %" else unit
-    numbers = [scale * v for v in value]
-    m, low, high = (f"{v:{'+' if signed and k == 0 else ''}.{digits}f}" for k, v in enumerate(numbers))
-    return Cell(f"{m}{unit} [{low}, {high}]", **dict(zip(("value", "low", "high"), numbers)))
+    return interval_cell(*(scale * v for v in value), number=f".{digits}f", unit=unit, sign="+" * signed)
 
 # %% ../../nbs/reports/04_findings.ipynb #efdc2826
 def printed_text(
@@ -120,6 +135,31 @@ def seeds_text(
     "Seeds of VBG."
     return count_text(seeds=len(e.of(dataset, "vbg")))
 
+# %% ../../nbs/reports/04_findings.ipynb #16e79098
+def worst(
+    verdicts: list,  # of `VERDICTS`
+) -> str:
+    "The verdict of several that must all hold."
+    return max(verdicts, key=VERDICTS.index)
+
+
+def said(
+    e: Evidence,
+    dataset: str,  # such as "met", or empty
+    paper: str,
+    ours: str,
+    holds: bool | str | None,  # None: our runs cannot tell; or a verdict
+    reason: str,
+    n: str = "",  # seeds and test items where it is empty
+) -> Finding:
+    "A verdict from our runs, on one data set or on all."
+    sets = [dataset] if dataset else e.datasets
+    if not n:
+        n, *others = dict.fromkeys(counted_text(e, d) for d in sets)
+        n = "; ".join([n, *others]) if others else n
+    verdict = holds if isinstance(holds, str) else as_verdict(holds)
+    return Finding(paper, ours, n, verdict, reason, e.title(*sets))
+
 # %% ../../nbs/reports/04_findings.ipynb #bfb27978
 def needs_real(
     e: Evidence,
@@ -130,25 +170,7 @@ def needs_real(
     n: str = "–",
 ) -> Finding:
     "The finding `needs the real data`."
-    sets = [dataset] if dataset else e.datasets
-    return Finding(paper, ours, n, "needs the real data", why, e.title(*sets), DECIDES)
-
-# %% ../../nbs/reports/04_findings.ipynb #16e79098
-def said(
-    e: Evidence,
-    dataset: str,  # such as "met", or empty
-    paper: str,
-    ours: str,
-    holds: bool | None,  # None: our runs cannot tell
-    reason: str,
-    n: str = "",  # seeds and test items where it is empty
-) -> Finding:
-    "A verdict from our runs, on one data set or on all."
-    sets = [dataset] if dataset else e.datasets
-    if not n:
-        n, *others = dict.fromkeys(counted_text(e, d) for d in sets)
-        n = "; ".join([n, *others]) if others else n
-    return Finding(paper, ours, n, as_verdict(holds), reason, e.title(*sets))
+    return said(e, dataset, paper, ours, REAL, why, n)
 
 # %% ../../nbs/reports/04_findings.ipynb #d458442c
 def curves_of(
@@ -218,6 +240,12 @@ def joined(
 ) -> Finding:
     "One finding of those of several sets: all must hold."
     line = lambda what: "; ".join(f"{DATASETS[d]}: {getattr(f, what)}" for d, f in found.items())
-    verdict = max((f.verdict for f in found.values()), key=VERDICTS.index)
     data = "; ".join(f.data for f in found.values())
-    return Finding(paper, line("ours"), next(iter(found.values())).n, verdict, line("reason"), data)
+    return Finding(
+        paper,
+        line("ours"),
+        next(iter(found.values())).n,
+        worst([f.verdict for f in found.values()]),
+        line("reason"),
+        data,
+    )

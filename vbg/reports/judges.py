@@ -14,19 +14,20 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['GROUPS', 'CLAIMS', 'JUDGES', 'PAIRS', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'in_code',
-           'passages', 'category', 'level', 'repeated', 'sign', 'order', 'curve', 'confusion', 'heat', 'space',
-           'measured', 'compared', 'confounded', 'unfinished_runs', 'contradicted', 'find']
+__all__ = ['GROUPS', 'CLAIMS', 'FIGURES', 'JUDGES', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'printed', 'sign',
+           'order', 'fig5', 'fig6', 'fig7', 'fig8', 'measured', 'figure', 'confounded', 'unfinished_runs',
+           'contradicted', 'find']
 
 # %% ../../nbs/reports/06_judges.ipynb #04aea910
 from ..core.profiles import profile as read_profile
-from .contradictions import ADDS, CHECKS, CONTRADICTS, NESTED, REMOVED
+from .contradictions import CHECKS, CONTRADICTS
 from .evidence import FUSION, OTHERS, Evidence, difference, score, unfinished
 from vbg.reports.findings import (
     CONTRADICTIONS,
     DECIDES,
     METRIC,
     OWN,
+    REAL,
     SETTINGS_OF,
     TABLES,
     UNITS,
@@ -34,6 +35,7 @@ from vbg.reports.findings import (
     count_text,
     counted_text,
     epochs_text,
+    interval_cell,
     joined,
     needs_real,
     printed_gap,
@@ -42,8 +44,10 @@ from vbg.reports.findings import (
     score_text,
     sign_finding,
     sized,
+    spanned,
+    worst,
 )
-from .measures import MEASURES, REAL
+from .measures import MEASURES, PAIRS, Seen, pairs_of
 from ..results.classes import FIG6_CLAIMS, confusion_claims, fig5_verdict, stability
 from ..results.comparison import rates_apart, trained_out
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table
@@ -100,26 +104,6 @@ def arguments_of(
     return made
 
 # %% ../../nbs/reports/06_judges.ipynb #99b007db
-def held(
-    path: str,  # such as "gan.batch_size"
-    settings=None,  # a profile; None: `paper`
-):
-    "A setting of a profile."
-    section, name = path.split(".")
-    return getattr(settings or read_profile("paper"), section)[name]
-
-
-def setting(e, dataset, paper, path, equals=None, at_least=None):
-    "The setting of the profile `paper`, equal or at least as large; that of the runs beside it."
-    value = held(path)
-    own = f"; {held(path, e.settings):,g} in the profile {e.profile}" * (e.profile != "paper")
-    holds = value == equals if at_least is None else value >= at_least
-    reason = f"a setting, not a measurement: {path} of the profile is {value:g}"
-    asked = Cell(paper, value=at_least if equals is None else equals)
-    ours = Cell(f"{value:,g}{own}", value=value)
-    return Finding(asked, ours, "1 profile", as_verdict(holds), reason, "profile paper", SETTINGS_OF)
-
-# %% ../../nbs/reports/06_judges.ipynb #e35ecff6
 def _layers():
     "Layers of our generator and discriminator."
     from vbg.gan.networks import ImageDiscriminator, ImageGenerator
@@ -138,74 +122,52 @@ def _split_seed():
 
 _IN_CODE = {"layers": _layers, "split_seed": _split_seed}
 
+# %% ../../nbs/reports/06_judges.ipynb #e35ecff6
+def held(
+    path: str,  # such as "gan.batch_size", or "code.layers"
+    settings=None,  # a profile; None: `paper`
+):
+    "A setting of a profile, or text counted in the code."
+    section, name = path.split(".")
+    return _IN_CODE[name]() if section == "code" else getattr(settings or read_profile("paper"), section)[name]
 
-def in_code(e, dataset, paper, what, n, source, notebook):
-    "A setting that stands in the code."
-    ours = _IN_CODE[what]()
-    reason = f"a setting, not a measurement: {source}"
-    return Finding(paper, ours, n, as_verdict(ours == paper), reason, "code", f"nbdev_test --path {notebook}")
 
-# %% ../../nbs/reports/06_judges.ipynb #52ed83a5
-def passages(e, dataset, paper, first, second):
-    "Two ranges for one thing, such as `0-49` and `50-200`."
-    (a, b), (c, d) = (map(int, span.split("-")) for span in (first, second))
-    if not (b < c or d < a):
-        return needs_real(e, "met", paper, "the two ranges meet; how many items there are is a matter of the data")
-    command = 'python -c "from vbg.reports.judges import CLAIMS; print(*CLAIMS, sep=chr(10))"'
-    reason, source = "no number lies in both ranges", "the paper's own text"
-    return Finding(paper, "–", "2 passages", CONTRADICTS, reason, source, command)
-
-# %% ../../nbs/reports/06_judges.ipynb #8377fa59
-def category(e, dataset, paper, names):
-    "Classes of MS COCO that its published list may not have."
-    from vbg.data.coco import coco_categories
-
-    known, names = coco_categories(), names.split()
-    absent = sorted({*names} - {*known.name, *known.supercategory})
-    if not absent:
-        return needs_real(e, dataset, paper, f"the set has {' and '.join(names)}: their errors have to be counted")
-    return Finding(
-        paper,
-        f"no class {' and no class '.join(absent)}",
-        f"{len(known)} categories, {known.supercategory.nunique()} super-categories",
-        CONTRADICTS,
-        f"no category or super-category of MS COCO is called {' or '.join(absent)}, so no run can show it",
-        "the data set's own list",
-        'python -c "from vbg.data.coco import coco_categories; print(coco_categories().to_string())"',
-    )
+def setting(e, dataset, paper, path, equals=None, at_least=None, n="1 profile", source="", notebook=""):
+    "The setting of the profile `paper`, equal or at least as large, that of the runs beside it; or one of the code."
+    value, reason = held(path), "a setting, not a measurement: "
+    if notebook:
+        command = f"nbdev_test --path {notebook}"
+        return Finding(paper, value, n, as_verdict(value == paper), reason + source, "code", command)
+    own = f"; {held(path, e.settings):,g} in the profile {e.profile}" * (e.profile != "paper")
+    holds = value == equals if at_least is None else value >= at_least
+    asked = Cell(paper, value=at_least if equals is None else equals)
+    ours, reason = Cell(f"{value:,g}{own}", value=value), f"{reason}{path} of the profile is {value:g}"
+    return Finding(asked, ours, n, as_verdict(holds), reason, "profile paper", SETTINGS_OF)
 
 # %% ../../nbs/reports/06_judges.ipynb #76ab59b8
-def level(e, d, paper, **numbers):
-    "Metrics of VBG that the text repeats from Table 3, against the table and our intervals."
-    table = paper_table("table3").set_index(["dataset", "model"]).loc[(d, "vbg")]
-    other = [METRIC[m] for m, v in numbers.items() if not np.isclose(v, table[m])]
-    found = {m: score(e, d, "vbg", m) for m in numbers}
-    paper = "; ".join(f"{METRIC[m]} {printed_text(v, m)}" for m, v in numbers.items())
-    ours = "; ".join(f"{METRIC[m]} {score_text(s, m)}" for m, s in found.items())
-    if other:
-        reason = f"Table 3 prints another {', '.join(other)}"
-        return Finding(paper, ours, counted_text(e, d), CONTRADICTS, reason, OWN, TABLES)
-    if e.rendered(d):
-        return needs_real(e, d, paper, "as in Table 3; measured on rendered items", ours, counted_text(e, d))
-    inside = sum(found[m].low <= v <= found[m].high for m, v in numbers.items())
-    reason = f"{inside} of {len(numbers)} printed values lie in our intervals"
-    return said(e, d, paper, ours, inside == len(numbers), reason)
-
-# %% ../../nbs/reports/06_judges.ipynb #fe41602a
-def repeated(e, dataset, paper, **numbers):
-    "Numbers of Table 4 that the text repeats, such as `met/without_vit/map`."
-    table, wrong = paper_table("table4").set_index(["dataset", "model"]), []
-    for name, value in numbers.items():
-        d, model, metric = name.split("/")
-        if not np.isclose(table.at[(d, model), metric], value):
-            wrong.append(f"{DATASETS[d]} {PAPER_MODELS[model]} {METRIC[metric]}")
+def printed(e, d, paper, table, **numbers):
+    "Numbers of a table, such as `met/vbg/map`, that the text repeats: as printed, and on one set in our intervals?"
+    rows, name = paper_table(table).set_index(["dataset", "model"]), f"Table {table[-1]}"
+    asked = {tuple(key.split("/")): value for key, value in numbers.items()}
+    wrong = [(s, m, k) for (s, m, k), v in asked.items() if not np.isclose(rows.at[(s, m), k], v)]
+    paper = paper or "; ".join(f"{METRIC[k]} {printed_text(v, k)}" for (*_, k), v in asked.items())
     if wrong:
-        return Finding(paper, "–", "–", CONTRADICTS, f"Table 4 prints another: {', '.join(wrong)}", OWN, TABLES)
-    reason = (
-        "all as Table 4 prints them: the text agrees with the table; "
-        "whether our runs do is judged there, number by number"
+        other = ", ".join(f"{DATASETS[s]} {PAPER_MODELS[m]} {METRIC[k]}" for s, m, k in wrong)
+        return Finding(paper, "–", "–", CONTRADICTS, f"{name} prints another: {other}", OWN, TABLES)
+    if not d:
+        reason = (
+            f"all as {name} prints them: the text agrees with the table; "
+            "whether our runs do is judged there, number by number"
+        )
+        return Finding(paper, f"see {name}", "–", VERDICTS[0], reason, OWN, TABLES)
+    found = {key: score(e, *key) for key in asked}
+    ours = "; ".join(f"{METRIC[k]} {score_text(s, k)}" for (*_, k), s in found.items())
+    if e.rendered(d):
+        return needs_real(e, d, paper, f"as in {name}; measured on rendered items", ours, counted_text(e, d))
+    inside = sum(found[key].low <= v <= found[key].high for key, v in asked.items())
+    return said(
+        e, d, paper, ours, inside == len(asked), f"{inside} of {len(asked)} printed values lie in our intervals"
     )
-    return Finding(paper, "see Table 4", "–", VERDICTS[0], reason, OWN, TABLES)
 
 # %% ../../nbs/reports/06_judges.ipynb #01995b0e
 def sign(e, d, paper, first, second, metric="accuracy", said=None, low=None, high=None, size="", lead=""):
@@ -247,18 +209,35 @@ def order(e, d, paper, table):
     return Finding(_ranked(printed, 0), _ranked(means, 1), counted_text(e, d), *found, e.title(d))
 
 # %% ../../nbs/reports/06_judges.ipynb #44278b54
-def curve(e, d, paper, keys, text):
-    "A claim on Fig. 5, by keys of `FIG5_CLAIMS`; of two readings both must hold."
+def fig5(e, d, keys, text):
+    "The training curves, by keys of `FIG5_CLAIMS`; of two readings both must hold."
     runs = e.read(d, "vbg")
     values, _, found = zip(*(fig5_verdict(runs, key, e.rendered(d)) for key in keys.split()))
-    shown = (f"{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]" for v in values)
-    numbers = dict(value=np.mean(values), low=np.min(values), high=np.max(values)) if len(values) == 1 else {}
-    ours = Cell(text.format(*shown, after=stability(runs[0].history)["after"]), **numbers)
-    verdict = max((f.verdict for f in found), key=VERDICTS.index)
+    cells = [interval_cell(*spanned(v)) for v in values]
+    ours = text.format(*cells, after=stability(runs[0].history)["after"])
     reason = "; ".join(dict.fromkeys(f.reason for f in found))
-    return Finding(paper, ours, epochs_text(e, d), verdict, reason, e.title(d))
+    numbers = cells[0].numbers if len(cells) == 1 else {}
+    return Seen(Cell(ours, **numbers), worst([f.verdict for f in found]), reason, epochs_text(e, d))
 
 # %% ../../nbs/reports/06_judges.ipynb #c82c0a1b
+def _unlisted(d, named):
+    "None, or what the published list of the data set contradicts: classes that it does not have."
+    from vbg.data.coco import coco_categories
+
+    known = coco_categories() if d == "coco" else None
+    absent = [] if known is None else sorted({*named} - {*known.name, *known.supercategory})
+    if not absent:
+        return None
+    return Seen(
+        f"no class {' and no class '.join(absent)}",
+        CONTRADICTS,
+        f"no category or super-category of MS COCO is called {' or '.join(absent)}, so no run can show it",
+        f"{len(known)} categories, {known.supercategory.nunique()} super-categories",
+        data="the data set's own list",
+        command='python -c "from vbg.data.coco import coco_categories; print(coco_categories().to_string())"',
+    )
+
+# %% ../../nbs/reports/06_judges.ipynb #8c1e54c2
 def _share_right(e, d, named):
     "How much of some classes VBG gets right, as text, and of how many."
     names = [n.lower() for n in e.of(d, "vbg")[0].info.get("class_names") or []]
@@ -279,63 +258,42 @@ def _why(row):
     return row["why"].removesuffix(f": {DECIDES}")
 
 
-def confusion(e, d, paper, classes):
-    "What Fig. 6 shows of some classes, by `results.classes.confusion_claims`; all must hold."
+def fig6(e, d, classes):
+    "The confusion matrix of some classes, by `results.classes.confusion_claims`, or by the list of the data set."
     mine, named = [claim for claim in FIG6_CLAIMS if claim[0] == d], classes.split()
+    if contradicted := _unlisted(d, named):
+        return contradicted
     found = confusion_claims(e.read(d, "vbg")).to_dict("records")
     rows = [row for claim, row in zip(mine, found, strict=True) if claim[1].lower() in named]
-    verdict = max((r["verdict"] for r in rows), key=VERDICTS.index)
-    return Finding(paper, *_share_right(e, d, named), verdict, "; ".join(dict.fromkeys(map(_why, rows))), e.title(d))
+    ours, n = _share_right(e, d, named)
+    return Seen(ours, worst([r["verdict"] for r in rows]), "; ".join(dict.fromkeys(map(_why, rows))), n)
 
 # %% ../../nbs/reports/06_judges.ipynb #e922a638
 _LOOK = "make explain PROFILE=paper  # draws the heat maps; they have to be looked at"
 
 
-def _maps(e, d, one_class):
-    "Rows of Fig. 7's claims on one class, or on all; None where nothing is marked."
+def fig7(e, d, on, unmarked):
+    "The heat maps, by `explain.heat_figures.heat_claims`: heat on people, or on the object and its telling detail."
     from vbg.explain.heat_figures import FIG7_CLAIMS
 
-    wanted = {claim for _, claim, name, _ in FIG7_CLAIMS if bool(name) == one_class}
-    rows = e.looks[d]["fig7"]
-    if rows is None:
-        return None
-    e.read(d, "vbg")
-    return [row for row in rows if row["claim"] in wanted]
-
-
-def _told_maps(rows):
-    "In how many rows there is more heat than in the middle."
-    more = sum(r["holds here"] == "yes" for r in rows)
-    return f"more heat than a map that is hot in the middle in {more} of {len(rows)} maps and regions"
-
-# %% ../../nbs/reports/06_judges.ipynb #b4070664
-def _heat_on_people(e, d, paper):
-    "Faces, hands and form, which nothing marks."
-    rows = _maps(e, d, one_class=True)
-    why = "no masks of faces and hands: no run gives a number, the heat maps have to be looked at"
-    found = needs_real(e, d, paper, why)._replace(command=_LOOK)
+    people, look, found = on == "people", e.looks[d], e.looks[d]["fig7"]
+    wanted = {claim for _, claim, name, _ in FIG7_CLAIMS if bool(name) == people}
+    rows = [row for row in found or () if row["claim"] in wanted]
+    n = count_text(seeds=look["seeds"], items=look["items"])
+    if found is not None:
+        e.read(d, "vbg")
     if not rows:
-        return found
-    return found._replace(
-        ours=f"telling detail and form in their place: {_told_maps(rows)}",
-        n=f"{rows[0]['seeds']} seeds, {rows[0]['items']} items a class",
-        verdict=max((r["verdict"] for r in rows), key=VERDICTS.index),
-        reason=f"{rows[0]['why']}; what stands in their place here decides nothing",
-    )
-
-# %% ../../nbs/reports/06_judges.ipynb #632dde22
-def heat(e, d, paper, on):
-    "Fig. 7, by `explain.heat_figures.heat_claims`: heat on people, or on the object and its telling detail."
-    if on == "people":
-        return _heat_on_people(e, d, paper)
-    rows, n = _maps(e, d, one_class=False), count_text(**{what: e.looks[d][what] for what in ("seeds", "items")})
-    if rows is None:
-        why = "this set has no masks of the objects: no run gives a number, the heat maps have to be looked at"
-        return needs_real(e, d, paper, why, n=n)._replace(command=_LOOK)
+        why = f"{unmarked}: no run gives a number, the heat maps have to be looked at"
+        return Seen("–", REAL, why, "–" if people else n, command=_LOOK)
+    more, verdict = sum(r["holds here"] == "yes" for r in rows), worst([r["verdict"] for r in rows])
+    told = f"more heat than a map that is hot in the middle in {more} of {len(rows)} maps and regions"
+    if people:
+        n = f"{rows[0]['seeds']} seeds, {rows[0]['items']} items a class"
+        why = f"{rows[0]['why']}; what stands in their place here decides nothing"
+        return Seen(f"telling detail and form in their place: {told}", verdict, why, n, command=_LOOK)
     points = (f"{r['measured here'].removeprefix('all classes, ')} {r['energy, points']}" for r in rows)
-    verdict = max((r["verdict"] for r in rows), key=VERDICTS.index)
-    reason = f"{_told_maps(rows)}; all must, for the paper does not say which map it shows"
-    return Finding(paper, f"share of the heat, points: {'; '.join(points)}", n, verdict, reason, e.title(d))
+    why = f"{told}; all must, for the paper does not say which map it shows"
+    return Seen(f"share of the heat, points: {'; '.join(points)}", verdict, why, n)
 
 # %% ../../nbs/reports/06_judges.ipynb #b3034c56
 def _with_other_text(control):
@@ -347,8 +305,8 @@ def _with_other_text(control):
     return f". With a text of another class read, the class is {found}"
 
 
-def space(e, d, paper, key):
-    "A sentence on Fig. 8, by a key of `FIG8_CLAIMS`; features after fusion, the controls beside."
+def fig8(e, d, key):
+    "The space of features after fusion, by a key of `FIG8_CLAIMS`; the controls beside."
     from vbg.explain.space_figures import FIG8_CLAIMS
 
     look, _ = e.looks[d], e.read(d, "vbg")
@@ -361,55 +319,39 @@ def space(e, d, paper, key):
     if key == "margin" and other:
         reason += _with_other_text(other)
     n = count_text(**{what: look[what] for what in ("seeds", "items", "classes")})
-    return Finding(paper, f"{row['stage']} {row['measured']}", n, row["verdict"], reason, e.title(d))
+    return Seen(f"{row['stage']} {row['measured']}", row["verdict"], reason, n)
 
 # %% ../../nbs/reports/06_judges.ipynb #0778f006
-def measured(e, d, paper, what, **arguments):
+FIGURES = {"fig5": fig5, "fig6": fig6, "fig7": fig7, "fig8": fig8}  # of evidence, data set and arguments
+
+
+def measured(e, d, paper, what, among=MEASURES, **arguments):
     "The verdict of one of `MEASURES`."
-    seen = MEASURES[what](e, d, **arguments)
-    if seen.holds == REAL:
-        return needs_real(e, d, paper or seen.paper, seen.reason, seen.ours, seen.n)
-    return said(e, d, paper or seen.paper, *seen[:4])
+    seen = among[what](e, d, **arguments)
+    found = said(e, d, paper or seen.paper, *seen[:4])
+    return found._replace(data=seen.data or found.data, command=seen.command)
+
+
+def figure(e, d, paper, what, **arguments):
+    "The verdict of the table of a figure, one of `FIGURES`."
+    return measured(e, d, paper, what, FIGURES, **arguments)
 
 # %% ../../nbs/reports/06_judges.ipynb #5a9e0c43
 JUDGES = {  # name -> function of evidence, data set, the paper's value, and arguments
     "setting": setting,
-    "in_code": in_code,
-    "passages": passages,
-    "category": category,
-    "level": level,
-    "repeated": repeated,
+    "printed": printed,
     "sign": sign,
     "order": order,
-    "curve": curve,
-    "confusion": confusion,
-    "heat": heat,
-    "space": space,
+    "figure": figure,
     "measured": measured,
 }
 
 # %% ../../nbs/reports/06_judges.ipynb #9d409db9
-PAIRS = {
-    "nested": NESTED,
-    "each removed": [("vbg", m) for m in REMOVED],
-    "each added": [pair for _, *pair in ADDS],
-}
-
-
-def compared(
-    claim: Claim,
-) -> list:  # of pairs of models
-    "The rows of Table 4 that a claim compares."
-    if claim.compares in PAIRS:
-        return PAIRS[claim.compares]
-    return [pair.split("/") for pair in claim.compares.split()]
-
-
 def _rates_apart(e, claim):
     "Which of the compared rows learn at another rate; empty where none does."
     name, found = lambda m: PAPER_MODELS.get(m, "concatenation"), []
     for d in [claim.dataset] if claim.dataset else e.datasets:
-        for first, second in compared(claim):
+        for first, second in pairs_of(claim.compares):
             rates = rates_apart(e.runs, d, first, second)
             if rates:
                 found.append(f"{rates} ({DATASETS[d]}, {name(first)} and {name(second)})")

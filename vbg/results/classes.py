@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from .comparison import ABOUT, COUNTS, ORDER, TITLES, best_model, groups_of, is_rendered
 from .publish import PALETTE, TESTS, TRAINED_OUT, WIDTH, judged_split, over_seeds, run_title, style
 from .tables import Cell, Column, number_cell, range_cell, table_of
 from ..stats.comparison import BINS, confidence_bin, ece, reliability
-from ..stats.intervals import estimate_jackknife, estimate_scores, jackknife_scores, same_items
+from ..stats.intervals import estimate_jackknife, estimate_scores, jackknife_scores, same_items, wilson
 from ..stats.metrics import area_under_curve, average_precision, count, f1, precision, recall, truth_and_choice
 from ..stats.verdicts import Verdict, as_verdict
 
@@ -512,7 +511,7 @@ def pooled_reliability(
 ) -> pd.DataFrame:  # one row a bin, as `reliability`; bars for items, not for predictions
     "Accuracy by confidence over the predictions of all seeds."
     table, seeds = reliability(np.tile(labels, len(tables)), np.concatenate(tables), bins), len(tables)
-    low, high = proportion_confint(table.accuracy * table.n / seeds, table.n / seeds, method="wilson")
+    low, high = wilson(table.accuracy * table.n / seeds, table.n / seeds)
     return table.assign(low=low, high=high)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -110,10 +111,15 @@ def quality_table(
     return table_of(rows, _QUALITY)
 
 
-def _agreement(q):
-    "Class agreement with equally many images per class: Wilson interval and n."
-    same = q["agreement"]
-    return estimate_cell(Estimate(same["share"], same["low"], same["high"]), after=f", n {same['n']}", n=same["n"])
+def _measured(key, name, text, beside, **shown):
+    "A share or AUC with its interval, and a number beside it where there is one."
+
+    def cell(q):
+        found = Estimate(*(q[key][end] for end in (name, "low", "high")))
+        more = {title: q[key][k] for title, k in beside.items() if q[key].get(k) is not None}
+        return estimate_cell(found, after=text.format(**more) if more else "", **shown, **more)
+
+    return cell
 
 
 def _natural(q):
@@ -121,17 +127,6 @@ def _natural(q):
     made, real = q["agreement_natural"], q["agreement_real"]
     text = "{:.1f}, n {} ({:.1f}, n {})"
     return number_cell(text, generated=100 * made["share"], n=made["n"], real=100 * real["share"], n_real=real["n"])
-
-
-def _told(kind):
-    "AUC of telling generated from real by format or texture."
-
-    def cell(q):
-        test, p = q[kind], q[kind].get("p_value")
-        after, more = ("", {}) if p is None else (f", p {p:.2f}", dict(p=p))
-        return estimate_cell(Estimate(test["auc"], test["low"], test["high"]), 1, 2, after, **more)
-
-    return cell
 
 # %% ../../nbs/results/07_gan.ipynb #f40226da
 def _beside_real(key, inner, digits=2):
@@ -161,10 +156,12 @@ def _at_least(q, share=0.6):
     return "yes" if same["low"] >= share else "no" if same["high"] < share else "within the noise"
 
 # %% ../../nbs/results/07_gan.ipynb #247401bb
+_AGREEMENT = _measured("agreement", "share", ", n {n}", dict(n="n"))  # equally many images a class; Wilson
+_told_apart = partial(_measured, name="auc", text=", p {p:.2f}", beside=dict(p="p_value"), scale=1, digits=2)
 _QUALITY = [
     *(Column("data set", "title"), Column("asked for", "conditioning")),
     *(Column("GAN", lambda q: q["gan"].removeprefix("gan")), Column("epochs", lambda q: len(q["history"]))),
-    *(Column("status", "status"), Column("class agreement, classes alike, %", _agreement)),
+    *(Column("status", "status"), Column("class agreement, classes alike, %", _AGREEMENT)),
     *(Column("at least 60 %", _at_least), Column("class agreement, natural shares, % (held-out real)", _natural)),
     Column("FID (training split)", _beside_real("distances", "fid")),
     Column("KID, mean ± sd over subsets (training split)", _kid),
@@ -173,7 +170,7 @@ _QUALITY = [
     Column("distance to the nearest training image (held-out real)", _nearest),
     Column("nearer than 99 % of held-out real, %", lambda q: 100 * q["neighbours"]["pixels"]["share"], "{:.1f}"),
     Column("diversity", "diversity", "{:.2f}"),
-    *(Column(f"{kind} AUC", _told(kind)) for kind in ("format", "texture")),
+    *(Column(f"{kind} AUC", _told_apart(kind)) for kind in ("format", "texture")),
     Column("most telling (AUC alone)", lambda q: most_telling(q["format"]["features"] | q["texture"]["features"])),
     Column("texts inside the table", lambda q: number_cell("{} of {}", **_texts(q))),
     Column("new texts, %", lambda q: 100 * q["text"]["new"] / q["text"]["pairs"], "{:.1f}"),
@@ -418,12 +415,10 @@ def _merit_columns(merit):
         Column(f"{short}: over the first row, points", lambda r: r[merit]["gap"]),
         Column(f"{short}: p (Holm)", p_cell),
         Column(f"{short}: verdict", lambda r: corrected_verdict(r[merit]["gap"], r[merit]["holm"])),
-        Column(f"{short}: smallest effect it could have told, points", lambda r: _told(r[merit]["gap"]), "{:.1f}"),
+        Column(
+            f"{short}: smallest effect it could have told, points", lambda r: 100 * r[merit]["gap"].detectable, "{:.1f}"
+        ),
     )
-
-
-def _told(gap):
-    return 100 * gap.detectable
 
 
 _WAY = [Column("data set", "title"), Column("training items", "way")]
@@ -490,7 +485,7 @@ _DIRECT = [
     Column("points", "gap"),
     Column("p (Holm)", lambda r: number_cell("{:.3f} ({:.3f})", p=r["p"], holm=r["holm"])),
     Column("verdict", lambda r: corrected_verdict(r["gap"], r["holm"])),
-    Column("smallest effect it could have told, points", lambda r: _told(r["gap"]), "{:.1f}"),
+    Column("smallest effect it could have told, points", lambda r: 100 * r["gap"].detectable, "{:.1f}"),
     *(Column("seeds", lambda r: r["gap"].seeds), Column("items", lambda r: r["gap"].items)),
 ]
 

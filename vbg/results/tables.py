@@ -183,10 +183,12 @@ def range_cell(
     digits: int = 1,  # of the mean
     scale: float = 1,  # 100 for percent
     ends: int = None,  # digits of the ends; None: as the mean
+    between: str = "–",  # the ends
+    names: tuple = ("lowest", "highest"),  # of the ends in the csv
 ) -> Cell:  # such as "3.2 (2.9–3.4)"; a dash where a seed has no value
     "Mean, and the lowest and highest seed in brackets."
     if not len(values) or any(v is None for v in values):
         return Cell("–")
-    mean, low, high = (scale * f(values) for f in (np.mean, np.min, np.max))
-    ends = digits if ends is None else ends
-    return Cell(f"{mean:.{digits}f} ({low:.{ends}f}–{high:.{ends}f})", mean=mean, lowest=low, highest=high)
+    end = f"{{:.{digits if ends is None else ends}f}}"
+    numbers = (scale * f(values) for f in (np.mean, np.min, np.max))
+    return number_cell(f"{{:.{digits}f}} ({end}{between}{end})", **dict(zip(("mean", *names), numbers)))

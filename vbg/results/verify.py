@@ -16,7 +16,9 @@ import pandas as pd
 from ..core.artefacts import ARTEFACTS, maker_of_file
 from ..core.files import home, root, write_atomic
 from ..core.places import committed_place, figures_place
+from .tables import Column, table_of
 from ..runs.manifest import listed, read_manifest
+from ..stats.intervals import interval_text
 from ..stats.verdicts import VERDICTS
 
 # %% auto #0
@@ -96,7 +98,7 @@ def _readings(table, numbers, columns):
             size = text if values or title == "ours" else size
             verdict = _verdict_of(title, text)
             if values:
-                made[row, title, "estimate"] = (text or "{:.4g} [{:.4g}, {:.4g}]".format(*values), values, "")
+                made[row, title, "estimate"] = (text or interval_text(*values, ".4g"), values, "")
             if verdict:
                 made[row, title, "verdict"] = (verdict, None, size)
             elif not values and title in cells:
@@ -215,18 +217,22 @@ def verify_table(
     "How many estimates and verdicts of each table agree."
     rows = []
     for name, part in found[found.kind != "artefact"].groupby("table", sort=False):
-        count = lambda kind, *said: int(((part.kind == kind) & part.outcome.isin(said)).sum())
-        rows.append(
-            {"table": Path(name).stem, "rows": part[part.kind == "table"].row.iloc[0]}
-            | {"equal": count("estimate", "same digits", "same number")}
-            | {said: count("estimate", said) for said in ("inside", "outside")}
-            | {"verdicts": count("verdict", "same")}
-            | {said: count("verdict", said) for said in ("undecided", "turned")}
-            | {"other cells": count("cell", "differs"), "bytes": "same" * count("table", "same bytes") or "other"}
-            | {"settings": "other" if name in other else ""}
-        )
-    sums = {title: sum(row[title] for row in rows) for title in rows[0] if not isinstance(rows[0][title], str)}
-    return pd.DataFrame([*rows, {"table": f"{len(rows)} tables", "bytes": "", "settings": ""} | sums])
+        row = {said: int(((part.kind == kind) & part.outcome.isin(words)).sum()) for said, kind, *words in _COUNTED}
+        whole = part[part.kind == "table"].iloc[0]
+        same, settings = "same" if whole.outcome == "same bytes" else "other", "other" * (name in other)
+        rows.append(dict(table=Path(name).stem, rows=whole.row, bytes=same, settings=settings) | row)
+    counted = ["rows", *(said for said, *_ in _COUNTED)]
+    sums = dict(table=f"{len(rows)} tables", bytes="", settings="") | {k: sum(row[k] for row in rows) for k in counted}
+    return table_of([*rows, sums], [Column(title, title) for title in ("table", *counted, "bytes", "settings")])
+
+
+_COUNTED = [  # title, kind, outcomes
+    ("equal", "estimate", "same digits", "same number"),
+    *((said, "estimate", said) for said in ("inside", "outside")),
+    ("verdicts", "verdict", "same"),
+    *((said, "verdict", said) for said in ("undecided", "turned")),
+    ("other cells", "cell", "differs"),
+]
 
 # %% ../../nbs/results/09_verify.ipynb #5ef1001a
 _LISTS = {  # title -> kind, outcomes

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+
+from .intervals import wilson
 
 # %% auto #0
 __all__ = ['BINS', 'holm', 'reliability', 'calibration_error', 'ece', 'confidence_bin']
@@ -36,7 +37,7 @@ def reliability(
     rows = []
     for k in np.unique(place):
         mine = place == k
-        low, high = proportion_confint(right[mine].sum(), mine.sum(), method="wilson")
+        low, high = wilson(right[mine].sum(), mine.sum())
         rows.append(
             dict(
                 low_edge=k / bins,

@@ -11,14 +11,16 @@ from functools import lru_cache, partial
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
+from statsmodels.stats.proportion import proportion_confint
 
 from .metrics import METRICS, measure
 from .verdicts import difference_verdict
 
 # %% auto #0
-__all__ = ['GROUPS', 'standard_error', 'Estimate', 'estimate_sides', 'estimate_difference', 'no_estimate', 'estimate_values',
-           'estimate_ratio', 'estimate_pooled', 'jackknife_weights', 'estimate_jackknife', 'jackknife_scores',
-           'estimate_scores', 'same_items', 'summarise_runs', 'paired_difference']
+__all__ = ['GROUPS', 'standard_error', 'Estimate', 'interval_text', 'wilson', 'estimate_sides', 'estimate_difference',
+           'no_estimate', 'estimate_values', 'estimate_ratio', 'estimate_pooled', 'jackknife_weights',
+           'estimate_jackknife', 'jackknife_scores', 'estimate_scores', 'same_items', 'summarise_runs',
+           'paired_difference']
 
 # %% ../../nbs/stats/03_intervals.ipynb #646c8d77
 def standard_error(
@@ -82,10 +84,31 @@ class Estimate:
         return difference_verdict(self.low, self.high)
 
     def text(self, scale=100, digits=1) -> str:
-        "Such as 84.6 [82.1, 87.0]; `scale` 100 is percent; of one seed (n = 1). A value that does not exist is a dash."
-        mean, low, high = (f"{scale * v:.{digits}f}" if np.isfinite(v) else "–" for v in self)
-        said = f"{mean} [{low}, {high}]" + " (n = 1)" * (self.seeds == 1)
-        return said if np.isfinite(self.mean) else mean
+        "As `interval_text`; `scale` 100 is percent; of one seed (n = 1)."
+        said = interval_text(*(scale * v for v in self), f".{digits}f")
+        return said + " (n = 1)" * bool(self.seeds == 1 and np.isfinite(self.mean))
+
+# %% ../../nbs/stats/03_intervals.ipynb #db6d71c8
+def interval_text(
+    mean: float,
+    low: float,
+    high: float,
+    number: str = ".1f",  # format of each
+    unit: str = "",  # stands behind the mean, such as " %"
+    sign: str = "",  # "+": the mean has a sign
+    ends: str = "[{}, {}]",
+) -> str:  # such as "84.6 % [82.1, 87.0]"
+    "A number with its ends. One that does not exist is a dash."
+    mean, *both = (f"{v:{s}{number}}" if np.isfinite(v) else "–" for v, s in ((mean, sign), (low, ""), (high, "")))
+    return mean if mean == "–" else f"{mean}{unit} {ends.format(*both)}"
+
+
+def wilson(
+    right: int,  # or an array
+    n: int,  # or an array, above 0
+) -> tuple:  # low, high
+    "Wilson's 95 % interval of a share."
+    return proportion_confint(np.asarray(right, float), np.asarray(n, float), method="wilson")
 
 # %% ../../nbs/stats/03_intervals.ipynb #54e70e03
 def estimate_sides(
