@@ -100,7 +100,7 @@ def can_tell(
     n: int,  # items judged
 ) -> bool:  # whether `n` right answers of `n` have an interval above SURE
     "True if there are enough items for the probe to detect a perfect leak."
-    return bool(n) and wilson(n, n)[0] >= SURE
+    return bool(n and wilson(n, n)[0] >= SURE)
 
 # %% ../../nbs/data/12_leaks.ipynb #e67e90b5
 def judged_items(
