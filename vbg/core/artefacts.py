@@ -157,7 +157,7 @@ _SUPPLEMENT = {
     "step_cost": _beside("step_cost", "step_profile", details=("step_profile",), reads=(), trains=True, alone=True),
     "pretraining": _beside("pretraining", reads=("pretraining",)),
     "time_to_accuracy": _beside(
-        "time_to_accuracy", "step_changes", details=("step_changes",), reads=(), trains=True, alone=True
+        "time_to_accuracy", "step_changes", details=("step_changes",), reads=("data",), trains=True, alone=True
     ),
     "recipe_search": _beside("recipe_search", reads=("recipe",), target="recipe"),
     "learning_rates": _beside(reads=("rate",), target="recipe", columns=("learning_rates",), datasets="each"),
