@@ -24,7 +24,7 @@ from ..core.files import DataError, home, staging, write_atomic
 from .card import class_order, data_card
 from .images import read_image
 from .schema import SPLITS, Examples, drop_rows, require_file
-from ..runs.version import used_code
+from ..runs.version import checksum, used_code
 
 # %% auto #0
 __all__ = ['data_fingerprint', 'without_unread', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take', 'select',
@@ -49,11 +49,7 @@ def _code():
 def _contents(paths, limit=10**9):
     "The hash of each file; above `limit` bytes together, their sizes."
     sizes = [os.path.getsize(p) if os.path.exists(p) else -1 for p in paths]
-    return sizes if sum(sizes) > limit else [_file_hash(p) if s >= 0 else "" for p, s in zip(paths, sizes)]
-
-
-def _file_hash(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return sizes if sum(sizes) > limit else [checksum(p) if s >= 0 else "" for p, s in zip(paths, sizes)]
 
 # %% ../../nbs/data/06_store.ipynb #c136d40b
 def data_fingerprint(

@@ -36,11 +36,10 @@ from vbg.results.tables import (
     table_files,
     table_of,
 )
-from ..runs.made import checksum
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
-from ..runs.version import code_version, environment, notebook_version
+from ..runs.version import checksum, code_version, environment, notebook_version
 from ..stats.intervals import paired_difference, same_items, summarise_runs
 
 # %% auto #0

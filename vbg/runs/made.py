@@ -5,17 +5,16 @@
 # %% ../../nbs/runs/02_made.ipynb #c0de0703
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
 from ..core.files import write_atomic
-from .version import what_changed
+from .version import checksum, what_changed
 
 # %% auto #0
-__all__ = ['plain', 'to_json', 'checksum', 'write_note', 'read_note', 'why_broken', 'whole', 'why_stale', 'made_from']
+__all__ = ['plain', 'to_json', 'write_note', 'read_note', 'why_broken', 'whole', 'why_stale', 'made_from']
 
 # %% ../../nbs/runs/02_made.ipynb #c0de0706
 def plain(
@@ -41,14 +40,6 @@ def to_json(
     return json.dumps(plain(value), indent=1, sort_keys=sort, ensure_ascii=False, allow_nan=False) + "\n"
 
 # %% ../../nbs/runs/02_made.ipynb #c0de0707
-def checksum(
-    path: Path,  # a file
-) -> str:  # 64 hexadecimal digits
-    "SHA-256 of a file."
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def write_note(
     path: Path,  # of the note; replaced if it exists
     inputs: dict,  # what the thing depends on

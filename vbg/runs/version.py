@@ -18,7 +18,7 @@ from pathlib import Path
 import vbg
 
 # %% auto #0
-__all__ = ['PACKAGES', 'code_versions', 'code_version', 'imports_of', 'defines', 'notebook_version', 'notebook_uses',
+__all__ = ['PACKAGES', 'code_versions', 'code_version', 'checksum', 'imports_of', 'defines', 'notebook_version', 'notebook_uses',
            'used_definitions', 'hashes_of', 'used_code', 'differences', 'what_changed', 'inputs_text', 'text_changed',
            'environment']
 
@@ -76,6 +76,14 @@ class _Bare(ast.NodeTransformer):
         names = [t.id for t in node.targets if isinstance(t, ast.Name)]
         return None if names == ["__all__"] else self.generic_visit(node)
 
+# %% ../../nbs/runs/01_version.ipynb #6a819b40
+def checksum(
+    path: Path,  # a file
+) -> str:  # 64 hexadecimal digits
+    "SHA-256 of a file."
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
 # %% ../../nbs/runs/01_version.ipynb #5a9e0c44
 DATA = (".csv", ".css", ".md")  # endings of the data files that modules read
 
@@ -96,7 +104,7 @@ def _strings(parts):
 def _data(strings, files):
     "A line for each data file that a string names: its name and checksum."
     for name in sorted(strings & files.keys()):
-        yield from (f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files[name])
+        yield from (f"{name} {checksum(path)}" for path in files[name])
 
 # %% ../../nbs/runs/01_version.ipynb #c0dee001
 def imports_of(

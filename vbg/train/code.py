@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..core.places import weights_file
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
-from ..runs.made import checksum, plain, read_note
+from ..runs.made import plain, read_note
 from ..runs.store import run_folder, told_gan
-from ..runs.version import hashes_of, notebook_uses, used_code, used_definitions, what_changed
+from ..runs.version import checksum, hashes_of, notebook_uses, used_code, used_definitions, what_changed
 
 # %% auto #0
 __all__ = ['PARTS', 'TABLES', 'CLASSICAL', 'parts_of', 'what_a_run_uses', 'code_of_run', 'code_of_runs', 'code_of_job',

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +30,7 @@ from ..models.networks import NETWORKS, build_network
 from ..models.text import load_tokenizer
 from ..models.vbg import build_model, multiply_adds
 from ..runs.store import HISTORY, Run, is_current, note_run, predictions_table, run_folder, write_run
-from ..runs.version import environment
+from ..runs.version import checksum, environment
 from ..stats.metrics import evaluate
 from .code import code_of_tokens, for_model, told_inputs
 from .fit import Fit, Progress, fit, validate
@@ -339,7 +338,7 @@ def one_run(
     inputs = run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
     if settings.balance["kind"] == "pairs_of_vbg":
         pairs = pairs_file(run_folder(job.store, job.dataset, "vbg", seed))
-        inputs["pairs"] = hashlib.sha256(pairs.read_bytes()).hexdigest()[:16]
+        inputs["pairs"] = checksum(pairs)[:16]
     if is_current(folder, inputs):
         return _kept(job, settings, model, seed, folder)
     seed_everything(seed, settings.train["threads"])
