@@ -273,7 +273,7 @@ def test_what_awaits_the_next_run_was_so_when_the_figures_were_made_and_is_not_s
 
 
 def test_the_profile_quotes_the_factors_of_the_committed_tables():
-    found = sorted(FIGURES.glob("**/learning_rates_*.csv"))
+    found = sorted(FIGURES.glob("**/*learning_rates_*.csv"))
     quoted = {(dataset, model): n for dataset, of in TODAY.train["factors"].items() for model, n in of.items()}
     chosen = []
     for path in found:

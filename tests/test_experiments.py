@@ -392,6 +392,7 @@ NOTEBOOKS = {
     "pretraining": ["pretraining"],
     "recipe_search": ["recipe"],
     "learning_rates": ["rate"],
+    "baseline_learning_rates": ["baseline_rate"],
 }
 
 
@@ -404,7 +405,7 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
     each = {"dataset": "met"} if ARTEFACTS[name].datasets == "each" else {}
     run_notebook(study_notebook(name), store / "done.ipynb", {"profile": "smoke"} | each, timeout=120)
     tables = [name + "_met" * bool(each)] + ["domain_adaptation_perplexity"] * (name == "domain_adaptation")
-    kinds = ("csv",) if name == "learning_rates" else ("csv", "md")
+    kinds = ("csv",) if each else ("csv", "md")
     assert sorted(saved_files(store)) == sorted(f"{t}.{k}" for t in tables for k in kinds)
     saved = pd.read_csv(saved_place(store, f"{tables[0]}.csv"))
     sets = tuple(each.values()) or ("met", "coco")
@@ -412,7 +413,11 @@ def test_study_notebook_reads_made_up_runs_and_saves_its_tables(store, name):
         len(EXPERIMENTS[e].changes) * len(EXPERIMENTS[e].datasets or sets) * len(EXPERIMENTS[e].models)
         for e in NOTEBOOKS[name]
     )
-    of_recipe = {"recipe_search": len(EXPERIMENTS["recipe"].changes), "learning_rates": rows}
+    of_recipe = {
+        "recipe_search": len(EXPERIMENTS["recipe"].changes),
+        "learning_rates": rows,
+        "baseline_learning_rates": rows,
+    }
     assert len(saved) == of_recipe.get(name, len(TESTS) * rows)
     assert name in of_recipe or (
         saved.columns[0] == ("encoder" if name == "departures" else "data set") and set(saved.verdict) >= {"–"}

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "loop_choice",
     "recipe_search",
     "learning_rates",
+    "baseline_learning_rates",
 }  # run on made-up runs by test_experiments and test_small_collection, on made-up times by test_cost
 
 

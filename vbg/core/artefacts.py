@@ -143,6 +143,11 @@ def _beside(*tables, reads, **more):
     return Artefact(**dict(group="supplement", target="supplement", reads=reads, tables=tables) | more)
 
 
+def _searched(table, experiment):
+    "A notebook that shows a search of learning rates."
+    return _beside(reads=(experiment,), target="recipe", columns=(table,), datasets="each")
+
+
 _SUPPLEMENT = {
     "departures": _beside("departures", reads=("departures_image", "departures_text")),
     "fusion_comparison": _beside("fusion_comparison", reads=("fusion",)),
@@ -160,7 +165,8 @@ _SUPPLEMENT = {
         "time_to_accuracy", "step_changes", details=("step_changes",), reads=("data",), trains=True, alone=True
     ),
     "recipe_search": _beside("recipe_search", reads=("recipe",), target="recipe"),
-    "learning_rates": _beside(reads=("rate",), target="recipe", columns=("learning_rates",), datasets="each"),
+    "learning_rates": _searched("learning_rates", "rate"),
+    "baseline_learning_rates": _searched("baseline_learning_rates", "baseline_rate"),
     "small_collection": _beside("small_collection", "frozen_features", reads=("collection",), target="collection"),
 }
 ARTEFACTS = _PAPER | _EXPLAIN | _GAN | _SUPPLEMENT  # study notebook -> what it reads and saves

@@ -40,16 +40,17 @@ class Experiment:
 # %% ../../nbs/core/04_plan.ipynb #88f2f0d8
 EXPERIMENTS = {}  # name -> Experiment
 _RATES = {"a third": 1 / 3, "as in the profile": 1.0, "three times": 3.0}  # row -> factor on both learning rates
-SEARCHED = (
-    *STUDY_MODELS,
-    *(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
-)  # models with a search of their own
-EXPERIMENTS["rate"] = Experiment(
-    SEARCHED,
-    {name: {"train": dict(learning_rate_factor=factor, factors={})} for name, factor in _RATES.items()},
-    seeds=(0, 1),
-    splits=("validation",),
-)
+SEARCHED = {
+    "rate": STUDY_MODELS,
+    "baseline_rate": tuple(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
+}  # experiment -> models with a search of their own
+for _name, _models in SEARCHED.items():
+    EXPERIMENTS[_name] = Experiment(
+        _models,
+        {row: {"train": dict(learning_rate_factor=factor, factors={})} for row, factor in _RATES.items()},
+        seeds=(0, 1),
+        splits=("validation",),
+    )
 
 # %% ../../nbs/core/04_plan.ipynb #9320ffcf
 def _row(kind, **more):

@@ -58,7 +58,9 @@ def experiment_runs(
 
 # %% ../../nbs/results/03_experiments.ipynb #495444ed
 def _command(profile, experiment=""):
-    targets = dict(recipe="recipe", rate="recipe", balance="gan", loop_choice="loop-choice", scarcity="scarcity")
+    targets = dict.fromkeys(("recipe", *SEARCHED), "recipe") | dict(
+        balance="gan", loop_choice="loop-choice", scarcity="scarcity"
+    )
     return f"make {targets.get(experiment, 'supplement')}" + f" PROFILE={profile}" * (profile != "mini")
 
 # %% ../../nbs/results/03_experiments.ipynb #d93fb43f
@@ -250,12 +252,12 @@ def _fusion_of(run):
 
 # %% ../../nbs/results/03_experiments.ipynb #4c1f8704
 def rate_rows(
-    runs: dict,  # row to its runs, from `experiment_runs` of `rate`
+    runs: dict,  # row to its runs, from `experiment_runs` of `rate` or `baseline_rate`
 ) -> list:  # dicts: dataset, model, factor, accuracy, loss, chosen, edge, runs; factors rise
     "Validation scores of each model with each factor on its learning rates. An edge is the least or greatest factor."
     factors = {row: EXPERIMENTS["rate"].changes[row]["train"]["learning_rate_factor"] for row in runs}
     rising, rows = sorted(factors, key=factors.get), []
-    for dataset, model in product(dict.fromkeys(r.dataset for r in runs[rising[0]]), SEARCHED):
+    for dataset, model in dict.fromkeys((r.dataset, r.model) for r in runs[rising[0]]):
         part = []
         for row in rising:
             made = [r for r in runs[row] if (r.dataset, r.model) == (dataset, model)]
