@@ -203,10 +203,10 @@ def test_multi_label_predictions_come_back(store):
 def test_missing_runs_are_named_with_a_command_that_works(store):
     write(0)
     with pytest.raises(files_module.RunError) as told:
-        R.assert_complete(R.load_runs("smoke"), ["toy"], ["m"], [0, 1, 2])
+        R.assert_complete(R.load_runs("smoke"), ["toy"], ["m"], [0, 1])
     text = str(told.value)
-    assert "toy, m, seeds [1, 2]" in text and "make reproduce" in text
-    assert "make reproduce PROFILE=smoke" in text
+    assert "toy, m, seeds [1]" in text and "make reproduce PROFILE=smoke" in text
+    assert R.train_command("smoke", "toy", "m", [1, 2]) == "make everything PROFILE=smoke"  # 2 is a further seed
     line = R.train_command("mine", "toy", "m", [1, 2])
     assert notebook_module.check_parameters(
         root() / "nbs/study/train/train.ipynb",

@@ -8,13 +8,21 @@ import pytest
 from conftest import saved, saved_files
 from statsmodels.stats.multitest import multipletests
 
-from vbg.core.files import RunError
-from vbg.core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, profile
+from vbg.core.files import RunError, home
+from vbg.core.profiles import BASELINE_MODELS, LATE_AVERAGE, REPEATED, TABLE3_MODELS, TABLE4_MODELS, profile
 from vbg.results import classes
 from vbg.results import comparison as S
 from vbg.results.publish import paper_table
 from vbg.runs.notebook import run_notebook, study_notebook
-from vbg.runs.store import HISTORY, assert_complete, load_runs, predictions_table, write_run
+from vbg.runs.store import (
+    HISTORY,
+    assert_complete,
+    load_runs,
+    predictions_table,
+    study_runs,
+    training_notebook,
+    write_run,
+)
 from vbg.stats.intervals import summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
 
@@ -162,9 +170,45 @@ def test_late_average_is_chosen_on_validation_and_not_on_the_test():
     assert made[0].model == LATE_AVERAGE and set(made[0].metrics) == set(SPLITS)
 
 
+def plant(seeds, books=True, **skills):
+    "Runs of the study with these seeds, and the notebooks that say that they are all there."
+    for dataset, (model, skill), seed in product(("met", "coco"), skills.items(), seeds):
+        if model in REPEATED or seed in profile("smoke").seeds:
+            toy_run(dataset, model, seed, skill)
+    for dataset, seed in product(("met", "coco"), seeds if books else ()):
+        book = home() / training_notebook("smoke", dataset, seed)
+        book.parent.mkdir(parents=True, exist_ok=True)
+        book.write_text("{}")
+
+
+def test_further_seeds_count_in_every_row_that_has_them_and_pairs_are_of_the_seeds_of_both():
+    skills = dict(vbg=2.4, without_gan=2.3, without_vit_gan=1.5, resnet=1.9, tfidf=1.6)
+    plant(range(3), books=False, **skills)
+    few = study_runs("smoke", list(skills))
+    assert {m: len(rows) for (_, m), rows in S.groups_of(few).items()} == dict.fromkeys(skills, 2)
+    plant(range(3), **skills)
+    runs = study_runs("smoke", list(skills))
+    counts = {m: len(rows) for (_, m), rows in S.groups_of(runs).items()}
+    assert counts == dict.fromkeys(skills, 3) | {"resnet": 2}, "XGBoost and TF-IDF are rivals, ResNet is not"
+
+    averaged, chosen = S.late_average(runs)
+    assert [r.image.seed for r in averaged if r.dataset == "met"] == [0, 1] and set(chosen.seeds) == {2}
+    made = S.comparison_table([*runs, *averaged], ("test",))
+    at = made.set_index(["dataset", "model"])
+    assert at.loc["met", "n"].to_dict() == counts | {LATE_AVERAGE: 2}
+    shown = S.tests_table(made)
+    assert dict(zip(shown.model[:3], shown.seeds[:3])) == {"ResNet-50": 2, "TF-IDF + logistic regression": 3, "VBG": 3}
+    alike = S.comparison_table([r for r in runs if r.seed < 2], ("test",)).set_index(["dataset", "model"])
+    of_both = ["difference", "low", "high", "p"]
+    known, ours = (table.loc[("met", "resnet"), of_both].astype(float) for table in (alike, at))
+    assert np.allclose(ours, known), "as if VBG had those two seeds alone"
+    apart = at.loc[("met", "resnet"), "accuracy"] - at.loc[("met", "vbg"), "accuracy"]
+    assert at.loc[("met", "resnet"), "difference"] != apart, "VBG's mean is of three seeds, the difference of two"
+
+
 def test_late_average_refuses_other_seeds_and_other_items():
     toy_run(model="resnet"), toy_run(model="textcnn", seed=1)
-    with pytest.raises(ValueError, match="different seeds"):
+    with pytest.raises(ValueError, match="no seed in common"):
         S.late_average(load_runs("smoke"))
     with pytest.raises(ValueError, match="make reproduce"):
         S.late_average([r for r in load_runs("smoke") if r.model == "resnet"])

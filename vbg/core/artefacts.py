@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'TARGETS', 'Artefact', 'maker_of_file', 'csv_alone']
+__all__ = ['ARTEFACTS', 'TARGETS', 'FURTHER', 'Artefact', 'maker_of_file', 'csv_alone']
 
 # %% ../../nbs/core/06_artefacts.ipynb #726de5f7
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ _SUPPLEMENT = {
 }
 ARTEFACTS = _PAPER | _EXPLAIN | _GAN | _SUPPLEMENT  # study notebook -> what it reads and saves
 TARGETS = tuple(dict.fromkeys(artefact.target for artefact in ARTEFACTS.values()))  # of make, "all" is `make reproduce`
+FURTHER = ("seeds", "everything")  # targets that train the further seeds of the study, too
 
 # %% ../../nbs/core/06_artefacts.ipynb #1b2b19b8
 def maker_of_file(

@@ -28,7 +28,7 @@ from .judges import CLAIMS, GROUPS, find, setting
 from .page import esc, page, section, table_html
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table, save_files
 from ..results.tables import Cell, Column, number_cell, numbers_beside, run_names, table_of
-from ..runs.store import assert_complete
+from ..runs.store import assert_study
 from ..stats.intervals import same_items
 from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS, Verdict, as_verdict, verdict_level
@@ -79,7 +79,7 @@ def _number(e, table, dataset, model, metric, printed):
         reason = f"Table {'4' if table == 'table3' else '3'} prints {printed_text(other, metric)} for the same model"
     name = f"{table}-{dataset}-{model.replace('_', '-')}-{metric}"
     claim = f"{METRIC[metric]} of {PAPER_MODELS[model]} on {DATASETS[dataset]}"
-    n = (seeds_text if metric == "hours" else counted_text)(e, dataset)
+    n = (seeds_text if metric == "hours" else counted_text)(e, dataset, (model,))
     found = Finding(printed_text(printed, metric), ours, n, verdict, reason, e.title(dataset))
     return [name, table, f"Table {table[-1]}", claim, *found]
 
@@ -185,7 +185,7 @@ def build_ledger(
     claims: tuple = CLAIMS,  # what the text says
 ) -> pd.DataFrame:  # columns `COLUMNS`, one row a printed number or claim; `paper`, `ours` and `n` hold their numbers
     "Every row with its verdict. Raises ValueError on a claim without one or an id that comes twice, RunError on a run."
-    assert_complete(e.runs, list(e.settings.data), list(NEEDED), list(e.settings.seeds), e.profile)
+    assert_study(e.runs, e.profile, NEEDED, list(e.settings.data))
     for d in e.datasets:
         same_items([r for r in e.runs if r.dataset == d], "test")
     rows = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"], dtype=object)
@@ -229,8 +229,8 @@ def _by_model(part):
         held = cells.verdict.value_counts()
         row = {c.split(" of ")[0]: f"{p}\n{o}" for c, p, o in zip(cells.claim, cells.paper, cells.ours)}
         verdict = held.index[0] if len(held) == 1 else ", ".join(f"{v} {n}" for v, n in held.items())
-        rows.append(dict(model=model, verdict=verdict) | row)
-    return table_of(rows, [Column(name, name) for name in ("model", *metrics, "verdict")])
+        rows.append(dict(model=model, verdict=verdict, n=cells.n.iloc[0]) | row)
+    return table_of(rows, [Column(name, name) for name in ("model", *metrics, "n", "verdict")])
 
 
 def _plain_rows(part, head):
@@ -254,7 +254,7 @@ _COUNTED = (
     "(Table 2 and six claims); nothing is measured for it."
 )
 _MODELS = (
-    "The paper's value, below it ours: {data}, {n}; mean and 95 % interval, of times mean and range of the seeds. "
+    "The paper's value, below it ours: {data}; mean and 95 % interval, of times mean and range of the seeds. "
     "A time is a sum that no single run measured: to the seconds of a run come, for a row with the GAN, those of "
     "training the GAN and its texts, and of the loop's rounds where VBG's run did them "
     "({group}_cost has the run alone). Decided by: {command}"
@@ -265,7 +265,7 @@ def _model_section(table, group, dataset):
     "Title, note and table of Table 3 or 4 on one data set."
     part = table[(table.group == group) & table.id.str.startswith(f"{group}-{dataset}-")]
     command = "; ".join(dict.fromkeys(part.command))
-    note = _MODELS.format(data=part.data.iloc[0], n=part.n.iloc[0], group=group, command=command)
+    note = _MODELS.format(data=part.data.iloc[0], group=group, command=command)
     return f"{_NUMBERS[group]}, {DATASETS[dataset]}", note, _by_model(part)
 
 

@@ -16,7 +16,7 @@ from ..core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4
 from ..core.profiles import profile as read_profile
 from ..results.comparison import comparison_table, late_average, of_models, reads
 from ..results.publish import DATASETS, data_title
-from ..runs.store import assert_complete, gan_place, load_runs
+from ..runs.store import gan_place, study_runs
 from ..stats.intervals import Estimate, estimate_scores, same_items
 
 # %% auto #0
@@ -36,7 +36,7 @@ class Evidence:
 
     profile: str  # 'smoke', 'mini' or 'paper'
     settings: Profile  # of the profile
-    runs: list  # `NEEDED` on each data set with each seed
+    runs: list  # `NEEDED` on each data set, from `study_runs`
     cards: dict  # data set -> data card
     looks: dict  # data set -> what `look_inside` gives
     averaged: list = field(default_factory=list)  # from `late_average`
@@ -71,9 +71,7 @@ def read_evidence(
     from vbg.data.sets import cards_of, ceilings_of
 
     settings = read_profile(profile)
-    asked = dict(datasets=list(settings.data), models=list(NEEDED), seeds=list(settings.seeds))
-    runs = load_runs(profile, **asked)
-    assert_complete(runs, **asked)
+    runs = study_runs(profile, NEEDED)
     looks = {d: look_inside([r for r in runs if (r.dataset, r.model) == (d, "vbg")]) for d in settings.data}
     return Evidence(profile, settings, runs, cards_of(profile), looks, late_average(runs)[0], ceilings_of(profile))
 
@@ -106,7 +104,7 @@ def estimate_of(
     "A model's metric on the natural test, made once."
     key, runs = (dataset, model, metric), e.read(dataset, model)
     if key not in e.made:
-        e.made[key] = estimate_scores(*same_items(runs, "test"), (metric,))[metric]
+        e.made[key] = estimate_scores(*same_items(runs, "test"), (metric,), seeds=[r.seed for r in runs])[metric]
     return e.made[key]
 
 
@@ -128,7 +126,7 @@ def difference(
     second: str,  # model
     metric: str = "accuracy",  # of `METRICS`
 ) -> Estimate:  # first minus second
-    "Paired on test items and seeds."
+    "Paired on test items, and on the seeds that both have."
     return estimate_of(e, dataset, first, metric) - estimate_of(e, dataset, second, metric)
 
 # %% ../../nbs/reports/03_evidence.ipynb #0613817f

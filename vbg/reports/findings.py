@@ -115,25 +115,29 @@ def printed_gap(
 def count_text(
     **numbers,  # of what is counted
 ) -> Cell:  # such as "5 seeds, 240 items"
-    "Several counts."
-    return Cell(", ".join(f"{number} {what}" for what, number in numbers.items()), **numbers)
+    "Several counts; of a list the lowest and the highest, its number is the lowest."
+    ends = {what: sorted({*n}) if isinstance(n, list) else [n] for what, n in numbers.items()}
+    said = (f"{' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))} {what}" for what, n in ends.items())
+    return Cell(", ".join(said), **{what: n[0] for what, n in ends.items()})
 
 
 def counted_text(
     e: Evidence,
     dataset: str,  # such as "met"
-) -> Cell:
+    models: tuple = ("vbg",),  # that the row rests on
+) -> Cell:  # such as "3 to 5 seeds, 240 items"
     "Seeds and test items."
-    row = beside_vbg(e, dataset, "vbg")
-    return count_text(seeds=row["n"], items=row["items"])
+    rows = [beside_vbg(e, dataset, model) for model in models]
+    return count_text(seeds=[row["n"] for row in rows], items=rows[0]["items"])
 
 # %% ../../nbs/reports/04_findings.ipynb #2288847b
 def seeds_text(
     e: Evidence,
     dataset: str,  # such as "met"
+    models: tuple = ("vbg",),  # that the row rests on
 ) -> Cell:
-    "Seeds of VBG."
-    return count_text(seeds=len(e.of(dataset, "vbg")))
+    "Seeds alone."
+    return count_text(seeds=[len(e.of(dataset, model)) for model in models])
 
 # %% ../../nbs/reports/04_findings.ipynb #16e79098
 def worst(
@@ -213,7 +217,8 @@ def sign_finding(
     scale, digits, _ = UNITS[metric]
     told = f"; it could have told {scale * gap.detectable:.{digits}f}{' points' * (scale == 100)}"
     reason = f"the interval of {pair} is {side}{test}{told}"
-    return said(e, d, paper, score_text(gap, metric, signed=True), None, reason)._replace(verdict=verdict)
+    n = count_text(seeds=gap.seeds, items=gap.items)
+    return said(e, d, paper, score_text(gap, metric, signed=True), None, reason, n)._replace(verdict=verdict)
 
 # %% ../../nbs/reports/04_findings.ipynb #32afee4e
 def sized(

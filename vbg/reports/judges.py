@@ -206,7 +206,8 @@ def order(e, d, paper, table):
     printed = printed.rename(PAPER_MODELS)
     found = verdict_order(ours, printed)
     means = pd.Series({m: estimate.mean for m, estimate in ours.items()})
-    return Finding(_ranked(printed, 0), _ranked(means, 1), counted_text(e, d), *found, e.title(d))
+    n = counted_text(e, d, tuple(rows[rows.dataset == d].model))
+    return Finding(_ranked(printed, 0), _ranked(means, 1), n, *found, e.title(d))
 
 # %% ../../nbs/reports/06_judges.ipynb #44278b54
 def fig5(e, d, keys, text):

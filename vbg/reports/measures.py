@@ -129,7 +129,7 @@ def rank(e, d, model):
     gaps = [difference(e, "met", other, model) for other in OTHERS if other != model]
     above, below = (sum(g.verdict == word for g in gaps) for word in ("better", "worse"))
     holds = (above, below) == (1, len(gaps) - 1) or (False if above > 1 or below == len(gaps) else None)
-    ours, n = f"number {number} of the {len(OTHERS)} others", counted_text(e, "met")
+    ours, n = f"number {number} of the {len(OTHERS)} others", counted_text(e, "met", tuple(OTHERS))
     reason = (
         f"{above} of them are surely above it, {below} surely below; "
         f"the paper is read as: second of the {len(OTHERS)} models that VBG is compared with, "
@@ -217,17 +217,18 @@ def scarce_recall(e, d):
     if not len(few):
         return Seen("–", REAL, "no class of this set has fewer training items than half the mean class", "–")
     split = "balanced" if all("balanced" in r.metrics for r in runs) else "test"
-    labels, tables = same_items(runs + e.read(d, "without_gan"), split)
+    both = runs + e.read(d, "without_gan")
+    labels, tables = same_items(both, split)
     mine, k = np.isin(labels, few), len(runs)
-    sides = [[t[mine] for t in part] for part in (tables[:k], tables[k:])]
-    gap = paired_difference(labels[mine], *sides, ("accuracy",))["accuracy"]
+    sides, seeds = [[t[mine] for t in part] for part in (tables[:k], tables[k:])], [r.seed for r in both]
+    gap = paired_difference(labels[mine], *sides, ("accuracy",), (seeds[:k], seeds[k:]))["accuracy"]
     names = ", ".join(list(e.cards[d]["classes"])[c] for c in few)
     reason = (
         f"recall of {names}, VBG minus without GAN, {split} test: against no more items at all. Plain repeats of the "
         f"scarce items, the control, gain as well (gan_judged_{d}, make gan), so a gain here is no proof of the GAN"
     )
     holds = False if gap.high < 0 or max(-gap.low, gap.high) <= EQUIVALENT else None
-    n = count_text(seeds=k, items=int(mine.sum()))
+    n = count_text(seeds=gap.seeds, items=int(mine.sum()))
     return Seen(score_text(gap, "accuracy", signed=True), holds, reason, n)
 
 # %% ../../nbs/reports/05_measures.ipynb #8dc92599

@@ -251,7 +251,8 @@ def fusion_gain_table(
         better, n = max(("image", "text"), key=scores.get), len(groups["both"])
         both = groups["both"] + groups[better]
         labels, tables = same_items(both, split)
-        gain = paired_difference(labels, tables[:n], tables[n:], (metric,))[metric]
+        seeds = [r.seed for r in both]
+        gain = paired_difference(labels, tables[:n], tables[n:], (metric,), (seeds[:n], seeds[n:]))[metric]
         row = dict(title=run_title(both[0]), test=TESTS.get(split, split), better=better, gain=gain, runs=both)
         rows.append(row | {what: 100 * score for what, score in scores.items()})
     return table_of(rows, _GAIN)

@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import RunError, home, staging, sweep
-from ..core.places import gans_place, run_place, store_place
-from ..core.profiles import PROFILES, Profile, overrides_of
+from ..core.places import gans_place, notebook_place, run_place, store_place
+from ..core.profiles import PROFILES, REPEATED, Profile, overrides_of
+from ..core.profiles import profile as read_profile
 from .made import plain, to_json, write_note
 from .made import why_stale as why_note_stale
 from .version import differences, environment
@@ -29,7 +30,8 @@ from .version import differences, environment
 # %% auto #0
 __all__ = ['HISTORY', 'FILES', 'NOT_OF_ONE', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'gan_place',
            'told_gan', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current',
-           'assert_complete', 'train_command', 'as_options']
+           'assert_complete', 'train_command', 'as_options', 'training_notebook', 'made_seeds', 'seeds_of',
+           'study_runs', 'assert_study']
 
 # %% ../../nbs/runs/03_store.ipynb #ebfee28c
 HISTORY = [
@@ -284,14 +286,19 @@ def assert_complete(
     for key, values in wanted.items():
         if not values:
             raise RunError(f"no runs in {store_place(profile)} and no {key}s named: make reproduce makes them")
+    _refuse_gaps(runs, profile, [(d, m, wanted["seed"]) for d, m in product(wanted["dataset"], wanted["model"])])
+    _assert_alike(runs)
+
+
+def _refuse_gaps(runs, profile, wanted):
+    "Raise RunError where a run is missing; `wanted`: tuples of data set, model and seeds."
     there, lines = {(r.dataset, r.model, r.seed) for r in runs}, []
-    for dataset, model in product(wanted["dataset"], wanted["model"]):
-        gaps = [s for s in wanted["seed"] if (dataset, model, s) not in there]
+    for dataset, model, seeds in wanted:
+        gaps = [s for s in seeds if (dataset, model, s) not in there]
         if gaps:
             lines.append(f"  {dataset}, {model}, seeds {gaps}:\n    {train_command(profile, dataset, model, gaps)}")
     if lines:
         raise RunError("runs are missing; `make reproduce` makes all of them, or one by one:\n" + "\n".join(lines))
-    _assert_alike(runs)
 
 # %% ../../nbs/runs/03_store.ipynb #fc849891
 def _assert_alike(runs):
@@ -355,6 +362,8 @@ def train_command(
             next((t for word, t in TARGETS.items() if experiment.startswith(word)), "supplement")
             if experiment
             else "reproduce"
+            if {*seeds} <= {*PROFILES[name]["seeds"]}
+            else "everything"
         )
         return f"make {target} PROFILE={name}"
     asked = dict(_like(profile, dataset, model), dataset=dataset, model=[model], seeds=list(seeds), store=profile)
@@ -392,3 +401,55 @@ TARGETS = {
     "scarcity": "scarcity",
     "rate": "recipe",
 }  # start of an experiment's name -> make target
+
+# %% ../../nbs/runs/03_store.ipynb #240b288e
+def training_notebook(
+    profile: str,  # such as "mini"
+    dataset: str,  # such as "met"; Snakemake's wildcards among them
+    seed: int,
+) -> Path:  # from `home()` on
+    "The executed notebook that trains the models of the study with one seed."
+    return notebook_place(profile, f"train-{dataset}-{seed}")
+
+
+def made_seeds(
+    profile: str,  # such as "mini"
+    without=(),  # notebooks, from `home()` on, that do not count as executed
+) -> list:  # in ascending order
+    "The seeds of the profile, and the further ones that were trained on all of its data sets."
+    settings = read_profile(profile)
+    books = {s: [training_notebook(profile, d, s) for d in settings.data] for s in settings.more_seeds}
+    there = lambda book: (home() / book).exists() and book.as_posix() not in without
+    return sorted({*settings.seeds, *(s for s in books if books[s] and all(map(there, books[s])))})
+
+
+def seeds_of(
+    profile: str,  # such as "mini"
+    model: str,  # such as "vbg"
+) -> list:
+    "The seeds with which a model of the study stands in tables and figures."
+    return made_seeds(profile) if model in REPEATED else list(read_profile(profile).seeds)
+
+# %% ../../nbs/runs/03_store.ipynb #d3630617
+def study_runs(
+    profile: str,  # such as "mini"
+    models: list,  # rows of Tables 3 and 4
+    datasets: list = None,  # names; None for all of the profile
+) -> Runs:  # each model with its `seeds_of`
+    "The runs of the study. Raises RunError, with the command, where one is missing, or runs were made differently."
+    datasets = list(datasets or read_profile(profile).data)
+    found, seeds = load_runs(profile, datasets, models), {model: seeds_of(profile, model) for model in models}
+    runs = Runs([r for r in found if r.seed in seeds[r.model]], **found.asked)
+    assert_study(runs, profile, models, datasets)
+    return runs
+
+
+def assert_study(
+    runs: list,  # of the study
+    profile: str,  # such as "mini"
+    models: list,  # rows of Tables 3 and 4
+    datasets: list,  # names
+) -> None:
+    "Raise RunError where a run of the study is missing, or runs were made from different inputs."
+    _refuse_gaps(runs, profile, [(d, m, seeds_of(profile, m)) for d, m in product(datasets, models)])
+    _assert_alike(runs)

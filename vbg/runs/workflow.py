@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.artefacts import ARTEFACTS
+from ..core.artefacts import ARTEFACTS, FURTHER
 from ..core.artefacts import TARGETS as TABLES_OF
 from ..core.collection_plan import collection_folder
 from ..core.files import RunError, home, root, sweep
@@ -37,7 +37,8 @@ def snakemake_command(
     "Command line with which the study calls Snakemake. Raises ValueError on an unknown profile."
     read_profile(profile)
     place = ["--snakefile", str(root() / "workflow" / "Snakefile"), "--directory", str(home())]
-    config = ["--config", f"profile={profile}", *([f"look={look}"] if look else [])]
+    more = [f"look={look}"] * bool(look) + ["further=yes"] * bool({*FURTHER} & {*targets})
+    config = ["--config", f"profile={profile}", *more]
     width = ["--resources", f"gpu={1 if gpus else cores}"]
     again = ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime"]
     command = [sys.executable, "-m", "snakemake", *place, *config, *width, *again]
@@ -163,7 +164,7 @@ OF_COLLECTION = ("collection", *(name for name, artefact in ARTEFACTS.items() if
 def known_targets() -> list:  # names, each once
     "Targets of make, and notebooks for all their data sets. Those of a collection are there when `FOLDER` names it."
     collection = bool(os.environ.get("VBG_FOLDER", "").strip())
-    names = dict.fromkeys((*TABLES_OF, "everything", *ARTEFACTS))
+    names = dict.fromkeys((*TABLES_OF, *FURTHER, *ARTEFACTS))
     return [name for name in names if collection or name not in OF_COLLECTION]
 
 # %% ../../nbs/runs/05_workflow.ipynb #83e1b679

@@ -61,9 +61,10 @@ class Estimate:
     error: float = np.nan  # standard error
     df: float = np.nan  # degrees of freedom of the error
     sides: tuple = field(default=(), repr=False, compare=False)  # `(S, N)` each, their means add up to `mean`
+    which: tuple = field(default=(), repr=False, compare=False)  # the seeds of its one side, where they are known
 
     def __sub__(self, other):
-        "First minus second: paired on items, and on seeds where both have as many."
+        "First minus second: paired on items, and on the seeds that both have."
         return estimate_difference(self, other)
 
     __iter__ = lambda self: iter((self.mean, self.low, self.high))
@@ -117,26 +118,38 @@ def estimate_sides(
     seeds: int = None,  # that it rests on
     items: int = None,  # that it rests on
     bounds: tuple = (-np.inf, np.inf),  # of a score, such as 0 and 1; the interval is cut there
+    which: tuple = (),  # the seeds, of one side
 ) -> Estimate:
     "Mean and t interval."
     error, df = standard_error(sides, items if items is None else min(items, sides[0].shape[1]))
     half = stdtrit(df, 0.975) * error
     low, high = np.clip((mean - half, mean + half), *bounds)
-    return Estimate(float(mean), float(low), float(high), seeds, items, error, df, tuple(sides))
+    return Estimate(float(mean), float(low), float(high), seeds, items, error, df, tuple(sides), tuple(which))
 
 
 def estimate_difference(
     first: Estimate,
     second: Estimate,  # of the same items
 ) -> Estimate:
-    "First minus second: paired on items, and on seeds where both have as many."
+    "First minus second: paired on items, and on the seeds that both have; unknown seeds pair where they are as many."
+    shared = [seed for seed in first.which if seed in second.which]
+    first, second = (_of_seeds(side, shared) for side in (first, second))
     mine, its = first.sides, second.sides
     if not mine or not its:
         return no_estimate()
-    paired = [a.shape for a in mine] == [b.shape for b in its]
+    apart = first.which and second.which and not shared
+    paired = not apart and [a.shape for a in mine] == [b.shape for b in its]
     sides = [a - b for a, b in zip(mine, its)] if paired else [*mine, *(-b for b in its)]
     counted = min(first.seeds, second.seeds), min(first.items, second.items)
-    return estimate_sides(first.mean - second.mean, sides, *counted)
+    return estimate_sides(first.mean - second.mean, sides, *counted, which=shared)
+
+
+def _of_seeds(estimate, seeds):
+    "The estimate of some of its seeds; of none named, as it is."
+    if not seeds or seeds == [*estimate.which]:
+        return estimate
+    side = estimate.sides[0][[estimate.which.index(seed) for seed in seeds]]
+    return estimate_sides(side.mean(), [side], len(seeds), estimate.items, which=seeds)
 
 
 def no_estimate(
@@ -198,16 +211,18 @@ def estimate_jackknife(
     items: int,  # N
     counted: int = None,  # items that the score rests on, such as those of a class; None: all
     bounds: tuple = (-np.inf, np.inf),  # of the score
+    which: tuple = (),  # the seeds; none: not known
 ) -> Estimate:
     "Mean over the seeds that have a score; where it has none without a group, the group adds nothing."
-    found = found[np.isfinite(found[:, 0])]
+    there = np.isfinite(found[:, 0])
+    found, which = found[there], [seed for seed, has in zip(which, there) if has]
     counted = items if counted is None else counted
     if not len(found):
         return no_estimate(items=counted)
     kept, whole = jackknife_weights(items)[1:].sum(1), found[:, :1]
     adds = np.nan_to_num(kept * (whole - found[:, 1:]))
     linear = whole + (adds - adds.mean(1, keepdims=True)) * len(kept) / items
-    return estimate_sides(whole.mean(), [linear], len(found), counted, bounds)
+    return estimate_sides(whole.mean(), [linear], len(found), counted, bounds, which)
 
 # %% ../../nbs/stats/03_intervals.ipynb #0e99d91e
 def jackknife_scores(
@@ -226,10 +241,11 @@ def estimate_scores(
     tables: list,  # `(N, C)` a seed, of the same items
     score=METRICS,  # as in `jackknife_scores`, `(r,)` each
     bounds: tuple = (0, 1),  # of the scores
+    seeds: list = (),  # of the tables; none: not known
 ) -> dict[str, Estimate]:
     "Each score: mean over the seeds, interval over seeds and items."
-    found = jackknife_scores(labels, tables, score)
-    return {name: estimate_jackknife(values, len(labels), bounds=bounds) for name, values in found.items()}
+    found, how = jackknife_scores(labels, tables, score), dict(bounds=bounds, which=seeds)
+    return {name: estimate_jackknife(values, len(labels), **how) for name, values in found.items()}
 
 # %% ../../nbs/stats/03_intervals.ipynb #f684922e
 def same_items(
@@ -262,7 +278,8 @@ def summarise_runs(
     for (dataset, model), members in groups.items():
         if len({r.seed for r in members}) < len(members):
             raise ValueError(f"{dataset}, {model}: a seed comes twice")
-        for metric, e in estimate_scores(*same_items(members, split), metrics).items():
+        seeds = [r.seed for r in members]
+        for metric, e in estimate_scores(*same_items(members, split), metrics, seeds=seeds).items():
             rows.append((dataset, model, metric, e, e.mean, e.low, e.high, e.seeds, e.items))
     return pd.DataFrame(rows, columns=["dataset", "model", "metric", "estimate", "mean", "low", "high", "n", "items"])
 
@@ -272,7 +289,8 @@ def paired_difference(
     first: list,  # `(N, C)` a seed
     second: list,  # `(N, C)` a seed of the other model, the same items
     score=METRICS,  # as in `jackknife_scores`
+    seeds: tuple = ((), ()),  # of the two; not known: paired in the order given, where both have as many
 ) -> dict[str, Estimate]:  # first minus second
-    "First model minus second on the same items; seeds are paired in the order given, where both have as many."
-    sides = [estimate_scores(labels, list(side), score) for side in (first, second)]
+    "First model minus second on the same items, and on the seeds that both have."
+    sides = [estimate_scores(labels, list(side), score, seeds=named) for side, named in zip((first, second), seeds)]
     return {name: sides[0][name] - sides[1][name] for name in sides[0]}

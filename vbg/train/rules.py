@@ -11,16 +11,16 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.artefacts import ARTEFACTS, TARGETS
+from ..core.artefacts import ARTEFACTS, FURTHER, TARGETS
 from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
 from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
-from ..core.profiles import TABLE3_MODELS, TABLE4_MODELS
+from ..core.profiles import REPEATED, TABLE3_MODELS, TABLE4_MODELS
 from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
 from ..runs.notebook import study_notebook
-from ..runs.store import gan_place
+from ..runs.store import gan_place, made_seeds, training_notebook
 from ..runs.version import inputs_text, notebook_version
 from ..runs.workflow import is_whole
 from vbg.train.code import (
@@ -34,14 +34,31 @@ from vbg.train.code import (
 )
 
 # %% auto #0
-__all__ = ['MODELS', 'DAY', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans', 'measured_gans', 'all_gans',
-           'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs', 'row_needs', 'rows_of',
-           'source_books', 'source_needs', 'artefact_datasets', 'artefact_book', 'artefact_files', 'notebook_files',
-           'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command',
-           'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
+__all__ = ['MODELS', 'DAY', 'planned_seeds', 'models_of_seed', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
+           'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs',
+           'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets', 'artefact_book',
+           'artefact_files', 'notebook_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs',
+           'listing', 'data_inputs', 'command', 'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched',
+           'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
+
+
+def planned_seeds(
+    profile: str,  # such as "mini"
+) -> list:
+    "The seeds of the profile, and the further ones."
+    settings = read_profile(profile)
+    return sorted({*settings.seeds, *settings.more_seeds})
+
+
+def models_of_seed(
+    profile: str,  # such as "mini"
+    seed: int,  # or its number as text
+) -> list:
+    "The models that are trained with a seed."
+    return [m for m in MODELS if m in REPEATED or int(seed) in read_profile(profile).seeds]
 
 
 def study_overrides(
@@ -144,9 +161,11 @@ def book(
 def training_books(
     profile: str,  # such as "mini"
     *datasets: str,  # such as "met"
+    seeds: list = None,  # None: those of the profile, and the further ones that were trained
 ) -> list:
     "The notebooks that train the runs of the study."
-    return [book(profile, "train", dataset, seed) for dataset in datasets for seed in read_profile(profile).seeds]
+    seeds = made_seeds(profile) if seeds is None else seeds
+    return [training_notebook(profile, dataset, seed).as_posix() for dataset in datasets for seed in seeds]
 
 
 def row_book(
@@ -193,12 +212,13 @@ def source_books(
     profile: str,  # such as "mini"
     source: str,  # of `Artefact.reads`
     *datasets: str,  # such as "met", or the wildcard "{dataset}"
+    seeds: list = None,  # of the study, as in `training_books`
 ) -> list:  # notebooks
     "The notebooks that make a source."
     if source == "data":
         return [book(profile, "data", dataset) for dataset in datasets]
     if source == "study":
-        return training_books(profile, *datasets)
+        return training_books(profile, *datasets, seeds=seeds)
     if source == "gans":
         return [book(profile, "gan_measured", *gan) for gan in measured_gans(profile) if gan[0] in datasets]
     rows = experiment_rows(profile)
@@ -270,6 +290,7 @@ def notebook_files(
 def target_files(
     profile: str,  # such as "mini"
     target: str,  # of `vbg.runs.workflow.known_targets`
+    seeds: list = None,  # of the study, as in `training_books`; of `FURTHER` all that are planned
 ) -> list:  # from `home()` on, each once
     "All files that a target asks for; of a notebook its own: what it reads, Snakemake finds."
     if target in ARTEFACTS and target not in TARGETS:
@@ -278,8 +299,9 @@ def target_files(
     names = [name for name, artefact in ARTEFACTS.items() if artefact.target == target]
     if target == "everything":
         names = [name for name, artefact in ARTEFACTS.items() if artefact.target != "collection"]
-    for source in dict.fromkeys(source for name in names for source in ARTEFACTS[name].reads):
-        found += source_needs(profile, source, *everything) + source_books(profile, source, *everything)
+    seeds, first = (planned_seeds(profile), ["study"]) if target in FURTHER else (seeds, [])
+    for source in dict.fromkeys([*first, *(source for name in names for source in ARTEFACTS[name].reads)]):
+        found += source_needs(profile, source, *everything) + source_books(profile, source, *everything, seeds=seeds)
     return list(dict.fromkeys(sum((notebook_files(profile, name) for name in names), found)))
 
 # %% ../../nbs/train/07_rules.ipynb #cce7c108
@@ -306,12 +328,13 @@ def run_inputs(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
     row: str = "",  # of an experiment: the second half of its store; empty: the runs of the study
+    models: tuple = MODELS,  # of the study
 ) -> str:
     "Inputs of a notebook that trains runs."
     if not row:
         settings = read_profile(profile)
-        study = dict(models=MODELS, overrides=study_overrides(profile))
-        code = code_of_runs(settings, dataset, MODELS)
+        study = dict(models=models, overrides=study_overrides(profile))
+        code = code_of_runs(settings, dataset, models)
         return inputs(profile, "train", code=code, settings=asdict(settings), **study)
     about = experiment_rows(profile)[f"{profile}/{row}"]
     settings = read_profile(profile, about["overrides"])
@@ -435,8 +458,9 @@ def vouched(
     settings, made = read_profile(profile), {}
     runs = lambda store, dataset, models, seeds: [run_place(store, dataset, m, s) for m in models for s in seeds]
     for dataset in settings.data:
-        for seed in settings.seeds:
-            made[book(profile, "train", dataset, seed)] = runs(profile, dataset, MODELS, [seed])
+        for seed in planned_seeds(profile):
+            models = models_of_seed(profile, seed)
+            made[book(profile, "train", dataset, seed)] = runs(profile, dataset, models, [seed])
         words = [checkpoint_place(profile, dataset, seed) / "adaptation.json" for seed in settings.seeds]
         made[book(profile, "language_model", dataset)] = words
     for store, row in experiment_rows(profile).items():
@@ -463,10 +487,10 @@ def told_wrongly(
 ):  # notebook -> what runs were told, as from `vbg.runs.version.what_changed`; empty where all is as it should be
     "Runs, GANs and checkpoints with other inputs than planned; a notebook run by hand may have replaced them."
     settings, found = read_profile(profile), {}
-    study = dict(models=MODELS, splits=SPLITS)
     for dataset in settings.data:
-        for seed in settings.seeds:
-            asked = read_profile(profile, study_overrides(profile)), dataset, study | dict(seeds=[seed])
+        for seed in planned_seeds(profile):
+            row = dict(models=models_of_seed(profile, seed), splits=SPLITS, seeds=[seed])
+            asked = read_profile(profile, study_overrides(profile)), dataset, row
             found[book(profile, "train", dataset, seed)] = _otherwise(profile, *asked)
     for store, row in experiment_rows(profile).items():
         for dataset in row["datasets"]:

@@ -8,7 +8,7 @@ for name, artefact in ARTEFACTS.items():
 
     rule:
         name: f"artefact_{name}"
-        input: [book for source in artefact.reads for book in ask.source_books(NAME, source, *datasets)]
+        input: [book for source in artefact.reads for book in ask.source_books(NAME, source, *datasets, seeds=SEEDS)]
         output:
             ask.artefact_files(NAME, name, *datasets),
             notebook=ask.artefact_book(NAME, name, *datasets[:1])

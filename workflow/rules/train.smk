@@ -12,13 +12,18 @@ rule train:
     input: ask.study_needs(NAME, "{dataset}")
     output: notebook=ask.book(NAME, "train", "{dataset}", "{seed}")
     wildcard_constraints: dataset="|".join(DATASETS), seed="[0-9]+"
+    priority: 1  # the study before its experiments
     resources: gpu=1
     params:
-        inputs=lambda w: marked(ask.run_inputs(NAME, w.dataset), ask.book(NAME, "train", w.dataset, w.seed)),
+        inputs=lambda w: marked(
+            ask.run_inputs(NAME, w.dataset, models=tuple(ask.models_of_seed(NAME, w.seed))),
+            ask.book(NAME, "train", w.dataset, w.seed),
+        ),
+        models=lambda w: json.dumps(ask.models_of_seed(NAME, w.seed)),
         overrides=json.dumps(ask.study_overrides(NAME))
     shell:
-        ask.command("train", profile=NAME, store=NAME, dataset="{wildcards.dataset}", model=ask.MODELS, seeds="[{wildcards.seed}]",
-                    overrides="{params.overrides}")
+        ask.command("train", profile=NAME, store=NAME, dataset="{wildcards.dataset}", model="{params.models}",
+                    seeds="[{wildcards.seed}]", overrides="{params.overrides}")
 
 
 rule experiment:
