@@ -13,7 +13,7 @@ __all__ = ['SETTINGS', 'known_settings', 'settings_table']
 # %% ../../nbs/core/08_settings.ipynb #4dc5534b
 _SEEDS_AND_DATA = {  # Seeds and data; `*` is the name of a data set
     "seeds": "one run a seed",
-    "more_seeds": "of rows whose differences are small",
+    "more_seeds": "of VBG, its ablations and nearest rivals, and of rows whose differences are small",
     "data.*.reader": "which reader opens the set: a key of `READERS` in `data.readers`",
     "data.*.folder": "where the set lies, under `home()`",
     "data.*.render": "size of a rendered set: pixels, seed, items of its parts, those of two of them by class",

@@ -458,7 +458,8 @@ def comparison_text(
     lines = []
     for (dataset, split), part in compared.groupby(["dataset", "split"], sort=False):
         top = part.iloc[0]
-        n = f"{top['items']} items, {top['n']} seeds"
+        seeds = " to ".join(map(str, dict.fromkeys((part.n.min(), part.n.max()))))
+        n = f"{top['items']} items, {seeds} seeds"
         lines.append(f"- **{top['title']}**, {TESTS.get(split, split)} test ({n}). {_told(part)}")
         lines += [
             f"  - {line}" for line in _paper_lines(part, paper[paper.dataset == dataset].set_index("model"), reference)
