@@ -206,6 +206,29 @@ def test_further_seeds_count_in_every_row_that_has_them_and_pairs_are_of_the_see
     assert at.loc[("met", "resnet"), "difference"] != apart, "VBG's mean is of three seeds, the difference of two"
 
 
+@pytest.mark.parametrize("large", [True, False])
+def test_the_large_natural_test_is_judged_where_all_runs_predict_it_and_the_other_stands_beside_it(large):
+    "VBG is ahead on the large test and behind on that of the split."
+    splits = ("validation", "test", "large", "balanced") if large else SPLITS
+    for (model, better), seed in product((("vbg", "large"), ("resnet", "test")), range(3)):
+        toy_run(model=model, seed=seed, skill=0.5, splits=splits, **{better: 4.0})
+    compared = S.comparison_table(load_runs("smoke"))
+    told = compared[compared.model == "resnet"].set_index("split").verdict.to_dict()
+    table = S.verdicts_table(compared, paper_table("table3")).set_index("model").loc["ResNet-50"]
+    words = S.comparison_text(compared, paper_table("table3")).data
+    if large:
+        assert told == {"test": "judged on: natural, large", "large": "worse", "balanced": "smaller than the noise"}
+        assert table.test == "natural, large" and table["difference in sign"] == "reproduced"
+        assert table["natural test (8:1:1), %"].numbers["mean"] > 80 > table["accuracy, %"].numbers["mean"]
+        assert "natural, large test (120 items, 3 seeds)" in words and ", natural test" not in words
+    else:
+        assert told == {"test": "better", "balanced": "smaller than the noise"}
+        assert table.test == "natural" and table["difference in sign"] == "not reproduced"
+        assert table["natural test (8:1:1), %"] == table["accuracy, %"] and ", natural test (" in words
+    scores = S.scores_table(compared, paper_table("table3")).set_index(["test", "model"])["accuracy, % (paper)"]
+    assert {test for (test, _), cell in scores.items() if "(" in cell} == {*["natural, large"] * large, "natural"}
+
+
 def test_late_average_refuses_other_seeds_and_other_items():
     toy_run(model="resnet"), toy_run(model="textcnn", seed=1)
     with pytest.raises(ValueError, match="no seed in common"):

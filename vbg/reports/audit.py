@@ -187,7 +187,7 @@ def build_ledger(
     "Every row with its verdict. Raises ValueError on a claim without one or an id that comes twice, RunError on a run."
     assert_study(e.runs, e.profile, NEEDED, list(e.settings.data))
     for d in e.datasets:
-        same_items([r for r in e.runs if r.dataset == d], "test")
+        same_items([r for r in e.runs if r.dataset == d], e.split(d))
     rows = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"], dtype=object)
     table = rows[COLUMNS].copy()
     twice = table.id[table.id.duplicated()].unique().tolist()
@@ -329,7 +329,15 @@ def _stuck(e):
 def _note(e):
     title = [DATASETS[d] for d in e.datasets if e.rendered(d)]
     data = _RENDERED.format(title=" and ".join(title)) if title else f"Items: {e.title()}."
-    return " ".join([_NOTE.format(data=data), _schedule(e), _stuck(e)])
+    return " ".join([_NOTE.format(data=data), _tested(e), _schedule(e), _stuck(e)])
+
+
+def _tested(e):
+    "The test on which scores and differences are judged."
+    names = {e.split(d): e.test(d) for d in e.datasets}
+    said = f"Scores and differences are judged on the {' or the '.join(names.values())}, which each row names."
+    beside = " The test of the printed 8:1:1 split stands beside it in table3_comparison and table4_ablation."
+    return said + beside * ("large" in names)
 
 # %% ../../nbs/reports/07_audit.ipynb #5187a7ab
 def _flat(text):

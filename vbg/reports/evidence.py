@@ -15,7 +15,7 @@ from ..core.files import RunError
 from ..core.profiles import BASELINE_MODELS, LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, Profile
 from ..core.profiles import profile as read_profile
 from ..results.comparison import comparison_table, late_average, of_models, reads
-from ..results.publish import DATASETS, data_title
+from ..results.publish import DATASETS, TESTS, data_title, judged_split
 from ..runs.store import gan_place, study_runs
 from ..stats.intervals import Estimate, estimate_scores, same_items
 
@@ -54,6 +54,13 @@ class Evidence:
     def title(self, *datasets):
         return "; ".join(data_title(d, self.settings.data) for d in datasets or self.datasets)
 
+    def split(self, dataset):
+        "The natural test on which the data set is judged."
+        return judged_split([run for run in self.runs if run.dataset == dataset])
+
+    def test(self, dataset):
+        return f"{TESTS[self.split(dataset)]} test"
+
     def of(self, dataset, model):
         return sorted((r for r in self.runs if (r.dataset, r.model) == (dataset, model)), key=lambda r: r.seed)
 
@@ -87,11 +94,11 @@ def beside_vbg(
     dataset: str,  # such as "met"
     model: str,  # such as "swin"
 ) -> dict:  # row of `comparison_table`
-    "The row of a model beside VBG on the natural test; each table is made once."
+    "The row of a model beside VBG on the judged test; each table is made once."
     table = "table3" if model in TABLE3_MODELS else "table4"
     if table not in e.made:
-        rows = comparison_table(of_models([*e.runs, *e.averaged], FAMILIES[table]), ("test",))
-        e.made[table] = {(r["dataset"], r["model"]): r for r in rows.to_dict("records")}
+        rows = comparison_table(of_models([*e.runs, *e.averaged], FAMILIES[table]), ("test", "large"))
+        e.made[table] = {(r["dataset"], r["model"]): r for r in rows[rows.judged].to_dict("records")}
     return e.made[table][dataset, model]
 
 # %% ../../nbs/reports/03_evidence.ipynb #3c7c4759
@@ -101,10 +108,11 @@ def estimate_of(
     model: str,  # such as "vbg"
     metric: str,  # of `METRICS`
 ) -> Estimate:
-    "A model's metric on the natural test, made once."
+    "A model's metric on the judged test, made once."
     key, runs = (dataset, model, metric), e.read(dataset, model)
     if key not in e.made:
-        e.made[key] = estimate_scores(*same_items(runs, "test"), (metric,), seeds=[r.seed for r in runs])[metric]
+        found = same_items(runs, e.split(dataset))
+        e.made[key] = estimate_scores(*found, (metric,), seeds=[r.seed for r in runs])[metric]
     return e.made[key]
 
 
@@ -139,7 +147,7 @@ def at_majority(
     model: str,  # such as "swin"
 ) -> list:  # of seeds
     "Seeds that do no better than the majority class, by at most one test item."
-    labels, tables = same_items(e.of(dataset, model), "test")
+    labels, tables = same_items(e.of(dataset, model), e.split(dataset))
     least = np.bincount(labels).max() + 1
     return [r.seed for r, p in zip(e.of(dataset, model), tables) if (p.argmax(1) == labels).sum() <= least]
 
@@ -150,7 +158,7 @@ def unfinished(
     model: str,  # a baseline
 ) -> str:  # empty where nothing says so
     "The signs that a baseline has barely learnt."
-    labels, stuck = same_items(e.of(dataset, model)[:1], "test")[0], at_majority(e, dataset, model)
+    labels, stuck = same_items(e.of(dataset, model)[:1], e.split(dataset))[0], at_majority(e, dataset, model)
     least, mean = np.bincount(labels).max() / len(labels), beside_vbg(e, dataset, model)["accuracy"]
     best = e.ceilings.get(dataset, {}).get("natural", {}).get(reads(model))
     if not stuck and mean >= least + NEAR and (best is None or mean >= (least + best) / 2):

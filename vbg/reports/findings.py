@@ -20,8 +20,8 @@ from ..stats.verdicts import VERDICTS, as_verdict, verdict_sign
 
 # %% auto #0
 __all__ = ['OWN', 'DECIDES', 'REAL', 'CONTRADICTIONS', 'TABLES', 'SETTINGS_OF', 'UNITS', 'METRIC', 'Finding', 'spanned',
-           'interval_cell', 'score_text', 'printed_text', 'printed_gap', 'count_text', 'counted_text', 'seeds_text',
-           'worst', 'said', 'needs_real', 'curves_of', 'epochs_text', 'sign_finding', 'sized', 'joined']
+           'interval_cell', 'score_text', 'printed_text', 'printed_gap', 'count_text', 'counted_text', 'tested_text',
+           'seeds_text', 'worst', 'said', 'needs_real', 'curves_of', 'epochs_text', 'sign_finding', 'sized', 'joined']
 
 # %% ../../nbs/reports/04_findings.ipynb #a7125ade
 OWN, DECIDES, REAL = "the paper's own tables", "make reproduce PROFILE=paper", "needs the real data"
@@ -125,10 +125,20 @@ def counted_text(
     e: Evidence,
     dataset: str,  # such as "met"
     models: tuple = ("vbg",),  # that the row rests on
-) -> Cell:  # such as "3 to 5 seeds, 240 items"
-    "Seeds and test items."
+) -> Cell:  # such as "3 to 5 seeds, 2400 items of the natural, large test"
+    "Seeds, and items of the judged test."
     rows = [beside_vbg(e, dataset, model) for model in models]
-    return count_text(seeds=[row["n"] for row in rows], items=rows[0]["items"])
+    return tested_text(e, dataset, seeds=[row["n"] for row in rows], items=rows[0]["items"])
+
+
+def tested_text(
+    e: Evidence,
+    dataset: str,  # such as "met"
+    **numbers,  # of what is counted, items last
+) -> Cell:
+    "Several counts, and the test that they are of."
+    counts = count_text(**numbers)
+    return Cell(f"{counts} of the {e.test(dataset)}", **counts.numbers)
 
 # %% ../../nbs/reports/04_findings.ipynb #2288847b
 def seeds_text(
@@ -217,7 +227,7 @@ def sign_finding(
     scale, digits, _ = UNITS[metric]
     told = f"; it could have told {scale * gap.detectable:.{digits}f}{' points' * (scale == 100)}"
     reason = f"the interval of {pair} is {side}{test}{told}"
-    n = count_text(seeds=gap.seeds, items=gap.items)
+    n = tested_text(e, d, seeds=gap.seeds, items=gap.items)
     return said(e, d, paper, score_text(gap, metric, signed=True), None, reason, n)._replace(verdict=verdict)
 
 # %% ../../nbs/reports/04_findings.ipynb #32afee4e

@@ -243,12 +243,12 @@ def _share_right(e, d, named):
     "How much of some classes VBG gets right, as text, and of how many."
     names = [n.lower() for n in e.of(d, "vbg")[0].info.get("class_names") or []]
     there = [n for n in named if n in names]
-    labels, tables = same_items(e.read(d, "vbg"), "test")
+    labels, tables = same_items(e.read(d, "vbg"), e.split(d))
     mine = np.isin(labels, [names.index(n) for n in there])
     if not mine.any():
         return f"this set has no class {' or '.join(named)}", "–"
     share = 100 * np.mean([(t.argmax(1) == labels)[mine].mean() for t in tables])
-    n = count_text(seeds=len(tables), items=int(mine.sum()))
+    n = tested_text(e, d, seeds=len(tables), items=int(mine.sum()))
     return Cell(f"{share:.1f} % right ({', '.join(there)})", value=share), n
 
 

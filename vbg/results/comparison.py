@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, LATE_AVERAGE, VARIANTS
-from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, run_title
+from .publish import DATASETS, PAPER_MODELS, PERCENT, TESTS, judged_split, run_title
 from .tables import Cell, Column, estimate_cell, number_cell, range_cell, table_of
 from ..runs.store import Run
 from ..stats.comparison import BINS, ece, holm
@@ -221,8 +221,8 @@ def comparison_table(
     reference: str = "vbg",  # the model that the others are compared with
 ) -> pd.DataFrame:  # numbers, 0..1, and `estimates` (name to Estimate); one row a data set, split and model
     "Scores, difference to the reference, its p, Holm, verdict. Raises ValueError where the reference lacks."
-    groups, rows = groups_of(runs), []
-    for dataset, split in product(dict.fromkeys(d for d, _ in groups), splits):
+    groups, rows, judged = groups_of(runs), [], _judged(runs)
+    for dataset, split in product(judged, splits):
         mine = {m: made for (d, m), made in groups.items() if d == dataset and all(split in r.metrics for r in made)}
         if not mine:
             continue
@@ -240,7 +240,8 @@ def comparison_table(
             row = dict(dataset=dataset, title=run_title(made[0]), rendered=is_rendered(made[0]), split=split, model=m)
             row |= dict(rates=rates_apart(runs, dataset, m, reference) if m in _LEARNT else "", runs=made)
             row |= dict(estimates=found[m], n=len(made), items=len(labels)) | _numbers(found[m], m == reference)
-            row |= dict(trained=trained_out([*made, *mine[reference]]))
+            row |= dict(trained=trained_out([*made, *mine[reference]]), judged=split == judged[dataset])
+            row |= dict(beside="" if split in (judged[dataset], "balanced") else f"judged on: {TESTS[judged[dataset]]}")
             part.append(row | ({} if m == reference else _tested(found[m]["difference"])))
         corrected = holm([row.get("p", np.nan) for row in part])
         rows += [row | {"holm": h, "verdict": combined_verdict(row, h)} for row, h in zip(part, corrected)]
@@ -248,6 +249,12 @@ def comparison_table(
 
 # %% ../../nbs/results/05_comparison.ipynb #604ba370
 _LEARNT = (*VARIANTS, *FUSION_ABLATIONS)  # models whose learning rates may differ from the reference's
+
+
+def _judged(runs):
+    "The natural test of each data set on which verdicts rest, in the order of the tables."
+    datasets = dict.fromkeys(dataset for dataset, _ in groups_of(runs))
+    return {dataset: judged_split([r for r in runs if r.dataset == dataset]) for dataset in datasets}
 
 
 def _numbers(found, is_reference):
@@ -262,13 +269,15 @@ def _tested(gap):
 
 # %% ../../nbs/results/05_comparison.ipynb #dfa117e5
 def combined_verdict(
-    row: dict,  # low, high, trained; of the reference no p
+    row: dict,  # low, high, trained, and the judged test beside another; of the reference no p
     holm: float,  # corrected p
     level: float = 0.05,  # of the corrected p
-) -> str:  # "better", "worse", `DISAGREE`, "smaller than the noise", `UNFINISHED` or a dash
+) -> str:  # "better", "worse", `DISAGREE`, "smaller than the noise", `UNFINISHED`, the judged test or a dash
     "What interval and corrected test allow to say together, of runs that are trained out."
     if "p" not in row:
         return "–"
+    if row.get("beside"):
+        return row["beside"]
     if not row["trained"]:
         return UNFINISHED
     word = difference_verdict(row["low"], row["high"])
@@ -285,7 +294,7 @@ def scores_table(
     "Five metrics with 95 % intervals; the paper's number in round brackets."
     printed = paper.set_index(["dataset", "model"]).to_dict("index")
     rows = [
-        r | dict(printed=printed.get((r["dataset"], r["model"])) if r["split"] == "test" else None)
+        r | dict(printed=printed.get((r["dataset"], r["model"])) if r["split"] != "balanced" else None)
         for r in compared.to_dict("records")
     ]
     scores = [Column(f"{head} (paper)", lambda r, m=m: _beside(r, m)) for m, head in PERCENT.items()]
@@ -406,10 +415,11 @@ def verdicts_table(
     compared: pd.DataFrame,  # from `comparison_table`
     paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
     reference: str = "vbg",  # the model that the others are compared with
-) -> pd.DataFrame:  # text, for print; the natural test, rows that the paper prints
+) -> pd.DataFrame:  # text, for print; the judged test, rows that the paper prints
     "Level of accuracy and difference to VBG beside the printed ones, with a verdict each."
     printed, rows = paper.set_index(["dataset", "model"]).accuracy, []
-    for r in compared[compared.split == "test"].to_dict("records"):
+    small = compared[compared.split == "test"].set_index(["dataset", "model"]).estimates
+    for r in compared[compared.judged].to_dict("records"):
         if (r["dataset"], r["model"]) not in printed.index:
             continue
         level, others = printed[(r["dataset"], r["model"])], r["model"] != reference
@@ -417,16 +427,18 @@ def verdicts_table(
         judged = verdict_level(r["accuracy_low"], r["accuracy_high"], level, r["rendered"])
         sign = sign_verdict(r, theirs) if others else Verdict("–", "–")
         points = 100 * theirs if others else None
-        rows.append(r | dict(printed=100 * level, judged=judged.verdict, points=points, sign=sign))
+        found = dict(printed=100 * level, level=judged.verdict, points=points, sign=sign)
+        rows.append(r | found | dict(small=small.get((r["dataset"], r["model"]), {}).get("accuracy")))
     return table_of(rows, _VERDICTS)
 
 
 _VERDICTS = [
     *(Column("data set", "title"), Column("model", lambda r: TITLES[r["model"]])),
     Column("row in the paper", lambda r: PAPER_MODELS[r["model"]]),
-    *(Column("accuracy, %", lambda r: r["estimates"]["accuracy"]), Column("paper, %", "printed", "{:.0f}")),
+    *(ABOUT[1], Column("accuracy, %", lambda r: r["estimates"]["accuracy"]), Column("paper, %", "printed", "{:.0f}")),
+    Column("natural test (8:1:1), %", "small"),
     *(
-        Column("level", "judged"),
+        Column("level", "level"),
         Column("difference, points", _difference),
         Column("paper, points", "points", "{:+.0f}"),
     ),
@@ -456,7 +468,7 @@ def comparison_text(
     from IPython.display import Markdown
 
     lines = []
-    for (dataset, split), part in compared.groupby(["dataset", "split"], sort=False):
+    for (dataset, split), part in compared[compared.beside == ""].groupby(["dataset", "split"], sort=False):
         top = part.iloc[0]
         seeds = " to ".join(map(str, dict.fromkeys((part.n.min(), part.n.max()))))
         n = f"{top['items']} items, {seeds} seeds"
