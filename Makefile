@@ -21,13 +21,15 @@ help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
 	@echo
 	@echo "make reproduce     the study: data, training, Tables 1 to 4, Fig. 5 and 6, the ledger: some hours on two cores"
+	@echo "                   QUICK=1: stops after a first answer of one seed (n = 1), in minutes; without it, goes on from there"
 	@echo "make explain       after it: architecture, heat maps, words, the fused space, decision reports"
 	@echo "make gan           GANs, the closed loop, and their judgement beside eleven other ways: hours"
 	@echo "make loop-choice   settings of the closed loop on the validation split, after \`make gan\`"
 	@echo "make scarcity      the curve over how scarce the scarce classes are: hours"
 	@echo "make recipe        what chose training settings and learning rates, on the validation split; no part of \`make reproduce\`"
 	@echo "make supplement    departures, fusions, domain adaptation, inputs, cost of a step: hours"
-	@echo "make everything    the targets above in one plan, the recipe too: what is done is kept, what was cut off goes on"
+	@echo "make everything    the targets above in one plan, the recipe and two further seeds of VBG, its ablations and"
+	@echo "                   nearest rivals too: what is done is kept, what was cut off goes on"
 	@echo "make pretrain      the image networks on drawings, whose weights the repository holds: within an hour"
 	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"
 	@echo
@@ -62,7 +64,7 @@ install: .venv/.installed
 
 # ---- the study
 reproduce: install
-	@$(SNAKE) all
+	@$(SNAKE) $(if $(QUICK),quick,all)
 	@$(VBG) show --profile $(PROFILE)
 
 explain: install

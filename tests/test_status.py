@@ -215,5 +215,5 @@ def test_makefile_calls_what_these_tests_call():
 @pytest.mark.parametrize("profile", ["smoke", "mini", "paper"])
 def test_everything_asks_for_all_files_of_every_other_target(profile):
     "But for the collection, which needs a folder of the user."
-    others = [{*target_files(profile, target)} for target in TARGETS if target != "collection"]
+    others = [{*target_files(profile, target)} for target in (*TARGETS, "seeds") if target != "collection"]
     assert {*target_files(profile, "everything")} == set().union(*others) and all(others) and len(others) > 6

@@ -24,6 +24,7 @@ ARTEFACTS = [
     "per_class",
     "calibration",
 ]  # of `all`
+FIRST = ["first_summary", "first_models"]  # of `quick`, which `all` goes through
 EXTRAS = [
     "missing_modality",
     "input_ablation",
@@ -37,7 +38,7 @@ EXTRAS = [
     "gan_cost",
 ]  # of `supplement`, `gan`
 SLOW = ["gan_choice", "gan_judged_met", "gan_judged_best_met"]  # of `make test-slow`, with `explain` of MS COCO
-PICTURES = ("fig", "gan_samples", "loop_samples")
+PICTURES = ("fig", "first_models", "gan_samples", "loop_samples")
 ELSEWHERE = {
     "departures",
     "fusion_comparison",
@@ -52,7 +53,7 @@ ELSEWHERE = {
 }  # run on made-up runs by test_experiments and test_small_collection, on made-up times by test_cost
 
 
-@pytest.mark.parametrize("name", [*ARTEFACTS, *EXTRAS])
+@pytest.mark.parametrize("name", [*ARTEFACTS, *FIRST, *EXTRAS])
 def test_artefact_is_saved_with_what_made_it(smoke_home, name):
     is_saved(smoke_home, name)
 
@@ -79,6 +80,8 @@ def is_saved(smoke_home, name):
         "gan_samples_met": "gan_samples",
         "loop_samples_coco": "loop",
         "loop_rounds": "loop",
+        "first_summary": "first_answer",
+        "first_models": "first_answer",
     }.get(name, name)
     executed = nbformat.read(smoke_home / notebook(made_by), as_version=4)
     assert not [o for c in executed.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]

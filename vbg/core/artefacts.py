@@ -66,6 +66,12 @@ _PAPER = {
     "audit": _paper("audit", others=("audit.html",)),
     "label_leaks": _paper("label_leaks", group="supplement", reads=("data",), datasets="each", settings="data"),
     "contradictions": _paper("contradictions", reads=(), settings="none"),
+    "first_answer": _paper(
+        *("first_summary", "first_fusion_gain"),
+        figures=("first_loss_curves", "first_models", "first_confusion_matrix"),
+        target="quick",
+        reads=("first",),
+    ),
 }
 
 # %% ../../nbs/core/06_artefacts.ipynb #d0b35ba6

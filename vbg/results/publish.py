@@ -638,7 +638,8 @@ def publish(
 
     Raises FileNotFoundError where there are none, RunError where a manifest is unreadable."""
     source, target = home() / figures_place(profile), Path(target or root() / committed_place(profile))
-    made = {key: entry for key, entry in load_manifest(source).items() if _is_whole(source / key, entry)}
+    whole = {key: entry for key, entry in load_manifest(source).items() if _is_whole(source / key, entry)}
+    made = {key: entry for key, entry in whole.items() if not key.startswith("paper/first_answer/")}  # of one seed
     if not made:
         raise FileNotFoundError(f"no results in {source}: make reproduce PROFILE={profile}")
     earlier = load_manifest(target)
@@ -765,9 +766,12 @@ def show(
     tables = lambda name: home() / folder / Path(*group_of(name)) / name
     if not (home() / folder / MANIFEST).exists():
         raise FileNotFoundError(f"no results in {folder}: make reproduce PROFILE={profile}")
-    parts = [_vbg_row(Path(f"{table}.csv")) for table in (tables("table3_comparison"), tables("summary"))]
-    gain, ledger = tables("summary_fusion_gain"), tables("audit")
-    parts = [part for part in parts[: 1 + (not parts[0])] if part]
+    files = [Path(f"{tables(name)}.csv") for name in ("table3_comparison", "summary", "first_summary")]
+    parts = [part for part in map(_vbg_row, files) if part][:1]  # of what is there, the table of most runs
+    gain, ledger = (
+        tables("summary_fusion_gain" if any(map(Path.exists, files[:2])) else "first_fusion_gain"),
+        tables("audit"),
+    )
     parts += [Path(f"{gain}.md").read_text(encoding="utf-8")] if Path(f"{gain}.md").exists() else []
     lines = {"tables and figures": folder, "runs behind them": folder / MANIFEST}
     if Path(f"{ledger}.html").exists():

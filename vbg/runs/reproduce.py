@@ -17,11 +17,11 @@ from pathlib import Path
 from ..core.files import home
 from .forkserver import fork_server
 from .notebook import job_name
-from .status import costs, duration_text
+from .status import LIKE, costs, duration_text, left_lines
 from .workflow import clear_killed, drawing, hold, planned, refuse_unknown, snakemake_command
 
 # %% auto #0
-__all__ = ['JOB', 'NOTICE', 'Costs', 'Progress', 'follow', 'run', 'reproduce']
+__all__ = ['JOB', 'NOTICE', 'FIRST', 'Costs', 'Progress', 'follow', 'run', 'reproduce']
 
 # %% ../../nbs/runs/08_reproduce.ipynb #0645ef35
 class Costs:
@@ -44,8 +44,9 @@ class Costs:
         "Seconds of a notebook that is not finished; None where nothing is known."
         if self.expected[name]:
             return self.expected[name] * self.pace()
-        of_rule = [took for other, took in self.took.items() if self.rules.get(other) == self.rules[name]]
-        seen = of_rule or list(self.took.values())
+        of = lambda rule: [took for other, took in self.took.items() if self.rules.get(other) == rule]
+        like, times = LIKE.get(self.rules[name], ("", 1))
+        seen = of(self.rules[name]) or [times * took for took in of(like)] or list(self.took.values())
         return sum(seen) / len(seen) if seen else None
 
 # %% ../../nbs/runs/08_reproduce.ipynb #6a93bfe7
@@ -54,7 +55,7 @@ class Progress(Costs):
 
     def __init__(self, expected: dict, rules: dict, cores: int, clock=time.time):  # jobs at once; gives seconds
         super().__init__(expected, rules)
-        self.cores, self.clock, self.begun = cores, clock, {}
+        self.cores, self.clock, self.begun, self.notes = cores, clock, {}, {}  # notes: notebook's name -> what it left
 
     def begin(self, name):
         "A notebook begins."
@@ -99,6 +100,8 @@ def follow(
         elif told:
             progress.end(told["name"])
             say(f"{told['clock']} {told['name']} finished in {duration_text(int(told['seconds']))} | {progress}")
+            if told["name"] in progress.notes:
+                say(progress.notes[told["name"]])
         elif not NOTICE.match(line):
             say(line)
 
@@ -142,7 +145,23 @@ def _expect(jobs, cores):
     todo = {job_name(home() / job.notebook): job for job in jobs}
     known = costs(list(todo.values()))
     expected = {name: known[job.notebook][0] for name, job in todo.items()}
-    return Progress(expected, {name: job.rule for name, job in todo.items()}, cores)
+    progress = Progress(expected, {name: job.rule for name, job in todo.items()}, cores)
+    first = {name: Path(job.files[0]).parent for name, job in todo.items() if job.rule == "artefact_first_answer"}
+    progress.notes = {name: f"there so far: {FIRST}: {folder}" for name, folder in first.items()}
+    return progress
+
+
+FIRST = "a first answer (n = 1: one seed of VBG without its GAN, of image and of text alone)"
+
+
+def _quick_ends(profile, cores, gpus):
+    "After `make reproduce QUICK=1`: what is there, and how long the rest takes."
+    jobs = planned(profile, ["all"])
+    todo = sum(job.state != "done" for job in jobs)
+    rest = f"`make reproduce PROFILE={profile}` keeps it and goes on: {todo} of {len(jobs)} notebooks"
+    print(
+        f"{FIRST}; VBG's GAN takes longer to train than all of it", rest, *left_lines(jobs, cores, gpus)[1:], sep="\n"
+    )
 
 # %% ../../nbs/runs/08_reproduce.ipynb #e761e877
 def reproduce(
@@ -172,4 +191,7 @@ def reproduce(
         print(f"{profile}: all {len(jobs)} notebooks are up to date" if jobs else "the folder is free")
         return 0
     command = snakemake_command(profile, targets, cores, gpus, options, look="quiet" if draw else "")
-    return run(command, _expect(todo, cores), lock)
+    code = run(command, _expect(todo, cores), lock)
+    if not code and [*targets] == ["quick"]:
+        _quick_ends(profile, cores, gpus)
+    return code

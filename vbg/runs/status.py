@@ -10,12 +10,14 @@ from pathlib import Path
 
 from ..core.files import home
 from ..core.places import checkpoint_place, figures_place, run_place, store_of
+from ..core.profiles import STUDY_MODELS, TABLE3_MODELS, TABLE4_MODELS
 from .made import read_note
 from .store import gan_place, train_command
 from .workflow import TRAINS, is_whole, note_of
 
 # %% auto #0
-__all__ = ['KEEPS', 'made_by', 'measured', 'costs', 'may_keep', 'time_left', 'duration_text', 'damaged', 'status_text']
+__all__ = ['LIKE', 'KEEPS', 'made_by', 'measured', 'costs', 'may_keep', 'time_left', 'duration_text', 'damaged', 'status_text',
+           'left_lines']
 
 # %% ../../nbs/runs/06_status.ipynb #23f27f01
 def _noted(notebook):
@@ -66,6 +68,12 @@ def _seconds(folder):
     )
 
 # %% ../../nbs/runs/06_status.ipynb #282ea86e
+_ALL = {*TABLE3_MODELS, *TABLE4_MODELS}
+LIKE = {
+    "train": ("first", len(_ALL) / len(STUDY_MODELS))
+}  # rule that never ran -> one that trains fewer models, how many
+
+
 def costs(
     jobs: list,  # of `vbg.runs.workflow.Job`
 ) -> dict:  # notebook to (seconds or None, "own", "rule" or "unknown")
@@ -76,6 +84,7 @@ def costs(
         if own[job.notebook] is not None:
             by_rule.setdefault(job.rule, []).append(own[job.notebook])
     mean = {rule: sum(seconds) / len(seconds) for rule, seconds in by_rule.items()}
+    mean = {rule: times * mean[other] for rule, (other, times) in LIKE.items() if other in mean} | mean
     return {
         job.notebook: (own[job.notebook], "own")
         if own[job.notebook] is not None
@@ -168,7 +177,8 @@ def _is_damaged(path):
 def _maker(folder):
     "The make target of a run; of a GAN or a language model there may be several."
     dataset, model, seed = folder.parts[-3:]
-    command = train_command(store_of(folder), dataset, model, [seed]) if seed.startswith("seed") else ""
+    number = seed.removeprefix("seed")
+    command = train_command(store_of(folder), dataset, model, [int(number)]) if number.isdigit() else ""
     return command if command.startswith("make ") else "the same target"
 
 # %% ../../nbs/runs/06_status.ipynb #07a893e8
@@ -187,7 +197,7 @@ def status_text(
         lines.append(
             f"{rule[:37]:<38}{count['done']:>6}{count['stale']:>7}{count['missing']:>9}{_work(todo, known):>16}"
         )
-    lines += _deleted(damaged(jobs)) + _named(jobs) + _largest(jobs, known) + _left(jobs, cores, gpus)
+    lines += _deleted(damaged(jobs)) + _named(jobs) + _largest(jobs, known) + left_lines(jobs, cores, gpus)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 # %% ../../nbs/runs/06_status.ipynb #56ae3987
@@ -236,8 +246,12 @@ def _largest(jobs, known, most=5):
     )
 
 # %% ../../nbs/runs/06_status.ipynb #29e9489f
-def _left(jobs, cores, gpus):
-    "The closing lines: the time left."
+def left_lines(
+    jobs: list,  # of `vbg.runs.workflow.Job`
+    cores: int,  # jobs at once
+    gpus: int = 0,  # GPUs of the machine
+) -> list:  # of text
+    "The closing lines of a status: the time left."
     if all(job.state == "done" for job in jobs):
         return ["", "nothing is left to do"]
     seconds, work, kept, unknown = time_left(jobs, cores, gpus)

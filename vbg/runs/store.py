@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..core.files import RunError, home, staging, sweep
 from ..core.places import gans_place, notebook_place, run_place, store_place
-from ..core.profiles import PROFILES, REPEATED, Profile, overrides_of
+from ..core.profiles import PROFILES, REPEATED, STUDY_MODELS, Profile, overrides_of
 from ..core.profiles import profile as read_profile
 from .made import plain, to_json, write_note
 from .made import why_stale as why_note_stale
@@ -31,7 +31,7 @@ from .version import differences, environment
 __all__ = ['HISTORY', 'FILES', 'NOT_OF_ONE', 'TARGETS', 'predictions_table', 'select_predictions', 'run_folder', 'gan_place',
            'told_gan', 'write_run', 'note_run', 'Run', 'Runs', 'load_runs', 'why_stale', 'is_current',
            'assert_complete', 'train_command', 'as_options', 'training_notebook', 'made_seeds', 'seeds_of',
-           'study_runs', 'assert_study']
+           'study_runs', 'first_runs', 'assert_study']
 
 # %% ../../nbs/runs/03_store.ipynb #ebfee28c
 HISTORY = [
@@ -441,6 +441,17 @@ def study_runs(
     found, seeds = load_runs(profile, datasets, models), {model: seeds_of(profile, model) for model in models}
     runs = Runs([r for r in found if r.seed in seeds[r.model]], **found.asked)
     assert_study(runs, profile, models, datasets)
+    return runs
+
+
+def first_runs(
+    profile: str,  # such as "mini"
+) -> Runs:
+    "One seed of image and text, image alone, text alone. Raises RunError, with the command, where a run is missing."
+    settings = read_profile(profile)
+    asked = dict(datasets=list(settings.data), models=list(STUDY_MODELS), seeds=list(settings.seeds[:1]))
+    runs = load_runs(profile, **asked)
+    assert_complete(runs)
     return runs
 
 

@@ -16,7 +16,7 @@ from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
 from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
-from ..core.profiles import REPEATED, TABLE3_MODELS, TABLE4_MODELS
+from ..core.profiles import REPEATED, STUDY_MODELS, TABLE3_MODELS, TABLE4_MODELS
 from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
 from ..runs.notebook import study_notebook
@@ -35,11 +35,11 @@ from vbg.train.code import (
 
 # %% auto #0
 __all__ = ['MODELS', 'DAY', 'planned_seeds', 'models_of_seed', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
-           'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'row_book', 'study_needs',
-           'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets', 'artefact_book',
-           'artefact_files', 'notebook_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs', 'artefact_inputs',
-           'listing', 'data_inputs', 'command', 'runner', 'timeout', 'step_sizes', 'artefact_words', 'vouched',
-           'told_wrongly', 'lost_books', 'forget']
+           'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'first_book', 'row_book',
+           'study_needs', 'train_needs', 'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets',
+           'artefact_book', 'artefact_files', 'notebook_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs',
+           'artefact_inputs', 'listing', 'data_inputs', 'command', 'runner', 'timeout', 'step_sizes', 'artefact_words',
+           'vouched', 'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
@@ -168,6 +168,14 @@ def training_books(
     return [training_notebook(profile, dataset, seed).as_posix() for dataset in datasets for seed in seeds]
 
 
+def first_book(
+    profile: str,  # such as "mini"
+    dataset: str,  # such as "met"
+) -> str:
+    "The notebook that trains what the first answer shows. The one that trains all models with that seed keeps its runs."
+    return book(profile, "train", dataset, "first")
+
+
 def row_book(
     store: str,  # such as "mini/plain"
     dataset: str,  # such as "met"
@@ -184,6 +192,16 @@ def study_needs(
     gan = read_profile(profile).gan
     made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in datasets]
     return [book(profile, "data", dataset) for dataset in datasets] + made
+
+
+def train_needs(
+    profile: str,  # such as "mini"
+    dataset: str,  # such as "met"
+    seed: int,  # or its number as text
+) -> list:  # notebooks
+    "Notebooks that the runs of the study with one seed need; with the first seed, those that have trained some of them."
+    first = [first_book(profile, dataset)] * (int(seed) == read_profile(profile).seeds[0])
+    return study_needs(profile, dataset) + first
 
 
 def row_needs(
@@ -219,6 +237,8 @@ def source_books(
         return [book(profile, "data", dataset) for dataset in datasets]
     if source == "study":
         return training_books(profile, *datasets, seeds=seeds)
+    if source == "first":
+        return [first_book(profile, dataset) for dataset in datasets]
     if source == "gans":
         return [book(profile, "gan_measured", *gan) for gan in measured_gans(profile) if gan[0] in datasets]
     rows = experiment_rows(profile)
@@ -238,6 +258,8 @@ def source_needs(
     "The notebooks that must run before those of a source."
     if source == "data":
         return []
+    if source == "first":
+        return [book(profile, "data", dataset) for dataset in datasets]
     if source == "study":
         return study_needs(profile, *datasets)
     if source == "gans":
@@ -296,7 +318,8 @@ def target_files(
     if target in ARTEFACTS and target not in TARGETS:
         return notebook_files(profile, target)
     found, everything = [], read_profile(profile).data
-    names = [name for name, artefact in ARTEFACTS.items() if artefact.target == target]
+    also = "quick" if target == "all" else target  # the first answer comes before the rest
+    names = [name for name, artefact in ARTEFACTS.items() if artefact.target in (target, also)]
     if target == "everything":
         names = [name for name, artefact in ARTEFACTS.items() if artefact.target != "collection"]
     seeds, first = (planned_seeds(profile), ["study"]) if target in FURTHER else (seeds, [])
@@ -458,6 +481,7 @@ def vouched(
     settings, made = read_profile(profile), {}
     runs = lambda store, dataset, models, seeds: [run_place(store, dataset, m, s) for m in models for s in seeds]
     for dataset in settings.data:
+        made[first_book(profile, dataset)] = runs(profile, dataset, STUDY_MODELS, settings.seeds[:1])
         for seed in planned_seeds(profile):
             models = models_of_seed(profile, seed)
             made[book(profile, "train", dataset, seed)] = runs(profile, dataset, models, [seed])
@@ -488,10 +512,12 @@ def told_wrongly(
     "Runs, GANs and checkpoints with other inputs than planned; a notebook run by hand may have replaced them."
     settings, found = read_profile(profile), {}
     for dataset in settings.data:
+        asked = read_profile(profile, study_overrides(profile)), dataset
+        row = dict(models=STUDY_MODELS, splits=SPLITS, seeds=settings.seeds[:1])
+        found[first_book(profile, dataset)] = _otherwise(profile, *asked, row)
         for seed in planned_seeds(profile):
             row = dict(models=models_of_seed(profile, seed), splits=SPLITS, seeds=[seed])
-            asked = read_profile(profile, study_overrides(profile)), dataset, row
-            found[book(profile, "train", dataset, seed)] = _otherwise(profile, *asked)
+            found[book(profile, "train", dataset, seed)] = _otherwise(profile, *asked, row)
     for store, row in experiment_rows(profile).items():
         for dataset in row["datasets"]:
             asked = read_profile(profile, row["overrides"]), dataset, row

@@ -13,6 +13,7 @@ for name, artefact in ARTEFACTS.items():
             ask.artefact_files(NAME, name, *datasets),
             notebook=ask.artefact_book(NAME, name, *datasets[:1])
         wildcard_constraints: dataset="|".join(DATASETS)
+        priority: 2 * (artefact.target == "quick")  # before what takes long
         threads: workflow.cores if artefact.alone else 1  # a timing needs a machine that does nothing else
         resources: gpu=int(artefact.trains and not artefact.alone)
         params:

@@ -8,8 +8,24 @@ rule data:
     shell: ask.command("data", profile=NAME, dataset="{wildcards.dataset}")
 
 
+rule first:  # `make reproduce` goes through it before all else, with QUICK=1 it stops there
+    input: ask.book(NAME, "data", "{dataset}")
+    output: notebook=ask.first_book(NAME, "{dataset}")
+    wildcard_constraints: dataset="|".join(DATASETS)
+    priority: 3
+    resources: gpu=1
+    params:
+        inputs=lambda w: marked(
+            ask.run_inputs(NAME, w.dataset, models=ask.STUDY_MODELS), ask.first_book(NAME, w.dataset)
+        ),
+        overrides=json.dumps(ask.study_overrides(NAME))
+    shell:
+        ask.command("train", profile=NAME, store=NAME, dataset="{wildcards.dataset}", model=ask.STUDY_MODELS,
+                    seeds=PROFILE.seeds[:1], overrides="{params.overrides}")
+
+
 rule train:
-    input: ask.study_needs(NAME, "{dataset}")
+    input: lambda w: ask.train_needs(NAME, w.dataset, w.seed)
     output: notebook=ask.book(NAME, "train", "{dataset}", "{seed}")
     wildcard_constraints: dataset="|".join(DATASETS), seed="[0-9]+"
     priority: 1  # the study before its experiments
