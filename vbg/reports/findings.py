@@ -120,7 +120,7 @@ def count_text(
     said = (f"{' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))} {what}" for what, n in ends.items())
     return Cell(", ".join(said), **{what: n[0] for what, n in ends.items()})
 
-
+# %% ../../nbs/reports/04_findings.ipynb #bfff079e
 def counted_text(
     e: Evidence,
     dataset: str,  # such as "met"
@@ -130,7 +130,7 @@ def counted_text(
     rows = [beside_vbg(e, dataset, model) for model in models]
     return tested_text(e, dataset, seeds=[row["n"] for row in rows], items=rows[0]["items"])
 
-
+# %% ../../nbs/reports/04_findings.ipynb #5218b049
 def tested_text(
     e: Evidence,
     dataset: str,  # such as "met"

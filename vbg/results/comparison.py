@@ -147,7 +147,7 @@ def late_average(
     runs: list,  # runs of `vbg.runs.store.Run`; those of models with one encoder are candidates
     choose_on: str = "validation",  # the split that chooses
 ) -> tuple[list, pd.DataFrame]:  # `Averaged`, one a data set and seed; what was chosen, for print
-    "Average the best image-only and text-only model, on the seeds of both. Raises ValueError where one, or these, lack."
+    "Average the best image-only and text-only model, on the seeds of both. Raises ValueError where one lacks."
     made, rows = [], []
     for dataset in dict.fromkeys(d for d, _ in groups_of(runs)):
         pair = {}

@@ -411,7 +411,7 @@ def training_notebook(
     "The executed notebook that trains the models of the study with one seed."
     return notebook_place(profile, f"train-{dataset}-{seed}")
 
-
+# %% ../../nbs/runs/03_store.ipynb #fcdb51a6
 def made_seeds(
     profile: str,  # such as "mini"
     without=(),  # notebooks, from `home()` on, that do not count as executed
@@ -422,7 +422,7 @@ def made_seeds(
     there = lambda book: (home() / book).exists() and book.as_posix() not in without
     return sorted({*settings.seeds, *(s for s in books if books[s] and all(map(there, books[s])))})
 
-
+# %% ../../nbs/runs/03_store.ipynb #94ddaa93
 def seeds_of(
     profile: str,  # such as "mini"
     model: str,  # such as "vbg"
@@ -443,7 +443,7 @@ def study_runs(
     assert_study(runs, profile, models, datasets)
     return runs
 
-
+# %% ../../nbs/runs/03_store.ipynb #55ff2d5a
 def first_runs(
     profile: str,  # such as "mini"
 ) -> Runs:
@@ -454,7 +454,7 @@ def first_runs(
     assert_complete(runs)
     return runs
 
-
+# %% ../../nbs/runs/03_store.ipynb #63bd2176
 def assert_study(
     runs: list,  # of the study
     profile: str,  # such as "mini"

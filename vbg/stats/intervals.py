@@ -64,7 +64,6 @@ class Estimate:
     which: tuple = field(default=(), repr=False, compare=False)  # the seeds of its one side, where they are known
 
     def __sub__(self, other):
-        "First minus second: paired on items, and on the seeds that both have."
         return estimate_difference(self, other)
 
     __iter__ = lambda self: iter((self.mean, self.low, self.high))
@@ -126,7 +125,7 @@ def estimate_sides(
     low, high = np.clip((mean - half, mean + half), *bounds)
     return Estimate(float(mean), float(low), float(high), seeds, items, error, df, tuple(sides), tuple(which))
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #55369148
 def estimate_difference(
     first: Estimate,
     second: Estimate,  # of the same items
@@ -151,7 +150,7 @@ def _of_seeds(estimate, seeds):
     side = estimate.sides[0][[estimate.which.index(seed) for seed in seeds]]
     return estimate_sides(side.mean(), [side], len(seeds), estimate.items, which=seeds)
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #69e9d93d
 def no_estimate(
     seeds: int = None,
     items: int = 0,

@@ -157,7 +157,7 @@ def book(
     "The executed copy of a notebook."
     return notebook_place(profile, "-".join(map(str, words))).as_posix()
 
-
+# %% ../../nbs/train/07_rules.ipynb #2c1c966a
 def training_books(
     profile: str,  # such as "mini"
     *datasets: str,  # such as "met"
@@ -167,15 +167,15 @@ def training_books(
     seeds = made_seeds(profile) if seeds is None else seeds
     return [training_notebook(profile, dataset, seed).as_posix() for dataset in datasets for seed in seeds]
 
-
+# %% ../../nbs/train/07_rules.ipynb #3c87b7de
 def first_book(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
 ) -> str:
-    "The notebook that trains what the first answer shows. The one that trains all models with that seed keeps its runs."
+    "The notebook that trains what the first answer shows; the one of all models keeps its runs."
     return book(profile, "train", dataset, "first")
 
-
+# %% ../../nbs/train/07_rules.ipynb #88c09da3
 def row_book(
     store: str,  # such as "mini/plain"
     dataset: str,  # such as "met"
@@ -193,17 +193,17 @@ def study_needs(
     made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in datasets]
     return [book(profile, "data", dataset) for dataset in datasets] + made
 
-
+# %% ../../nbs/train/07_rules.ipynb #b1286ab0
 def train_needs(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
     seed: int,  # or its number as text
 ) -> list:  # notebooks
-    "Notebooks that the runs of the study with one seed need; with the first seed, those that have trained some of them."
+    "Notebooks that the runs of one seed need; of the first seed, the one that has trained some of them."
     first = [first_book(profile, dataset)] * (int(seed) == read_profile(profile).seeds[0])
     return study_needs(profile, dataset) + first
 
-
+# %% ../../nbs/train/07_rules.ipynb #b00f995f
 def row_needs(
     profile: str,  # such as "mini"
     row: str,  # such as "plain": the second half of its store
