@@ -64,7 +64,7 @@ def test_status_tells_what_is_there_and_changes_nothing(home):
         "missing: its runs are lost (1)\n  train-met-0\n",
         "largest costs\n  train-met-0",
         "time left: about 10 min on 2 cores (20 min of work)",
-        "not counted: 16 jobs",
+        "not counted: 19 jobs",
     ):
         assert said in text, (said, text)
 
