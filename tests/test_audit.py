@@ -13,7 +13,7 @@ import pytest
 from conftest import entry_of
 
 from vbg.core.files import RunError
-from vbg.core.profiles import LATE_AVERAGE, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, profile
+from vbg.core.profiles import LATE_AVERAGE, REPEATED, TABLE3_MODELS, TABLE4_MODELS, VARIANTS, profile
 from vbg.explain.heat_figures import FIG7_CLAIMS
 from vbg.explain.space_figures import FIG8_CLAIMS
 from vbg.reports import audit as A
@@ -27,7 +27,7 @@ from vbg.results.comparison import comparison_table, late_average, of_models, ve
 from vbg.results.publish import DATASETS, PAPER_MODELS, paper_table
 from vbg.results.tables import numbers_beside, run_names
 from vbg.runs.notebook import run_notebook, study_notebook
-from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
+from vbg.runs.store import HISTORY, load_runs, predictions_table, study_runs, training_notebook, write_run
 from vbg.runs.version import environment
 from vbg.stats.intervals import paired_difference, same_items, summarise_runs
 from vbg.stats.metrics import evaluate, one_hot
@@ -93,7 +93,7 @@ def look(verdict="reproduced"):
     return dict(fig8=space, fig7=heat, items=N, classes=CLASSES, seeds=2)
 
 
-def made_up(dataset, model, seed, weights=None, about=None, **more):
+def made_up(dataset, model, seed, weights=None, about=None, splits=("test", "validation"), **more):
     "A run as training writes it."
     settings, rng, own = (
         profile("smoke"),
@@ -104,7 +104,6 @@ def made_up(dataset, model, seed, weights=None, about=None, **more):
     z = np.exp(SKILL[model] * one_hot(Y, CLASSES) + noise)
     p = z / z.sum(1, keepdims=True)
     inputs = dict(settings={"train": settings.train}, code="new", data={"natural": f"{dataset}1"}) | (about or {})
-    splits = ("test", "validation")
     return write_run(
         profile="smoke",
         dataset=dataset,
@@ -223,7 +222,7 @@ def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
     ours = table.set_index("id").ours["table3-met-swin-f1"]
     assert (
         ours == f"{100 * direct['mean']:.1f} % [{100 * direct.low:.1f}, {100 * direct.high:.1f}]"
-        and table.set_index("id").n["table3-met-swin-f1"] == f"2 seeds, {N} items"
+        and table.set_index("id").n["table3-met-swin-f1"] == f"2 seeds, {N} items of the natural test"
     )
     sides = [[r for r in met if r.model == m] for m in ("vbg", "without_gan")]
     labels, tables = same_items(sum(sides, []), "test")
@@ -235,6 +234,33 @@ def test_ours_and_differences_are_those_of_the_metrics_module(evidence, table):
     )  # two that make errors
     gap = paired_difference(labels, tables[:2], tables[2:])["f1"]
     assert list(E.difference(evidence, "met", "resnet", "swin", "f1")) == pytest.approx([gap.mean, gap.low, gap.high])
+
+
+def test_further_seeds_and_the_large_test_reach_the_ledger_and_each_row_tells_its_own_n(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setattr("vbg.runs.version.environment", lambda: HERE)
+    for dataset in DATASETS:
+        for model in E.NEEDED:
+            for seed in (0, 1, 2) if model in REPEATED else (0, 1):
+                made_up(dataset, model, seed, splits=("test", "validation", "large"))
+        book = tmp_path / training_notebook("smoke", dataset, 2)
+        book.parent.mkdir(parents=True, exist_ok=True)
+        book.write_text("{}")
+    runs, looks = study_runs("smoke", E.NEEDED), {d: look() for d in DATASETS}
+    e = E.Evidence("smoke", profile("smoke"), runs, {d: CARD for d in DATASETS}, looks, late_average(runs)[0])
+    table = A.build_ledger(e)
+    rows = table.set_index("id")
+    of = f"{N} items of the natural, large test"
+    assert rows.n["table3-met-vbg-accuracy"] == rows.n["ablation-without-gan-met"] == f"3 seeds, {of}"
+    assert rows.n["table3-met-swin-f1"] == rows.n["margin-accuracy-swin-met"] == f"2 seeds, {of}"
+    assert rows.n["order3-met"] == f"2 to 3 seeds, {of}" and rows.n["order3-met"].numbers["seeds"] == 2
+    assert rows.n["table3-met-vbg-hours"] == "3 seeds" and rows.n["table3-met-swin-hours"] == "2 seeds"
+    page = A.audit_markdown(table, e)
+    assert "judged on the natural, large test, which each row names" in page and f"2 seeds, {of}" in page
+    (tmp_path / training_notebook("smoke", "met", 2)).unlink()
+    shutil.rmtree(next(run.folder for run in runs if (run.model, run.seed) == ("vbg", 1)))
+    with pytest.raises(RunError, match="make reproduce PROFILE=smoke"):
+        study_runs("smoke", E.NEEDED)
 
 
 def test_what_the_tables_decide_the_ledger_decides_alike(evidence, table):
