@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from vbg.core.artefacts import ARTEFACTS, TARGETS
-from vbg.core.profiles import PROFILES
+from vbg.core.profiles import PROFILES, TABLE3_MODELS, TABLE4_MODELS
 from vbg.runs.workflow import OF_COLLECTION, TRAINS, is_whole, known_targets, planned
 from vbg.train.rules import target_files
 
@@ -67,6 +67,27 @@ def test_status_tells_what_is_there_and_changes_nothing(home):
         "not counted: 19 jobs",
     ):
         assert said in text, (said, text)
+
+
+def test_further_seeds_are_missing_where_a_target_trains_them_and_count_in_tables_once_they_are_there(home):
+    """A notebook of a further seed on one data set is not enough. With both, tables wait for it: it has no runs here,
+    so it is lost and does not count."""
+    told = lambda target: (
+        call(home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2", target).stdout
+    )
+    assert "train-met-2" in told("seeds") and row(told("everything"), "train")[2] == "6"
+    for dataset in ("met", "coco"):
+        (home / CARD.format(f"train-{dataset}-2")).write_text((home / CARD.format("train-met-0")).read_text())
+    assert row(told("all"), "train")[:3] == ["0", "0", "4"], "its runs are lost: the study is drawn without it"
+    assert "missing: its runs are lost (3)" in told("seeds")
+
+
+def test_after_a_first_answer_the_rest_is_estimated_by_the_models_that_it_trains_more(home):
+    (home / CARD.format("train-met-0")).rename(home / CARD.format("train-met-first"))
+    done = call(home, "vbg.reports.command", "status", "--profile", "smoke", "--cores", "2")
+    assert row(done.stdout, "first")[:3] == ["0", "0", "2"] and row(done.stdout, "train")[:3] == ["0", "0", "4"]
+    models = len({*TABLE3_MODELS, *TABLE4_MODELS})
+    assert row(done.stdout, "train")[3] == f"{4 * 300 * models / 3 / 3600:.1f} h"  # 300 s for three of them
 
 
 def test_figures_without_runs_are_refused_by_name_and_nothing_starts(home):

@@ -154,14 +154,15 @@ def _expect(jobs, cores):
 FIRST = "a first answer (n = 1: one seed of VBG without its GAN, of image and of text alone)"
 
 
-def _quick_ends(profile, cores, gpus):
-    "After `make reproduce QUICK=1`: what is there, and how long the rest takes."
-    jobs = planned(profile, ["all"])
-    todo = sum(job.state != "done" for job in jobs)
-    rest = f"`make reproduce PROFILE={profile}` keeps it and goes on: {todo} of {len(jobs)} notebooks"
-    print(
-        f"{FIRST}; VBG's GAN takes longer to train than all of it", rest, *left_lines(jobs, cores, gpus)[1:], sep="\n"
-    )
+def _ends(profile, targets, cores, gpus):
+    "Exit code 0; after `make reproduce QUICK=1` tell what is there, and how long the rest takes."
+    if [*targets] == ["quick"]:
+        jobs = planned(profile, ["all"])
+        todo = sum(job.state != "done" for job in jobs)
+        rest = f"`make reproduce PROFILE={profile}` keeps it and goes on: {todo} of {len(jobs)} notebooks"
+        lines = [f"there so far: {FIRST}; VBG needs its GAN, which is trained next", rest]
+        print(*lines, *left_lines(jobs, cores, gpus)[1:], sep="\n")
+    return 0
 
 # %% ../../nbs/runs/08_reproduce.ipynb #e761e877
 def reproduce(
@@ -189,9 +190,6 @@ def reproduce(
         options += ["--allowed-rules", *rules, *(t for t in targets if "/" not in t), "--forcerun", *rules]
     if not todo and not any((home() / ".snakemake" / "incomplete").glob("*")):
         print(f"{profile}: all {len(jobs)} notebooks are up to date" if jobs else "the folder is free")
-        return 0
+        return 0 if unlock else _ends(profile, targets, cores, gpus)
     command = snakemake_command(profile, targets, cores, gpus, options, look="quiet" if draw else "")
-    code = run(command, _expect(todo, cores), lock)
-    if not code and [*targets] == ["quick"]:
-        _quick_ends(profile, cores, gpus)
-    return code
+    return run(command, _expect(todo, cores), lock) or _ends(profile, targets, cores, gpus)
