@@ -45,6 +45,7 @@ from vbg.reports.findings import (
     sign_finding,
     sized,
     spanned,
+    tested_text,
     worst,
 )
 from .measures import MEASURES, PAIRS, Seen, pairs_of

@@ -120,7 +120,9 @@ def signs(e, d, pairs, each="", ours="{each}", reason="{reasons}", metrics="accu
         signs="; signs alone are judged" * (bool(d) and e.rendered(d)),
     )
     paper = " and ".join(f"{printed_gap(*one):g}" for one in asked) + " points"
-    return Seen(ours.format(**facts), worst([f.verdict for f in found]), reason.format(**facts), paper=paper)
+    n, *others = dict.fromkeys(f.n for f in found)
+    n = "; ".join([n, *others]) if others else n
+    return Seen(ours.format(**facts), worst([f.verdict for f in found]), reason.format(**facts), n, paper)
 
 # %% ../../nbs/reports/05_measures.ipynb #e7f35ec6
 def rank(e, d, model):
@@ -191,7 +193,8 @@ def times(e, d, asked, ours, each="", reason="measured seconds", of="vbg", over=
     if unknown and len(models) > 1:
         holds, reason = REAL, f"what GAN and loop took is not known for {unknown}, so these seconds do not compare"
     ours = Cell(ours, **(cells[0].numbers if len(cells) == 1 else {}))
-    return Seen(ours, holds, reason, seeds_text(e, base or sets[0]), paper)
+    n = seeds_text(e, base or sets[0], tuple(models) if base else (over, *models))
+    return Seen(ours, holds, reason, n, paper)
 
 # %% ../../nbs/reports/05_measures.ipynb #2dfc6bf1
 def worth(e, d):
