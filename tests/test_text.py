@@ -1,6 +1,7 @@
 """Text encoders and tokenizers of every family, in the format in which the hub holds them."""
 
 import json
+import sys
 import unicodedata
 
 import numpy as np
@@ -40,6 +41,8 @@ from vbg.models.text import (
     train_tokenizer,
     trim,
 )
+from vbg.models.vbg import last_parts
+from vbg.models.vision import blocks_of
 
 TEXTS = [
     "A bronze vessel with a taotie mask.",
@@ -231,6 +234,15 @@ def test_tokens_are_those_of_the_model_itself(checkpoint):
     assert found.std() > 0.1
 
 
+def test_the_last_block_of_every_family_can_be_found(checkpoint):
+    name, folder = checkpoint
+    own = encoder(folder)
+    assert len(blocks_of(own.transformer)) == 2
+    learnt = {id(p) for part in last_parts(own, 1) for p in part.parameters()}
+    names = {n for n, p in own.named_parameters() if id(p) in learnt}
+    assert names == {n for n, _ in own.named_parameters() if ".layer.1." in n or ".layers.1." in n} and names
+
+
 def test_padding_reaches_no_word(checkpoint):
     name, folder = checkpoint
     model, (ids, keep) = encoder(folder), rows(tokens(folder))
@@ -404,13 +416,76 @@ def plain(folder):
     return TextEncoder(vocab_size=None, max_length=32, activation=None, checkpoint=str(folder), **OPEN)
 
 
-@pytest.mark.parametrize("splitter", ["basic", "mecab"])
-def test_a_slow_tokenizer_is_refused(tmp_path, splitter):
-    bert(tmp_path, ["茶", "碗"])
-    config = dict(tokenizer_class="BertJapaneseTokenizer", word_tokenizer_type=splitter)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | dict(subword_tokenizer_type="character")))
-    with pytest.raises(DataError, match="tokenizer.*Remedy: take a checkpoint with a tokenizer.json.* or set text"):
+def japanese(folder, splitter="basic", pieces="character", **more):
+    "A small BERT as those for Japanese are stored: vocab.txt, and a tokenizer of the library's own class."
+    bert(folder, ["茶", "碗", "青", "花", "##花", "の", "青花"])
+    how = dict(tokenizer_class="BertJapaneseTokenizer", word_tokenizer_type=splitter, subword_tokenizer_type=pieces)
+    (folder / "tokenizer_config.json").write_text(json.dumps(how | more))
+
+
+@pytest.mark.parametrize("pieces, read", [("character", list("青花の茶碗")), ("wordpiece", ["青花", "の", "茶", "碗"])])
+def test_a_japanese_bert_is_read_with_its_own_tokenizer(tmp_path, pieces, read):
+    japanese(tmp_path, pieces=pieces)
+    tokenizer, texts = load_tokenizer(tmp_path), [["青花 の 茶 碗" if pieces == "wordpiece" else "青花の茶碗"], ["茶"]]
+    data = tokens(tmp_path, 12, texts)
+    ids, keep = rows(data)
+    assert tokenizer.convert_ids_to_tokens(ids[0][keep[0]].tolist()) == ["[CLS]", *read, "[SEP]"]
+    assert ids[1][keep[1]].tolist() == [2, tokenizer.convert_tokens_to_ids("茶"), 3] and not ids[~keep].any()
+    assert misread([text for (text,) in texts], tokenizer, "japanese") == ""
+    with torch.no_grad():
+        found = plain(tmp_path).eval()(ids, keep)
+        alone = plain(tmp_path).eval()(ids[1:, :3])
+    assert torch.allclose(found[1, :3], alone[0], atol=1e-5) and found.shape == (2, 12, 16)
+
+
+def test_texts_that_a_japanese_bert_does_not_know_are_told_with_their_share(tmp_path):
+    japanese(tmp_path)
+    said = misread(["青花の皿", "茶碗"], load_tokenizer(tmp_path), "japanese")
+    assert "17 % of the pieces of words (17 % of the characters) are unknown to its tokenizer. Remedy: take" in said
+
+
+@pytest.mark.parametrize(
+    "splitter, module, command",
+    [
+        ("mecab", "fugashi", "pip install fugashi unidic-lite ipadic"),
+        ("sudachi", "sudachipy", "pip install sudachipy sudachidict-core"),
+        ("jumanpp", "rhoknp", "pip install rhoknp"),
+    ],
+)
+def test_what_a_japanese_tokenizer_lacks_is_named_with_the_command_that_brings_it(
+    tmp_path, monkeypatch, splitter, module, command
+):
+    monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
+    japanese(tmp_path, splitter)
+    with pytest.raises(DataError, match=f"no tokenizer could be read here.*Remedy: run `{command}`, or take a check"):
         load_tokenizer(tmp_path)
+
+
+SCRIPTS = ["青花の茶碗 蓮文", "مزهرية من الخزف", "ваза с цветами", "ชามเคลือบ ลายบัว", "a bowl with a lotus"]
+
+
+def multilingual(folder):
+    "A small XLM-R with words and letters of several scripts."
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    words = sorted({"▁" + word for text in SCRIPTS for word in text.split()})
+    letters = sorted({letter for text in SCRIPTS for letter in text if letter.strip()})
+    vocabulary = [*special, *((word, -2.0) for word in words), *((letter, -9.0) for letter in letters), ("<mask>", 0.0)]
+    XLMRobertaTokenizer(vocab=vocabulary).save_pretrained(folder)
+    with seeded(0):
+        AutoModelForMaskedLM.from_config(config_of("xlm-roberta", len(vocabulary))).save_pretrained(folder)
+
+
+def test_a_multilingual_checkpoint_reads_every_script_that_it_knows_and_tells_of_others(tmp_path):
+    multilingual(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert misread(SCRIPTS, tokenizer, "many") == ""
+    assert "% of the characters) are unknown" in misread(["κύπελλο με λωτό"], tokenizer, "many")
+    data = tokens(tmp_path, texts=[[text] for text in SCRIPTS])
+    ids, keep = rows(data)
+    assert tokenizer.unk_token_id not in ids[keep] and len({tuple(row) for row in ids.tolist()}) == len(SCRIPTS)
+    with torch.no_grad():
+        found = encoder(tmp_path)(ids, keep)
+    assert torch.isfinite(found[keep]).all() and found.shape == (len(SCRIPTS), LENGTH, 32)
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 300\n"

