@@ -1,5 +1,6 @@
 """Frozen features in the study's own path: cached tokens and frozen encoders give one result, each by its key."""
 
+import re
 import shutil
 
 import numpy as np
@@ -90,9 +91,10 @@ def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):
 
 def test_tokens_are_made_once_for_all_models_that_read_both_sides(home):
     before = folders(home)
-    assert len(before) == 3  # natural, large and balanced
+    assert len(before) == 6  # natural, large and balanced, each of two encoders
     run(home, "logistic_regression")
     run(home, store="again", epochs=2)
+    run(home, "without_bert_gan")
     assert folders(home) == before
 
 
@@ -111,7 +113,7 @@ def test_the_regression_reads_the_stored_tokens_and_the_items_of_its_rule(home, 
     assert np.isfinite(best.history.validation_accuracy).all() and last.history.validation_accuracy.isna().all()
 
 
-@pytest.mark.parametrize("change", ["vision weights", "text weights", "length", "tokenizer"])
+@pytest.mark.parametrize("change", ["vision weights", "text weights", "length", "tokenizer", "[CLS]"])
 def test_whatever_tokens_depend_on_makes_them_anew(home, tmp_path, change):
     for name in ("vit", "bert"):
         shutil.copytree(home / name, tmp_path / name)
@@ -121,29 +123,64 @@ def test_whatever_tokens_depend_on_makes_them_anew(home, tmp_path, change):
         save_file({name: value + 0.01 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
     elif change == "length":
         asked["text"]["max_length"] = 20
+    elif change == "[CLS]":
+        asked["vision"]["tokens"] = "cls"
     else:
         texts = sets_module.study_data("smoke", "met")["natural"].select("train").texts
         train_tokenizer([text for several in texts for text in several], 290).save_pretrained(tmp_path / "bert")
-    vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, store=change.replace(" ", "-"))
+    vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=asked, store=re.sub(r"\W", "-", change))
     assert len(folders(home) - before) == 3
 
 
-def test_other_data_have_tokens_of_their_own(home, monkeypatch):
+def test_tokens_go_by_what_items_hold_and_not_by_the_name_of_the_set(home, monkeypatch):
     before, plain = folders(home), sets_module.study_data
 
-    def renamed(*arguments, **named):
+    def other(*arguments, **named):
         sets = plain(*arguments, **named)
         for name in ("natural", "large", "balanced"):
             sets[name].fingerprint = "f" * 16
+        sets["large"].pixels = np.concatenate([255 - sets["large"].pixels[:1], sets["large"].pixels[1:]])
         return sets
 
-    monkeypatch.setattr(vt, "study_data", renamed)
+    monkeypatch.setattr(vt, "study_data", other)
+    said = []
+    monkeypatch.setattr(vt.Progress, "say", lambda self, line: said.append(line))
     run(home, store="other-data")
-    assert len(folders(home) - before) == 3
+    assert len(folders(home) - before) == 1  # the pictures of the one set of which one changed
+    assert [line.split(" items")[0] for line in said if "encoded" in line] == ["met-large, image: 1 of 1"]
+
+
+def test_the_last_blocks_learn_and_nothing_below_them(home):
+    made = run(home, store="last", encoders="last:1", encoder_learning_rate=1e-2)
+    weights = load_file(made.folder / "model.safetensors")
+    own = {name for name in weights if name.startswith(("vision.", "text."))}
+    assert own and all(".layers.0." in name or ".layer.0." in name or "layernorm" in name for name in own)
+    assert "text.transformer.encoder.layer.0.output.dense.weight" in own
+    config = sets_module.study_settings(
+        "smoke", "met", overrides=settings(home, encoders="last:1", encoder_learning_rate=1e-2)
+    )
+    sets = sets_module.study_data("smoke", "met")
+    batches_module.tokenise_sets(sets, config)
+    model = build_model(config, num_classes=sets["natural"].num_classes, seed=9).freeze_encoders(1)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    found = batches_module.predict(
+        load_weights(model, made.folder / "model.safetensors"), sets["natural"].select("test")
+    )
+    assert np.abs(found - made.select("test")[2]).max() < 1e-5
+    moved = {name for name, value in model.state_dict().items() if not (value == start[name]).all()}
+    assert own - {n for n in own if n.endswith("k_proj.bias") or n.endswith("key.bias")} <= moved
+    assert not {name for name in moved if name.startswith(("vision.", "text."))} - own
+
+
+def test_more_blocks_than_there_are_and_a_rate_of_nothing_are_refused(home):
+    with pytest.raises(ValueError, match="VisionEncoder has 1 blocks, fewer than 2"):
+        run(home, store="deep", encoders="last:2", encoder_learning_rate=1e-2)
+    with pytest.raises(ValueError, match="encoder_learning_rate is 0"):
+        run(home, store="still", encoders="last:1", encoder_learning_rate=0.0)
 
 
 def test_damaged_tokens_are_named_with_a_remedy(home):
     for place in folders(home):
-        (place / "text_tokens.npy").write_bytes(b"half")
-    with pytest.raises(DataError, match="text_tokens are damaged or absent.*delete this folder"):
+        next(place.glob("*_tokens.npy")).write_bytes(b"half")
+    with pytest.raises(DataError, match="_tokens are damaged or absent.*delete this folder"):
         run(home, store="damaged")

@@ -21,6 +21,7 @@ from ..data.mini.canvas import read_ground_truth
 from ..data.sets import source_folder, study_data
 from ..data.store import ExampleData
 from ..models.batches import Batches, predict, tokenise_sets
+from ..models.frozen import last_blocks
 from ..models.vbg import build_model, load_weights
 from ..runs.store import Run
 
@@ -114,7 +115,8 @@ def fresh_model(
     fields = tuple(len(values) + 1 for values in metadata.values())
     sizes = dict(num_classes=sets["natural"].num_classes, vocab_size=len(tokenizer), metadata_sizes=fields)
     network = build_model(settings, variant="vbg" if model in FUSION_ABLATIONS else model, seed=seed, **sizes)
-    return (network if settings.train["encoders"] == "trained" else network.freeze_encoders()).eval()
+    mode = settings.train["encoders"]
+    return (network if mode == "trained" else network.freeze_encoders(last_blocks(mode))).eval()
 
 # %% ../../nbs/explain/01_restore.ipynb #f307e69c
 def _refuse_other(found, split, tolerance):

@@ -8,20 +8,27 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from huggingface_hub import snapshot_download
 
 from ..core.files import DataError, staging, write_atomic
 from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint, weights_in_cache
+from .text import trim
 from .vision import to_pixel_values
 
 # %% auto #0
-__all__ = ['ENCODERS', 'checkpoint_files', 'checkpoint_version', 'encode_features', 'check_encoders']
+__all__ = ['ENCODERS', 'checkpoint_files', 'checkpoint_version', 'item_digests', 'encode_features', 'last_blocks',
+           'check_encoders']
 
 # %% ../../nbs/models/04_frozen.ipynb #87f1a0c7
 def checkpoint_files(
@@ -80,103 +87,186 @@ def checkpoint_version(
     return total.hexdigest()[:16]
 
 # %% ../../nbs/models/04_frozen.ipynb #5a6c390f
+def item_digests(
+    *arrays: np.ndarray,  # `(N, ...)` each: pixels, or token numbers and mask
+) -> list:  # N texts of 32 hexadecimal digits
+    "A hash of what an encoder reads of each item."
+    shapes, found = " ".join(f"{a.dtype} {a.shape[1:]}" for a in arrays), []
+    for parts in zip(*arrays):
+        total = hashlib.blake2b(shapes.encode(), digest_size=16)
+        for part in parts:
+            total.update(np.ascontiguousarray(part).tobytes())
+        found.append(total.hexdigest())
+    return found
+
+
+def _read_by(name, data):
+    "What an encoder reads of a set."
+    return (data.pixels,) if name == "image" else (data.input_ids, data.attention_mask)
+
+
 @torch.no_grad()
-def _encode_batch(model, data, items):
-    "Tokens of a few items: pixels once, each of their K texts."
-    device, found = next(model.parameters()).device, {}
-    if model.vision is not None:
-        pixels = to_pixel_values(torch.as_tensor(np.array(data.pixels[items])).to(device))
-        found["image_tokens"] = model.vision(pixels)
-    if model.text is not None:
-        ids, keep = (
-            torch.as_tensor(np.array(v[items])).to(device).flatten(0, 1) for v in (data.input_ids, data.attention_mask)
-        )
-        tokens = model.text(ids, keep.bool())
-        found["text_tokens"] = tokens.unflatten(0, (len(items), -1))
-    return {name: value.float().cpu().numpy() for name, value in found.items()}
+def _encode(model, name, data, items):
+    "Tokens of a few items: `(n, Ni, Di)`, or of each of their K texts `(n, K, L, Dt)`."
+    device = next(model.parameters()).device
+    read = [torch.as_tensor(np.array(values[items])).to(device) for values in _read_by(name, data)]
+    if name == "image":
+        return model.vision(to_pixel_values(*read)).float().cpu().numpy()
+    ids, keep = (values.flatten(0, 1) for values in read)
+    short, seen = trim(ids, keep)
+    tokens = model.text(short, seen.bool())
+    tokens = F.pad(tokens, (0, 0, 0, keep.shape[1] - tokens.shape[1]))
+    return tokens.unflatten(0, (len(items), -1)).float().cpu().numpy()
 
 # %% ../../nbs/models/04_frozen.ipynb #9bb6e876
 def encode_features(
     model,  # `vbg.models.vbg.VBG` whose encoders are frozen
     data: ExampleData,  # tokenised; any splits
     folder: Path,  # where the tokens are kept
-    key: dict,  # what they depend on: checkpoints, data fingerprint, tokenizer
-    batch_size: int = 32,  # items
+    key: dict,  # 'image' and 'text': what the tokens depend on beside the items, as checkpoint and code
+    *,
+    shared: Path | None = None,  # folder of such folders: what they hold is copied, not made again
+    say=None,  # function of a line; told of items and minutes left
 ) -> ExampleData:  # the same object, now with `image_tokens` and `text_tokens` mapped from disk
-    "Encode every item once. Tokens of the same key are read, not made again; a half-written file is removed."
-    place = Path(folder) / f"features-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}"
-    if not (place / "key.json").exists():
-        with staging(place, keep="key.json") as part:
-            _write_features(model, data, part, batch_size)
-            write_atomic(part / "key.json", json.dumps(key, sort_keys=True))
-    return _attach(model, data, place)
-
-# %% ../../nbs/models/04_frozen.ipynb #df0179f3
-def _attach(model, data, place):
-    "Map the stored tokens of each encoder that the model has. Raises DataError when they are not whole."
-    for name, encoder in (("image_tokens", model.vision), ("text_tokens", model.text)):
-        if encoder is not None:
-            try:
-                setattr(data, name, np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-                whole = len(getattr(data, name)) == len(data)
-            except (OSError, ValueError):
-                whole = False
-            if not whole:
-                raise DataError(
-                    f"{name} are damaged or absent",
-                    file=place,
-                    remedy="delete this folder; the tokens are then made again",
-                )
+    "Encode every item once. Tokens of the same key and items are read; a half-written file is removed."
+    training = model.training
+    model.eval()
+    for name in (name for name, part in (("image", model.vision), ("text", model.text)) if part is not None):
+        items, made_by = item_digests(*_read_by(name, data)), _hash(key.get(name))
+        place = Path(folder) / f"features-{name}-{made_by}-{_hash(items)}"
+        if not (place / "key.json").exists():
+            known = _known(shared, name, made_by) if shared else {}
+            with staging(place, keep="key.json") as part:
+                told = _Told(say, f"{getattr(data, 'name', 'items')}, {name}")
+                _write_tokens(part / f"{name}_tokens.npy", items, known, partial(_encode, model, name, data), told)
+                write_atomic(part / "key.json", json.dumps(dict(key=key.get(name), items=items)))
+        setattr(data, f"{name}_tokens", _mapped(place, name, len(data)))
+    model.train(training)
     return data
 
+
+def _hash(said):
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+# %% ../../nbs/models/04_frozen.ipynb #df0179f3
+def _mapped(place, name, count):
+    "The stored tokens of one encoder. Raises DataError when they are not whole."
+    try:
+        tokens = np.load(place / f"{name}_tokens.npy", mmap_mode="r", allow_pickle=False)
+        whole = len(tokens) == count
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        remedy = "delete this folder; the tokens are then made again"
+        raise DataError(f"{name}_tokens are damaged or absent", file=place, remedy=remedy)
+    return tokens
+
+
+def _known(shared, name, made_by):
+    "Items that other sets hold: hash to array and row. Damaged ones are passed over."
+    known = {}
+    for note in sorted(Path(shared).glob(f"*/features-{name}-{made_by}-*/key.json")):
+        try:
+            items = json.loads(note.read_text(encoding="utf-8"))["items"]
+            tokens = _mapped(note.parent, name, len(items))
+        except (OSError, ValueError, KeyError):  # DataError is a ValueError
+            continue
+        for row, item in enumerate(items):
+            known.setdefault(item, (tokens, row))
+    return known
+
 # %% ../../nbs/models/04_frozen.ipynb #3f1edc8a
-def _write_features(model, data, folder, batch_size):
-    "Write one .npy a modality, batch by batch, so that it need not fit into memory. Raises DataError on a small disk."
-    training, start, files = model.training, 0, {}
-    model.eval()
-    while start < len(data):
-        items = np.arange(start, min(start + batch_size, len(data)))
-        found = _encode_batch(model, data, items)
-        if not files:
-            needed, free = sum(v[:1].nbytes for v in found.values()) * len(data), shutil.disk_usage(folder).free
-            if needed > free:
-                raise DataError(
-                    f"the tokens need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
-                    file=folder,
-                    remedy='free space, or set train.encoders to "frozen"',
-                )
-            files = {
-                name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (len(data), *v.shape[1:]))
-                for name, v in found.items()
-            }
-        for name, tokens in found.items():
-            files[name][items] = tokens
-        start += batch_size
-    for file in files.values():
-        file.flush()
-    model.train(training)
+def _write_tokens(file, items, known, encode, told):
+    "Write the tokens of all items to one .npy; those that are known are copied, equal items are encoded once."
+    first = {item: row for row, item in reversed([*enumerate(items)])}
+    new, stored = sorted(row for item, row in first.items() if item not in known), None
+    size = 32 if torch.cuda.is_available() else 1
+    batches = [new[start : start + size] for start in range(0, len(new), size)]
+    for rows, tokens in zip(batches, _in_turn(encode, batches)):
+        stored = _opened(file, (len(items), *tokens.shape[1:])) if stored is None else stored
+        stored[rows] = tokens
+        told(len(rows), len(new))
+    for row, item in enumerate(items):
+        if item in known:
+            tokens, source = known[item]
+            stored = _opened(file, (len(items), *tokens.shape[1:])) if stored is None else stored
+            stored[row] = tokens[source]
+        elif first[item] != row:
+            stored[row] = stored[first[item]]
+    if stored is None:
+        raise DataError("there is no item to encode", file=file.parent)
+    stored.flush()
+
+
+def _opened(file, shape):
+    "A file for tokens, mapped into memory, so that they need not fit into it. Raises DataError on a small disk."
+    needed, free = 4 * int(np.prod(shape)), shutil.disk_usage(file.parent).free
+    if needed > free:
+        problem = f"the tokens need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+        raise DataError(problem, file=file.parent, remedy='free space, or set train.encoders to "frozen"')
+    return np.lib.format.open_memmap(file, "w+", np.float32, shape)
+
+# %% ../../nbs/models/04_frozen.ipynb #87879fc1
+def _in_turn(encode, batches):
+    "Tokens of each batch in their order. On the CPU as many at once as there are cores, each in one thread."
+    workers, threads = 1 if torch.cuda.is_available() else os.cpu_count(), torch.get_num_threads()
+    with ThreadPoolExecutor(workers) as pool:
+        torch.set_num_threads(1)
+        try:
+            for start in range(0, len(batches), 4 * workers):  # few at a time: an interrupt waits for them
+                yield from pool.map(encode, batches[start : start + 4 * workers])
+        finally:
+            torch.set_num_threads(threads)
+
+
+class _Told:
+    "Say how many items are encoded and how long the rest takes: every ten seconds, and at the end."
+
+    def __init__(self, say, what):
+        self.say, self.what, self.done, self.start, self.last = say, what, 0, time.perf_counter(), 0.0
+
+    def __call__(self, more, total):
+        self.done = done = self.done + more
+        passed = time.perf_counter() - self.start
+        if self.say and (done == total or passed - self.last >= 10):
+            self.last, left = passed, passed / done * (total - done)
+            rest = f"in {passed:.0f} s" if done == total else f"{left // 60:.0f} min {left % 60:02.0f} s left"
+            self.say(f"{self.what}: {done} of {total} items encoded, {rest}")
 
 # %% ../../nbs/models/04_frozen.ipynb #32ed8cf9
-ENCODERS = ("trained", "frozen", "cached")
+ENCODERS = ("trained", "frozen", "cached", "last:N")
+
+
+def last_blocks(
+    mode: str,  # `train.encoders` of a profile
+) -> int:  # 0 for a word other than 'last:N'
+    "N of 'last:N': so many blocks at the end of each encoder learn. Raises ValueError where N is no number from 1."
+    word, _, number = str(mode).partition(":")
+    if word == "last" and not (number.isdecimal() and int(number)):
+        raise ValueError(f"train.encoders 'last:N' needs a number from 1, as in 'last:2', not {mode!r}")
+    return int(number) if word == "last" else 0
 
 # %% ../../nbs/models/04_frozen.ipynb #dbafa638
 def check_encoders(
     settings,  # `vbg.core.profiles.Profile`
-) -> str:  # one of `ENCODERS`
+) -> str:  # one of `ENCODERS`, with a number for N
     "Check the settings of frozen encoders and return the mode. Raises ValueError on an unknown or conflicting one."
     train, mode = settings.train, settings.train["encoders"]
-    if mode not in ENCODERS:
+    last = last_blocks(mode)
+    if not last and mode not in ENCODERS[:3]:
         raise ValueError(f"train.encoders is one of {', '.join(ENCODERS)}, not {mode!r}")
     if mode == "trained":
         return mode
-    for name in ("flip", "shift", "token_masking"):
+    if last and not train["encoder_learning_rate"]:
+        raise ValueError(f"train.encoder_learning_rate is 0: set it, as to 1e-5, where train.encoders is {mode!r}")
+    for name in () if last else ("flip", "shift", "token_masking"):
         if train[name]:
             raise ValueError(
                 f"train.{name} changes what a frozen encoder reads: set it to 0 where train.encoders is {mode!r}"
             )
-    if settings.vision["layers"]:
+    if not last and len(settings.vision["layers"] or ()) > 1:
         raise ValueError(
-            "vision.layers joins layers by a map that has to be learned: set it to None where the encoder is frozen"
+            "vision.layers joins layers by a map that has to be learned: name one, or none, where the encoder is frozen"
         )
     for section in ("vision", "text"):
         if getattr(settings, section)["checkpoint"] is None:

@@ -28,12 +28,12 @@ from .fusion import BidirectionalFusion, masked_mean
 from .fusion_zoo import build_fusion
 from .text import TextEncoder
 from .trunk import DiscriminatorTrunk
-from .vision import VisionEncoder, patchify, vit_from_scratch
+from .vision import VisionEncoder, blocks_of, patchify, vit_from_scratch
 
 # %% auto #0
 __all__ = ['ModelOutput', 'make_head', 'MeanEmbeddings', 'Standardise', 'make_expert', 'expert_features', 'multiply_predictions',
-           'weight_penalty', 'EncoderPair', 'Classifier', 'VBG', 'build_model', 'multiply_adds', 'one_item',
-           'save_weights', 'load_weights']
+           'weight_penalty', 'last_parts', 'Freezing', 'EncoderPair', 'Classifier', 'VBG', 'build_model',
+           'multiply_adds', 'one_item', 'save_weights', 'load_weights']
 
 # %% ../../nbs/models/09_vbg.ipynb #bd1a0e4d
 @dataclass
@@ -191,10 +191,63 @@ def _build_parts(model, vision, text, fusion, dropout, metadata_sizes, trunk):
     _build_experts(model, sizes)
 
 # %% ../../nbs/models/09_vbg.ipynb #10927af7
-class EncoderPair(nn.Module):
-    "Base class of models with one or two encoders: `vision` and `text`, of which one may be None."
+def last_parts(
+    encoder: nn.Module,  # of images or of texts
+    last: int,  # number of blocks; 0: none
+) -> list:  # modules
+    "The last blocks of an encoder, and the norm or map after them. Raises ValueError where it has fewer, or none."
+    if not last:
+        return []
+    blocks = blocks_of(encoder.transformer) if hasattr(encoder, "transformer") else None
+    if blocks is None or last > len(blocks):
+        has = "no blocks" if blocks is None else f"{len(blocks)} blocks, fewer than {last}"
+        raise ValueError(f"{type(encoder).__name__} has {has}: train.encoders cannot be 'last:{last}'")
+    after = getattr(encoder.transformer, "layernorm", None), getattr(encoder, "joint", None)
+    return [*blocks[len(blocks) - last :], *(part for part in after if part is not None)]
+
+# %% ../../nbs/models/09_vbg.ipynb #a6f7e804
+class Freezing(nn.Module):
+    "Encoders `vision` and `text`, of which one may be None, as a whole or in part frozen."
 
     frozen = False  # True: the encoders keep their weights and stay in evaluation mode
+    tuned = ()  # parts of frozen encoders that learn all the same
+
+    def freeze_encoders(
+        self,
+        last: int = 0,  # blocks at the end of each encoder that learn
+    ) -> Freezing:  # the same model
+        "Keep the encoders as they are: no gradients, evaluation mode. Raises ValueError where that cannot be."
+        encoders = [encoder for encoder in (self.vision, self.text) if encoder is not None]
+        if not encoders:
+            raise ValueError("there is no encoder to freeze in this variant")
+        if not last and getattr(self.vision, "joint", None) is not None:
+            raise ValueError("vision.layers joins layers by a map that has to be learned: name none to freeze it")
+        self.frozen, self.tuned = True, tuple(part for encoder in encoders for part in last_parts(encoder, last))
+        for part in (*encoders, *self.tuned):
+            part.requires_grad_(part in self.tuned)
+        return self.train(self.training)
+
+    def frozen_names(self) -> set:  # of the state dict
+        "Names of the weights that stay as the encoders' checkpoints hold them."
+        learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        encoders = {name for name in self.state_dict() if self.frozen and name.startswith(("vision.", "text."))}
+        return encoders - learnt
+
+    def train(
+        self,
+        mode: bool = True,  # False: evaluation
+    ) -> Freezing:  # the same model
+        "Training mode; frozen encoders stay in evaluation mode."
+        super().train(mode)
+        for encoder in filter(None, (self.vision, self.text) if self.frozen else ()):
+            encoder.eval()
+        for part in self.tuned:
+            part.train(mode)
+        return self
+
+# %% ../../nbs/models/09_vbg.ipynb #88c40b2d
+class EncoderPair(Freezing):
+    "Base class of models with one or two encoders: `vision` and `text`, of which one may be None."
 
     def encode(
         self,
@@ -205,26 +258,6 @@ class EncoderPair(nn.Module):
         "The tokens of the encoders, before projection."
         image = {} if self.vision is None else {"image_tokens": self.vision(pixel_values)}
         return image | ({} if self.text is None else {"text_tokens": self.text(input_ids, keep)})
-
-    def freeze_encoders(self) -> EncoderPair:  # the same model
-        "Keep the encoders as they are: no gradients, evaluation mode. Raises ValueError where there is no encoder."
-        encoders = [encoder for encoder in (self.vision, self.text) if encoder is not None]
-        if not encoders:
-            raise ValueError("there is no encoder to freeze in this variant")
-        self.frozen = True
-        for encoder in encoders:
-            encoder.requires_grad_(False)
-        return self.train(self.training)
-
-    def train(
-        self,
-        mode: bool = True,  # False: evaluation
-    ) -> EncoderPair:  # the same model
-        "Training mode; frozen encoders stay in evaluation mode."
-        super().train(mode)
-        for encoder in filter(None, (self.vision, self.text) if self.frozen else ()):
-            encoder.eval()
-        return self
 
 # %% ../../nbs/models/09_vbg.ipynb #032bc98c
 def _expert_logits(model, tokens, keep):
@@ -416,8 +449,8 @@ def load_weights(
 ) -> nn.Module:  # the same model, in evaluation mode
     """Read weights; frozen encoders, whose weights their checkpoint holds, keep theirs.
     Raises DataError when the file is absent, damaged, or of another model."""
-    kept = ("vision.", "text.") if getattr(model, "frozen", False) else ()
-    frozen = {name: value for name, value in model.state_dict().items() if name.startswith(kept)}
+    kept = model.frozen_names() if getattr(model, "frozen", False) else ()
+    frozen = {name: value for name, value in model.state_dict().items() if name in kept}
     try:
         model.load_state_dict(frozen | load_file(file))
     except (OSError, SafetensorError) as error:

@@ -273,7 +273,7 @@ def _encode_once(run, data):
     network = build_model(settings, num_classes=natural.num_classes, vocab_size=len(tokenizer)).freeze_encoders()
     with scratch() as place:
         start = time.perf_counter()
-        encode_features(network, natural, Path(place), {"dataset": run.dataset})
+        encode_features(network, natural, Path(place), {})
         return dict(items=len(natural), seconds=time.perf_counter() - start)
 
 # %% ../../nbs/results/08_small_collection.ipynb #638c4b75

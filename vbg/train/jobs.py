@@ -25,10 +25,11 @@ from ..data.sets import scarce_training_items, study_data, study_settings
 from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
 from ..models.baselines import BASELINES, FITTED
 from ..models.batches import Batches, model_inputs, predict, tokenise_sets
-from ..models.frozen import check_encoders, checkpoint_version, encode_features
+from ..models.frozen import check_encoders, checkpoint_version, encode_features, last_blocks
 from ..models.networks import NETWORKS, build_network
 from ..models.text import load_tokenizer
 from ..models.vbg import build_model, multiply_adds
+from ..runs.made import plain
 from ..runs.store import HISTORY, Run, is_current, note_run, predictions_table, run_folder, write_run
 from ..runs.version import checksum, environment
 from ..stats.metrics import evaluate
@@ -155,7 +156,7 @@ class Training:
         self.job, self.settings, self.model, self.seed = job, settings, model, seed
         self.name, self.natural = f"{job.dataset} {model} seed {seed}", job.sets["natural"]
         self.refuse()
-        self.tokenizer, self.token_key, self.metadata = tokenise_sets(job.sets, settings)
+        self.tokenizer, _, self.metadata = tokenise_sets(job.sets, settings)
 
     def refuse(self):
         "Raise ValueError on settings under which this model cannot be trained."
@@ -203,28 +204,26 @@ def _refuse_foreign(checkpoint, data):
         )
 
 # %% ../../nbs/train/03_jobs.ipynb #b62b3b9e
-def _store_features(sets, settings, network, key, cached):
+def _store_features(job, settings, network, cached):
     "Attach the tokens of frozen encoders to the data, or remove them."
-    for name, folder in sets["folders"].items():
-        data = sets[name]
+    made_by = _made_by(settings) if cached else {}
+    for name, folder in job.sets["folders"].items():
+        data = job.sets[name]
         data.image_tokens = data.text_tokens = None
         if cached:
             network.to("cuda" if torch.cuda.is_available() else "cpu")
-            encode_features(network, data, folder, _made_by(settings, network, data, key))
+            encode_features(network, data, folder, made_by, shared=folder.parent, say=job.progress.say)
 
 
-def _made_by(settings, network, data, key):
-    "Inputs that the stored tokens of a set depend on."
+def _made_by(settings):
+    "Inputs that the stored tokens depend on, beside the items."
     packages = environment()["packages"]
-    return dict(
-        **{part: checkpoint_version(getattr(settings, part)["checkpoint"]) for part in ("vision", "text")},
-        code=code_of_tokens(),
-        **{name: packages[name] for name in ("torch", "torchvision", "transformers")},
-        parts=[network.vision is not None, network.text is not None],
-        size=settings.vision["image_size"],
-        data=data.fingerprint,
-        tokens=key,
-    )
+    shared = dict(code=code_of_tokens(), **{name: packages[name] for name in ("torch", "torchvision", "transformers")})
+    sections = dict(image=settings.vision, text=settings.text)
+    return {
+        name: shared | dict(settings=plain(said | dict(checkpoint=checkpoint_version(said["checkpoint"]))))
+        for name, said in sections.items()
+    }
 
 # %% ../../nbs/train/03_jobs.ipynb #418893f8
 class NetworkTraining(Training):
@@ -236,8 +235,8 @@ class NetworkTraining(Training):
     def fit(self):
         settings, network = self.settings, self.network(self.model)
         if settings.train["encoders"] != "trained":
-            network.freeze_encoders()
-        _store_features(self.job.sets, settings, network, self.token_key, settings.train["encoders"] == "cached")
+            network.freeze_encoders(last_blocks(settings.train["encoders"]))
+        _store_features(self.job, settings, network, settings.train["encoders"] == "cached")
         train, validation = self.items()
         if settings.balance["scarce_items"]:
             train = scarce_training_items(self.job.sets, settings.balance["scarce_items"])
@@ -251,8 +250,8 @@ class NetworkTraining(Training):
 
     def weights(self, model):
         "All weights, or all but those of frozen encoders, which their checkpoint holds."
-        kept, trained = model.state_dict(), self.settings.train["encoders"] == "trained"
-        return {name: v for name, v in kept.items() if trained or not name.startswith(("vision.", "text."))}
+        left_out = model.frozen_names() if self.settings.train["encoders"] != "trained" else ()
+        return {name: value for name, value in model.state_dict().items() if name not in left_out}
 
 # %% ../../nbs/train/03_jobs.ipynb #16bc8540
 class PooledTraining(Training):
@@ -265,7 +264,7 @@ class PooledTraining(Training):
 
     def fit(self):
         network = self.network("without_gan").freeze_encoders()
-        _store_features(self.job.sets, self.settings, network, self.token_key, True)
+        _store_features(self.job, self.settings, network, True)
         start, (train, validation) = time.perf_counter(), self.items()
         model = BASELINES[self.model](train, self.natural.num_classes, self.seed)
         return _fitted_at_once(self, model, validation, time.perf_counter() - start)
