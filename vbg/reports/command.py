@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..core.artefacts import TARGETS
@@ -19,7 +20,7 @@ from ..core.profiles import CHOICES, refuse_unknown_model, refuse_unknown_names
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
            'figures', 'status', 'show', 'publish', 'typeset', 'verify', 'readme', 'results', 'book', 'collection',
-           'report', 'parser', 'refuse_unknown', 'main']
+           'report', 'acquire', 'names', 'seconds', 'parser', 'refuse_unknown', 'main']
 
 # %% ../../nbs/reports/12_command.ipynb #c0de0806
 def at_least_one(
@@ -226,6 +227,49 @@ def report(asked):
     out = out / page if out.is_dir() or str(asked.out or "").endswith(("/", os.sep)) else out
     print(write_atomic(out, report_html(desk, decision)))
 
+# %% ../../nbs/reports/12_command.ipynb #acq00001
+def acquire(asked):
+    "Acquire real objects of the Met, or images of COCO. What is there is kept; after Ctrl-C the same command goes on."
+    how = {name: getattr(asked, name) for name in _OF[asked.what] if getattr(asked, name) is not None}
+    if wrong := [n for names in _OF.values() for n in names if n not in _OF[asked.what] and getattr(asked, n)]:
+        raise ValueError(f"--{wrong[0]} is not for {asked.what}")
+    if asked.what == "met":
+        from vbg.data.acquire.met import MET_MANNERS as manners
+        from vbg.data.acquire.met import acquire_met as call
+    else:
+        from vbg.data.acquire.coco import COCO_MANNERS as manners
+        from vbg.data.acquire.coco import acquire_coco as call
+    manners = manners if asked.interval is None else replace(manners, interval=asked.interval)
+    folder = asked.folder or home() / "data" / asked.what
+    try:
+        call(folder, manners=manners, server=asked.server, say=lambda line: print(line, flush=True), **how)
+    except KeyboardInterrupt:
+        print(f"stopped. What came is in {folder}; the same command goes on", file=sys.stderr)
+        return 130
+
+# %% ../../nbs/reports/12_command.ipynb #acq00002
+def names(
+    text: str,  # as on the command line
+) -> list:  # or None for no name
+    "Names separated by commas; they may hold blanks."
+    return [name.strip() for name in text.split(",") if name.strip()] or None
+
+
+def seconds(
+    text: str,  # as on the command line
+) -> float:
+    "Seconds, 0 or more. Raises ArgumentTypeError on another text."
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 3600:
+        raise argparse.ArgumentTypeError(f"must be seconds, 0 or more, not {text!r}")
+    return found
+
+
+_OF = {"met": ("n", "classes", "share", "revision", "table"), "coco": ("n", "split", "categories")}
+
 # %% ../../nbs/reports/12_command.ipynb #c0de080e
 _SPLITS, _MODEL = list(SPLITS), ["without_gan"]
 _MAKING = {name: OPTIONS[name] for name in ("--profile", "--dataset", "--seeds", "--store", "--data", "--overrides")}
@@ -278,6 +322,23 @@ _REPORT = {
     "--out": dict(help="the page to write, or its folder (default: decision_report_<dataset>_<object>.html)"),
 }
 
+# %% ../../nbs/reports/12_command.ipynb #acq00003
+_ACQUIRE = {
+    "what": dict(choices=list(_OF), help="what to acquire: objects of the Met, or images of MS COCO"),
+    "--n": dict(type=at_least_one, help="how many (default: met 1000, coco the whole split)"),
+    "--classes": dict(type=names, help="met: 'ceramics,amulet'; a wrong one lists all (default: the six coarse ones)"),
+    "--share": dict(
+        choices=("natural", "equal"), help="met: of each class what there is, or as many (default: natural)"
+    ),
+    "--split": dict(help="coco: train2017 or val2017 (default: val2017)"),
+    "--categories": dict(type=names, help="coco: 'animal,hot dog', categories or supercategories (default: all)"),
+    "--folder": dict(type=Path, help="where it goes (default: data/met or data/coco, as profile paper reads them)"),
+    "--table": dict(type=Path, help="met: a MetObjects.csv at hand, in place of the published one"),
+    "--revision": dict(help="met: branch, tag or commit of the museum's repository (default: master)"),
+    "--interval": dict(type=seconds, help="seconds between two requests to a host (default: met 1, coco 0.1)"),
+    "--server": dict(help="a mirror with a folder for each host, asked in place of these; http is allowed there"),
+}
+
 # %% ../../nbs/reports/12_command.ipynb #118ce551
 _PROFILE = {"--profile": OPTIONS["--profile"]}
 COMMANDS = {
@@ -292,6 +353,7 @@ COMMANDS = {
     verify: _PROFILE
     | {"--against": dict(type=Path, help="folder of tables in place of the committed figures/<profile>")},
     readme: {},
+    acquire: _ACQUIRE,
     collection: {},
     report: _REPORT,
 }  # command -> its options
@@ -317,6 +379,8 @@ def refuse_unknown(
 ) -> None:
     "Raise ValueError on a name that does not exist, before PyTorch is imported."
     named = vars(asked)
+    if asked.command is acquire:  # its names are those of the museum's data
+        return
     if asked.command not in READ:
         refuse_unknown_names(named)
     elif not any((top / asked.profile).is_dir() for top in (home() / "runs", root() / "figures")):
