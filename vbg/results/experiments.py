@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import product
 
 import numpy as np
@@ -253,8 +254,9 @@ def _fusion_of(run):
 # %% ../../nbs/results/03_experiments.ipynb #4c1f8704
 def rate_rows(
     runs: dict,  # row to its runs, from `experiment_runs` of `rate` or `baseline_rate`
-) -> list:  # dicts: dataset, model, factor, accuracy, loss, chosen, edge, runs; factors rise
-    "Validation scores of each model with each factor on its learning rates. An edge is the least or greatest factor."
+) -> list:  # dicts: dataset, model, factor, accuracy, loss, behind (`Estimate`), chosen, edge, runs; factors rise
+    """Validation scores of each model with each factor on its learning rates. Of the factors within one standard error
+    of the best, the one nearest to 1 is chosen. An edge is the least or greatest factor."""
     factors = {row: EXPERIMENTS["rate"].changes[row]["train"]["learning_rate_factor"] for row in runs}
     rising, rows = sorted(factors, key=factors.get), []
     for dataset, model in dict.fromkeys((r.dataset, r.model) for r in runs[rising[0]]):
@@ -263,8 +265,18 @@ def rate_rows(
             made = [r for r in runs[row] if (r.dataset, r.model) == (dataset, model)]
             part.append(dict(dataset=dataset, model=model, factor=factors[row], runs=made) | _at_best(made))
         best = max(part, key=lambda row: (round(row["accuracy"], 9), -row["loss"]))
-        rows += [row | dict(chosen=row is best, edge=row is part[0] or row is part[-1]) for row in part]
+        part = [row | dict(behind=_behind(best["runs"], row["runs"])) for row in part]
+        near = [row["factor"] for row in part if row["behind"].mean <= row["behind"].error]
+        chosen = min(near, key=lambda factor: (round(abs(math.log(factor)), 9), -factor))
+        edges = part[0]["factor"], part[-1]["factor"]
+        rows += [row | dict(chosen=row["factor"] == chosen, edge=row["factor"] in edges) for row in part]
     return rows
+
+
+def _behind(best, made):
+    "How far runs stand behind the best ones in validation accuracy, paired on items and seeds."
+    labels, tables = same_items([*best, *made], "validation")
+    return paired_difference(labels, tables[: len(best)], tables[len(best) :], ("accuracy",))["accuracy"]
 
 
 def _at_best(made):
@@ -282,6 +294,8 @@ def rate_table(
         *(Column("data set", lambda r: run_title(r["runs"][0])), Column("model", "model")),
         *(Column("factor", "factor", "{:.3g}"), Column("seeds", lambda r: len(r["runs"]))),
         Column("validation accuracy, %", lambda r: 100 * r["accuracy"], "{:.2f}"),
+        Column("behind the best, points", lambda r: 100 * r["behind"].mean, "{:.2f}"),
+        Column("standard error, points", lambda r: 100 * r["behind"].error, "{:.2f}"),
         *(Column("validation loss", "loss", "{:.3f}"), *TRAINED_OUT),
         *(Column("chosen", word("chosen")), Column("at an edge", word("edge"))),
     ]
