@@ -25,12 +25,13 @@ from PIL import Image
 from vbg.core.files import DataError, RunError
 from vbg.data.acquire import coco, met
 from vbg.data.acquire.coco import COCO_BASE, acquire_coco
-from vbg.data.acquire.manifest import Manifest, sha256_of
+from vbg.data.acquire.manifest import Manifest
 from vbg.data.acquire.met import MEDIA, MET_HOSTS, OBJECT, POINTER, acquire_met
 from vbg.data.acquire.web import Manners, Refused, Web, opened
 from vbg.data.coco import coco_categories, read_coco
 from vbg.data.met import MET_COLUMNS, read_met
 from vbg.reports import command
+from vbg.runs.version import checksum
 
 QUICK = Manners(interval=0, block=0.02, blocks=3, tries=3, backoff=0, timeout=0.25, slowest=100)
 KINDS = ("Paintings", "Ceramics", "Lacquer")
@@ -146,7 +147,7 @@ def is_whole(folder, images="images"):
     assert not [name for name in files if "part" in name], files
     rows = {row["file"]: row for row in Manifest(folder).rows.values() if row["file"]}
     for name, row in rows.items():
-        assert sha256_of(folder / name) == row["sha256"] and int(row["bytes"]) == (folder / name).stat().st_size
+        assert checksum(folder / name) == row["sha256"] and int(row["bytes"]) == (folder / name).stat().st_size
         assert row["rights"] and row["source"] and time.strptime(row["date"], "%Y-%m-%dT%H:%M:%SZ")
     assert {name for name in files if name.startswith(f"{images}/")} <= rows.keys()
     return rows

@@ -188,7 +188,8 @@ def areas(
 
 # %% ../../nbs/data/08_coco.ipynb #026bddcf
 GET_COCO = (
-    "unpack annotations_trainval2017.zip (or 2014) here: it holds annotations/instances_*.json and captions_*.json"
+    "run `make data-coco`, or unpack annotations_trainval2017.zip (or 2014) here: "
+    "it holds annotations/instances_*.json and captions_*.json"
 )
 
 

@@ -209,7 +209,10 @@ def compose_text(
     return pc.utf8_rtrim_whitespace(pc.binary_join_element_wise(*parts, ""))
 
 # %% ../../nbs/data/07_met.ipynb #8e1e4bb5
-GET_MET = "download MetObjects.csv (about 300 MB) from https://github.com/metmuseum/openaccess, with Git LFS"
+GET_MET = (
+    "run `make data-met`, or download MetObjects.csv (about 300 MB) from https://github.com/metmuseum/openaccess, "
+    "with Git LFS"
+)
 
 
 def met_header(path: Path) -> dict:  # published column name -> name in the file

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.files import DataError, RunError, sweep
-from .manifest import Manifest, sha256_of
+from .manifest import Manifest
 from .web import Blocked, Broken, Changed, Gone, Web, WebError, body, is_page, opened, persist
 from ..images import read_image
+from ...runs.version import checksum
 
 # %% auto #0
 __all__ = ['Wanted', 'part_of', 'drop_part', 'clear_parts', 'checked', 'accept', 'full_disk', 'require_room', 'download',
@@ -132,7 +133,7 @@ def checked(
     want: Wanted,
 ) -> str:  # its SHA-256
     "Raises `Changed` on a file that is not the one that was published, `Broken` on one that cannot be decoded."
-    size, found = Path(path).stat().st_size, sha256_of(path)
+    size, found = Path(path).stat().st_size, checksum(path)
     if want.size and size != want.size:
         raise Changed(f"{size:,} bytes in place of {want.size:,}", want.url)
     if want.checksum:

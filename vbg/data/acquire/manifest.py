@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...core.files import RunError, temporary, write_atomic
+from ...runs.version import checksum
 
 # %% auto #0
-__all__ = ['FIELDS', 'MANIFEST', 'now', 'sha256_of', 'Manifest', 'there', 'hopeless', 'held']
+__all__ = ['FIELDS', 'MANIFEST', 'now', 'Manifest', 'there', 'hopeless', 'held']
 
 # %% ../../../nbs/data/acquire/02_manifest.ipynb #d12a35d5
 FIELDS = ("id", "file", "bytes", "sha256", "rights", "source", "date", "problem", "final")
@@ -26,14 +26,6 @@ MANIFEST = "manifest.csv"
 def now() -> str:  # such as 2024-03-01T09:00:00Z
     "The moment, to the second, in UTC."
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def sha256_of(
-    path,  # a file
-) -> str:  # hexadecimal
-    "SHA-256 of a file."
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _line(row):
@@ -100,7 +92,7 @@ def there(
     path = manifest.folder / row["file"] if row.get("file") else None
     if path is None or not path.is_file() or str(path.stat().st_size) != row["bytes"]:
         return None
-    return path if sha256_of(path) == row["sha256"] else None
+    return path if checksum(path) == row["sha256"] else None
 
 
 def hopeless(
