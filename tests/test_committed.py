@@ -52,6 +52,7 @@ AWAITED = {
     "loop.every": "absent",
     "baselines.width": "absent",
     "vision.weights": "absent",
+    "vision.tokens": "absent",
     "baselines.weights": "absent",
     "baselines.swin.embed_dim": 12,
     "baselines.swin.num_heads": [1, 2, 3, 6],

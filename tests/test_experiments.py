@@ -197,7 +197,8 @@ def test_missing_runs_are_named_with_the_command():
     with pytest.raises(RunError, match="`make recipe` makes it"):
         E.experiment_runs("mini", "recipe")
     with pytest.raises(
-        ValueError, match="no experiment 'fusions'; there are rate, balance, loop_choice, scarcity, missing, recipe, "
+        ValueError,
+        match="no experiment 'fusions'; there are rate, baseline_rate, balance, loop_choice, scarcity, missing, recipe, ",
     ):
         E.experiment_runs("mini", "fusions")
 

@@ -44,13 +44,15 @@ SEARCHED = {
     "rate": STUDY_MODELS,
     "baseline_rate": tuple(name for name, baseline in BASELINE_MODELS.items() if baseline.network),
 }  # experiment -> models with a search of their own
-for _name, _models in SEARCHED.items():
-    EXPERIMENTS[_name] = Experiment(
-        _models,
+EXPERIMENTS |= {
+    name: Experiment(
+        models,
         {row: {"train": dict(learning_rate_factor=factor, factors={})} for row, factor in _RATES.items()},
         seeds=(0, 1),
         splits=("validation",),
     )
+    for name, models in SEARCHED.items()
+}
 
 # %% ../../nbs/core/04_plan.ipynb #9320ffcf
 def _row(kind, **more):

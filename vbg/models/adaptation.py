@@ -28,6 +28,7 @@ from .checkpoints import resolve_checkpoint
 from .frozen import checkpoint_files
 from .text import TextEncoder, available_positions, tokenizer_for
 from ..runs.made import read_note, why_stale, write_note
+from ..runs.version import checksum
 
 # %% auto #0
 __all__ = ['ADAPTATION', 'mask_for_mlm', 'split_clauses', 'sentence_pairs', 'language_model', 'language_model_losses',
@@ -389,7 +390,7 @@ def _made_from(train, validation, text, settings, seed, more):
         settings=settings,
         seed=int(seed),
         texts=hashlib.sha256(json.dumps([train, validation]).encode()).hexdigest()[:16],
-        checkpoint={p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files},
+        checkpoint={p.name: checksum(p)[:16] for p in files},
         more=more or {},
         versions=dict(torch=torch.__version__, transformers=transformers.__version__),
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -29,6 +29,7 @@ from ..core.files import DataError, home, staging, write_atomic
 from ..core.places import weights_file
 from ..data.schema import require_file
 from .vision import VisionEncoder
+from ..runs.version import checksum
 
 # %% auto #0
 __all__ = ['WHEELS', 'DINOV2_S', 'IMAGENET', 'SCALE', 'SCHEMES', 'Wheel', 'check_hash', 'onnx_weights', 'dinov2_weights',
@@ -90,8 +91,8 @@ WHEELS = {
 # %% ../../nbs/models/02_checkpoints.ipynb #b8f72ea4
 @functools.cache
 def _digest(path, size, changed):
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    "SHA-256 of a large file, read once for each of its states."
+    return checksum(path)
 
 
 def check_hash(

@@ -25,6 +25,7 @@ from ..data.store import ExampleData
 from .checkpoints import resolve_checkpoint, weights_in_cache
 from .text import trim
 from .vision import to_pixel_values
+from ..runs.version import checksum
 
 # %% auto #0
 __all__ = ['ENCODERS', 'checkpoint_files', 'checkpoint_version', 'item_digests', 'encode_features', 'last_blocks',
@@ -82,8 +83,7 @@ def checkpoint_version(
     if library in ("torchvision", "timm"):  # a file of weights fits networks that differ in padding or in their pixels
         total.update(f"{scheme} {name[0]} {importlib.metadata.version(library)}\n".encode())
     for file in checkpoint_files(checkpoint):
-        with file.open("rb") as content:
-            total.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        total.update(f"{file.name} {checksum(file)}\n".encode())
     return total.hexdigest()[:16]
 
 # %% ../../nbs/models/04_frozen.ipynb #5a6c390f
