@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -167,7 +166,7 @@ def converted(
             save_file(dinov2_weights(onnx_weights(file)), part / weights.name, metadata=dict(format="pt"))
             write_atomic(part / "config.json", json.dumps(DINOV2_S, indent=1))
             write_atomic(part / "preprocessor_config.json", json.dumps(pixels, indent=1))
-            write_atomic(part / told.name, hashlib.sha256((part / weights.name).read_bytes()).hexdigest())
+            write_atomic(part / told.name, checksum(part / weights.name))
     check_hash(weights, told.read_text(encoding="utf-8"), "delete its folder; it is then made again")
     return place
 
