@@ -39,7 +39,12 @@ class Experiment:
 
 # %% ../../nbs/core/04_plan.ipynb #88f2f0d8
 EXPERIMENTS = {}  # name -> Experiment
-_RATES = {"a third": 1 / 3, "as in the profile": 1.0, "three times": 3.0}  # row -> factor on both learning rates
+_RATES = {
+    "a third": 1 / 3,
+    "as in the profile": 1.0,
+    "three times": 3.0,
+    "nine times": 9.0,
+}  # row -> factor on both learning rates
 SEARCHED = {
     "rate": STUDY_MODELS,
     "baseline_rate": tuple(name for name, baseline in BASELINE_MODELS.items() if baseline.network),

@@ -156,7 +156,7 @@ _GAN_LOSSES = {  # Its losses, and its text generator
 }
 
 # %% ../../nbs/core/08_settings.ipynb #229b737c
-_OTHERS = {  # Baselines, adaptation, intervals
+_OTHERS = {  # Baselines, adaptation
     "baselines.width": "share of the channels of each torchvision network",
     "baselines.swin.embed_dim": "width of the first stage",
     "baselines.swin.num_heads": "attention heads of each stage",

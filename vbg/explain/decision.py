@@ -190,10 +190,12 @@ class Collection:
 
 
 def words_in(text):
+    "Words of two letters or more, in lower case, each once, sorted."
     return sorted(set(re.findall(r"[^\W_]{2,}", str(text).lower())))
 
 
 def first_text(data, item):
+    "The first text of an item; empty where it has none."
     return data.texts[item][0] if data.texts[item] else ""
 
 # %% ../../nbs/explain/10_decision.ipynb #af8817c0

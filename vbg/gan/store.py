@@ -166,7 +166,7 @@ def gan_remedy(
     asked = dict(profile=name, store=store, dataset=dataset, gans=list(gans), scarce_items=scarce_items, **kind)
     asked |= dict(overrides=overrides, data={} if data == PROFILES[name]["data"].get(dataset) else data)
     output = f"runs/{store}/notebooks/gan-{dataset}.ipynb"
-    return f"this makes it:\n  vbg run nbs/study/train/gan.ipynb {output} {as_options(asked)}"
+    return f"this makes it:\n  .venv/bin/vbg run nbs/study/train/gan.ipynb {output} {as_options(asked)}"
 
 # %% ../../nbs/gan/08_store.ipynb #719b9e10
 def measure_gan(

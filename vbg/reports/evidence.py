@@ -41,7 +41,7 @@ class Evidence:
     looks: dict  # data set -> what `look_inside` gives
     averaged: list = field(default_factory=list)  # from `late_average`
     ceilings: dict = field(default_factory=dict)  # rendered data set -> best possible accuracies
-    made: dict = field(default_factory=dict)  # resamples, drawn once
+    made: dict = field(default_factory=dict)  # estimates, made once
     seen: list = field(default_factory=list)  # runs of `read`, for the row of the ledger that is being made
 
     @property

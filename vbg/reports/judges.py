@@ -147,7 +147,7 @@ def setting(e, dataset, paper, path, equals=None, at_least=None, n="1 profile", 
 
 # %% ../../nbs/reports/06_judges.ipynb #76ab59b8
 def printed(e, d, paper, table, **numbers):
-    "Numbers of a table, such as `met/vbg/map`, that the text repeats: as printed, and on one set in our intervals?"
+    "Numbers of a table, such as `met/vbg/map`, that a text repeats: whether they are as printed and, on one set, ours."
     rows, name = paper_table(table).set_index(["dataset", "model"]), f"Table {table[-1]}"
     asked = {tuple(key.split("/")): value for key, value in numbers.items()}
     wrong = [(s, m, k) for (s, m, k), v in asked.items() if not np.isclose(rows.at[(s, m), k], v)]

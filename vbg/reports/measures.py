@@ -104,7 +104,7 @@ def _compared(e, d, pairs, metrics):
 
 # %% ../../nbs/reports/05_measures.ipynb #96f5c428
 def signs(e, d, pairs, each="", ours="{each}", reason="{reasons}", metrics="accuracy"):
-    "Is the first of each pair above the second?"
+    "Whether the first of each pair stands above the second."
     asked = _compared(e, d, pairs, METRICS if metrics == "all" else [metrics])
     found = [sign_finding(e, s, a, b, metric=m) for s, a, b, m in asked]
     texts = (

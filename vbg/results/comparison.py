@@ -185,7 +185,11 @@ def _mean_accuracy(members, split):
     return float(np.mean([r.metrics[split]["accuracy"] for r in members]))
 
 # %% ../../nbs/results/05_comparison.ipynb #1744b112
-def one_of(place, bins):
+def one_of(
+    place,  # `(N,)` int, bin of each item
+    bins,  # B
+):  # `(N, B)` 0/1
+    "One column a bin."
     return (place[:, None] == np.arange(bins)).astype(float)
 
 
@@ -450,7 +454,7 @@ def sign_verdict(
     row: dict,  # of `comparison_table`
     printed: float,  # the paper's difference, 0..1
 ) -> Verdict:
-    "Is our difference on the printed side of zero? No verdict on a row that lacks more than a part."
+    "Whether our difference lies on the printed side of zero; no verdict on a row that lacks more than a part."
     if row["rates"]:
         return Verdict("inconclusive", f"learning rates differ: {row['rates']}, so the row lacks more than a part")
     if row["verdict"] in (DISAGREE, UNFINISHED):

@@ -368,7 +368,7 @@ def train_command(
         return f"make {target} PROFILE={name}"
     asked = dict(_like(profile, dataset, model), dataset=dataset, model=[model], seeds=list(seeds), store=profile)
     output = f"runs/{profile}/notebooks/train-{dataset}-{model}.ipynb"
-    return f"vbg run nbs/study/train/train.ipynb {output} {as_options(asked)}"
+    return f".venv/bin/vbg run nbs/study/train/train.ipynb {output} {as_options(asked)}"
 
 # %% ../../nbs/runs/03_store.ipynb #51dbe0f8
 def as_options(

@@ -46,7 +46,7 @@ def verdict_level(
     printed: float,  # the paper's number, same unit
     rendered: bool = False,  # were our items rendered?
 ) -> Verdict:
-    "Does our interval hold a printed number?"
+    "Whether our interval holds a printed number."
     if rendered:
         return Verdict("needs the real data", "measured on rendered items: make reproduce PROFILE=paper")
     held = low <= printed <= high
@@ -69,7 +69,7 @@ def verdict_sign(
     printed: float,  # the paper's difference, 0..1
     sized: bool = False,  # may the printed size count? Not on rendered items
 ) -> Verdict:
-    "Is our difference on the printed side of zero?"
+    "Whether our difference lies on the printed side of zero."
     side = np.sign(printed)
     near, far = sorted((side * low, side * high))
     within, out = max(-near, far) <= EQUIVALENT, sized and far < abs(printed)
