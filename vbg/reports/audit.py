@@ -308,8 +308,8 @@ def _schedule(e):
     epochs = [len(r.history) for r in named if len(r.history) > 1]  # what is fitted at once has one row
     span = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
     return (
-        f"The networks of this profile learn for {span} epochs: levels far under the ceiling, "
-        "the best that the items allow, mean unfinished training."
+        f"The networks of this profile learn for {span} epochs. "
+        "One that has not reached the plateau of its validation loss gets no verdict."
     )
 
 # %% ../../nbs/reports/07_audit.ipynb #11dffce0
