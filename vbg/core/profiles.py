@@ -133,7 +133,10 @@ _MINI["train"] = dict(
 )
 
 # %% ../../nbs/core/03_profiles.ipynb #78b45055
-_MINI["train"]["factors"] = {}  # data set -> model -> factor on both of its learning rates
+_MINI["train"]["factors"] = {  # data set -> model -> factor on both of its learning rates
+    "met": dict(without_gan=1.0, without_bert_gan=3.0, without_vit_gan=1.0),
+    "coco": dict(without_gan=1.0, without_bert_gan=1.0, without_vit_gan=1.0),
+}
 
 # %% ../../nbs/core/03_profiles.ipynb #6c98be0e
 _MINI["balance"] = dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None)

@@ -266,7 +266,7 @@ def rate_rows(
             part.append(dict(dataset=dataset, model=model, factor=factors[row], runs=made) | _at_best(made))
         best = max(part, key=lambda row: (round(row["accuracy"], 9), -row["loss"]))
         part = [row | dict(behind=_behind(best["runs"], row["runs"])) for row in part]
-        near = [row["factor"] for row in part if row["behind"].mean <= row["behind"].error]
+        near = [row["factor"] for row in part if row["behind"].mean <= row["behind"].error + 1e-9]
         chosen = min(near, key=lambda factor: (round(abs(math.log(factor)), 9), -factor))
         edges = part[0]["factor"], part[-1]["factor"]
         rows += [row | dict(chosen=row["factor"] == chosen, edge=row["factor"] in edges) for row in part]
