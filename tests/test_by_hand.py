@@ -169,7 +169,7 @@ def test_the_command_of_a_missing_gan_makes_it():
     settings = profile("smoke", changed | {"data": {"mine": described}})
     first, *words = shlex.split(gan_remedy(settings, "mine", [2], 25, "by-hand").partition("\n")[2])
     asked = dict(command.parser().parse_args(words).parameter)
-    assert (first, words[1]) == ("vbg", str(study_notebook("gan").relative_to(ROOT)))
+    assert (first, words[1]) == (".venv/bin/vbg", str(study_notebook("gan").relative_to(ROOT)))
     given("gan", asked)
     assert asked == dict(profile="smoke", store="by-hand", dataset="mine", gans=[2], conditioning="class") | dict(
         scarce_items=25, overrides={"gan": dict(epochs=1)}, data=described

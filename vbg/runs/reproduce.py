@@ -79,7 +79,7 @@ class Progress(Costs):
         return f"{len(self.took)} of {len({*self.expected, *self.took})}{about}"
 
 # %% ../../nbs/runs/08_reproduce.ipynb #e88c0faf
-JOB = re.compile(r"^(?P<name>[\w./-]+): (?P<clock>\d\d:\d\d:\d\d) (?P<what>begins|finished in (?P<seconds>\d+) s)$")
+JOB = re.compile(r"(?P<name>[\w./-]+): (?P<clock>\d\d:\d\d:\d\d) (?P<what>begins|finished in (?P<seconds>\d+) s)$")
 NOTICE = re.compile(
     r"^(Assuming unrestricted shared|Building DAG|Using shell|Provided (cores|resources)|Rules claiming more"
     r"|Elapsed time|Select jobs to|Execute \d+ jobs|Complete log|host: |\[\w{3} \w{3} |Finished job|\d+ of \d+ steps|$)"
@@ -94,16 +94,25 @@ def follow(
     "Show the output of a run."
     for line in lines:
         line = line.rstrip()
-        told = JOB.match(line)
+        told, name = _job_of(line, progress.expected)
         if told and told["what"] == "begins":
-            progress.begin(told["name"])
+            progress.begin(name)
         elif told:
-            progress.end(told["name"])
-            say(f"{told['clock']} {told['name']} finished in {duration_text(int(told['seconds']))} | {progress}")
-            if told["name"] in progress.notes:
-                say(progress.notes[told["name"]])
+            progress.end(name)
+            say(f"{told['clock']} {name} finished in {duration_text(int(told['seconds']))} | {progress}")
+            if name in progress.notes:
+                say(progress.notes[name])
         elif not NOTICE.match(line):
             say(line)
+
+
+def _job_of(line, expected):
+    "What a line tells of a job, and its name. Snakemake ends a notice in a second write: a job's line may follow it."
+    told = JOB.search(line)
+    if told is None or told.start() == 0:
+        return told, told and told["name"]
+    names = sorted((name for name in expected if told["name"].endswith(name)), key=len)
+    return (told, names[-1]) if names and NOTICE.match(line) else (None, None)
 
 # %% ../../nbs/runs/08_reproduce.ipynb #5e453521
 def _with_parent():
