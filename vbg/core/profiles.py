@@ -108,7 +108,7 @@ _MINI["model"] = dict(
 
 # %% ../../nbs/core/03_profiles.ipynb #4a06ebf8
 _MINI["train"] = dict(
-    epochs=40,
+    epochs=60,
     plateau_gain=0.01,
     patience=5,
     decay=0.25,
@@ -117,7 +117,7 @@ _MINI["train"] = dict(
     encoder_learning_rate=1e-3,
     learning_rate_factor=1.0,
     weight_decay=0.05,
-    warmup=0.05,
+    warmup=1 / 30,
     clip_norm=1.0,
     token_masking=0.2,
     flip=0.5,
@@ -193,7 +193,7 @@ _MINI["pretraining"] |= dict(weight_decay=0.05, warmup=0.1, clip_norm=1.0)
 
 # %% ../../nbs/core/03_profiles.ipynb #382de284
 _SMOKE = copy.deepcopy(_MINI) | dict(seeds=(0, 1), more_seeds=(0, 1, 2), data=_mini_data("data/smoke", 240, 4, 6, 60))
-_SMOKE["train"] |= dict(epochs=2, factors={})
+_SMOKE["train"] |= dict(epochs=2, warmup=0.05, factors={})
 _SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["pretraining"] |= dict(classes=8, items=512, epochs=3, batch_size=16, learning_rate=4e-3)
 _SMOKE["gan"] |= dict(
@@ -265,6 +265,7 @@ _PAPER["fusion"] = dict(kind="bidirectional", hidden_size=None, num_heads=12, dr
 # %% ../../nbs/core/03_profiles.ipynb #6e9ba6d9
 _PAPER["train"] |= dict(
     epochs=24,
+    warmup=0.05,
     encoder_learning_rate=2e-5,
     learning_rate=1e-4,
     factors={},
