@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -260,12 +261,13 @@ def test_publish_deletes_nothing_where_the_committed_manifest_is_unreadable(stor
     assert {p: p.read_bytes() for p in target.rglob("*.*")} == before
 
 
-def test_publish_names_what_it_leaves_out(store, monkeypatch, capsys):
+@pytest.mark.parametrize("spoil", [lambda file: file.write_text("changed"), Path.unlink], ids=["changed", "absent"])
+def test_publish_names_what_it_leaves_out(store, monkeypatch, capsys, spoil):
     toy_run()
     for name in ("summary", "summary_fusion_gain"):
         F.save_table(F.summary_table(load_runs("smoke")), name, "smoke", load_runs("smoke"))
     (changed,) = (store / "runs/smoke/figures").rglob("summary.csv")
-    changed.write_text("changed")
+    spoil(changed)
     monkeypatch.setattr(F, "committed_place", lambda profile: store / "committed")
     assert command(["publish", "--profile", "smoke"]) == 0
     assert "left out: a file of paper/summary/summary is" in capsys.readouterr().err

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from safetensors.numpy import save_file
 
 import vbg
 from vbg.core import files as files_module
@@ -90,7 +91,7 @@ def command(*words, **options):
 
 def whole(run):
     return (
-        all(run._read(name) for name in R.FILES)
+        all(run.read(name) for name in R.FILES)
         and run.metrics["k"] == run.history.epoch[0] == run.weights()["w"][0] == run.info["inputs"]["k"]
     )
 
@@ -156,6 +157,15 @@ def test_changed_file_is_refused_by_name(name):
     (run.folder / name).write_bytes((run.folder / name).read_bytes()[:-1])
     with pytest.raises(files_module.RunError, match=f"{name}.* was changed"):
         run.history, run.predictions, run.metrics, run.weights()
+
+
+def test_weights_of_the_same_length_and_other_values_are_refused_where_they_are_read():
+    "Whether a run is whole is asked often; then only the length of its weights is looked at."
+    run = R.Run(write(weights={"w": np.ones(3, np.float32)}))
+    save_file({"w": np.zeros(3, np.float32)}, run.folder / "model.safetensors")
+    assert R.is_current(run.folder, {"code": "1", "seed": 0})
+    with pytest.raises(files_module.RunError, match="model.safetensors was changed after it was written"):
+        run.weights()
 
 
 def test_changed_or_damaged_run_is_not_current():

@@ -36,6 +36,7 @@ from vbg.results.tables import (
     table_files,
     table_of,
 )
+from ..runs.made import file_fault
 from ..runs.manifest import MANIFEST, load_manifest, record_entry, write_manifest
 from ..runs.notebook import study_notebook
 from ..runs.store import Run
@@ -695,8 +696,7 @@ def _palette(image):
 
 def _is_whole(place, entry):
     "True if every file of an entry is there with its checksum."
-    paths = {place.with_name(name): digest for name, digest in entry["files"].items()}
-    return all(p.exists() and checksum(p) == digest for p, digest in paths.items())
+    return not any(file_fault(place.with_name(name), written) for name, written in entry["files"].items())
 
 # %% ../../nbs/results/02_publish.ipynb #e36fc9bc
 def table_tex(

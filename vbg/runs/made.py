@@ -5,6 +5,7 @@
 # %% ../../nbs/runs/02_made.ipynb #c0de0703
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ..core.files import write_atomic
 from .version import checksum, what_changed
 
 # %% auto #0
-__all__ = ['plain', 'to_json', 'write_note', 'read_note', 'why_broken', 'whole', 'why_stale', 'made_from']
+__all__ = ['plain', 'to_json', 'write_note', 'read_note', 'file_fault', 'why_broken', 'whole', 'why_stale', 'made_from']
 
 # %% ../../nbs/runs/02_made.ipynb #c0de0706
 def plain(
@@ -65,33 +66,21 @@ def read_note(
         return None
     return found if isinstance(found, dict) else None
 
-# %% ../../nbs/runs/02_made.ipynb #c0de0709
-def why_broken(
-    path: Path,  # of a note
-) -> str | None:  # None where all is whole
-    "The fault of a note or of the files whose checksums it holds."
-    path, note = Path(path), read_note(path)
-    if note is None:
-        return f"{path.name} is damaged" if path.exists() else "absent"
-    if not isinstance(note.get("inputs"), dict) or not isinstance(note.get("files"), dict):
-        return "not finished"
-    wrong = [name for name, written in note["files"].items() if not _same(path.parent / name, written)]
-    state = "was changed after it was written" if wrong and (path.parent / wrong[0]).exists() else "is absent"
-    return f"{wrong[0]} {state}" if wrong else None
-
 # %% ../../nbs/runs/02_made.ipynb #7c405fd7
-def whole(
-    path: Path,  # of a note
-) -> bool:
-    "True if the note says finished and every file has its checksum."
-    return why_broken(path) is None
-
-
-def _same(path, written):
+def file_fault(
+    path: Path,  # of a file
+    written: str,  # its SHA-256 when it was written
+    content: bytes | None = None,  # the file, where it was read; then weights are summed too
+) -> str | None:  # None where it is whole
+    "The fault of a file: it is absent, or it was changed."
     try:
-        return _whole_tensors(path) if path.suffix == ".safetensors" else checksum(path) == written
+        if content is not None:
+            same = hashlib.sha256(content).hexdigest() == written
+        else:
+            same = _whole_tensors(path) if path.suffix == ".safetensors" else checksum(path) == written
     except OSError:
-        return False
+        same = False
+    return None if same else "was changed after it was written" if path.exists() else "is absent"
 
 # %% ../../nbs/runs/02_made.ipynb #8922fd73
 def _whole_tensors(path):
@@ -104,6 +93,26 @@ def _whole_tensors(path):
         return path.stat().st_size == 8 + length + max(ends, default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+# %% ../../nbs/runs/02_made.ipynb #c0de0709
+def why_broken(
+    path: Path,  # of a note
+) -> str | None:  # None where all is whole
+    "The fault of a note or of the files whose checksums it holds."
+    path, note = Path(path), read_note(path)
+    if note is None:
+        return f"{path.name} is damaged" if path.exists() else "absent"
+    if not isinstance(note.get("inputs"), dict) or not isinstance(note.get("files"), dict):
+        return "not finished"
+    faults = ((name, file_fault(path.parent / name, written)) for name, written in note["files"].items())
+    return next((f"{name} {fault}" for name, fault in faults if fault), None)
+
+
+def whole(
+    path: Path,  # of a note
+) -> bool:
+    "True if the note says finished and every file has its checksum."
+    return why_broken(path) is None
 
 # %% ../../nbs/runs/02_made.ipynb #c0de070b
 def why_stale(

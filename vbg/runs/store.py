@@ -5,7 +5,6 @@
 # %% ../../nbs/runs/03_store.ipynb #a0abe1cc
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from ..core.files import RunError, home, staging, sweep
 from ..core.places import gans_place, notebook_place, run_place, store_place
 from ..core.profiles import PROFILES, REPEATED, STUDY_MODELS, Profile, overrides_of
 from ..core.profiles import profile as read_profile
-from .made import plain, to_json, write_note
+from .made import file_fault, plain, to_json, write_note
 from .made import why_stale as why_note_stale
 from .version import differences, environment
 
@@ -204,9 +203,9 @@ class Run:
     folder: Path  # `runs/<profile>/classifiers/<dataset>/<model>/seed<k>`
 
     info = cached_property(lambda self: _note(self.folder / "run.json"))  # dict
-    metrics = cached_property(lambda self: json.loads(self._read("metrics.json")))  # split -> metrics
-    history = cached_property(lambda self: pd.read_csv(io.BytesIO(self._read("history.csv"))))  # columns `HISTORY`
-    predictions = cached_property(lambda self: pd.read_parquet(io.BytesIO(self._read("predictions.parquet"))))
+    metrics = cached_property(lambda self: json.loads(self.read("metrics.json")))  # split -> metrics
+    history = cached_property(lambda self: pd.read_csv(io.BytesIO(self.read("history.csv"))))  # columns `HISTORY`
+    predictions = cached_property(lambda self: pd.read_parquet(io.BytesIO(self.read("predictions.parquet"))))
 
     profile, dataset, model, seed = (
         property(lambda self, k=k: self.info[k]) for k in ("profile", "dataset", "model", "seed")
@@ -218,12 +217,12 @@ class Run:
     def weights(self) -> dict:  # state dict of tensors
         from safetensors.torch import load
 
-        return load(self._read("model.safetensors"))
+        return load(self.read("model.safetensors"))
 
-    def _read(self, name):
+    def read(self, name) -> bytes:  # of a file, checked against the note
         content = _content(self.folder / name)
-        if hashlib.sha256(content).hexdigest() != self.info["files"][name]:
-            raise RunError(f"{self.folder / name} was changed after the run was written: {_AGAIN}")
+        if fault := file_fault(self.folder / name, self.info["files"][name], content):
+            raise RunError(f"{self.folder / name} {fault}: {_AGAIN}")
         return content
 
 # %% ../../nbs/runs/03_store.ipynb #a8515f5e
