@@ -318,7 +318,7 @@ def test_a_run_of_other_settings_or_data_is_told_from_one_of_today(changed):
 
     assert changed("paper/fig5_loss_curves/fig5_loss_curves", lambda runs: None) == []
     assert changed("paper/fig5_loss_curves/fig5_loss_curves", setting("train", "epochs", 8)) == [
-        "train.epochs 8, not 40"
+        "train.epochs 8, not 60"
     ]
     assert changed("paper/fig5_loss_curves/fig5_loss_curves", setting("gan", "epochs", 60)) == ["gan.epochs 60, not 40"]
     assert (

@@ -278,13 +278,6 @@ def test_a_real_set_is_judged_and_a_rendered_one_is_not():
         )  # no empty panel for the test that is not there
 
 
-def test_a_row_of_table_4_tells_a_rate_that_is_not_vbgs_and_a_baseline_has_its_own_anyhow():
-    for model, factor in (("vbg", 3.0), ("without_bert", 1.0), ("without_vit", 3.0), ("resnet", 1.0)):
-        toy_run(model=model, train=dict(learning_rate=1e-3, learning_rate_factor=factor))
-    compared = S.comparison_table(load_runs("smoke"), ("test",)).set_index("model")
-    assert compared.rates.to_dict() == {"vbg": "", "without_bert": "0.001 and 0.003", "without_vit": "", "resnet": ""}
-
-
 def test_a_tie_is_not_first():
     for seed, model in product(range(2), ("vbg", "resnet")):
         toy_run(model=model, seed=seed, like="vbg")

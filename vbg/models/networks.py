@@ -150,7 +150,7 @@ def without_classifier(
     if name == "squeezenet":
         network.classifier = nn.AdaptiveAvgPool2d(1)  # its classifier is a convolution, then this mean
     elif name == "vgg":
-        network.classifier[-1] = nn.Identity()
+        network.classifier = network.classifier[:-2]  # its last dropout too: the head has its own
     else:
         setattr(network, dict(densenet="classifier", swin="head").get(name, "fc"), nn.Identity())
     if name == "inception":

@@ -15,8 +15,7 @@ import pandas as pd
 
 # %% auto #0
 __all__ = ['GROUPS', 'CLAIMS', 'FIGURES', 'JUDGES', 'Claim', 'read_claims', 'arguments_of', 'held', 'setting', 'printed', 'sign',
-           'order', 'fig5', 'fig6', 'fig7', 'fig8', 'measured', 'figure', 'confounded', 'unfinished_runs',
-           'contradicted', 'find']
+           'order', 'fig5', 'fig6', 'fig7', 'fig8', 'measured', 'figure', 'unfinished_runs', 'contradicted', 'find']
 
 # %% ../../nbs/reports/06_judges.ipynb #04aea910
 from ..core.profiles import profile as read_profile
@@ -48,9 +47,9 @@ from vbg.reports.findings import (
     tested_text,
     worst,
 )
-from .measures import MEASURES, PAIRS, Seen, pairs_of
+from .measures import MEASURES, Seen
 from ..results.classes import FIG6_CLAIMS, confusion_claims, fig5_verdict, stability
-from ..results.comparison import rates_apart, trained_out
+from ..results.comparison import trained_out
 from ..results.publish import DATASETS, PAPER_MODELS, paper_table
 from ..results.tables import Cell
 from ..stats.intervals import same_items
@@ -69,7 +68,6 @@ class Claim(NamedTuple):
     judge: str  # key of `JUDGES`
     arguments: str  # such as "first=vbg | second=swin | said=3"
     check: str  # key of `CHECKS`, or empty
-    compares: str  # such as "vbg/without_vit", or a key of `PAIRS`, or empty
 
 
 GROUPS = {
@@ -348,34 +346,7 @@ JUDGES = {  # name -> function of evidence, data set, the paper's value, and arg
     "measured": measured,
 }
 
-# %% ../../nbs/reports/06_judges.ipynb #9d409db9
-def _rates_apart(e, claim):
-    "Which of the compared rows learn at another rate; empty where none does."
-    name, found = lambda m: PAPER_MODELS.get(m, "concatenation"), []
-    for d in [claim.dataset] if claim.dataset else e.datasets:
-        for first, second in pairs_of(claim.compares):
-            rates = rates_apart(e.runs, d, first, second)
-            if rates:
-                found.append(f"{rates} ({DATASETS[d]}, {name(first)} and {name(second)})")
-    return ", ".join(found)
-
 # %% ../../nbs/reports/06_judges.ipynb #3a5a4684
-def confounded(
-    e: Evidence,
-    claim: Claim,
-    found: Finding,
-) -> Finding:
-    "The finding, without a verdict where learning rates of the compared rows differ."
-    apart = _rates_apart(e, claim)
-    if not apart:
-        return found
-    why = f"learning rates differ: {apart}, so the row lacks more than a part"
-    if found.verdict not in VERDICTS[:3]:
-        return found._replace(reason=f"{found.reason}; of our values: {why}")
-    reason = f"{why} and no verdict rests on the difference; {found.reason}"
-    return found._replace(verdict="inconclusive", reason=reason)
-
-
 def unfinished_runs(
     runs: list,  # that were read for the row
     found: Finding,
@@ -418,4 +389,4 @@ def find(
             f"claim {claim.id!r} ({claim.where}: {claim.says}) has no verdict: give it a judge of "
             f"vbg.reports.judges.JUDGES ({', '.join(JUDGES)}) that returns one of {', '.join(VERDICTS)}"
         )
-    return unfinished_runs(e.seen[before:], confounded(e, claim, contradicted(claim, found)))
+    return unfinished_runs(e.seen[before:], contradicted(claim, found))

@@ -36,8 +36,8 @@ from ..stats.metrics import METRICS
 from ..stats.verdicts import EQUIVALENT, VERDICTS
 
 # %% auto #0
-__all__ = ['PAIRS', 'ASKED', 'MEASURES', 'Seen', 'split_shares', 'models', 'passages', 'pairs_of', 'signs', 'rank', 'times',
-           'worth', 'scarce_recall', 'rough']
+__all__ = ['ASKED', 'MEASURES', 'Seen', 'split_shares', 'models', 'passages', 'pairs_of', 'signs', 'rank', 'times', 'worth',
+           'scarce_recall', 'rough']
 
 # %% ../../nbs/reports/05_measures.ipynb #a9accc3c
 class Seen(NamedTuple):
@@ -82,18 +82,11 @@ def passages(e, d, first, second):
     return Seen("–", CONTRADICTS, reason, "2 passages", data=source, command=command)
 
 # %% ../../nbs/reports/05_measures.ipynb #1050c98e
-PAIRS = {
-    "nested": NESTED,
-    "each removed": [("vbg", m) for m in REMOVED],
-    "each added": [pair for _, *pair in ADDS],
-}
-
-
 def pairs_of(
-    text: str,  # such as "vbg/without_vit vbg/without_bert", or a key of `PAIRS`
+    text: str,  # such as "vbg/without_vit vbg/without_bert", or "nested"
 ) -> list:  # of pairs of models
     "The pairs that a row of `claims.csv` names."
-    return PAIRS[text] if text in PAIRS else [pair.split("/") for pair in text.split()]
+    return NESTED if text == "nested" else [pair.split("/") for pair in text.split()]
 
 
 def _compared(e, d, pairs, metrics):

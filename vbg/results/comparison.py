@@ -27,9 +27,9 @@ from ..stats.verdicts import Verdict, as_verdict, difference_verdict, verdict_le
 
 # %% auto #0
 __all__ = ['TITLES', 'ORDER', 'DISAGREE', 'UNFINISHED', 'ABOUT', 'COUNTS', 'model_title', 'reads', 'fed', 'of_models',
-           'groups_of', 'is_rendered', 'trained_out', 'Averaged', 'late_average', 'best_model', 'learning_rates',
-           'rates_apart', 'comparison_table', 'combined_verdict', 'scores_table', 'tests_table', 'p_text',
-           'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text']
+           'groups_of', 'is_rendered', 'trained_out', 'Averaged', 'late_average', 'best_model', 'comparison_table',
+           'combined_verdict', 'scores_table', 'tests_table', 'p_text', 'run_cost_table', 'verdicts_table',
+           'sign_verdict', 'comparison_text']
 
 # %% ../../nbs/results/05_comparison.ipynb #7c1d1738
 TITLES = (
@@ -196,28 +196,6 @@ def one_of(
 def _all_scores(labels, table, weights):
     return measure(labels, table, weights) | {"ece": ece(labels, table, weights)}
 
-# %% ../../nbs/results/05_comparison.ipynb #4a8a597c
-def learning_rates(
-    runs: list,  # of `Run` or `Averaged`
-    dataset: str,  # such as "met"
-    model: str,  # such as "vbg"
-) -> str:  # of its seeds, as "0.003"; empty where the runs name none
-    "The rate that a model learnt at: the profile's times its factor."
-    trains = [r.info.get("config", {}).get("train", {}) for r in runs if (r.dataset, r.model) == (dataset, model)]
-    found = {round(t["learning_rate_factor"] * t["learning_rate"], 12) for t in trains if "learning_rate" in t}
-    return "/".join(f"{rate:g}" for rate in sorted(found))
-
-
-def rates_apart(
-    runs: list,  # of `Run` or `Averaged`
-    dataset: str,  # such as "met"
-    first: str,  # such as "without_bert"
-    second: str,  # such as "vbg"
-) -> str:  # such as "0.001 and 0.003"; empty where they are the same
-    "The rates of two models that learnt at different ones: they differ in more than a part."
-    rates = [learning_rates(runs, dataset, model) for model in (first, second)]
-    return " and ".join(rates) if rates[0] != rates[1] else ""
-
 # %% ../../nbs/results/05_comparison.ipynb #c5436621
 def comparison_table(
     runs: list,  # of `Run` or `Averaged`
@@ -242,9 +220,9 @@ def comparison_table(
         part = []
         for m, made in mine.items():
             row = dict(dataset=dataset, title=run_title(made[0]), rendered=is_rendered(made[0]), split=split, model=m)
-            row |= dict(rates=rates_apart(runs, dataset, m, reference) if m in _LEARNT else "", runs=made)
-            row |= dict(estimates=found[m], n=len(made), items=len(labels)) | _numbers(found[m], m == reference)
-            row |= dict(trained=trained_out([*made, *mine[reference]]), judged=split == judged[dataset])
+            row |= dict(runs=made, estimates=found[m]) | _numbers(found[m], m == reference)
+            row |= dict(n=len(made), items=len(labels), judged=split == judged[dataset])
+            row |= dict(trained=trained_out([*made, *mine[reference]]))
             row |= dict(beside="" if split in (judged[dataset], "balanced") else f"judged on: {TESTS[judged[dataset]]}")
             part.append(row | ({} if m == reference else _tested(found[m]["difference"])))
         corrected = holm([row.get("p", np.nan) for row in part])
@@ -252,9 +230,6 @@ def comparison_table(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/results/05_comparison.ipynb #604ba370
-_LEARNT = (*VARIANTS, *FUSION_ABLATIONS)  # models whose learning rates may differ from the reference's
-
-
 def _judged(runs):
     "The natural test of each data set on which verdicts rest, in the order of the tables."
     datasets = dict.fromkeys(dataset for dataset, _ in groups_of(runs))
@@ -454,9 +429,7 @@ def sign_verdict(
     row: dict,  # of `comparison_table`
     printed: float,  # the paper's difference, 0..1
 ) -> Verdict:
-    "Whether our difference lies on the printed side of zero; no verdict on a row that lacks more than a part."
-    if row["rates"]:
-        return Verdict("inconclusive", f"learning rates differ: {row['rates']}, so the row lacks more than a part")
+    "Whether our difference lies on the printed side of zero."
     if row["verdict"] in (DISAGREE, UNFINISHED):
         why = "interval and corrected test disagree" if row["verdict"] == DISAGREE else UNFINISHED
         return Verdict("inconclusive", f"{why}; the paper has {100 * printed:+.0f} points")
