@@ -12,7 +12,7 @@ from PIL import Image
 
 from vbg.core.files import DataError
 from vbg.data.collection import join_fields, read_collection, read_folder, read_objects, words_of_name
-from vbg.data.splits import assign_splits
+from vbg.data.splits import assign_splits, keep_splits
 from vbg.data.store import build_dataset, load_examples
 from vbg.data.tables import read_table
 
@@ -186,6 +186,22 @@ def test_groups_stay_together(tmp_path):
     table = write(tmp_path, change=[(i, "place", f"g{i // 4}") for i in range(8)])
     made = assign_splits(read_collection(table, group="place", **CHOICE)).table
     assert made[made.group != ""].groupby("group").split.nunique().tolist() == [1, 1]
+
+
+def test_a_published_split_is_kept_and_an_unknown_one_names_its_row(tmp_path):
+    parts = ["train"] * 4 + ["Training", "dev", "VALID", "val"] + ["test"] * 4
+    table = write(tmp_path, change=[(i, "place", part) for i, part in enumerate(parts)])
+    made = keep_splits(read_collection(table, split="place", **CHOICE)).table
+    assert made.split.tolist() == ["train"] * 5 + ["validation"] * 3 + ["test"] * 4
+    assert "place" not in made.attributes[0], "it is no attribute"
+    table = write(tmp_path, change=[(i, "place", part) for i, part in enumerate(parts[:-1])])
+    with pytest.raises(
+        DataError, match="objects.csv, row 13: split in column 'place' is unknown: id 'n11'.*write one of train"
+    ):
+        read_collection(table, split="place", **CHOICE)
+    assert len(read_collection(table, split="place", lenient=True, **CHOICE)) == 11
+    with pytest.raises(DataError, match="would put the label, the group or the split into the text"):
+        read_collection(table, split="place", text=["title", "place"], **CHOICE)
 
 
 def test_a_folder_gives_its_table_or_its_subfolders(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vbg.core.files import DataError
 from vbg.core.plan import EXPERIMENTS, SPLITS, TEST_SETS
@@ -101,3 +102,22 @@ def test_names_that_no_font_has_are_said_under_a_sheet():
             contact_sheet(tile, ["青花瓷"], columns=1)
         one, two = (contact_sheet(tile, [name], columns=1).tobytes() for name in ("Греция", "Лампа"))
         assert one != two
+
+
+def test_a_published_split_reaches_the_arrays_and_folds_deal_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    (tmp_path / "shop").mkdir()
+    lines = ["id,image,title,description,category,part"]
+    for n in range(24):
+        Image.new("RGB", (20, 20), (10 * n, 0, 90)).save(tmp_path / f"shop/{n}.png")
+        lines += [f"n{n:02},{n}.png,Title {n},Words,{'jar' if n % 2 else 'lamp'},{'test' if n < 10 else 'train'}"]
+    (tmp_path / "shop/objects.csv").write_text("\n".join(lines))
+    options = dict(label="category", id="id", split="part")
+    described = dict(reader="collection", folder=str(tmp_path / "shop"), options=options)
+    natural = study_data("smoke", "shop", data=described)["natural"]
+    assert sorted(natural.ids[natural.split == "test"]) == [f"n{n:02}" for n in range(10)]
+    assert (natural.split == "validation").sum() == 2, "none were published: a ninth of the 14"
+    dealt = study_data("smoke", "shop", data=described | dict(folds=4, fold=0))["natural"]
+    assert (dealt.split == "test").sum() == 6 and {*dealt.ids[dealt.split == "test"]} - {
+        *natural.ids[natural.split == "test"]
+    }

@@ -31,6 +31,7 @@ from vbg.data.schema import (
     require_columns,
     skip_table,
 )
+from .splits import SPLIT_NAMES
 from .tables import decode_text, plain_name, read_table
 
 # %% auto #0
@@ -102,9 +103,9 @@ def _one_spelling(values, what):
     return made, notes + [f"{what}s that differ in case alone stay apart: {names}" for names in apart]
 
 # %% ../../nbs/data/09_collection.ipynb #e1a0a8c5
-def _columns_of(table, image, text, label, id, group):
+def _columns_of(table, image, text, label, id, group, split):
     "Columns of the example schema but id and image, and remarks; what has no other use becomes `attributes`."
-    rest = [c for c in table if c not in {image, label, id, group, *text}]
+    rest = [c for c in table if c not in {image, label, id, group, split, *text}]
     marked = sum(any(plain_text(f) != f for f in row) for row in table[text].itertuples(index=False))
     labels, notes = _one_spelling(table[label], "label")
     columns = dict(
@@ -116,13 +117,15 @@ def _columns_of(table, image, text, label, id, group):
     if group:
         columns["group"], more = _one_spelling(table[group], "group")
         notes += more
+    if split:
+        columns["split"] = [SPLIT_NAMES.get(name.casefold(), "") for name in table[split]]
     notes += [f"tags or entities of web pages were taken out of {marked} texts"] * bool(marked)
     return pd.DataFrame(columns), notes
 
 # %% ../../nbs/data/09_collection.ipynb #afb4f545
-def _from_table(table, folder, image, text, label, id, group):
+def _from_table(table, folder, image, text, label, id, group, split):
     "Columns of the example schema, one row a photograph, with `cell`, the image as written; and remarks."
-    columns, notes = _columns_of(table, image, text, label, id, group)
+    columns, notes = _columns_of(table, image, text, label, id, group, split)
     columns["cell"] = [_photographs(folder, cell) for cell in table[image]]
     columns["id"] = table[id].values if id else ""
     many = columns.cell.map(len).astype(int)
@@ -139,10 +142,10 @@ def _from_table(table, folder, image, text, label, id, group):
     return made[~more].reset_index(drop=True), notes
 
 # %% ../../nbs/data/09_collection.ipynb #5465b319
-def _plain_choice(path, image, text, label, id, group):
+def _plain_choice(path, image, text, label, id, group, split):
     "The columns as `read_table` names them. Raises `DataError` on what is no name."
     texts = list(text) if isinstance(text, list | tuple) else [] if text is None else [text]
-    chosen = dict(image=image, label=label, id=id, group=group)
+    chosen = dict(image=image, label=label, id=id, group=group, split=split)
     for option, value in [*chosen.items(), *(("text", t) for t in texts)]:
         if not isinstance(value, str | int | None) or isinstance(value, bool):
             raise DataError(f"{option} takes the name of a column, not {value!r}", path, remedy="give it as a string")
@@ -150,15 +153,15 @@ def _plain_choice(path, image, text, label, id, group):
     return made | dict(text=[plain_name(t) for t in texts])
 
 
-def _check_choice(path, header, image, text, label, id, group):
-    "Raise `DataError` on an absent column, no text, or a text that would hold the label or the group."
-    require_columns(header, [c for c in (image, *text, label, id, group) if c], path)
+def _check_choice(path, header, image, text, label, id, group, split):
+    "Raise `DataError` on an absent column, no text, or a text that would hold the label, the group or the split."
+    require_columns(header, [c for c in (image, *text, label, id, group, split) if c], path)
     if not text:
         raise DataError("no text field is chosen", path, remedy="name the columns that describe the object")
     if not (image and label):
         raise DataError(f"no column of the {'label' if image else 'image'} is chosen", path, remedy="name it")
-    for secret in {label, group} & set(text):
-        problem = f"column {secret!r} would put the label or the group into the text"
+    for secret in {label, group, split} & set(text):
+        problem = f"column {secret!r} would put the label, the group or the split into the text"
         raise DataError(problem, path, row=1, remedy=f"leave {secret!r} out of text={list(text)}")
 
 # %% ../../nbs/data/09_collection.ipynb #3c21f941
@@ -169,6 +172,7 @@ def read_objects(
     label: str = "label",  # column: the class
     id: str | None = None,  # column: unique id; default the image path
     group: str | None = None,  # column: items that must stay in one split; '' for none
+    split: str | None = None,  # column: the published split, such as train, val or test; default: split anew
     lenient: bool = False,  # leave bad rows out and count them
     separator: str | None = None,  # of the table, a sign or its name; default: found
     encoding: str | None = None,  # of the table; default: found
@@ -176,8 +180,8 @@ def read_objects(
     name: str | None = None,  # of the data set; default the name of the table's folder
 ) -> Examples:  # checked; `notes` say what was taken for what
     "Examples from a table of objects. Raises `DataError` with file, row and remedy on bad input."
-    path, chosen = Path(path), _plain_choice(path, image, text, label, id, group)
-    wanted = [c for c in (chosen["image"], *chosen["text"], chosen["label"], chosen["id"], chosen["group"]) if c]
+    path, chosen = Path(path), _plain_choice(path, image, text, label, id, group, split)
+    wanted = [c for c in (*chosen["text"], *(chosen[c] for c in chosen if c != "text")) if c]
     table, wrong, taken = read_table(path, separator, encoding, lenient, sheet, wanted)
     _check_choice(path, table.columns, **chosen)
     skipped = skip_table([(str(path), n, "", problem) for n, problem in wrong])
@@ -185,6 +189,10 @@ def read_objects(
     examples = Examples(columns, skipped, [path], name or path.resolve().parent.name, notes=[taken, *notes])
     for note in examples.notes[0 if "by its letters" in taken else 1 :]:
         warnings.warn(note, stacklevel=2)
+    if split:
+        remedy = f"write one of {', '.join(SPLIT_NAMES)}"
+        problem = f"split in column {chosen['split']!r} is unknown"
+        examples = drop_rows(examples, examples.table.split == "", problem, remedy, lenient)
     return check_examples(_refuse_elsewhere(examples, lenient), lenient)
 
 # %% ../../nbs/data/09_collection.ipynb #319f373f
@@ -228,15 +236,12 @@ def _sort_files(folder):
     return images, texts, other + [b for b, entry in zip(beside, lost) if entry not in alone], alone
 
 # %% ../../nbs/data/09_collection.ipynb #b309d650
-_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-
-
 def _class_folders(folder, images):
     "Names of the folders of each image, the class first; folders of splits are taken out, with a warning."
     parts = [list(p.parts[:-1]) for p in images]
     for level in (0, 1):
         names = sorted({p[level] for p in parts if len(p) > level})
-        if not names or any(n.casefold() not in _SPLIT_NAMES for n in names):
+        if not names or any(n.casefold() not in SPLIT_NAMES for n in names):
             continue
         said = f"the folders {', '.join(names)} are splits, not classes"
         if level == 0 and all(len(p) < 2 for p in parts):

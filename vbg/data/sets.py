@@ -22,7 +22,7 @@ from .card import find_duplicates
 from .images import image_code
 from .mini.canvas import contact_sheet
 from .readers import READERS, RENDERERS
-from .splits import assign_folds, assign_splits
+from .splits import assign_folds, assign_splits, keep_splits
 from .store import ExampleData, build_dataset, join_examples, load_examples
 from ..runs.made import why_stale, write_note
 from ..runs.version import used_code
@@ -78,6 +78,8 @@ def _open(name, settings, folder, image_size, class_names=None, ratios=(0.8, 0.1
     rule = {"minimum": settings["minimum"]} if "minimum" in settings else {}
     if "folds" in settings:
         examples = assign_folds(examples, settings["fold"], settings["folds"], seed=settings.get("deal", 42), **rule)
+    elif "split" in examples.table:
+        examples = keep_splits(examples, **rule)
     else:
         examples = assign_splits(examples, ratios=ratios, **rule)
     return build_dataset(examples, image_size, class_names=class_names, lenient=lenient)
