@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -123,6 +124,17 @@ def test_a_kernel_closes_its_streams_after_the_thread_that_answers_jupyter_has_e
     said = tmp_path / "said"
     execute(write(tmp_path / "slow.ipynb", SLOW.format(said=str(said))), tmp_path / "executed.ipynb")
     assert said.read_text() == "ended"
+
+
+@pytest.mark.parametrize("name, transport", [("r", "ipc"), ("r" * 90, "tcp")])
+def test_a_kernel_speaks_through_files_where_their_names_fit(server, tmp_path, name, transport):
+    "Not through ports: two kernels that start at the same moment can be told the same free one."
+    tells = "import ipykernel, json; print(json.loads(ipykernel.get_connection_info())['transport'])"
+    with tempfile.TemporaryDirectory() as short:
+        (Path(short) / name).mkdir()
+        notebook = write(tmp_path / "tells.ipynb", tells)
+        said = execute(notebook, tmp_path / "told.ipynb", JUPYTER_RUNTIME_DIR=f"{short}/{name}")
+        assert transport in str(said) and not list((Path(short) / name).iterdir())
 
 
 def test_the_server_holds_libraries_and_none_of_the_projects_code(server, tmp_path):

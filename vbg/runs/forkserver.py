@@ -347,9 +347,16 @@ def fork_server():
 def register():
     "Make papermill start its kernels as copies of the server."
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.paths import jupyter_runtime_dir
     from papermill.engines import NBClientEngine, papermill_engines
+    from traitlets import default
 
     class ForkedKernelManager(AsyncKernelManager):
+        @default("transport")
+        def _files_not_ports(self):  # two processes can choose the same free port before either kernel takes it
+            longest = f"{jupyter_runtime_dir()}/kernel-{36 * '0'}-ipc-5"
+            return "ipc" if len(os.fsencode(longest)) <= 107 else "tcp"
+
         async def _async_launch_kernel(self, kernel_cmd, **kw):
             ours = kernel_cmd[0] == sys.executable and "-m" in kernel_cmd
             words = kernel_cmd[kernel_cmd.index("-m") + 1 :] if ours else []
