@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import nbformat
@@ -127,14 +128,19 @@ def test_a_kernel_closes_its_streams_after_the_thread_that_answers_jupyter_has_e
 
 
 @pytest.mark.parametrize("name, transport", [("r", "ipc"), ("r" * 90, "tcp")])
-def test_a_kernel_speaks_through_files_where_their_names_fit(server, tmp_path, name, transport):
+def test_kernels_speak_through_files_of_their_own_where_their_names_fit(server, tmp_path, name, transport):
     "Not through ports: two kernels that start at the same moment can be told the same free one."
-    tells = "import ipykernel, json; print(json.loads(ipykernel.get_connection_info())['transport'])"
-    with tempfile.TemporaryDirectory() as short:
-        (Path(short) / name).mkdir()
-        notebook = write(tmp_path / "tells.ipynb", tells)
-        said = execute(notebook, tmp_path / "told.ipynb", JUPYTER_RUNTIME_DIR=f"{short}/{name}")
-        assert transport in str(said) and not list((Path(short) / name).iterdir())
+    asks = "import ipykernel, json, time; told = json.loads(ipykernel.get_connection_info()); time.sleep(2)"
+    notebook = write(tmp_path / "tells.ipynb", f"{asks}; print(told['transport'], told['ip'])")
+    with tempfile.TemporaryDirectory() as short, ThreadPool(2) as both:
+        (runtime := Path(short) / name).mkdir()
+        run = lambda k: execute(notebook, tmp_path / f"told{k}.ipynb", JUPYTER_RUNTIME_DIR=str(runtime))
+        said = [outputs[0][0]["text"].split() for outputs in both.map(run, range(2))]
+        assert [words[0] for words in said] == [transport] * 2 and not list(runtime.iterdir())
+        names = {words[1] for words in said}
+        assert names == {"127.0.0.1"} if transport == "tcp" else len(names) == 2
+        assert transport == "tcp" or all(Path(place).parent == runtime for place in names)
+    assert not list(ROOT.glob("*-ipc-*"))
 
 
 def test_the_server_holds_libraries_and_none_of_the_projects_code(server, tmp_path):

@@ -21,12 +21,14 @@ import sys
 import tempfile
 import threading
 import traceback
+import uuid
 import warnings
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['SOCKET', 'LIBRARIES', 'FREE', 'SHELL', 'OTHERS', 'SET', 'preload', 'bound', 'available', 'become', 'Preloaded',
-           'Copies', 'Server', 'send', 'receive', 'ForkedProcess', 'forked', 'fork_server', 'register', 'main']
+           'Copies', 'Server', 'send', 'receive', 'ForkedProcess', 'forked', 'fork_server', 'own_files', 'register',
+           'main']
 
 # %% ../../nbs/runs/07_forkserver.ipynb #2b61c3ef
 SOCKET = "VBG_FORKSERVER"  # environment variable: the path of the server's socket
@@ -344,18 +346,29 @@ def fork_server():
             server.stdout.close()
 
 # %% ../../nbs/runs/07_forkserver.ipynb #cc3317e2
+def own_files() -> str:  # of a new kernel; a number follows
+    "What the names of its sockets begin with, in Jupyter's private folder."
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    os.makedirs(jupyter_runtime_dir(), mode=0o700, exist_ok=True)
+    return f"{jupyter_runtime_dir()}/kernel-{uuid.uuid4()}-ipc"
+
+
 def register():
     "Make papermill start its kernels as copies of the server."
+    from jupyter_client.localinterfaces import localhost
     from jupyter_client.manager import AsyncKernelManager
-    from jupyter_core.paths import jupyter_runtime_dir
     from papermill.engines import NBClientEngine, papermill_engines
     from traitlets import default
 
     class ForkedKernelManager(AsyncKernelManager):
         @default("transport")
         def _files_not_ports(self):  # two processes can choose the same free port before either kernel takes it
-            longest = f"{jupyter_runtime_dir()}/kernel-{36 * '0'}-ipc-5"
-            return "ipc" if len(os.fsencode(longest)) <= 107 else "tcp"
+            return "ipc" if len(os.fsencode(f"{own_files()}-5")) <= 107 else "tcp"
+
+        @default("ip")
+        def _files_of_its_own(self):
+            return own_files() if self.transport == "ipc" else localhost()
 
         async def _async_launch_kernel(self, kernel_cmd, **kw):
             ours = kernel_cmd[0] == sys.executable and "-m" in kernel_cmd
