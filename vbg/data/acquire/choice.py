@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
-from ...core.files import RunError
+from ...core.files import DataError, RunError
 from .manifest import Manifest, hopeless, there
 
 # %% auto #0
-__all__ = ['by_hash', 'quotas', 'kept', 'queue', 'failed', 'refuse_unfinished']
+__all__ = ['by_hash', 'quotas', 'kept', 'queue', 'failed', 'refuse_unfinished', 'to_the_end']
 
 # %% ../../../nbs/data/acquire/06_choice.ipynb #2f3cd446
 def by_hash(
@@ -111,3 +112,25 @@ def refuse_unfinished(
     if lost := failed(found, quota, got, manifest):
         problem = manifest.rows[lost[0]]["problem"]
         raise RunError(f"{len(lost):,} failed for now ({problem}): give the same command again to ask for them")
+
+
+def to_the_end(
+    fetch,  # asks for what is still to come and adds to `got`
+    finish,  # writes the data set of what came and reads it; takes `say`
+    found: pd.DataFrame,  # this and the next three as of `failed`
+    quota: dict,
+    got: dict,
+    manifest: Manifest,
+    say=print,  # gets lines
+):  # what `finish` returns
+    "Fetch and finish. What came before a stop is finished too. Raises RunError where items failed for now."
+    try:
+        fetch()
+    except (KeyboardInterrupt, RunError):
+        say(f"{len(got):,} of {sum(quota.values()):,} are there; the data set of these is written")
+        with suppress(DataError):
+            finish(lambda line: None)
+        raise
+    examples = finish(say)
+    refuse_unfinished(found, quota, got, manifest)
+    return examples

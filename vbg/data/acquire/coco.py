@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from ...core.files import DataError, RunError, temporary, write_atomic
+from ...core.files import DataError, temporary, write_atomic
 from .archives import open_archive, unpack
-from .choice import by_hash, kept, queue, quotas, refuse_unfinished
+from .choice import by_hash, kept, queue, quotas, to_the_end
 from .download import Wanted, accept, clear_parts, download, full_disk, part_of, require_room, try_each
 from .manifest import Manifest, held, there
 from .progress import Progress, outlook, size_text
@@ -272,13 +271,6 @@ def acquire_coco(
         published = published_annotations(web, manifest, split)
         wanted = images_wanted(published[0], split)
         found, quota, got = _look(web, manifest, published, split, n, categories, wanted)
-        try:
-            fetch_images(web, manifest, split, wanted, found, quota, got)
-        except (KeyboardInterrupt, RunError):
-            say(f"{len(got):,} of {sum(quota.values()):,} are there; the annotations of these are written")
-            with suppress(DataError):
-                _finish(manifest, published, split, quota, got, lambda line: None)
-            raise
-        examples = _finish(manifest, published, split, quota, got, say)
-        refuse_unfinished(found, quota, got, manifest)
-        return examples
+        fetch = lambda: fetch_images(web, manifest, split, wanted, found, quota, got)
+        finish = lambda say: _finish(manifest, published, split, quota, got, say)
+        return to_the_end(fetch, finish, found, quota, got, manifest, say)

@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...core.files import DataError, RunError, temporary, write_atomic
-from .choice import by_hash, kept, queue, quotas, refuse_unfinished
+from ...core.files import DataError, temporary, write_atomic
+from .choice import by_hash, kept, queue, quotas, to_the_end
 from .download import Wanted, accept, clear_parts, download, full_disk, require_room, try_each
 from .manifest import Manifest, held, there
 from .progress import Progress, outlook, size_text
@@ -309,13 +309,6 @@ def acquire_met(
             got[ident] = label[ident]
             progress.step(image.stat().st_size)
 
-        try:
-            try_each(queue(found, quota, got, manifest), one, manifest)
-        except (KeyboardInterrupt, RunError):
-            say(f"{len(got):,} of {sum(quota.values()):,} are there; the table of these is written")
-            with suppress(DataError):
-                _finish(manifest, path, label_set, quota, got, lambda line: None)
-            raise
-        examples = _finish(manifest, path, label_set, quota, got, say)
-        refuse_unfinished(found, quota, got, manifest)
-        return examples
+        fetch = lambda: try_each(queue(found, quota, got, manifest), one, manifest)
+        finish = lambda say: _finish(manifest, path, label_set, quota, got, say)
+        return to_the_end(fetch, finish, found, quota, got, manifest, say)
