@@ -27,7 +27,7 @@ def call(home, *words):
 @pytest.mark.parametrize("name", [f.__name__ for f, options in command.COMMANDS.items() if "--profile" in options])
 def test_a_misspelt_profile_is_told_before_anything_is_imported(tmp_path, name):
     done, seconds = call(tmp_path, name, "--profile", "nope", *["--item", "1"] * (name == "report"))
-    assert done.stdout.split() == ["1", "[]"], done.stdout + done.stderr
+    assert done.stdout.split() == ["2", "[]"], done.stdout + done.stderr
     assert done.stderr == "no profile 'nope'; there are smoke, mini, paper, pretrained\n"
     assert seconds < 2
 
@@ -41,12 +41,50 @@ def test_a_misspelt_profile_is_told_before_anything_is_imported(tmp_path, name):
         (["train", "--splits", "tset"], "splits: no 'tset'; there are train, "),
         (["train", "--store", "mini"], "runs/mini is filled by the study alone"),
         (["gan", "--store", "mini"], "runs/mini is filled by the study alone"),
+        (["report", "--dataset", "foo", "--item", "1"], "'mini' has no data set 'foo'; there are met, coco"),
+        (
+            ["report", "--profile", "smoke", "--dataset", "foo", "--item", "1"],
+            "'smoke' has no data set 'foo'; there are",
+        ),
+        (["report", "--profile", "smoke", "--model", "nope", "--item", "1"], "no model 'nope'; there are vbg"),
         (["train", "--overrides", '{"train": {"epoch": 2}}'], "no setting of 'train' is called 'epoch'"),
     ],
 )
 def test_other_names_are_told_as_early(tmp_path, words, said):
     done, _ = call(tmp_path, *words)
-    assert done.stdout.split() == ["1", "[]"] and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    assert done.stdout.split() == ["2", "[]"] and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["train/train.ipynb", "-p", "profile", "nope"], "no profile 'nope'; there are smoke, mini, paper, pretrained"),
+        (["train/train.ipynb", "-p", "dataset", "nope"], "profile 'mini' has no data set 'nope', only met, coco"),
+        (["train/train.ipynb", "-p", "model", "nope"], "no model 'nope'; there are vbg"),
+        (
+            ["paper/summary.ipynb", "-p", "profile", "nope"],
+            "no profile 'nope'; there are smoke, mini, paper, pretrained",
+        ),
+        (["explain/fig7_heatmap.ipynb", "-p", "dataset", "nope"], "profile 'mini' has no data set 'nope', only met"),
+        (["paper/summary.ipynb", "-p", "profle", "mini"], "has no parameter profle; it has profile"),
+        (["paper/absent.ipynb"], "nbs/study/paper/absent.ipynb"),
+    ],
+)
+def test_names_in_the_parameters_of_a_notebook_are_told_before_a_kernel_starts(tmp_path, words, said):
+    notebook, *given = words
+    done, _ = call(tmp_path, "run", f"nbs/study/{notebook}", str(tmp_path / "out.ipynb"), *given)
+    assert done.stdout.split()[0] == "2" and "papermill" not in done.stdout
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_that_only_a_run_has_can_be_reported_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    (tmp_path / "runs/by-hand/classifiers/mine/vbg/seed0").mkdir(parents=True)
+    words = ["report", "--profile", "by-hand", "--item", "1", "--dataset"]
+    command.refuse_unknown(command.parser().parse_args([*words, "mine"]))
+    with pytest.raises(ValueError, match="'by-hand' has no data set 'met'; there are mine$"):
+        command.refuse_unknown(command.parser().parse_args([*words, "met"]))
 
 
 @pytest.mark.parametrize("folder", ["runs/by-hand", "runs/collection-mine"])

@@ -93,7 +93,7 @@ def test_the_command_trains_several_at_once_and_keeps_what_is_finished(tmp_path)
         about = json.loads(file.metadata()["pretraining"])
     assert about["network"] == "vit" and about["seed"] == 0 and about["items"] == 32
     wrong = vbg("pretrain", "--networks", "textcnn", home=tmp_path)
-    assert wrong.returncode == 1 and wrong.stderr.startswith("no image network 'textcnn'; there are vit, resnet")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("no image network 'textcnn'; there are vit, resnet")
 
 
 def test_weights_that_are_missing_or_of_another_architecture_are_named_with_a_remedy(tmp_path, monkeypatch):

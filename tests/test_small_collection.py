@@ -142,10 +142,13 @@ def museum(tmp_path):
     return folder
 
 
-def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_name(museum, tmp_path, monkeypatch):
+@pytest.mark.parametrize("profile", ["mini", "pretrained"])
+def test_any_path_reaches_every_notebook_and_the_tables_have_the_collections_name(
+    museum, tmp_path, monkeypatch, profile
+):
     monkeypatch.setenv("VBG_FOLDER", str(museum))
     monkeypatch.setenv("VBG_COLUMNS", '{"label": "category", "text": "title"}')
-    done = run_study(tmp_path, "--dry-run", "--printshellcmds", "collection", profile="mini")
+    done = run_study(tmp_path, "--dry-run", "--printshellcmds", "collection", profile=profile)
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
     assert f"runs/{sc.collection_name(museum)}/figures/supplement/small_collection/small_collection.csv" in said
@@ -183,7 +186,7 @@ def test_a_changed_collection_is_read_again(museum, tmp_path, monkeypatch):
 def test_a_wrong_collection_ends_in_one_line_before_any_training(museum, monkeypatch, capsys, folder, columns, said):
     monkeypatch.setenv("VBG_FOLDER", str(museum) if folder is None else folder)
     monkeypatch.setenv("VBG_COLUMNS", columns)
-    assert command.main(["collection"]) == 1
+    assert command.main(["collection"]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
 

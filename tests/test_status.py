@@ -174,12 +174,12 @@ def test_a_wrong_target_is_told_with_the_names_that_work(home, monkeypatch, caps
 
     monkeypatch.setenv("VBG_HOME", str(home))
     monkeypatch.delenv("VBG_FOLDER", raising=False)
-    assert main([*command.split(), "--profile", "smoke", "nonsense"]) == 1
+    assert main([*command.split(), "--profile", "smoke", "nonsense"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("no target is called nonsense; ")
     assert {*re.findall(r"\w+", told)} >= {*known_targets(), "label_leaks", "fig7_heatmap", "table3_comparison"}
     assert "collection" not in told
-    assert main([*command.split(), "--profile", "smoke", "small_collection"]) == 1
+    assert main([*command.split(), "--profile", "smoke", "small_collection"]) == 2
     assert capsys.readouterr().err.startswith("which folder? make collection FOLDER=")
 
 
@@ -207,7 +207,7 @@ def test_a_wrong_profile_is_told_in_one_line_before_snakemake_is_called(home, mo
 
     monkeypatch.setenv("VBG_HOME", str(home))
     monkeypatch.setattr(workflow.subprocess, "run", None)
-    assert main([command, "--profile", "nope"]) == 1
+    assert main([command, "--profile", "nope"]) == 2
     assert capsys.readouterr().err == "no profile 'nope'; there are smoke, mini, paper, pretrained\n"
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -12,7 +12,7 @@ import unicodedata
 from hashlib import sha256
 from pathlib import Path
 
-from .files import RunError, root
+from .files import root
 
 # %% auto #0
 __all__ = ['METHODS', 'ROWS', 'CACHED', 'BASELINE', 'LIVE', 'DEALS', 'FOLDS', 'SPLITS', 'COMMAND', 'collection_data',
@@ -70,10 +70,10 @@ def collection_jobs() -> list:  # dicts: store, dataset, profile, models, seeds,
 
 # %% ../../nbs/core/07_collection_plan.ipynb #316bf063
 def collection_folder() -> Path:  # absolute
-    "The folder or csv that `VBG_FOLDER` names; a relative one lies under the repository. Raises RunError without one."
+    "The folder or csv that `VBG_FOLDER` names; a relative one lies under the repository. Raises ValueError if unset."
     said = os.environ.get("VBG_FOLDER", "").strip()
     if not said:
-        raise RunError(f'which folder? {COMMAND} COLUMNS=\'{{"label": "category"}}\'')
+        raise ValueError(f'which folder? {COMMAND} COLUMNS=\'{{"label": "category"}}\'')
     return (root() / Path(said).expanduser()).resolve()
 
 
@@ -95,11 +95,11 @@ def collection_name(
 def collection_columns(
     text: str,  # JSON object of arguments of `read_collection`
 ) -> dict:  # the same
-    "The role of each column, from `VBG_COLUMNS`. Raises RunError when the text is no JSON object."
+    "The role of each column, from `VBG_COLUMNS`. Raises ValueError when the text is no JSON object."
     try:
         columns = json.loads(text or "{}")
     except json.JSONDecodeError as error:
-        raise RunError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
+        raise ValueError(f"COLUMNS is no JSON ({error.msg}, character {error.pos}): {text}") from None
     if not isinstance(columns, dict):
-        raise RunError(f'COLUMNS is a JSON object such as {{"label": "category"}}, not {text}')
+        raise ValueError(f'COLUMNS is a JSON object such as {{"label": "category"}}, not {text}')
     return columns

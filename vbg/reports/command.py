@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..core.artefacts import TARGETS
 from ..core.files import RunError, home, root
+from ..core.places import store_place
 from ..core.plan import SPLITS
-from ..core.profiles import CHOICES, refuse_unknown_model, refuse_unknown_names
+from ..core.profiles import CHOICES, PROFILES, profile, refuse_unknown_model, refuse_unknown_names
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
@@ -106,14 +107,13 @@ def pretrain(asked):
 # %% ../../nbs/reports/12_command.ipynb #c0de080a
 def run(asked):
     "Run a notebook with parameters, each checked before anything starts; write the executed copy."
-    from vbg.runs.notebook import check_parameters, run_notebook
+    from vbg.runs.notebook import check_parameters, refuse_wrong_names, run_notebook
 
     given = dict(asked.parameter)
     try:
-        check_parameters(asked.notebook, given)
+        refuse_wrong_names(asked.notebook, check_parameters(asked.notebook, given))
     except (RunError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise ValueError(error) from None
     run_notebook(asked.notebook, asked.output, given, asked.timeout)
 
 # %% ../../nbs/reports/12_command.ipynb #7a403bd4
@@ -382,24 +382,33 @@ def refuse_unknown(
     if asked.command is acquire:  # its names are those of the museum's data
         return
     if asked.command not in READ:
-        refuse_unknown_names(named)
-    elif not any((top / asked.profile).is_dir() for top in (home() / "runs", root() / "figures")):
+        return refuse_unknown_names(named)
+    if not any((top / asked.profile).is_dir() for top in (home() / "runs", root() / "figures")):
         refuse_unknown_names(dict(profile=asked.profile))
-    elif isinstance(getattr(asked, "model", None), str):
+    if asked.command is report:
         refuse_unknown_model(asked.model)
+        _refuse_unknown_dataset(asked.profile, asked.dataset)
+
+
+def _refuse_unknown_dataset(store, dataset):
+    "Raise ValueError for a data set that neither the profile nor a run of the store names."
+    of_profile = profile(store).data if store in PROFILES else ()
+    there = dict.fromkeys([*of_profile, *sorted(path.name for path in (home() / store_place(store)).glob("[!.]*"))])
+    if dataset not in there:
+        raise ValueError(f"{store!r} has no data set {dataset!r}; there are {', '.join(there) or 'none'}")
 
 
 def main(
     arguments: list = None,  # as on the command line; None for `sys.argv`
 ) -> int:  # exit code
-    "Run one command. A mistake of the user ends in one message."
+    "Run one command. A mistake ends in one message: 2 for what was asked or given, 1 for what is not there or failed."
     asked = parser().parse_args(arguments)
     try:
         refuse_unknown(asked)
         return asked.command(asked) or 0
     except (RunError, ValueError, FileNotFoundError) as error:  # `DataError` is a ValueError
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError) else 1
 
 # %% ../../nbs/reports/12_command.ipynb #c0de0810
 #| eval: false

@@ -213,7 +213,7 @@ def sign_finding(
     printed: float = 1,  # the paper's difference; its sign counts
     metric: str = "accuracy",
 ) -> Finding:
-    "Finding on the sign of a difference: has ours the printed sign?"
+    "Finding on the sign of a difference: whether ours has the printed one."
     gap, test = difference(e, d, first, second, metric), ""
     if (first, metric) == ("vbg", "accuracy"):
         row = beside_vbg(e, d, second)

@@ -191,7 +191,7 @@ def times(e, d, asked, ours, each="", reason="measured seconds", of="vbg", over=
 
 # %% ../../nbs/reports/05_measures.ipynb #2dfc6bf1
 def worth(e, d):
-    "Does each part add something in every row, and the GAN the most?"
+    "Judge that each part adds something in every row, and the GAN the most."
     above = {
         d: [PARTS[part] for part, *pair in ADDS if sign_finding(e, d, *pair).verdict == VERDICTS[0]] for d in e.datasets
     }

@@ -441,7 +441,7 @@ def comparison_text(
     paper: pd.DataFrame,  # from `paper_table("table3")` or `("table4")`
     reference: str = "vbg",  # the model that the others are compared with
 ):  # Markdown for a notebook
-    "The table in words: who is better or worse, is VBG first, and do the rows stand in the printed order?"
+    "The table in words: who is better or worse, whether VBG is first, whether the rows stand in the printed order."
     from IPython.display import Markdown
 
     lines = []

@@ -47,7 +47,7 @@ from ..stats.intervals import estimate_scores, paired_difference, same_items
 
 # %% ../../nbs/results/08_small_collection.ipynb #00fcdc24
 def look_at_collection() -> str:  # a line, and one for each remark of the reader
-    "Read the collection that the environment names and describe it. Raises RunError or ValueError."
+    "Read the collection that the environment names and describe it. Raises ValueError."
     from vbg.data.collection import read_collection
     from vbg.data.splits import assign_folds
     from vbg.data.store import without_unread
@@ -58,7 +58,7 @@ def look_at_collection() -> str:  # a line, and one for each remark of the reade
         examples = without_unread(read_collection(folder, **described["options"]))
         examples = assign_folds(examples, 0, FOLDS, minimum=FOLDS)
     except (TypeError, OSError) as error:
-        raise RunError(str(error)) from error
+        raise ValueError(error) from error
     items, classes = len(examples.table), examples.table.label.nunique()
     left = [f"{n} left out: {reason}" for reason, n in examples.skipped.reason.value_counts().items()]
     head = f"{folder}: {items} items of {classes} classes; tables go to {figures_place(collection_name(folder))}"

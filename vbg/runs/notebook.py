@@ -19,8 +19,8 @@ from ..core.profiles import BY_HAND, PROFILES, refuse_unknown_names
 from .made import plain
 
 # %% auto #0
-__all__ = ['KERNEL', 'study_notebook', 'read_notebook', 'notebook_parameters', 'check_parameters', 'given', 'run_notebook',
-           'job_name']
+__all__ = ['KERNEL', 'study_notebook', 'read_notebook', 'notebook_parameters', 'check_parameters', 'refuse_wrong_names', 'given',
+           'run_notebook', 'job_name']
 
 # %% ../../nbs/runs/04_notebook.ipynb #c0dee010
 def study_notebook(
@@ -151,6 +151,24 @@ def _wrong(name, value, default):
     return f"parameter {name}: {value!r} is not of the kind of {default!r}"
 
 # %% ../../nbs/runs/04_notebook.ipynb #787746fb
+def refuse_wrong_names(
+    notebook: Path,  # a notebook file
+    parameters: dict,  # from `check_parameters`
+) -> None:
+    "Raise ValueError as `refuse_unknown_names`, before a kernel is started."
+    defaults = notebook_parameters(notebook)
+    _refuse_wrong_names(defaults, defaults | parameters)
+
+
+def _refuse_wrong_names(defaults, known):
+    "What only reads may take a folder of `runs/` for its profile."
+    profile = known.get("profile")
+    if "overrides" in known or profile in PROFILES:
+        refuse_unknown_names({key: value for key, value in known.items() if value != [] or defaults[key] != []})
+    elif profile and not (home() / "runs" / profile).is_dir():
+        refuse_unknown_names(dict(profile=profile))
+
+
 def given(
     name: str,  # of the study notebook that calls
     names: dict,  # its `globals()`; parameters are put back in their types
@@ -168,8 +186,7 @@ def given(
     }
     defaults = _parameters(notebook, cells)
     known = _in_types(notebook, defaults, asked)
-    if "overrides" in known or known.get("profile") in PROFILES:
-        refuse_unknown_names({key: value for key, value in known.items() if value != [] or defaults[key] != []})
+    _refuse_wrong_names(defaults, known)
     names.update(known)
     os.environ.pop(BY_HAND, None)
     changed = any(known[key] != defaults[key] for key in known.keys() - {"profile", "dataset"})

@@ -171,7 +171,7 @@ def known_targets() -> list:  # names, each once
 def refuse_unknown(
     targets: list,  # rules or files of the Snakefile
 ) -> None:
-    "Raise RunError on a target that does not exist, with those that do, and on a collection without its folder."
+    "Raise ValueError on a target that does not exist, with those that do, and on a collection without its folder."
     known = known_targets()
     strange = [t for t in targets if "/" not in t and t not in known]
     if set(strange) & set(OF_COLLECTION):
@@ -179,7 +179,7 @@ def refuse_unknown(
     if strange:
         parts = [name for name in known if name not in ARTEFACTS or name in TABLES_OF]
         notebooks = [name for name in known if name not in parts]
-        raise RunError(
+        raise ValueError(
             f"no target is called {', '.join(strange)}; there are {', '.join(parts)}, and files; "
             f"notebooks: {', '.join(notebooks)}"
         )

@@ -22,7 +22,7 @@ def one_hot(
     labels: np.ndarray,  # `(N,)` int, class of each item
     num_classes: int,  # `C`
 ) -> np.ndarray:  # `(N, C)` bool
-    "One column a class: is the item of this class?"
+    "One column a class: True where the item is of this class."
     return np.asarray(labels)[:, None] == np.arange(num_classes)
 
 # %% ../../nbs/stats/01_metrics.ipynb #2c097ff7

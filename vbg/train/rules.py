@@ -273,10 +273,10 @@ def artefact_datasets(
     profile: str,  # such as "mini"
     name: str,  # of `ARTEFACTS`
 ) -> list:  # tuples of data sets
-    "The data sets of each notebook of an artefact."
+    "The data sets of each notebook of an artefact; none for a profile without data sets."
     datasets = tuple(read_profile(profile).data)
     many = {"all": [datasets], "each": [(dataset,) for dataset in datasets], "first": [datasets[:1]]}
-    return many[ARTEFACTS[name].datasets]
+    return many[ARTEFACTS[name].datasets] if datasets else []
 
 # %% ../../nbs/train/07_rules.ipynb #7846886f
 def artefact_book(

@@ -1,10 +1,10 @@
-# Every table and figure of `vbg.core.artefacts`: one rule each. What differs between them is in params: a shell command is
-# evaluated when the job runs, after the loop.
+# Every table and figure of `vbg.core.artefacts`: one rule each. What differs between them is in params: a shell command
+# is evaluated when the job runs, after the loop.
 for name, artefact in ARTEFACTS.items():
-    if artefact.target == "collection":
+    shown = ask.artefact_datasets(NAME, name)
+    if artefact.target == "collection" or not shown:
         continue
-    each, shown = artefact.datasets == "each", ask.artefact_datasets(NAME, name)
-    datasets = ("{dataset}",) if each else shown[0] if shown else ()
+    datasets = ("{dataset}",) if artefact.datasets == "each" else shown[0]
 
     rule:
         name: f"artefact_{name}"
