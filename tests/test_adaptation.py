@@ -123,9 +123,15 @@ def test_masking_is_decided_by_its_generator_alone():
 def test_frame_padding_and_literal_marks_are_never_asked_for(pairs):
     tokenizer = train_tokenizer([text for texts in corpus().texts for text in texts], 200)
     texts = [("bronze bowl [MASK] [PAD]", "jade 鼎"), ("glass", "clay comb tomb gate river")] * 40
-    inputs, special = adaptation._encode(tokenizer, texts if pairs else [" ".join(pair) for pair in texts], 24)
+    inputs, special = adaptation.encode_texts(tokenizer, texts if pairs else [" ".join(pair) for pair in texts], 24)
     _, labels = mask_for_mlm(
-        inputs["input_ids"], special, probability=1.0, generator=torch.Generator(), **adaptation._vocabulary(tokenizer)
+        inputs["input_ids"],
+        special,
+        probability=1.0,
+        generator=torch.Generator(),
+        mask_token_id=tokenizer.mask_token_id,
+        vocab_size=len(tokenizer),
+        special_ids=tuple(tokenizer.all_special_ids),
     )
     assert torch.equal(labels == -100, inputs["input_ids"] < 5)  # [PAD] [UNK] [CLS] [SEP] [MASK]
     assert ("token_type_ids" in inputs) == pairs
@@ -217,12 +223,14 @@ def test_perplexity_is_the_same_question_each_time():
 
 def test_words_of_validation_and_test_reach_neither_tokenizer_nor_training(tmp_path, monkeypatch):
     read = []
-    encode = adaptation._encode
+    encode = adaptation.encode_texts
     monkeypatch.setattr(
-        adaptation, "_encode", lambda tokenizer, texts, length: read.append(texts) or encode(tokenizer, texts, length)
+        adaptation,
+        "encode_texts",
+        lambda tokenizer, texts, length: read.append(texts) or encode(tokenizer, texts, length),
     )
     data, trained = corpus(), []
-    epoch = adaptation._train_epoch
+    epoch = adaptation.train_epoch
 
     def watched(*arguments):
         read.clear()
@@ -230,7 +238,7 @@ def test_words_of_validation_and_test_reach_neither_tokenizer_nor_training(tmp_p
         trained.extend(str(texts) for texts in read)
         return result
 
-    monkeypatch.setattr(adaptation, "_train_epoch", watched)
+    monkeypatch.setattr(adaptation, "train_epoch", watched)
     history = adapt(tmp_path / "a", data)
     assert (
         trained
@@ -310,7 +318,7 @@ def test_each_batch_of_pairs_moves_the_second_head():
     data = corpus()
     tokenizer = tokenizer_for(data, 200)
     model = language_model(TEXT, tokenizer)
-    inputs, special = adaptation._encode(tokenizer, [("bronze bowl", "jade comb"), ("clay", "a river")], 24)
+    inputs, special = adaptation.encode_texts(tokenizer, [("bronze bowl", "jade comb"), ("clay", "a river")], 24)
     for continues in (torch.tensor([0, 1]), None):
         model.zero_grad()
         words, pair = language_model_losses(model, inputs, inputs["input_ids"].masked_fill(special, -100), continues)
@@ -320,9 +328,9 @@ def test_each_batch_of_pairs_moves_the_second_head():
 
 
 def test_masks_are_drawn_anew_each_epoch(tmp_path, monkeypatch):
-    asked, batches, mask = [], adaptation._batches, adaptation.mask_for_mlm
+    asked, batches, mask = [], adaptation.epoch_batches, adaptation.mask_for_mlm
     monkeypatch.setattr(
-        adaptation, "_batches", lambda texts, settings, rng: batches(texts, settings, np.random.default_rng(0))
+        adaptation, "epoch_batches", lambda texts, settings, rng: batches(texts, settings, np.random.default_rng(0))
     )  # the same order
     monkeypatch.setattr(adaptation, "perplexity", lambda *arguments, **named: 1.0)
 
@@ -350,7 +358,7 @@ def test_a_name_in_the_cache_is_part_of_what_a_checkpoint_was_made_from(tmp_path
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     def made_from(checkpoint):
-        return adaptation._made_from([], [], TEXT | dict(checkpoint=checkpoint), SHORT, 0, None)["checkpoint"]
+        return adaptation.adaptation_inputs([], [], TEXT | dict(checkpoint=checkpoint), SHORT, 0, None)["checkpoint"]
 
     one = made_from("nobody/present")
     (snapshot / "model.safetensors").write_text("two")
@@ -385,7 +393,7 @@ def test_the_first_adaptation_of_a_hub_checkpoint_is_kept(tmp_path, monkeypatch)
     )
     adapt(tmp_path / "a", checkpoint="nobody/model")
     assert asked == [True, False] and "model.safetensors" in record_of(tmp_path / "a")["inputs"]["checkpoint"]
-    monkeypatch.setattr(adaptation, "_adapt", None)  # no second one
+    monkeypatch.setattr(adaptation, "language_model", None)  # no second one
     adapt(tmp_path / "a", checkpoint="nobody/model")
     assert asked == [True, False, True]
 
@@ -406,7 +414,7 @@ def test_a_checkpoint_of_a_wheel_is_resolved(tmp_path, monkeypatch):
 def test_texts_and_pairs_are_cut_at_their_end():
     tokenizer = tokenizer_for(corpus(), 200)
     tokenizer.truncation_side = "left"
-    inputs, _ = adaptation._encode(tokenizer, ["bronze jade clay silver glass vessel"], 5)
+    inputs, _ = adaptation.encode_texts(tokenizer, ["bronze jade clay silver glass vessel"], 5)
     assert tokenizer.decode(inputs["input_ids"][0]) == "[CLS] bronze jade clay [SEP]"
 
 
@@ -439,7 +447,7 @@ def test_the_checkpoint_is_read_and_its_weights_are_used(tmp_path):
     )
 
 
-@pytest.mark.parametrize("step", ["_train_epoch", "write_note", "_accuracy"])
+@pytest.mark.parametrize("step", ["train_epoch", "write_note", "next_sentence_accuracy"])
 def test_an_error_on_the_way_leaves_nothing(tmp_path, monkeypatch, step):
     def fail(*arguments, **named):
         raise RuntimeError("disk full")
@@ -461,8 +469,7 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path, monkeypatch, step):
 def test_a_second_call_keeps_what_is_there_and_a_change_does_not(tmp_path, monkeypatch):
     first = adapt(tmp_path / "a")
     calls = []
-    train = adaptation._adapt
-    monkeypatch.setattr(adaptation, "_adapt", lambda *arguments: calls.append(1) or train(*arguments))
+    monkeypatch.setattr(adaptation, "language_model", lambda *arguments: calls.append(1) or language_model(*arguments))
     assert adapt(tmp_path / "a").equals(first) and not calls
     changed = corpus()
     changed.texts[0] = ["Another text. Of the training split."]

@@ -398,7 +398,7 @@ def test_what_the_published_list_of_coco_decides_needs_no_run(evidence):
 def test_table_1_can_fail(evidence):
     def rows(**card):
         e = replace(real(evidence), cards={d: CARD | card for d in DATASETS})
-        return {r[0]: r[7] for r in A._data_rows(e)}
+        return {r[0]: r[7] for r in A.data_rows(e)}
 
     assert (
         rows()["table1-met-texts"] == rows()["table1-met-classes"] == "reproduced"
@@ -427,11 +427,11 @@ def test_on_rendered_data_no_level_is_judged_and_on_real_data_each_is(evidence, 
 
 
 def test_settings_are_reproduced_only_where_the_paper_profile_holds_them(evidence, monkeypatch):
-    assert {r[7] for r in A._setting_rows(evidence)} == {"reproduced"}
+    assert {r[7] for r in A.setting_rows(evidence)} == {"reproduced"}
     monkeypatch.setattr(
         J, "read_profile", lambda name: replace(profile(name), gan=profile(name).gan | dict(batch_size=32))
     )
-    wrong = [r[0] for r in A._setting_rows(evidence) if r[7] != "reproduced"]
+    wrong = [r[0] for r in A.setting_rows(evidence) if r[7] != "reproduced"]
     assert wrong == ["table2-gan-batch-size"]
 
 
@@ -676,7 +676,7 @@ class _Always(_Renamed):
 
 
 def test_the_head_of_the_page_tells_epochs_and_seeds_that_learnt_nothing(evidence, table):
-    assert "learn for 24 epochs. " in A._note(
+    assert "learn for 24 epochs. " in A.page_note(
         evidence
     ) and "plateau of its validation loss gets no verdict" in A.audit_html(table, evidence)
     failed = replace(
@@ -686,7 +686,7 @@ def test_the_head_of_the_page_tells_epochs_and_seeds_that_learnt_nothing(evidenc
             _Always(r) if (r.dataset, r.model, r.seed) == ("met", "densenet", 1) else _Cut(r, 6) for r in evidence.runs
         ],
     )
-    said = A._note(failed)
+    said = A.page_note(failed)
     assert (
         "learn for 6 to 24 epochs" in said
         and "DenseNet on MET (seed" in said

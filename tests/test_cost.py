@@ -82,11 +82,18 @@ def test_the_step_is_the_step_of_training(monkeypatch):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def measures(monkeypatch, timed):
+    "Put a function of the settings in place of the timing of a step, and nothing in place of its profile."
+    monkeypatch.setattr(cost, "time_step", lambda settings, **how: timed(settings))
+    monkeypatch.setattr(cost, "profile_step", lambda settings, **how: pd.DataFrame())
+    monkeypatch.setattr(cost, "cores_in_use", lambda: 0.0)
+
+
 def test_measurement_is_kept_and_made_again_when_its_inputs_change(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     measured = []
     monkeypatch.setattr(cost, "used_code", lambda *roots: {"train.cost": "this"})
-    monkeypatch.setattr(cost, "_measure", lambda name: measured.append(name) or dict(timed={}, spent=[]))
+    measures(monkeypatch, lambda settings: measured.append(settings.name) or {})
     file = cost.step_cost_run("smoke", ("smoke",))
     assert file == home() / "runs" / "smoke" / "cost" / "step.json" and measured == ["smoke"]
     first = file.read_bytes()
@@ -104,17 +111,17 @@ def test_measurement_is_kept_and_made_again_when_its_inputs_change(tmp_path, mon
 
 def test_a_measurement_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
-    monkeypatch.setattr(cost, "_measure", lambda name: dict(timed={}, spent=[]))
+    measures(monkeypatch, lambda settings: {})
     file = cost.step_cost_run("smoke", ("smoke",))
     old = file.read_bytes()
 
     def stop(*names):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cost, "_measure", stop)
+    measures(monkeypatch, stop)
     with pytest.raises(KeyboardInterrupt):
         cost.step_cost_run("smoke", ("smoke",), force=True)
-    monkeypatch.setattr(cost, "_measure", lambda name: dict(timed={"other": 1}, spent=[]))
+    measures(monkeypatch, lambda settings: {"other": 1})
     monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         cost.step_cost_run("smoke", ("smoke",), force=True)

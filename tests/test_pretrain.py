@@ -56,6 +56,17 @@ def test_the_first_steps_repeat_in_another_process(name):
     assert len(losses) == 2 and losses[0] == pytest.approx(5.99, abs=0.6)  # log 400: it knows nothing yet
 
 
+def stopped_in_the_second(epoch):
+    "An epoch of a training that is stopped once it has learnt for one."
+
+    def stop(training):
+        if training.history:
+            raise KeyboardInterrupt
+        return epoch(training)
+
+    return stop
+
+
 def test_a_stochastic_network_that_is_stopped_learns_what_one_that_is_not_learns(tmp_path, monkeypatch):
     "Swin drops whole layers at random; VGG drops features."
     from vbg.train import pretrain as p
@@ -65,10 +76,11 @@ def test_a_stochastic_network_that_is_stopped_learns_what_one_that_is_not_learns
     for name in ("swin", "vgg"):
         whole_, part = (p.pretrain(small, name, tmp_path / kind) for kind in ("whole", "again"))
         assert whole_.read_bytes() == part.read_bytes()
-        begun = p.Pretraining(small, name)
-        begun.epoch()
-        inputs, state = p.pretraining_inputs(small, name), tmp_path / "runs/smoke/pretraining" / f"{name}.state"
-        p._save_state(begun, inputs, state)
+        state = tmp_path / "runs/smoke/pretraining" / f"{name}.state"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(p.Pretraining, "epoch", stopped_in_the_second(p.Pretraining.epoch))
+            p.pretrain(small, name, tmp_path / "stopped")
+        assert state.exists() and not (tmp_path / "stopped" / f"{name}.json").exists()
         torch.manual_seed(5)  # what else a process has drawn does not matter
         said = []
         monkeypatch.setattr(p.Progress, "say", lambda self, line: said.append(line))

@@ -176,24 +176,55 @@ def test_notebook_that_turns_gradients_off_turns_them_on_again(path):
     assert not switched or switched[-1] == "True", path.name
 
 
-def private_imports(code):
-    "The private names of vbg that some code imports, and of code within its strings."
-    tree = ast.parse(code)
-    found = [
-        f"{node.module}.{name.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vbg"
-        for name in node.names
-        if name.name.startswith("_")
-    ]
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return found + [name for text in texts for name in re.findall(r"from vbg[\w.]* import .*?\b(_\w+)", text)]
+def private_names(code):
+    "The private names of vbg that some code imports, reads or replaces, and those within its strings."
+    nodes, found, imported = [*ast.walk(ast.parse(code))], [], set()
+    hidden = lambda name: (
+        re.match("_[^_]", name) and name not in ("_asdict", "_fields", "_make", "_replace")
+    )  # of tuples
+    for node in nodes:
+        path = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        for name in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+            if (path or name.name).split(".")[0] == "vbg":
+                imported.add((name.asname or name.name).split(".")[0])
+                found += [f"{path}.{name.name}"] * bool(hidden(name.name))
+    of_vbg = lambda node: re.fullmatch(r"[\w.]+", said := ast.unparse(node)) and said.split(".")[0] in imported
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and hidden(node.attr) and of_vbg(node.value):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Call) and len(node.args) > 1 and of_vbg(node.args[0]):  # such as `monkeypatch.setattr`
+            name = getattr(node.args[1], "value", None)
+            found += [name] * (isinstance(name, str) and re.fullmatch(r"_[a-z]\w*", name) is not None)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += re.findall(r"from vbg[\w.]* import .*?\b(_[a-z]\w*)", node.value)
+            found += re.findall(r"\bvbg(?:\.\w+)*\._[a-z]\w*", node.value)
+    return found
 
 
-def test_no_test_imports_a_private_name_of_the_package():
-    wrong = "from vbg.core.files import home, " + "_x"
-    assert private_imports(wrong) == ["vbg.core.files._x"] and private_imports(f"CODE = {wrong!r}") == ["_x"]
-    found = {path.name: private_imports(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").glob("*.py")}
+@pytest.mark.parametrize(
+    "code, name",
+    [
+        ("from vbg.core.files import home, {}", "vbg.core.files.{}"),
+        ("CODE = 'from vbg.core.files import home, {}'", "{}"),
+        ("from vbg.core import files as f\nf.{}()", "f.{}"),
+        ("import vbg.core.files\nvbg.core.files.{}", "vbg.core.files.{}"),
+        ("def test():\n    from vbg.core import files\n    patch.setattr(files, '{}', None)", "{}"),
+        ("patch.setattr('vbg.core.files.{}', None)", "vbg.core.files.{}"),
+        ("from vbg.core import files\nfiles.home()._{0}, other.{0}, files.__{0}__", None),
+    ],
+)
+def test_a_private_name_is_found(code, name):
+    assert private_names(code.format("_x")) == ([name.format("_x")] if name else [])
+
+
+def test_no_test_uses_a_private_name_of_the_package():
+    found = {path.name: private_names(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").glob("*.py")}
+    assert not any(found.values()), {name: names for name, names in found.items() if names}
+
+
+def test_no_module_uses_a_private_name_of_another():
+    exported = lambda path: [c.source for c in cells(path) if re.match(r"#\s*\|\s*exporti?\b", c.source)]
+    found = {module_of(path): private_names("\n".join(exported(path))) for path in MODULES}
     assert not any(found.values()), {name: names for name, names in found.items() if names}
 
 

@@ -120,7 +120,7 @@ def test_a_missing_run_is_named_with_the_command(collection):
 
 
 def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, tmp_path, monkeypatch):
-    monkeypatch.setattr(sc, "_encode_once", lambda run, data: dict(items=40, seconds=7.0))
+    monkeypatch.setattr(sc, "time_encoding", lambda run, data: dict(items=40, seconds=7.0))
     monkeypatch.setenv("VBG_STUDY", "yes")  # as `make collection` does
     sc.encoding_run(sc.collection_runs())  # measured; the notebook keeps it
     run_notebook(
@@ -192,10 +192,15 @@ def test_a_wrong_collection_ends_in_one_line_before_any_training(museum, monkeyp
 
 
 def test_a_moved_collection_keeps_its_runs(collection, monkeypatch):
-    runs = sc.collection_runs()
-    first = runs[sc.CACHED][3]
-    first.info["config"]["data"][first.dataset]["folder"] = "elsewhere"
-    assert sc._other_fold(first, sc.collection_jobs()[3]) is None
+    note = sc.collection_runs()[sc.CACHED][3].folder / "run.json"
+    written = note.read_text()
+    note.write_text(written.replace('"folder": "anywhere"', '"folder": "elsewhere"'))
+    (read,) = sc.collection_runs()[sc.CACHED][3].info["config"]["data"].values()
+    assert read["folder"] == "elsewhere"
+    note.write_text(written.replace('"fold": 3', '"fold": 4'))
+    with pytest.raises(RunError, match="read with fold 4, not 3"):
+        sc.collection_runs()
+    note.write_text(written)
 
 
 def test_photographs_that_cannot_be_decoded_are_said_before_training(museum, monkeypatch):

@@ -29,8 +29,8 @@ def home(tmp_path_factory):
         yield folder
 
 
-def spoiled(sets):
-    "The same data with pixels, texts and labels of every test item replaced."
+def spoiled(sets, apart):
+    "In a folder apart, for their tokens: the same data with pixels, texts and labels of every test item replaced."
     natural = sets["natural"]
     test = natural.split == "test"
     assert test.sum() > 10
@@ -38,17 +38,14 @@ def spoiled(sets):
     natural.pixels[test] = 255 - natural.pixels[test]
     natural.label = np.where(test, 0, natural.label)
     natural.texts = [["zebra quartz unheard word"] if t else texts for t, texts in zip(test, natural.texts)]
-    return sets
+    for name in sets["folders"]:
+        (apart / name).mkdir()
+    return sets | dict(folders={name: apart / name for name in sets["folders"]})
 
 
-def test_the_fit_is_blind_to_the_test_split(home, monkeypatch):
+def test_the_fit_is_blind_to_the_test_split(home, monkeypatch, tmp_path):
     plain = vt.study_data
-    monkeypatch.setattr(vt, "study_data", lambda *a, **k: spoiled(plain(*a, **k)))
-    monkeypatch.setattr(
-        batches_module,
-        "_tokenise_once",
-        lambda data, folder, key, tokenizer, length: batches_module.tokenise(data, tokenizer, length),
-    )
+    monkeypatch.setattr(vt, "study_data", lambda *a, **k: spoiled(plain(*a, **k), tmp_path))
     vt.train_runs("smoke", "met", models="without_gan", seeds=[0], overrides=TINY, store="spoiled")
     a, b = (run_folder(store, "met", "without_gan", 0) for store in ("plain", "spoiled"))
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
@@ -68,10 +65,12 @@ def test_tokens_are_stored_once_and_read_back(home):
 
 def test_a_set_of_another_size_is_mapped_into_memory(home, monkeypatch):
     monkeypatch.setattr(sets_module, "IN_MEMORY", 0)
-    asked = []
-    monkeypatch.setattr(sets_module, "load_examples", lambda folder, in_memory: asked.append(in_memory))
-    sets_module._load(sets_module.study_folders("smoke", "met")["natural"])
-    assert asked == [False]
+    asked, load = [], sets_module.load_examples
+    monkeypatch.setattr(
+        sets_module, "load_examples", lambda folder, in_memory: asked.append(in_memory) or load(folder, in_memory)
+    )
+    sets_module.study_data("smoke", "met")
+    assert asked and not any(asked)
 
 
 def test_random_captions_are_uniform_over_the_texts_an_item_has():

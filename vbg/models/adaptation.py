@@ -31,8 +31,8 @@ from ..runs.made import read_note, why_stale, write_note
 from ..runs.version import checksum
 
 # %% auto #0
-__all__ = ['ADAPTATION', 'mask_for_mlm', 'split_clauses', 'sentence_pairs', 'language_model', 'language_model_losses',
-           'perplexity', 'next_sentence_accuracy', 'adaptation_settings', 'adapt_text_encoder']
+__all__ = ['ADAPTATION', 'mask_for_mlm', 'split_clauses', 'sentence_pairs', 'language_model', 'encode_texts',
+           'language_model_losses', 'perplexity', 'next_sentence_accuracy', 'adaptation_settings', 'adapt_text_encoder']
 
 # %% ../../nbs/models/05_adaptation.ipynb #02f82512
 def mask_for_mlm(
@@ -142,9 +142,13 @@ def _word_logits(model, hidden_states):
         return model.lm_head(hidden_states)
     return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden_states))))
 
-
-def _encode(tokenizer, texts, max_length):
-    "Token numbers of texts or pairs, padded to the longest, and `special`: True where nothing may be asked."
+# %% ../../nbs/models/05_adaptation.ipynb #f0e1d201
+def encode_texts(
+    tokenizer: PreTrainedTokenizerFast,  # of the model
+    texts: list,  # texts, or pairs of texts
+    max_length: int,  # tokens at most
+) -> tuple[dict, Tensor]:  # inputs of the model, and `special` `(B, L)` bool: True where nothing may be asked
+    "Token numbers of texts or pairs, cut at their end and padded to the longest."
     firsts, seconds = (list(part) for part in zip(*texts)) if isinstance(texts[0], tuple) else (list(texts), None)
     tokenizer.truncation_side = "right"
     found = tokenizer(
@@ -206,7 +210,7 @@ def perplexity(
 # %% ../../nbs/models/05_adaptation.ipynb #36525389
 def _questions(tokenizer, texts, max_length, seed=0):
     "Input of the model under a masking of its own, and the labels to predict."
-    inputs, special = _encode(tokenizer, texts, max_length)
+    inputs, special = encode_texts(tokenizer, texts, max_length)
     corrupted, labels = mask_for_mlm(
         inputs["input_ids"], special, generator=torch.Generator().manual_seed(seed), **_vocabulary(tokenizer)
     )
@@ -234,7 +238,7 @@ def next_sentence_accuracy(
     model.eval()
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
-        inputs, _ = _encode(tokenizer, [pair[:2] for pair in part], max_length)
+        inputs, _ = encode_texts(tokenizer, [pair[:2] for pair in part], max_length)
         scores = model.cls.seq_relationship(
             model.bert(**{name: value.to(device) for name, value in inputs.items()}).pooler_output
         )
@@ -308,7 +312,11 @@ def _like_length(items, size, rng):
     return batches
 
 # %% ../../nbs/models/05_adaptation.ipynb #15e82247
-def _batches(texts, settings, rng):
+def epoch_batches(
+    texts: list,  # N lists of alternative texts
+    settings: dict,  # from `adaptation_settings`
+    rng: np.random.Generator,  # the same state gives the same batches
+) -> list:
     "The batches of an epoch in random order: lists of pairs with their labels, or of whole texts."
     order, size = rng.permutation(len(texts)), settings["batch_size"]
     halves = _halves([texts[i] for i in order[: len(order) // 2]], rng) if settings["next_sentence"] else []
@@ -323,7 +331,7 @@ def _batches(texts, settings, rng):
 def _train_step(model, tokenizer, batch, settings, max_length, optimizer, generator):
     "One step on texts or pairs; the losses of masked words and of pairs, None without pairs."
     device, pairs = next(model.parameters()).device, isinstance(batch[0], tuple)
-    inputs, special = _encode(tokenizer, [pair[:2] for pair in batch] if pairs else batch, max_length)
+    inputs, special = encode_texts(tokenizer, [pair[:2] for pair in batch] if pairs else batch, max_length)
     inputs["input_ids"], labels = mask_for_mlm(
         inputs["input_ids"], special, generator=generator, **_vocabulary(tokenizer)
     )
@@ -343,11 +351,21 @@ def _train_step(model, tokenizer, batch, settings, max_length, optimizer, genera
     return words.item(), pair.item() if pairs else None
 
 # %% ../../nbs/models/05_adaptation.ipynb #8b24dd2c
-def _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch):
-    "One pass over the training texts; mean losses of masked words and of pairs, None without a pair."
+def train_epoch(
+    model: nn.Module,  # from `language_model`
+    tokenizer: PreTrainedTokenizerFast,  # of the model
+    texts: list,  # N lists of alternative texts
+    settings: dict,  # from `adaptation_settings`
+    max_length: int,  # tokens at most
+    optimizer,
+    schedule,  # of the learning rate; one step a batch
+    seed: int,  # of masks, pairs and order
+    epoch: int,  # from 1 on
+) -> tuple:  # mean losses of masked words and of pairs, None without a pair
+    "One pass over the training texts."
     generator, losses = torch.Generator().manual_seed(1_000_003 * epoch + seed), []
     model.train()
-    for batch in _batches(texts, settings, np.random.default_rng([seed, epoch])):
+    for batch in epoch_batches(texts, settings, np.random.default_rng([seed, epoch])):
         losses.append(_train_step(model, tokenizer, batch, settings, max_length, optimizer, generator))
         schedule.step()
     kept = [[loss for loss in column if loss is not None] for column in zip(*losses)]
@@ -373,7 +391,7 @@ def adapt_text_encoder(
             "there is no training text to adapt to",
             remedy="give a data set with splits, whose training split has texts",
         )
-    made_from = _made_from(train, validation, text, settings, seed, (inputs or {}) | dict(data=data.fingerprint))
+    made_from = adaptation_inputs(train, validation, text, settings, seed, (inputs or {}) | dict(data=data.fingerprint))
     if (record := _kept(folder, made_from)) is None:
         record = _adapt(
             train, validation, text, settings, seed, dict(inputs=made_from, fingerprint=data.fingerprint), folder
@@ -382,8 +400,15 @@ def adapt_text_encoder(
     return pd.DataFrame(record["history"], columns=columns)
 
 # %% ../../nbs/models/05_adaptation.ipynb #a3ed2491
-def _made_from(train, validation, text, settings, seed, more):
-    "Settings, texts and code that the checkpoint depends on, as JSON returns them."
+def adaptation_inputs(
+    train: list,  # lists of alternative texts
+    validation: list,  # likewise
+    text: dict,  # a profile's `text` section
+    settings: dict,  # from `adaptation_settings`
+    seed: int,
+    more: dict | None,  # JSON
+) -> dict:  # JSON
+    "Settings, texts and code that the checkpoint depends on."
     files = checkpoint_files(start) if (start := text.get("checkpoint")) else []
     found = dict(
         text=text | (dict(checkpoint=str(start)) if start else {}),
@@ -463,11 +488,11 @@ def _accuracy(model, tokenizer, texts, settings, max_length):
 def _train(model, tokenizer, texts, settings, max_length, seed, measure):
     "All epochs; the history, with ten printed lines."
     optimizer, schedule = _optimizer(
-        model, settings, settings["epochs"] * len(_batches(texts, settings, np.random.default_rng(seed)))
+        model, settings, settings["epochs"] * len(epoch_batches(texts, settings, np.random.default_rng(seed)))
     )
     history, epochs = [], settings["epochs"]
     for epoch in range(1, epochs + 1):
-        words, pair = _train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch)
+        words, pair = train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch)
         row = dict(
             epoch=epoch,
             masked_word_loss=words,

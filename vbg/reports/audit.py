@@ -34,8 +34,8 @@ from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS, Verdict, as_verdict, verdict_level
 
 # %% auto #0
-__all__ = ['COLUMNS', 'SETTINGS', 'build_ledger', 'ledger', 'verdict_counts', 'audit_sections', 'audit_markdown', 'audit_html',
-           'save_audit', 'beliefs']
+__all__ = ['COLUMNS', 'SETTINGS', 'data_rows', 'setting_rows', 'build_ledger', 'ledger', 'verdict_counts', 'audit_sections',
+           'page_note', 'audit_markdown', 'audit_html', 'save_audit', 'beliefs']
 
 # %% ../../nbs/reports/07_audit.ipynb #b45c5152
 COLUMNS = ["id", "group", "where", "claim", "paper", "ours", "n", "data", "verdict", "reason", "command", "runs"]
@@ -135,8 +135,10 @@ def _held_count(printed, value):
 _COUNTS = {"images": "number of images", "classes": "number of categories", "texts": "texts of an image"}
 
 
-def _data_rows(e):
-    "Table 1."
+def data_rows(
+    e: Evidence,  # of one profile
+):  # yields id, group, place, claim and what a `Finding` holds
+    "Rows of the ledger on Table 1."
     for row, what in product(paper_table("table1").to_dict("records"), _COUNTS):
         dataset = row["dataset"]
         ours, value, source = _counted(e, dataset, what)
@@ -151,8 +153,10 @@ def _data_rows(e):
         yield [name, "table1", "Table 1", claim, *finding]
 
 
-def _setting_rows(e):
-    "Table 2."
+def setting_rows(
+    e: Evidence,  # of one profile
+):  # yields as `data_rows`
+    "Rows of the ledger on Table 2."
     for row in paper_table("table2").itertuples():
         name = f"table2-{row.path.replace('.', '-').replace('_', '-')}"
         found = setting(e, "", row.paper, row.path, equals=float(row.paper))
@@ -168,7 +172,7 @@ def _claim_rows(e, claims):
 def _all_rows(e, claims):
     "Every row, and the runs that were read while it was made; a dash where there were none."
     e.seen.clear()
-    for row in chain(_data_rows(e), _setting_rows(e), _result_rows(e), _claim_rows(e, claims)):
+    for row in chain(data_rows(e), setting_rows(e), _result_rows(e), _claim_rows(e, claims)):
         yield [*row, run_names(e.seen) or "–"]
         e.seen.clear()
 
@@ -326,7 +330,10 @@ def _stuck(e):
     return f"At the accuracy of the majority class, within one test item, stay: {'; '.join(found)}."
 
 
-def _note(e):
+def page_note(
+    e: Evidence,  # what the ledger was built from
+) -> str:
+    "The head of the page: the data, the tests, the schedule, the seeds that learnt nothing."
     title = [DATASETS[d] for d in e.datasets if e.rendered(d)]
     data = _RENDERED.format(title=" and ".join(title)) if title else f"Items: {e.title()}."
     return " ".join([_NOTE.format(data=data), _tested(e), _schedule(e), _stuck(e)])
@@ -351,7 +358,7 @@ def audit_markdown(
     e: Evidence,  # what it was built from
 ) -> str:  # Markdown
     "The page as text."
-    parts = [f"# Audit of the paper, profile {e.profile}\n\n{_note(e)}\n"]
+    parts = [f"# Audit of the paper, profile {e.profile}\n\n{page_note(e)}\n"]
     for title, note, t in audit_sections(table):
         shown = t.map(_flat).to_markdown(index=False, disable_numparse=True)
         parts.append(f"## {title}\n\n{note + chr(10) * 2 if note else ''}{shown}\n")
@@ -379,7 +386,7 @@ def audit_html(
     "The page for a browser, wide or narrow."
     title, made = f"Audit of the paper, profile {e.profile}", audit_sections(table)
     links = "".join(f'<li><a href="#s{k}">{esc(name)}</a></li>' for k, (name, *_) in enumerate(made))
-    parts = [f"<p>{esc(_note(e))}</p>", f'<nav class="sections" aria-label="Sections"><ul>{links}</ul></nav>']
+    parts = [f"<p>{esc(page_note(e))}</p>", f'<nav class="sections" aria-label="Sections"><ul>{links}</ul></nav>']
     for k, (name, note, t) in enumerate(made):
         said = f"<p>{esc(note)}</p>\n" if note else ""
         parts.append(section(f"s{k}", name, said + _table(name, t)))

@@ -41,7 +41,7 @@ from .publish import PERCENT
 from .tables import Column, table_of
 from ..runs.made import read_note, write_note
 from ..runs.made import why_stale as why_note_stale
-from ..runs.store import load_runs, why_stale
+from ..runs.store import Run, load_runs, why_stale
 from ..runs.version import environment, used_code
 from ..stats.intervals import estimate_scores, paired_difference, same_items
 
@@ -252,11 +252,14 @@ def encoding_run(
     if why_note_stale(file, inputs) is None:
         return file
     load = os.getloadavg()[0]
-    return write_note(file, inputs, [], load=load, **_encode_once(run, data or _described(run)))
+    return write_note(file, inputs, [], load=load, **time_encoding(run, data or _described(run)))
 
 # %% ../../nbs/results/08_small_collection.ipynb #e548719b
-def _encode_once(run, data):
-    "Items, and seconds that their encoding takes. Raises RunError when the collection is not the one of the run."
+def time_encoding(
+    run: Run,  # with frozen encoders
+    data: dict,  # see `vbg.train.jobs.train_runs`
+) -> dict:  # items, and seconds that their encoding takes
+    "Encode a collection once. Raises RunError when it is not the one of the run."
     from vbg.core.chance import seed_everything
     from vbg.data.sets import study_data, study_settings
     from vbg.models.frozen import encode_features
