@@ -153,7 +153,7 @@ def _searched(table, experiment):
     "A notebook that shows a search of learning rates."
     return _beside(reads=(experiment,), target="recipe", columns=(table,), datasets="each")
 
-
+# %% ../../nbs/core/06_artefacts.ipynb #9254cd5d
 _SUPPLEMENT = {
     "departures": _beside("departures", reads=("departures_image", "departures_text")),
     "fusion_comparison": _beside("fusion_comparison", reads=("fusion",)),

@@ -105,7 +105,7 @@ def _explain(
     what = "image cannot be read" if remedy.startswith(WHOLE) else f"file is {kind} and cannot be read"
     return f"{what} ({said})", remedy
 
-
+# %% ../../nbs/data/03_images.ipynb #e169269f
 _SMALLER = "save it smaller: 2,000 pixels a side are plenty"
 
 # %% ../../nbs/data/03_images.ipynb #284a8b0b

@@ -112,7 +112,7 @@ class Calibration:
     def at_bound(self):
         return not BOUNDS[0] * 1.01 < self.temperature < BOUNDS[1] / 1.01
 
-
+# %% ../../nbs/explain/10_decision.ipynb #0eb04ff6
 def calibrate(
     labels: np.ndarray,  # `(N,)` int, of the validation split
     raw: np.ndarray,  # `(N, C)`
@@ -254,7 +254,7 @@ def cosine(
     length = np.linalg.norm(one) * np.linalg.norm(many, axis=1)
     return np.divide(many @ one, length, out=np.zeros(len(many)), where=length > 0)
 
-
+# %% ../../nbs/explain/10_decision.ipynb #2e5fdfb1
 def rank_among(
     values: np.ndarray,  # `(N,)` likeness of each collection item
 ) -> np.ndarray:  # `(N,)` 0 to 1
@@ -377,7 +377,7 @@ def nearest_ids(
         return sorted(ids, key=lambda i: (abs(int(i) - int(name)), i))[:most]
     return difflib.get_close_matches(name, ids, most, 0.0)
 
-
+# %% ../../nbs/explain/10_decision.ipynb #cff7d0c0
 def find_item(
     found: Restored,
     name: str,  # id

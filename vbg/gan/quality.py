@@ -413,7 +413,7 @@ def _counts(pixels):
         -1, 256
     )
 
-
+# %% ../../nbs/gan/06_quality.ipynb #b8557e22
 def _image_format(pixels):
     "Columns from range and coding of each image."
     pixels, height, width = np.asarray(pixels), *np.shape(pixels)[1:3]

@@ -298,7 +298,7 @@ def _share(step, warmup, steps):
         return step / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / (steps - warmup))))
 
-
+# %% ../../nbs/models/05_adaptation.ipynb #4e3df5a3
 def _like_length(items, size, rng):
     """Random batches of texts of like length (sorted within eight batches), which saves padding.
     Of a pair the length of the first half counts, since it does not tell whether the pair is true."""
@@ -468,7 +468,7 @@ def _tokenizer(train, text):
         SimpleNamespace(texts=train, split=["train"] * len(train)), text.get("vocab_size"), text.get("checkpoint")
     )
 
-
+# %% ../../nbs/models/05_adaptation.ipynb #6320092e
 def _held_out(tokenizer, validation, max_length):
     "The first text of each item; none where no word of them would be masked."
     texts = [several[0] for several in validation if several]

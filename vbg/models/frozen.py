@@ -104,7 +104,7 @@ def _read_by(name, data):
     "What an encoder reads of a set."
     return (data.pixels,) if name == "image" else (data.input_ids, data.attention_mask)
 
-
+# %% ../../nbs/models/04_frozen.ipynb #43dc6947
 @torch.no_grad()
 def _encode(model, name, data, items):
     "Tokens of a few items: `(n, Ni, Di)`, or of each of their K texts `(n, K, L, Dt)`."
@@ -144,7 +144,7 @@ def encode_features(
     model.train(training)
     return data
 
-
+# %% ../../nbs/models/04_frozen.ipynb #2b425b83
 def _hash(said):
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -161,7 +161,7 @@ def _mapped(place, name, count):
         raise DataError(f"{name}_tokens are damaged or absent", file=place, remedy=remedy)
     return tokens
 
-
+# %% ../../nbs/models/04_frozen.ipynb #533edef0
 def _known(shared, name, made_by):
     "Items that other sets hold: hash to array and row. Damaged ones are passed over."
     known = {}
@@ -197,7 +197,7 @@ def _write_tokens(file, items, known, encode, told):
         raise DataError("there is no item to encode", file=file.parent)
     stored.flush()
 
-
+# %% ../../nbs/models/04_frozen.ipynb #fc5bbd87
 def _opened(file, shape):
     "A file for tokens, mapped into memory, so that they need not fit into it. Raises DataError on a small disk."
     needed, free = 4 * int(np.prod(shape)), shutil.disk_usage(file.parent).free
@@ -218,7 +218,7 @@ def _in_turn(encode, batches):
         finally:
             torch.set_num_threads(threads)
 
-
+# %% ../../nbs/models/04_frozen.ipynb #30224566
 class _Told:
     "Say how many items are encoded and how long the rest takes: every ten seconds, and at the end."
 

@@ -152,7 +152,7 @@ def data_rows(
         finding = Finding(Cell(row[what], **number), ours, n, *found, e.title(dataset))
         yield [name, "table1", "Table 1", claim, *finding]
 
-
+# %% ../../nbs/reports/07_audit.ipynb #ae5ff827
 def setting_rows(
     e: Evidence,  # of one profile
 ):  # yields as `data_rows`
@@ -329,7 +329,7 @@ def _stuck(e):
         return "No seed stays at the accuracy of the majority class."
     return f"At the accuracy of the majority class, within one test item, stay: {'; '.join(found)}."
 
-
+# %% ../../nbs/reports/07_audit.ipynb #8f6897de
 def page_note(
     e: Evidence,  # what the ledger was built from
 ) -> str:
@@ -378,7 +378,7 @@ def _table(title, table):
     rows = [[_cell(v) for v in row] for row in table.itertuples(index=False)]
     return table_html(list(table.columns), rows, title, kind, unseen=True)
 
-
+# %% ../../nbs/reports/07_audit.ipynb #efb33d88
 def audit_html(
     table: pd.DataFrame,  # from `build_ledger`
     e: Evidence,  # what it was built from

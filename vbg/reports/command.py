@@ -389,7 +389,7 @@ def refuse_unknown(
         refuse_unknown_model(asked.model)
         _refuse_unknown_dataset(asked.profile, asked.dataset)
 
-
+# %% ../../nbs/reports/12_command.ipynb #ca074054
 def _refuse_unknown_dataset(store, dataset):
     "Raise ValueError for a data set that neither the profile nor a run of the store names."
     of_profile = profile(store).data if store in PROFILES else ()

@@ -65,7 +65,7 @@ def split_shares(e, d, shares):
         f"{counts.sum():,} items, {len(counts)} classes",
     )
 
-
+# %% ../../nbs/reports/05_measures.ipynb #ab3645d0
 def models(e, d, asked):
     "How many models VBG is compared with."
     ours = Cell(f"{len(OTHERS)} trained", value=len(OTHERS))

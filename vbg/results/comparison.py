@@ -410,7 +410,7 @@ def verdicts_table(
         rows.append(r | found | dict(small=small.get((r["dataset"], r["model"]), {}).get("accuracy")))
     return table_of(rows, _VERDICTS)
 
-
+# %% ../../nbs/results/05_comparison.ipynb #24f3b319
 _VERDICTS = [
     *(Column("data set", "title"), Column("model", lambda r: TITLES[r["model"]])),
     Column("row in the paper", lambda r: PAPER_MODELS[r["model"]]),

@@ -272,7 +272,7 @@ def rate_rows(
         rows += [row | dict(chosen=row["factor"] == chosen, edge=row["factor"] in edges) for row in part]
     return rows
 
-
+# %% ../../nbs/results/03_experiments.ipynb #d825fceb
 def _behind(best, made):
     "How far runs stand behind the best ones in validation accuracy, paired on items and seeds."
     labels, tables = same_items([*best, *made], "validation")

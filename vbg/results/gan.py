@@ -75,7 +75,7 @@ def read_quality(
     )
     return made | json.loads((folder / "quality.json").read_text(encoding="utf-8"))
 
-
+# %% ../../nbs/results/07_gan.ipynb #82c4a467
 def require_formats(
     found: list,  # from `read_quality`
 ) -> None:
@@ -110,7 +110,7 @@ def quality_table(
     rows = [q | dict(title=data_title(q["dataset"], settings), runs=[q["folder"]]) for q in found]
     return table_of(rows, _QUALITY)
 
-
+# %% ../../nbs/results/07_gan.ipynb #acda47f9
 def _measured(key, name, text, beside, **shown):
     "A share or AUC with its interval, and a number beside it where there is one."
 
@@ -405,7 +405,7 @@ def balance_table(
         rows.append(row | {s["merit"]: s for s in part.to_dict("records")})
     return table_of(rows, [*_WAY, *(column for merit in MERITS for column in _merit_columns(merit)), *_AFTER])
 
-
+# %% ../../nbs/results/07_gan.ipynb #b2541f3b
 def _merit_columns(merit):
     "A merit, its difference to the first row, p and verdict."
     short = merit.removesuffix(", %")
@@ -550,7 +550,7 @@ def rounds_table(
     reasons = dict.fromkeys(reason for row in rows for reason in row["refused"])
     return table_of(rows, [*_ROUND, *(_refused(reason) for reason in reasons), *_ROUND_END])
 
-
+# %% ../../nbs/results/07_gan.ipynb #a9e91ab7
 def _round(r, names):
     "Text of the largest quotas and of the scarcest classes of one round."
     rare = np.argsort(r["feedback"]["count"], kind="stable")[:2]

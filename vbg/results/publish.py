@@ -684,7 +684,7 @@ def packed_png(
     (_palette(image) or image).save(buffer, "PNG", optimize=True, dpi=dpi)
     return min(content, buffer.getvalue(), key=len)
 
-
+# %% ../../nbs/results/02_publish.ipynb #edb77b72
 def _palette(image):
     "The picture in 256 colours; None unless at most one pixel in a hundred changes by more than 8 of 255 levels."
     if image.mode != "RGB":

@@ -225,7 +225,7 @@ def verify_table(
     sums = dict(table=f"{len(rows)} tables", bytes="", settings="") | {k: sum(row[k] for row in rows) for k in counted}
     return table_of([*rows, sums], [Column(title, title) for title in ("table", *counted, "bytes", "settings")])
 
-
+# %% ../../nbs/results/09_verify.ipynb #2aff6294
 _COUNTED = [  # title, kind, outcomes
     ("equal", "estimate", "same digits", "same number"),
     *((said, "estimate", said) for said in ("inside", "outside")),

@@ -168,7 +168,7 @@ def _refuse_wrong_names(defaults, known):
     elif profile and not (home() / "runs" / profile).is_dir():
         refuse_unknown_names(dict(profile=profile))
 
-
+# %% ../../nbs/runs/04_notebook.ipynb #7a2a0199
 def given(
     name: str,  # of the study notebook that calls
     names: dict,  # its `globals()`; parameters are put back in their types

@@ -105,7 +105,7 @@ def follow(
         elif not NOTICE.match(line):
             say(line)
 
-
+# %% ../../nbs/runs/08_reproduce.ipynb #e53e79e5
 def _job_of(line, expected):
     "What a line tells of a job, and its name. Snakemake ends a notice in a second write: a job's line may follow it."
     told = JOB.search(line)
@@ -159,7 +159,7 @@ def _expect(jobs, cores):
     progress.notes = {name: f"there so far: {FIRST}: {folder}" for name, folder in first.items()}
     return progress
 
-
+# %% ../../nbs/runs/08_reproduce.ipynb #5010a155
 FIRST = "a first answer (n = 1: one seed of VBG without its GAN, of image and of text alone)"
 
 

@@ -288,7 +288,7 @@ def assert_complete(
     _refuse_gaps(runs, profile, [(d, m, wanted["seed"]) for d, m in product(wanted["dataset"], wanted["model"])])
     _assert_alike(runs)
 
-
+# %% ../../nbs/runs/03_store.ipynb #207d4911
 def _refuse_gaps(runs, profile, wanted):
     "Raise RunError where a run is missing; `wanted`: tuples of data set, model and seeds."
     there, lines = {(r.dataset, r.model, r.seed) for r in runs}, []

@@ -171,7 +171,7 @@ def estimate_values(
     linear = each + np.where(there, values - each, 0) / there.mean(1, keepdims=True)
     return estimate_sides(each.mean(), [linear], len(values), int(there.any(0).sum()))
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #c4bf95e4
 def estimate_ratio(
     top: np.ndarray,  # `(S, N)`, what is counted
     bottom: np.ndarray,  # `(S, N)`, among what, 0 or more
@@ -204,7 +204,7 @@ def jackknife_weights(
     groups, place = min(items, GROUPS), np.random.default_rng(0).permutation(items)
     return np.vstack([np.ones(items), place % groups != np.arange(groups)[:, None]])
 
-
+# %% ../../nbs/stats/03_intervals.ipynb #2116467f
 def estimate_jackknife(
     found: np.ndarray,  # `(S, 1 + G)`: a score with each row of `jackknife_weights`
     items: int,  # N

@@ -182,7 +182,7 @@ class Watch(TrainerCallback):
         course.note(row["epoch"], [each["validation_loss"] for each in self.rows])
         control.should_training_stop = row["validation_accuracy"] >= self.goal or row["epoch"] == course.end
 
-
+# %% ../../nbs/train/09_time_to_accuracy.ipynb #9a089836
 def train_by_trainer(
     task: Task,  # its network is trained in place
     goal: float,  # validation accuracy

@@ -113,7 +113,7 @@ def refuse_unfinished(
         problem = manifest.rows[lost[0]]["problem"]
         raise RunError(f"{len(lost):,} failed for now ({problem}): give the same command again to ask for them")
 
-
+# %% ../../../nbs/data/acquire/06_choice.ipynb #aa977fbc
 def to_the_end(
     fetch,  # asks for what is still to come and adds to `got`
     finish,  # writes the data set of what came and reads it; takes `say`
