@@ -135,7 +135,7 @@ def keep_splits(
         table = table.assign(split=table.split.mask(train, table.id.map(part.set_index("id").split)).astype("str"))
     return replace(examples, table=table, notes=[*examples.notes, *_divided(table)])
 
-
+# %% ../../nbs/data/02_splits.ipynb #1fabf5e6
 def _divided(table):
     "A remark on groups whose items stand in several splits."
     if "group" not in table:

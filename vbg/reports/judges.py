@@ -250,7 +250,7 @@ def _share_right(e, d, named):
     n = tested_text(e, d, seeds=len(tables), items=int(mine.sum()))
     return Cell(f"{share:.1f} % right ({', '.join(there)})", value=share), n
 
-
+# %% ../../nbs/reports/06_judges.ipynb #0fb27359
 def _why(row):
     "The reason of a row of `confusion_claims`; with its claim where it is judged."
     if row["verdict"] in VERDICTS[:3]:

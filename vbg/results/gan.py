@@ -587,13 +587,7 @@ def round_figure(
     import matplotlib.pyplot as plt
 
     style()
-    with np.load(run.folder / "loop.npz", allow_pickle=False) as held:
-        rounds = {
-            int(k.split("_")[0].removeprefix("round")): (held[k], held[k.replace("pixels", "label")])
-            for k in held.files
-            if k.endswith("pixels")
-        }
-    names = run.info["class_names"]
+    rounds, names = _kept_images(run), run.info["class_names"]
     if not rounds:
         figure, axis = plt.subplots(figsize=(WIDTH, 1))
         axis.text(0.5, 0.5, "no pair was kept in any round", ha="center", va="center")
@@ -604,11 +598,7 @@ def round_figure(
         1, len(rounds), figsize=(WIDTH, WIDTH * len(names) / (columns * len(rounds)) * 1.05), squeeze=False
     )
     for axis, (number, (pixels, label)) in zip(axes[0], sorted(rounds.items())):
-        sheet = np.full((len(names) * side, columns * side, 3), 255, np.uint8)
-        for c in range(len(names)):
-            for k, image in enumerate(pixels[label == c][:columns]):
-                sheet[c * side : (c + 1) * side, k * side : (k + 1) * side] = image
-        axis.imshow(sheet, interpolation="nearest")
+        axis.imshow(_sheet(pixels, label, len(names), columns), interpolation="nearest")
         axis.set(
             title=f"round {number}",
             xticks=[],
@@ -617,6 +607,26 @@ def round_figure(
         axis.set_yticklabels(names if number == min(rounds) else [])
         axis.grid(False)
     return figure
+
+# %% ../../nbs/results/07_gan.ipynb #f0e1d202
+def _kept_images(run):
+    "Pixels and labels of the kept images of each round that has some."
+    with np.load(run.folder / "loop.npz", allow_pickle=False) as held:
+        return {
+            int(k.split("_")[0].removeprefix("round")): (held[k], held[k.replace("pixels", "label")])
+            for k in held.files
+            if k.endswith("pixels")
+        }
+
+
+def _sheet(pixels, label, classes, columns):
+    "The first images of each class, one row a class, on white."
+    side = pixels.shape[1]
+    sheet = np.full((classes * side, columns * side, 3), 255, np.uint8)
+    for c in range(classes):
+        for k, image in enumerate(pixels[label == c][:columns]):
+            sheet[c * side : (c + 1) * side, k * side : (k + 1) * side] = image
+    return sheet
 
 # %% ../../nbs/results/07_gan.ipynb #767053ed
 def scarcity_scores(
@@ -694,20 +704,7 @@ def scarcity_figure(
     figure, axes = plt.subplots(len(merits), len(sets), figsize=(WIDTH, 4.6), sharex=True, squeeze=False)
     for (row, merit), (column, dataset) in product(enumerate(merits), enumerate(sets)):
         axis = axes[row, column]
-        for k, (way, part) in enumerate(
-            scores[(scores.dataset == dataset) & (scores.merit == merit)].groupby("way", sort=False)
-        ):
-            x = part["count"] * 1.04 ** (k - 1)
-            axis.errorbar(
-                x,
-                100 * part["mean"],
-                yerr=100 * np.stack([part["mean"] - part.low, part.high - part["mean"]]),
-                color=PALETTE[k],
-                marker="os^"[k % 3],
-                ms=4,
-                capsize=2,
-                label=way,
-            )
+        _merit_curves(axis, scores[(scores.dataset == dataset) & (scores.merit == merit)])
         axis.set(
             xscale="log",
             title=data_title(dataset, settings) if row == 0 else "",
@@ -718,3 +715,18 @@ def scarcity_figure(
         axis.minorticks_off()
     axes[0, -1].legend(loc="lower right", title=f"{scores.seeds.min()} seeds")
     return figure
+
+# %% ../../nbs/results/07_gan.ipynb #f0e1d203
+def _merit_curves(axis, scores):
+    "One merit over the number of real items, a curve a way, side by side."
+    for k, (way, part) in enumerate(scores.groupby("way", sort=False)):
+        axis.errorbar(
+            part["count"] * 1.04 ** (k - 1),
+            100 * part["mean"],
+            yerr=100 * np.stack([part["mean"] - part.low, part.high - part["mean"]]),
+            color=PALETTE[k],
+            marker="os^"[k % 3],
+            ms=4,
+            capsize=2,
+            label=way,
+        )

@@ -258,6 +258,18 @@ def _announce(manifest, web, found, quota, got):
         web.say(f"{rest}{have}. Ctrl-C stops; the same command goes on")
     require_room(manifest.folder, (total - len(got)) * _MEAN)
 
+# %% ../../../nbs/data/acquire/07_met.ipynb #f0e1d204
+def _fetch_images(web, manifest, found, quota, got):
+    "Acquire the images that are still to come. Raises RunError when nothing comes any more."
+    label, progress = dict(zip(found.id, found.label)), Progress(sum(quota.values()) - len(got), "images", web.say)
+
+    def one(ident):
+        image = download(web, manifest, image_wanted(ident, image_address(web, ident)))
+        got[ident] = label[ident]
+        progress.step(image.stat().st_size)
+
+    try_each(queue(found, quota, got, manifest), one, manifest)
+
 # %% ../../../nbs/data/acquire/07_met.ipynb #8cc7b2e7
 def _finish(manifest, published, label_set, quota, got, say):
     "Write the table of what came, say what did not, read all once."
@@ -301,14 +313,6 @@ def acquire_met(
         path = Path(table) if table else get_table(web, manifest, revision)
         label_set, found, quota, got = _choose(manifest, path, n, classes, share)
         _announce(manifest, web, found, quota, got)
-        progress = Progress(sum(quota.values()) - len(got), "images", say)
-        label = dict(zip(found.id, found.label))
-
-        def one(ident):
-            image = download(web, manifest, image_wanted(ident, image_address(web, ident)))
-            got[ident] = label[ident]
-            progress.step(image.stat().st_size)
-
-        fetch = lambda: try_each(queue(found, quota, got, manifest), one, manifest)
+        fetch = lambda: _fetch_images(web, manifest, found, quota, got)
         finish = lambda say: _finish(manifest, path, label_set, quota, got, say)
         return to_the_end(fetch, finish, found, quota, got, manifest, say)
