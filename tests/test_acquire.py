@@ -770,13 +770,13 @@ def test_the_command_passes_on_what_it_is_told(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "words, code, said",
     [
-        (["met", "--split", "val2017"], 1, "--split is not for met"),
-        (["coco", "--classes", "amulet"], 1, "--classes is not for coco"),
+        (["met", "--split", "val2017"], 2, "--split is not for met"),
+        (["coco", "--classes", "amulet"], 2, "--classes is not for coco"),
         (["met", "--n", "0"], 2, "a whole number of 1 or more"),
         (["met", "--interval", "-1"], 2, "must be seconds, 0 or more"),
         (["louvre"], 2, "invalid choice"),
-        (["met", "--classes", "vases"], 1, "no label set has the classes vases"),
-        (["coco", "--split", "test2017"], 1, "no labelled split"),
+        (["met", "--classes", "vases"], 2, "no label set has the classes vases"),
+        (["coco", "--split", "test2017"], 2, "no labelled split"),
     ],
 )
 def test_a_wrong_word_ends_before_anything_is_asked_for(words, code, said, capsys, monkeypatch, tmp_path):

@@ -116,7 +116,7 @@ def test_make_help_names_every_target():
     assert missing == ["help", "install"] and max(map(len, said.splitlines())) <= 125
 
 
-@pytest.mark.parametrize("out,page", [("", "decision_report_mine_3.html"), ("new/", "decision_report_mine_3.html")])
+@pytest.mark.parametrize("out,page", [("", "decision_report_met_3.html"), ("new/", "decision_report_met_3.html")])
 def test_a_report_goes_into_the_folder_that_out_names(tmp_path, monkeypatch, out, page):
     from types import SimpleNamespace
 
@@ -126,5 +126,5 @@ def test_a_report_goes_into_the_folder_that_out_names(tmp_path, monkeypatch, out
     decision = SimpleNamespace(data=SimpleNamespace(ids=["images/3.jpg"]))
     monkeypatch.setattr(object_page, "decide", lambda *words, **named: decision)
     monkeypatch.setattr(object_page, "report_html", lambda *words: "<html>")
-    words = ["report", "--profile", "mini", "--dataset", "mine", "--item", "a", "--out", f"{tmp_path}/{out}"]
+    words = ["report", "--profile", "mini", "--dataset", "met", "--item", "a", "--out", f"{tmp_path}/{out}"]
     assert command.main(words) == 0 and (tmp_path / out / page).read_text() == "<html>"
