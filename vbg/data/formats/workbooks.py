@@ -87,6 +87,25 @@ def cell_text(
     return str(value).zfill(digits) if isinstance(value, int) else str(value)
 
 # %% ../../../nbs/data/formats/02_workbooks.ipynb #ea9dbd49
+_UNPACKED, _CELLS = 500_000_000, 20_000_000  # most bytes by which a workbook grows, most cells of a sheet
+
+
+def _unpacks(path):
+    "The same path. Raises ValueError on a workbook that memory would not hold."
+    with zipfile.ZipFile(path) as packed:
+        grown = sum(member.file_size - member.compress_size for member in packed.infolist())
+    if grown > _UNPACKED:
+        raise ValueError(f"unpacked it has {grown / 1e6:,.0f} MB more; {_UNPACKED / 1e6:,.0f} MB are read")
+    return path
+
+
+def _held(rows, columns):
+    "The same numbers. Raises ValueError on a sheet that memory would not hold."
+    if rows * columns > _CELLS:
+        raise ValueError(f"a sheet of {rows:,} rows and {columns:,} columns; {_CELLS:,} cells are read")
+    return rows, columns
+
+
 def _full_cells(sheet):
     "The cells that hold something; a sheet may be formatted down to its millionth row."
     return [cell for cell in sheet._cells.values() if cell.value is not None]
@@ -95,7 +114,7 @@ def _full_cells(sheet):
 def _excel_sheet(sheet, values):
     "The text of one sheet; `values` is the same sheet with values in place of formulas."
     made, full = Sheet([]), _full_cells(sheet)
-    last = max((c.row for c in full), default=0), max((c.column for c in full), default=0)
+    last = _held(max((c.row for c in full), default=0), max((c.column for c in full), default=0))
     for r, row in enumerate(sheet.iter_rows(max_row=last[0], max_col=last[1]) if full else ()):
         line = []
         for c, cell in enumerate(row):
@@ -160,6 +179,7 @@ def _ods_row(row, r, down, sheet):
         if re.fullmatch(r"#[A-Z0-9/]+[!?A]|Err:\d+", shown):
             sheet.odd[r, c], shown = f"the error {shown}", ""
         times = int(cell.get(f"{{{_ODS['table']}}}number-columns-repeated", 1))
+        _held(1, len(line) + times * bool(shown))
         line += [shown] * (times if shown or times < _LONGEST else 1)
     return line
 
@@ -171,9 +191,10 @@ def _ods_sheet(table):
         line = _ods_row(row, len(sheet.rows) + blank, down, sheet)
         times = int(row.get(f"{{{_ODS['table']}}}number-rows-repeated", 1))
         if any(line):
+            _held(len(sheet.rows) + blank + times, len(line))
             sheet.rows += [[] for _ in range(blank)] + [list(line) for _ in range(times)]
         blank = 0 if any(line) else blank + times
-    width = max(map(len, sheet.rows), default=0)
+    _, width = _held(len(sheet.rows), max(map(len, sheet.rows), default=0))
     sheet.rows = [row + [""] * (width - len(row)) for row in sheet.rows]
     return sheet
 
@@ -216,7 +237,7 @@ def read_sheet(
 ) -> tuple:  # its name, its Sheet
     "One sheet of a workbook as text. Raises `DataError` on a damaged file or where the sheet cannot be told."
     try:
-        sheets = {"xlsx": _excel, "ods": _open_document}[kind](path)
+        sheets = {"xlsx": _excel, "ods": _open_document}[kind](_unpacks(path))
     except Exception as error:
         what = {"xlsx": "Excel", "ods": "OpenDocument"}[kind]
         problem = f"this {what} workbook cannot be opened ({type(error).__name__}: {error})"
