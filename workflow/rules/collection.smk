@@ -52,5 +52,5 @@ rule small_collection:
         notebook=ask.book("collection", "small_collection")
     params:
         inputs=lambda w: ask.inputs(NAME, "small_collection", files=ask.listing(FOLDER)),
-        data=json.dumps(plan.collection_data(FOLDER, 0, 0, COLUMNS))
+        data=lambda w: json.dumps(plan.collection_data(FOLDER, 0, 0, COLUMNS))  # a text would be searched for wildcards
     shell: ask.command("small_collection", tables=TABLES, data="{params.data}")
