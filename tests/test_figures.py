@@ -15,11 +15,12 @@ from PIL import Image
 
 from vbg.core.files import RunError, root
 from vbg.core.fonts import fonts_with
+from vbg.core.marks import md_cells, md_text
 from vbg.core.profiles import PROFILES, profile
 from vbg.reports.command import main as command
 from vbg.results import publish as F
 from vbg.results.classes import confusion_figure
-from vbg.results.tables import Column, md_cells, md_text, table_files, table_of
+from vbg.results.tables import Column, table_files, table_of
 from vbg.runs.store import HISTORY, load_runs, predictions_table, write_run
 from vbg.stats import verdicts as verdicts_module
 from vbg.stats.intervals import estimate_values, summarise_runs

@@ -14,6 +14,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ..core.files import DataError
+from ..core.marks import md_text
 from .images import colour_distance, near_pairs
 from .schema import SPLITS, TINY, Examples
 
@@ -126,16 +127,20 @@ def card_tables(
     )
 
 # %% ../../nbs/data/05_card.ipynb #942e44b6
+def _as_text(table):
+    "A table in Markdown, names of the collection as text."
+    table = (table.reset_index() if table.index.name is not None else table).rename(columns=md_text)
+    return table.map(lambda v: md_text(v) if isinstance(v, str) else v).to_markdown(index=False)
+
+
 def show_card(
     card: dict,  # a data card
 ) -> Markdown:  # for a notebook
     "A data card to read."
+    name, n = md_text(card["name"]), len(card["classes"])
     head = (
-        f"**{card['name']}**: {card['items']} items in {len(card['classes'])} classes, images of {card['image_size']} "
+        f"**{name}**: {card['items']} items in {n} classes, images of {card['image_size']} "
         f"pixels, {card['label_in_text']} texts hold their own label; fingerprint `{card['fingerprint']}`."
     )
-    tables = [
-        t.to_markdown(index=t.index.name is not None) if len(t) else f"*{title}: nothing to list.*"
-        for title, t in card_tables(card).items()
-    ]
+    tables = [_as_text(t) if len(t) else f"*{title}: nothing to list.*" for title, t in card_tables(card).items()]
     return Markdown("\n\n".join([head, *tables]))

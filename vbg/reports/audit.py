@@ -5,6 +5,7 @@
 # %% ../../nbs/reports/07_audit.ipynb #a605c587
 from __future__ import annotations
 
+import re
 from itertools import chain, product
 
 import numpy as np
@@ -350,6 +351,7 @@ def _tested(e):
 def _flat(text):
     "A cell as one line of Markdown."
     line = str(text).replace("|", "\\|").replace("\n$ ", "; `", 1).replace("\n", " / ")
+    line = re.sub("<(?=[A-Za-z/!?])", r"\\<", line)  # in the name of a class
     return line + "`" * ("\n$ " in str(text))
 
 

@@ -14,6 +14,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import vbg
 from ..core.artefacts import ARTEFACTS
@@ -274,7 +275,7 @@ def _fold(title, made):
 # %% ../../nbs/reports/10_book.ipynb #7c1d20ab
 def _headed(made, title):
     "With the heading that tells the data set and the seed too."
-    heading = f"<h1>{html.escape(title)}</h1>"
+    heading = f"<h1>{esc(title)}</h1>"
     if "<h1>" in made:
         return re.sub(r"<h1>.*?</h1>", lambda _: heading, made, count=1, flags=re.S)
     return f"{heading}\n{made}"
@@ -284,7 +285,7 @@ def body_html(
     notebook,  # of nbformat, executed
     title: str,  # of the chapter
 ) -> str:  # HTML between the navigation bars
-    "The cells of a chapter. Raises RunError where the page would load something."
+    "The cells of a chapter. Raises RunError where the page would run or load something."
     made, _ = _exporter().from_notebook_node(readable(notebook, title))
     made = re.sub(r"<style[^>]*>.*?</style>\s*", "", made, flags=re.S)
     made = made.replace(' border="1"', "").replace(' style="text-align: right;"', "")
@@ -293,7 +294,9 @@ def body_html(
     code = r'<div class="highlight hl-[^>]*>.*?</pre>\s*</div>'
     made = re.sub(code, lambda found: _fold("Code", found[0]), made, flags=re.S)
     made = re.sub(r"<pre([ >])", r'<pre tabindex="0"\1', made)
-    outside = re.search(r"""<(?:script|link|iframe|img|source)[^>]*?(?:src|href)=["'](?!data:)[^"']*""", made)
+    if found := re.search(r"<(?:script|iframe|object|embed|base|meta|form)\b[^>]*", made, re.I):
+        raise RunError(f"{title}: {found[0][:120]!r} has no place in the page; leave it out of the notebook's outputs")
+    outside = re.search(r"""<(?:link|img|source)[^>]*?(?:src|href)=["'](?!data:)[^"']*""", made)
     if outside:
         raise RunError(f"{title}: the page would load {outside[0][-120:]!r}; embed it in the notebook")
     return _headed(made, title)
@@ -433,7 +436,7 @@ def page_html(
     if not index:
         return page(title, body, sheet="book.css")
     to = lambda c, mark, rel: (
-        f'<a href="{c.page}" rel="{rel}">{mark.format(esc(c.title))}</a>' if c else "<span></span>"
+        f'<a href="{quote(c.page)}" rel="{rel}">{mark.format(esc(c.title))}</a>' if c else "<span></span>"
     )
     links = to(before, "← {}", "prev") + '<a href="index.html">Index</a>' + to(after, "{} →", "next")
     bar = lambda where: f'<nav class="chapters" aria-label="chapters, {where}">{links}</nav>'
@@ -448,7 +451,7 @@ def _counted(n, what):
 def _line(chapter, stale):
     note = " <strong>(older than the code or the settings)</strong>" if chapter.name in stale else ""
     claim = f'<span class="claim">{chapter.claim}</span>' if chapter.claim else ""
-    return f'<li><a href="{chapter.page}">{html.escape(chapter.title)}</a>{note}{claim}</li>'
+    return f'<li><a href="{quote(chapter.page)}">{esc(chapter.title)}</a>{note}{claim}</li>'
 
 
 def _contents(chapters, stale):
@@ -498,11 +501,11 @@ def saved_html(
 ) -> str:  # HTML
     "Links to the tables and pages that a chapter saves, and the figures that its cells do not show."
     there = [home() / file for file in sorted(chapter.files) if (home() / file).exists()]
-    links = "".join(f'<li><a href="saved/{p.name}">{p.name}</a></li>' for p in there if p.suffix in KEPT)
+    links = "".join(f'<li><a href="saved/{quote(p.name)}">{esc(p.name)}</a></li>' for p in there if p.suffix in KEPT)
     parts = [f'<ul class="list">{links}</ul>'] if links else []
     for path in [] if _shows_images(chapter.notebook) else [p for p in there if p.suffix == ".png"]:
         source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        caption = f"<figcaption><code>{path.relative_to(home()).as_posix()}</code></figcaption>"
+        caption = f"<figcaption><code>{esc(path.relative_to(home()).as_posix())}</code></figcaption>"
         parts.append(f'<figure><img src="{source}" alt="{esc(chapter.title)}">{caption}</figure>')
     return "\n".join(['<h2 id="saved">Saved</h2>', *parts, ""]) if parts else '<span id="saved"></span>'
 
@@ -523,32 +526,32 @@ def _figures(folder, chapters):
     parts = []
     for path in sorted(folder.rglob("*.png")):
         chapter, (source, (w, h)) = maker_of(path.stem, chapters), _thumbnail(path)
-        where = f'<a href="{chapter.page}">{esc(chapter.title)}</a>' if chapter else "no chapter of this book"
+        where = f'<a href="{quote(chapter.page)}">{esc(chapter.title)}</a>' if chapter else "no chapter of this book"
         alt = esc(path.stem.replace("_", " "))
         image = f'<img src="{source}" width="{w}" height="{h}" alt="{alt}, small">'
-        parts.append(f"<figure>{image}<figcaption><code>{path.stem}</code><br>{where}</figcaption></figure>")
+        parts.append(f"<figure>{image}<figcaption><code>{esc(path.stem)}</code><br>{where}</figcaption></figure>")
     return f'<h2>List of figures</h2>\n<div class="grid">\n{"".join(parts)}\n</div>' if parts else ""
 
 # %% ../../nbs/reports/10_book.ipynb #5d104ae1
 def _items(names, said):
     "A list of names, each with what is said of it."
-    return "".join(f"<li><code>{name}</code>{said(other) if other else ''}</li>" for name, other in names.items())
+    return "".join(f"<li><code>{esc(name)}</code>{said(other) if other else ''}</li>" for name, other in names.items())
 
 
 def _absent(profile, missing, stray):
     "The notebooks missing from the book, and the artefacts that no chapter made."
     parts = []
     if missing:
-        lines = _items(missing, lambda target: f": <code>make {target} PROFILE={profile}</code>")
+        lines = _items(missing, lambda target: f": <code>make {esc(target)} PROFILE={esc(profile)}</code>")
         said = f"<p>Not run: {_counted(len(missing), 'notebook')}. The command beside each runs it.</p>"
         fold = f"<details{' open' * (len(missing) <= 12)}><summary>Which</summary><ul>{lines}</ul></details>"
         parts.append(f'<h2>Not in this book</h2>\n<div class="note">{said}\n{fold}</div>')
     if stray:
         said = (
-            f"<p>Tables and figures in <code>{figures_place(profile)}</code> that no notebook of this book saves: "
+            f"<p>Tables and figures in <code>{esc(figures_place(profile))}</code> that no notebook of this book saves: "
             "an earlier version left them.</p>"
         )
-        lines = _items(stray, lambda maker: f": <code>{maker}</code> saves it")
+        lines = _items(stray, lambda maker: f": <code>{esc(maker)}</code> saves it")
         parts.append(f'<h2>Made by no chapter</h2>\n<div class="note">{said}<ul>{lines}</ul></div>')
     return "\n".join(parts)
 
@@ -570,7 +573,7 @@ def index_html(
         f"code version <code>{code}</code>. The text between the cells was written by hand; "
         "results are what these cells printed, drew or saved.</p>"
     )
-    contents = [f"<h1>{title}</h1>", about, _contents(chapters, stale), _figures(folder, chapters)]
+    contents = [f"<h1>{esc(title)}</h1>", about, _contents(chapters, stale), _figures(folder, chapters)]
     return page_html(title, "\n".join([*contents, _absent(profile, missing, stray)]), index=False)
 
 # %% ../../nbs/reports/10_book.ipynb #f7182380

@@ -11,9 +11,11 @@ from importlib.resources import files
 
 import numpy as np
 
+from ..core.marks import TURNS
+
 # %% auto #0
-__all__ = ['CSS', 'GROUNDS', 'TEXT_PAIRS', 'MARK_PAIRS', 'colours', 'contrast', 'esc', 'section', 'table_html', 'scrolled',
-           'page']
+__all__ = ['CSS', 'GROUNDS', 'TEXT_PAIRS', 'MARK_PAIRS', 'POLICY', 'colours', 'contrast', 'esc', 'section', 'table_html',
+           'scrolled', 'page']
 
 # %% ../../nbs/reports/01_page.ipynb #52a863d8
 CSS = (files("vbg.reports") / "page.css").read_text(encoding="utf-8")
@@ -52,8 +54,8 @@ def contrast(
 def esc(
     text,  # anything
 ) -> str:
-    "Text that html takes for text."
-    return html.escape(str(text), quote=True)
+    "Text that html takes for text. A mark that turns the order of the letters after it becomes �."
+    return html.escape(TURNS.sub("�", str(text)), quote=True)
 
 
 def section(
@@ -95,6 +97,11 @@ def scrolled(
     return f'<div class="scroll" role="region" aria-label="{esc(label)}" tabindex="0">{table}</div>'
 
 # %% ../../nbs/reports/01_page.ipynb #7d7b26bb
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'self' file: 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+
+
 def page(
     title: str,
     body: str,  # HTML of the main part, without its heading where `heading` is given
@@ -104,12 +111,13 @@ def page(
     below: str = "",  # HTML after it
     sheet: str = "",  # address of the style sheet; empty: it stands in the page
 ) -> str:
-    "A whole page: language, title, style, a link past the navigation."
+    "A whole page: language, title, style, a link past the navigation. By `POLICY` it runs no script and loads no file."
     style = f'<link rel="stylesheet" href="{sheet}">' if sheet else f"<style>\n{CSS}</style>"
     skip = '<a class="skip" href="#main">To the text</a>\n' if above else ""
     h1 = f"<h1>{esc(heading)}</h1>\n" if heading else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{esc(title)}</title>\n<link rel="icon" href="data:,">\n{style}\n</head>\n'
         f'<body class="{css}">\n{skip}{above}<main id="main">\n{h1}{body}\n</main>\n{below}</body>\n</html>\n'

@@ -22,14 +22,13 @@ from PIL import Image, ImageChops
 
 from ..core.artefacts import ARTEFACTS, csv_alone, maker_of_file
 from ..core.files import home, root, sweep, write_atomic
+from ..core.marks import md_cells, md_text
 from ..core.places import committed_place, figures_place, print_place
 from ..core.profiles import STUDY_MODELS, VARIANTS
 from ..core.profiles import profile as read_profile
 from vbg.results.tables import (
     Cell,
     Column,
-    md_cells,
-    md_text,
     number_cell,
     range_cell,
     run_names,

@@ -5,7 +5,6 @@
 # %% ../../nbs/results/01_tables.ipynb #a6a25414
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import home
+from ..core.marks import md_text
 from ..stats.intervals import Estimate
 
 # %% auto #0
-__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'md_text', 'md_cells',
-           'table_files', 'number_cell', 'range_cell']
+__all__ = ['Cell', 'estimate_cell', 'Column', 'table_of', 'with_runs', 'run_names', 'numbers_beside', 'table_files',
+           'number_cell', 'range_cell']
 
 # %% ../../nbs/results/01_tables.ipynb #90b7d608
 class Cell(str):
@@ -132,25 +132,6 @@ def numbers_beside(
             made[key] = [numbers.get(name) for numbers in held]
     made |= {"runs": made.pop("runs")} if "runs" in made else {"runs": [runs] * len(table)} if runs else {}
     return pd.concat([table, pd.DataFrame(made, index=table.index)], axis=1)
-
-# %% ../../nbs/results/01_tables.ipynb #e870dd50
-_MARKS = re.compile(r"\\(?=[!-/:-@\[-`{-~])|[$]|<(?=[A-Za-z/!?])|(?<!\w)_(?=\S)|\*(?=\S)|&(?=#?\w+;)")
-
-
-def md_text(
-    value,  # of a cell, or a heading
-) -> str:  # one line
-    "Text as a cell of a Markdown table shows it."
-    parts = re.split(r"(`[^`]*`)", " ".join(str(value).splitlines()))
-    return "".join(p if k % 2 else _MARKS.sub(r"\\\g<0>", p) for k, p in enumerate(parts)).replace("|", r"\|")
-
-
-def md_cells(
-    line: str,  # a row of a Markdown table
-) -> list:  # texts
-    "Undo `md_text`: the cells of a row."
-    cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-    return [re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell) for cell in cells]
 
 # %% ../../nbs/results/01_tables.ipynb #efe1cf73
 def table_files(

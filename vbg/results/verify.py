@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.artefacts import ARTEFACTS, maker_of_file
 from ..core.files import home, root, write_atomic
+from ..core.marks import md_text
 from ..core.places import committed_place, figures_place
 from .tables import Column, table_of
 from ..runs.manifest import listed, read_manifest
@@ -286,7 +287,7 @@ def save_verified(
     place = home() / figures_place(profile).parent
     parts = ["# The run beside the committed tables", verify_table(found, other).to_markdown(index=False)]
     for title, lines in verify_lists(found).items():
-        parts.append("\n".join([f"## {title}\n", *(f"- {line}" for line in lines)]))
+        parts.append("\n".join([f"## {title}\n", *(f"- {md_text(line)}" for line in lines)]))
     text = found.to_csv(index=False, lineterminator="\n")
     return write_atomic(place / "verify.csv", text), write_atomic(place / "verify.md", "\n\n".join(parts) + "\n")
 
