@@ -425,7 +425,8 @@ def workbook(path, **members):
 
 
 def ods(rows, before=""):
-    names = " ".join(f'xmlns:{k}="{v}"' for k, v in workbooks._ODS.items())
+    named = "xmlns:{0}='urn:oasis:names:tc:opendocument:xmlns:{0}:1.0'"
+    names = " ".join(map(named.format, ("table", "office", "text")))
     return f"{before}<a {names}><table:table table:name='A'>{rows}</table:table></a>"
 
 
@@ -453,7 +454,7 @@ LAUGHS = "<!DOCTYPE a [<!ENTITY x0 'ha'>" + "".join(
     ids=["rows", "columns", "entities", "file of the machine", "blanks"],
 )
 def test_a_workbook_that_would_fill_the_memory_or_read_a_file_is_refused(content, tmp_path, monkeypatch):
-    monkeypatch.setattr(workbooks, "_UNPACKED", workbooks._UNPACKED // 100)
+    monkeypatch.setattr(workbooks, "UNPACKED", workbooks.UNPACKED // 100)
     path = workbook(tmp_path / "a.ods", content_xml=content)
     assert path.stat().st_size < 20_000
     with pytest.raises(DataError, match=r"a.ods: this OpenDocument workbook cannot be opened .*Remedy"):

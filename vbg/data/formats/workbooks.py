@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from ...core.files import DataError
 
 # %% auto #0
-__all__ = ['workbook_kind', 'Sheet', 'cell_text', 'choose_sheet', 'read_sheet']
+__all__ = ['UNPACKED', 'CELLS', 'workbook_kind', 'Sheet', 'cell_text', 'choose_sheet', 'read_sheet']
 
 # %% ../../../nbs/data/formats/02_workbooks.ipynb #d874202f
 _SAVE = "open it in its program and save it as .xlsx or as CSV UTF-8"
@@ -87,22 +87,22 @@ def cell_text(
     return str(value).zfill(digits) if isinstance(value, int) else str(value)
 
 # %% ../../../nbs/data/formats/02_workbooks.ipynb #ea9dbd49
-_UNPACKED, _CELLS = 500_000_000, 20_000_000  # most bytes by which a workbook grows, most cells of a sheet
+UNPACKED, CELLS = 500_000_000, 20_000_000  # most bytes by which a workbook grows, most cells of a sheet
 
 
 def _unpacks(path):
     "The same path. Raises ValueError on a workbook that memory would not hold."
     with zipfile.ZipFile(path) as packed:
         grown = sum(member.file_size - member.compress_size for member in packed.infolist())
-    if grown > _UNPACKED:
-        raise ValueError(f"unpacked it has {grown / 1e6:,.0f} MB more; {_UNPACKED / 1e6:,.0f} MB are read")
+    if grown > UNPACKED:
+        raise ValueError(f"unpacked it has {grown / 1e6:,.0f} MB more; {UNPACKED / 1e6:,.0f} MB are read")
     return path
 
 
 def _held(rows, columns):
     "The same numbers. Raises ValueError on a sheet that memory would not hold."
-    if rows * columns > _CELLS:
-        raise ValueError(f"a sheet of {rows:,} rows and {columns:,} columns; {_CELLS:,} cells are read")
+    if rows * columns > CELLS:
+        raise ValueError(f"a sheet of {rows:,} rows and {columns:,} columns; {CELLS:,} cells are read")
     return rows, columns
 
 
