@@ -345,7 +345,7 @@ def fork_server():
             server.wait()
             server.stdout.close()
 
-# %% ../../nbs/runs/07_forkserver.ipynb #cc3317e2
+# %% ../../nbs/runs/07_forkserver.ipynb #0a5ed989
 def own_files() -> str:  # of a new kernel; a number follows
     "What the names of its sockets begin with, in Jupyter's private folder."
     from jupyter_core.paths import jupyter_runtime_dir
@@ -353,7 +353,7 @@ def own_files() -> str:  # of a new kernel; a number follows
     os.makedirs(jupyter_runtime_dir(), mode=0o700, exist_ok=True)
     return f"{jupyter_runtime_dir()}/kernel-{uuid.uuid4()}-ipc"
 
-
+# %% ../../nbs/runs/07_forkserver.ipynb #cc3317e2
 def register():
     "Make papermill start its kernels as copies of the server."
     from jupyter_client.localinterfaces import localhost
