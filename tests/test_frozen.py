@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from test_resume import left_behind, result, stop_after
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 import vbg.train.jobs as vt
@@ -15,6 +16,7 @@ from vbg.data import sets as sets_module
 from vbg.models import batches as batches_module
 from vbg.models.text import train_tokenizer
 from vbg.models.vbg import build_model, load_weights
+from vbg.runs import resume
 
 SIZES = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, initializer_range=0.2)
 
@@ -69,6 +71,15 @@ def test_cached_and_live_give_the_same_predictions(home):
     for split in ("validation", "test", "balanced"):
         a, b = cached.select(split), live.select(split)
         assert (a[0] == b[0]).all() and np.abs(a[2] - b[2]).max() < 1e-5
+
+
+def test_a_training_on_cached_tokens_goes_on_to_the_same_bits(home, monkeypatch, capsys):
+    monkeypatch.setattr(resume, "EVERY", 0.0)
+    monkeypatch.setattr(resume, "SHARE", 1.0)
+    unbroken = result(run(home, store="unbroken", epochs=4).folder)
+    stop_after(2, monkeypatch, lambda: run(home, store="stopped", epochs=4))
+    assert result(run(home, store="stopped", epochs=4).folder) == unbroken
+    assert "goes on after epoch 2\n" in capsys.readouterr().out and left_behind(home) == []
 
 
 def test_a_run_with_frozen_encoders_can_be_loaded_and_predicts_the_same(home):

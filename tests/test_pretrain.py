@@ -19,6 +19,7 @@ from vbg.models.checkpoints import start_from
 from vbg.models.networks import build_network
 from vbg.models.vbg import build_model
 from vbg.models.vision import to_pixel_values
+from vbg.runs import resume
 from vbg.runs.made import read_note, whole
 from vbg.train.code import told_inputs
 from vbg.train.pretrain import NETWORKS, Pretraining, fresh_network, stored_weights, trunk
@@ -72,11 +73,13 @@ def test_a_stochastic_network_that_is_stopped_learns_what_one_that_is_not_learns
     from vbg.train import pretrain as p
 
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
+    monkeypatch.setattr(resume, "EVERY", 0.0)
+    monkeypatch.setattr(resume, "SHARE", 1.0)
     small = profile("smoke", {"pretraining": dict(items=32, epochs=2, classes=4, batch_size=16)})
     for name in ("swin", "vgg"):
         whole_, part = (p.pretrain(small, name, tmp_path / kind) for kind in ("whole", "again"))
         assert whole_.read_bytes() == part.read_bytes()
-        state = tmp_path / "runs/smoke/pretraining" / f"{name}.state"
+        state = resume.state_folder(tmp_path / "runs/smoke/pretraining" / name)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(p.Pretraining, "epoch", stopped_in_the_second(p.Pretraining.epoch))
             p.pretrain(small, name, tmp_path / "stopped")
@@ -85,7 +88,8 @@ def test_a_stochastic_network_that_is_stopped_learns_what_one_that_is_not_learns
         said = []
         monkeypatch.setattr(p.Progress, "say", lambda self, line: said.append(line))
         assert p.pretrain(small, name, tmp_path / "stopped").read_bytes() == whole_.read_bytes()
-        assert len(said) == 1 and not state.exists()  # only the second epoch was trained
+        assert said[0] == f"{name} goes on after epoch 1" and len(said) == 2  # only the second epoch was trained
+        assert not state.exists()
 
 
 def test_the_command_trains_several_at_once_and_keeps_what_is_finished(tmp_path):

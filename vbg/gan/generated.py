@@ -5,7 +5,6 @@
 # %% ../../nbs/gan/10_generated.ipynb #096bd87f
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from ..core.files import RunError
 from ..core.profiles import Profile
 from ..data.balance import oversample, weigh_classes
 from ..data.store import ExampleData, join_examples
-from .loop import Loop
-from .pairs import REASONS, PairMaker, generated_items
+from .loop import Loop, from_npz, pair_arrays, pairs_of, sample_arrays, to_npz
+from .pairs import REASONS, PairMaker
 from .store import open_maker
-from ..models.text import tokenise
 
 # %% auto #0
 __all__ = ['GENERATED', 'PAIRS', 'lacking', 'which_gan', 'LearningPlan', 'add_generated', 'pairs_file', 'Replay', 'replay_plan',
@@ -69,20 +67,8 @@ class LearningPlan:
         "The record to store after training."
         if not isinstance(self.loop, Loop):
             return self.notes, {}
-        samples = {
-            f"round{r}_{name}": value for r, sample in self.loop.samples.items() for name, value in sample.items()
-        }
-        return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), {
-            "loop.npz": _npz(samples),
-            PAIRS: _npz(_kept(self.loop)),
-        }
-
-# %% ../../nbs/gan/10_generated.ipynb #57f5ae2b
-def _npz(arrays):
-    "Arrays as the bytes of a compressed file without pickle."
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+        files = {"loop.npz": to_npz(sample_arrays(self.loop)), PAIRS: to_npz(pair_arrays(self.loop))}
+        return self.notes | dict(loop=self.loop.records, loop_stopped=self.loop.stopped), files
 
 # %% ../../nbs/gan/10_generated.ipynb #149d7709
 def _additions(kind, maker, train, validation, targets, spread, seed):
@@ -143,18 +129,6 @@ def pairs_file(
         )
     return file
 
-# %% ../../nbs/gan/10_generated.ipynb #80c3f89c
-def _kept(loop):
-    "The pairs of a loop as arrays, and after which epochs they joined."
-    kept = loop.kept if loop.kept is not None else loop.train.take(slice(0))
-    words = {name: np.array([str(v) for v in getattr(kept, name)], "U") for name in ("ids", "text", "attributes")}
-    return dict(
-        pixels=np.asarray(kept.pixels),
-        label=np.asarray(kept.label),
-        joined=np.array(loop.joined, np.int64).reshape(-1, 2),
-        **words,
-    )
-
 # %% ../../nbs/gan/10_generated.ipynb #b4ada6c8
 @dataclass(kw_only=True)
 class Replay:
@@ -163,11 +137,26 @@ class Replay:
     start: ExampleData  # items of the first epochs
     pairs: ExampleData  # all pairs, tokenised, with their weight
     joined: list  # (epoch, pairs so far)
+    count: int = 0  # pairs that have joined
 
-    def between(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
+    def items(self) -> ExampleData | None:
+        "The first items and the pairs that have joined; None where none has."
+        return join_examples(self.start, self.pairs.take(slice(0, self.count))) if self.count else None
+
+    def __call__(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
         "The new training items; None keeps the items."
         count = dict(self.joined).get(epoch)
-        return join_examples(self.start, self.pairs.take(slice(0, count))) if count else None
+        self.count = count or self.count
+        return self.items() if count else None
+
+    def state_dict(self) -> dict:
+        "What the epochs so far have changed."
+        return dict(count=self.count)
+
+    def load_state_dict(self, state: dict) -> ExampleData | None:  # from `state_dict`
+        "Go on from a state; the present training items."
+        self.count = state["count"]
+        return self.items()
 
 # %% ../../nbs/gan/10_generated.ipynb #c3d4a62c
 def replay_plan(
@@ -177,14 +166,8 @@ def replay_plan(
     settings: Profile,  # sections `text` and `loop`
 ) -> LearningPlan:
     "Learn from the pairs that VBG's loop kept. Raises RunError where there are none to read."
-    with np.load(pairs_file(source), allow_pickle=False) as stored:
-        held = {name: stored[name] for name in stored.files}
-    pairs = generated_items(
-        held["pixels"], held["label"], held["text"].tolist(), held["attributes"].tolist(), held["ids"].tolist(), train
-    )
-    if len(pairs):
-        pairs = tokenise(pairs, tokenizer, settings.text["max_length"])
-        pairs.weight = np.full(len(pairs), settings.loop["weight"], np.float32)
+    held = from_npz(pairs_file(source).read_bytes())
+    pairs = pairs_of(held, train, tokenizer, settings.text["max_length"], settings.loop["weight"])
     joined = [tuple(row) for row in held["joined"].tolist()]
     return LearningPlan(
         train=train, loop=Replay(start=train, pairs=pairs, joined=joined), notes=dict(pairs_of="vbg", joined=joined)

@@ -5,17 +5,21 @@
 # %% ../../nbs/gan/09_loop.ipynb #d6452755
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ..core.files import scratch
 from ..data.store import ExampleData, join_examples, require_held_out
-from .pairs import REASONS, PairMaker
+from .pairs import REASONS, PairMaker, generated_items
+from ..models.text import tokenise
 
 # %% auto #0
-__all__ = ['class_feedback', 'quotas', 'Loop']
+__all__ = ['class_feedback', 'quotas', 'to_npz', 'from_npz', 'sample_arrays', 'pair_arrays', 'pairs_of', 'LoopState', 'Loop']
 
 # %% ../../nbs/gan/09_loop.ipynb #5d4d150e
 def class_feedback(
@@ -115,12 +119,77 @@ def _join(loop, pairs):
         loop.samples[len(loop.records)] = dict(pixels=pairs.pixels[first], label=pairs.label[first], texts=texts)
         pairs.weight = np.full(len(pairs), loop.settings["weight"], np.float32)
         loop.kept = pairs if loop.kept is None else join_examples(loop.kept, pairs)
-    return None if loop.kept is None else join_examples(loop.train if loop.start is None else loop.start, loop.kept)
+    return loop.items()
+
+# %% ../../nbs/gan/09_loop.ipynb #a9714864
+def to_npz(
+    arrays: dict,  # name -> array
+) -> bytes:
+    "Arrays as the bytes of a compressed file without pickle."
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def from_npz(
+    content: bytes,  # from `to_npz`
+) -> dict:  # name -> array
+    "The arrays of a file."
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+# %% ../../nbs/gan/09_loop.ipynb #c648c17a
+def sample_arrays(
+    loop: Loop,
+) -> dict:  # 'round<r>_<part>' -> array
+    "The samples of all rounds."
+    return {f"round{r}_{part}": values for r, sample in loop.samples.items() for part, values in sample.items()}
+
+
+def pair_arrays(
+    loop: Loop,
+) -> dict:  # pixels, label, joined, ids, text, attributes
+    "The pairs of a loop as arrays, and after which epochs they joined."
+    kept = loop.kept if loop.kept is not None else loop.train.take(slice(0))
+    words = {name: np.array([str(v) for v in getattr(kept, name)], "U") for name in ("ids", "text", "attributes")}
+    joined = np.array(loop.joined, np.int64).reshape(-1, 2)
+    return dict(pixels=np.asarray(kept.pixels), label=np.asarray(kept.label), joined=joined, **words)
+
+
+def pairs_of(
+    held: dict,  # from `pair_arrays`
+    like: ExampleData,  # whose classes, labels and metadata fields the pairs have
+    tokenizer,  # learnt from the training split
+    max_length: int,  # tokens of a text
+    weight: float,  # of a pair in the loss
+) -> ExampleData:  # tokenised
+    "The pairs of a loop from their arrays."
+    words = (held[name].tolist() for name in ("text", "attributes", "ids"))
+    pairs = generated_items(held["pixels"], held["label"], *words, like)
+    if len(pairs):
+        pairs = tokenise(pairs, tokenizer, max_length)
+        pairs.weight = np.full(len(pairs), weight, np.float32)
+    return pairs
+
+# %% ../../nbs/gan/09_loop.ipynb #a70e5c60
+def _gan_files(loop):
+    "The checkpoint of the GAN: name to bytes."
+    with scratch() as folder:
+        return {file.name: file.read_bytes() for file in loop.maker.images.save(Path(folder)).iterdir()}
+
+
+def _read_gan(loop, files):
+    "Put the checkpoint into the GAN; without files it is as it was opened."
+    if files:
+        with scratch() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            loop.maker.images.resume(Path(folder))
 
 # %% ../../nbs/gan/09_loop.ipynb #ff5f690d
 @dataclass(kw_only=True)
-class Loop:
-    "The closed loop around one classifier."
+class LoopState:
+    "What a loop reads, and what its rounds have made."
 
     maker: PairMaker  # trained on the training split; its GAN goes on training
     train: ExampleData  # real training items, tokenised
@@ -140,6 +209,15 @@ class Loop:
     def __post_init__(self):
         require_held_out(self.validation, "the feedback of the loop")
 
+    def items(self) -> ExampleData | None:
+        "The first items and all pairs kept so far; None where there is no pair."
+        first = self.train if self.start is None else self.start
+        return None if self.kept is None else join_examples(first, self.kept)
+
+# %% ../../nbs/gan/09_loop.ipynb #a3ca8b18
+class Loop(LoopState):
+    "The closed loop around one classifier."
+
     def ends(self) -> list:  # epochs after which a round is generated
         """The epochs after which a round ends: `every` so many, or evenly spaced where epochs are few. All lie before
         the learning rate falls: late pairs would have little effect."""
@@ -147,10 +225,28 @@ class Loop:
         step = min(self.settings["every"], self.epochs / (rounds + 1))
         return sorted({max(1, round(step * (r + 1))) for r in range(rounds)})
 
-    def between(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
+    def __call__(self, epoch, model, history):  # as `vbg.train.fit.fit` calls it
         "The new training items at the end of a round; None keeps the items."
         if epoch not in self.ends() or self.stopped:
             return None
         items = _round(self, model, max(row["validation_f1"] for row in history))
         self.joined += [] if items is None else [(int(epoch), len(self.kept))]
         return items
+
+    def state_dict(self) -> dict:  # numbers, text and bytes
+        "All that the rounds so far have changed: pairs, samples, records, and the GAN."
+        told = dict(records=self.records, stopped=self.stopped, gan=_gan_files(self) if self.records else {})
+        return told | dict(kept=to_npz(pair_arrays(self)), samples=to_npz(sample_arrays(self)))
+
+    def load_state_dict(self, state: dict) -> ExampleData | None:  # from `state_dict`
+        "Go on from a state; the present training items."
+        self.records, self.stopped = state["records"], state["stopped"]
+        _read_gan(self, state["gan"])
+        for name, values in from_npz(state["samples"]).items():
+            number, part = name.removeprefix("round").split("_")
+            self.samples.setdefault(int(number), {})[part] = values
+        held, maker = from_npz(state["kept"]), self.maker
+        self.joined = [tuple(row) for row in held["joined"].tolist()]
+        pairs = pairs_of(held, self.train, maker.tokenizer, maker.max_length, self.settings["weight"])
+        self.kept = pairs if len(pairs) else None
+        return self.items()

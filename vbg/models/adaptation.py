@@ -28,6 +28,7 @@ from .checkpoints import resolve_checkpoint
 from .frozen import checkpoint_files
 from .text import TextEncoder, available_positions, tokenizer_for
 from ..runs.made import read_note, why_stale, write_note
+from ..runs.resume import States, random_state, set_random_state
 from ..runs.version import checksum
 
 # %% auto #0
@@ -448,13 +449,15 @@ def _adapt(train, validation, text, settings, seed, record, folder):
         return perplexity(model, tokenizer, held_out, max_length=length) if held_out else None
 
     record |= dict(words=len(tokenizer), texts=sum(map(len, train)), perplexity_before=measure())
-    record["history"] = _train(model, tokenizer, train, settings, length, seed, measure)
+    states = States(folder, record["inputs"])
+    record["history"], before = _train(model, tokenizer, train, settings, length, seed, measure, states)
     record |= dict(
         perplexity_after=record["history"][-1]["validation_perplexity"],
         next_sentence_accuracy=_accuracy(model, tokenizer, validation, settings, length),
-        seconds=round(time.perf_counter() - start, 2),
+        seconds=round(before + time.perf_counter() - start, 2),
     )
     _write_checkpoint(model, tokenizer, record, folder)
+    states.remove()
     return record
 
 # %% ../../nbs/models/05_adaptation.ipynb #410d1e14
@@ -485,13 +488,15 @@ def _accuracy(model, tokenizer, texts, settings, max_length):
     )
 
 # %% ../../nbs/models/05_adaptation.ipynb #ca1cd2a1
-def _train(model, tokenizer, texts, settings, max_length, seed, measure):
-    "All epochs; the history, with ten printed lines."
+def _train(model, tokenizer, texts, settings, max_length, seed, measure, states):
+    "All epochs; the history, with ten printed lines, and the seconds of an earlier process."
     optimizer, schedule = _optimizer(
         model, settings, settings["epochs"] * len(epoch_batches(texts, settings, np.random.default_rng(seed)))
     )
-    history, epochs = [], settings["epochs"]
-    for epoch in range(1, epochs + 1):
+    parts, epochs = dict(model=model, optimizer=optimizer, schedule=schedule), settings["epochs"]
+    start = time.perf_counter()
+    history, before = _go_on(parts, states.read())
+    for epoch in range(len(history) + 1, epochs + 1):
         words, pair = train_epoch(model, tokenizer, texts, settings, max_length, optimizer, schedule, seed, epoch)
         row = dict(
             epoch=epoch,
@@ -508,7 +513,25 @@ def _train(model, tokenizer, texts, settings, max_length, seed, measure):
                 f"validation perplexity {reached:.1f}",
                 flush=True,
             )
-    return history
+        states.offer(epoch, lambda: _state(parts, history, before + time.perf_counter() - start))
+    return history, before
+
+# %% ../../nbs/models/05_adaptation.ipynb #5f9127d4
+def _state(parts, history, seconds):
+    "What the next epoch depends on, and what is told of those before it."
+    state = {name: part.state_dict() for name, part in parts.items()}
+    return state | dict(history=history, seconds=seconds, random=random_state({}))
+
+
+def _go_on(parts, state):
+    "Put a state in place; its history and seconds. None leaves a training that begins."
+    if not state:
+        return [], 0.0
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    set_random_state(state["random"], {})
+    print(f"goes on after epoch {len(state['history'])}", flush=True)
+    return state["history"], state["seconds"]
 
 # %% ../../nbs/models/05_adaptation.ipynb #343482b2
 def _write_checkpoint(model, tokenizer, record, folder):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from ..data.store import ExampleData
 from ..models.batches import TOKENS, Batches, model_inputs, predict
 from ..models.text import mask_tokens
+from ..runs.resume import States, random_state, set_random_state
 from ..runs.store import HISTORY
 from ..stats.metrics import evaluate
 
@@ -97,12 +98,11 @@ def parameter_groups(
 # %% ../../nbs/train/01_fit.ipynb #98fce43a
 def mixup_draws(
     alpha: float,  # of the Beta distribution; 0: no mixup
-    seed: int,  # of the run
+    generator: np.random.Generator,  # of these draws alone
 ):  # None, or a function: B -> the share of the item itself, and its partner `(B,)`
-    "Draw one share and one permutation a batch, from a generator of their own. Raises ValueError on an alpha below 0."
+    "Draw one share and one permutation a batch. Raises ValueError on an alpha below 0."
     if alpha < 0:
         raise ValueError(f"train.mixup is 0 or the alpha above 0 of a Beta distribution, not {alpha}")
-    generator = np.random.default_rng([seed, 2])
     return (
         (lambda count: (float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(count))))
         if alpha
@@ -157,6 +157,11 @@ class Progress:
     def skip(self, epochs):
         "Leave out epochs: a run is kept, or it ended at a plateau."
         self.total -= epochs
+
+    def resume(self, name, epoch):
+        "Report a training that goes on after an epoch of an earlier process."
+        self.skip(epoch)
+        self.say(f"{name} goes on after epoch {epoch}")
 
     def epoch(self, name, row, most=None):
         "Report one finished epoch, given its row of the history and, where training may end early, the most epochs."
@@ -260,6 +265,7 @@ class Loop:
     course: Course | None = None  # when the rate falls and training ends
     order: SeededOrder | None = None  # of the items
     batches: Batches | None = None  # that the loader reads
+    draws: dict | None = None  # name -> generator of its own: items, words, mixup
 
     @property
     def bare(self):
@@ -288,7 +294,9 @@ def _prepare(model, data, settings, seed):
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     course = Course(settings, len(loader))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, course.share)
-    return Loop(accelerator, model, optimizer, loader, schedule, course, order, batches)
+    words, mixup = torch.Generator().manual_seed(seed + 1), np.random.default_rng([seed, 2])
+    draws = dict(items=batches.generator, words=words, mixup=mixup)
+    return Loop(accelerator, model, optimizer, loader, schedule, course, order, batches, draws)
 
 # %% ../../nbs/train/01_fit.ipynb #c068607b
 def train_epoch(
@@ -394,12 +402,17 @@ def fit(
     progress: Progress | None = None,  # told of each epoch
     name: str = "",  # how progress calls this run
     between=None,  # `between(epoch, model, rows)`, called after each validation; may return the next training items
+    states: States | None = None,  # where an earlier process left this training; None: it begins anew
 ) -> Fit:
     """Train until the rule of `plateau_reached` holds and the rate has fallen; validate each epoch, keep the best.
     Without validation train for all epochs. Raises FloatingPointError when the loss is no number."""
     loop, best, start = _prepare(model, train, settings, seed), Best(), time.perf_counter()
-    how = _how(settings, auxiliary_weight, mask_token_id, seed)
-    for epoch in range(1, settings["epochs"] + 1):
+    how = _how(settings, auxiliary_weight, mask_token_id, loop.draws)
+    if states and (state := states.read()):
+        start -= _go_on(loop, best, between, settings, state)
+        if progress:
+            progress.resume(name, len(best.history))
+    for epoch in range(len(best.history) + 1, settings["epochs"] + 1):
         row = _epoch(loop, epoch, validation, settings, how)
         best.note(row, loop.bare)
         if progress:
@@ -408,6 +421,8 @@ def fit(
         loop.course.note(epoch, [row["validation_loss"] for row in best.history], renewed)
         if epoch == loop.course.end:
             break
+        if states:
+            states.offer(epoch, lambda: _state(loop, best, between, time.perf_counter() - start))
     if progress:
         progress.skip(settings["epochs"] - epoch)
     fitted = best.result(loop.bare, time.perf_counter() - start)
@@ -440,9 +455,8 @@ def _renew(loop, items, settings):
     return True
 
 # %% ../../nbs/train/01_fit.ipynb #557148c3
-def _masking(share, mask_token_id, seed):
-    "A function that hides a share of the words of a batch, drawn from its own generator."
-    generator = torch.Generator().manual_seed(seed + 1)
+def _masking(share, mask_token_id, generator):
+    "A function that hides a share of the words of a batch."
     if not share:
         return lambda input_ids, attention_mask: input_ids
     return lambda input_ids, attention_mask: mask_tokens(
@@ -450,10 +464,10 @@ def _masking(share, mask_token_id, seed):
     )
 
 
-def _how(settings, auxiliary_weight, mask_token_id, seed):
+def _how(settings, auxiliary_weight, mask_token_id, draws):
     "The arguments of `train_epoch` besides the settings."
-    mask = _masking(settings["token_masking"], mask_token_id, seed)
-    return auxiliary_weight, mask, mixup_draws(settings["mixup"], seed)
+    mask = _masking(settings["token_masking"], mask_token_id, draws["words"])
+    return auxiliary_weight, mask, mixup_draws(settings["mixup"], draws["mixup"])
 
 # %% ../../nbs/train/01_fit.ipynb #84f1b4a7
 def _epoch(loop, epoch, validation, settings, how):
@@ -470,3 +484,37 @@ def _epoch(loop, epoch, validation, settings, how):
         seconds=seconds,
         items_per_second=seen / seconds,
     )
+
+# %% ../../nbs/train/01_fit.ipynb #8c4accc1
+_KEPT = ("fall", "end", "plateau", "changed")  # of the course
+
+
+def _state(loop, best, between, seconds):
+    "What the next epoch depends on, and what is told of those before it."
+    parts = dict(model=loop.bare, optimizer=loop.optimizer, schedule=loop.schedule)
+    scaler = loop.accelerator.scaler  # of mixed precision
+    return dict(
+        parts={name: part.state_dict() for name, part in parts.items()},
+        scaler=scaler and scaler.state_dict(),
+        course={name: getattr(loop.course, name) for name in _KEPT},
+        since=loop.order.since,
+        random=random_state(loop.draws),
+        best=vars(best),
+        between=between and between.state_dict(),
+        seconds=seconds,
+    )
+
+
+def _go_on(loop, best, between, settings, state):
+    "Put a state in place; the seconds that its epochs took."
+    parts = dict(model=loop.bare, optimizer=loop.optimizer, schedule=loop.schedule)
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    if state["scaler"]:
+        loop.accelerator.scaler.load_state_dict(state["scaler"])
+    _renew(loop, between and between.load_state_dict(state["between"]), settings)
+    vars(loop.course).update(state["course"])
+    vars(best).update(state["best"])
+    loop.order.since = state["since"]
+    set_random_state(state["random"], loop.draws)
+    return state["seconds"]

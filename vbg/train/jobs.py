@@ -30,6 +30,7 @@ from ..models.networks import NETWORKS, build_network
 from ..models.text import load_tokenizer
 from ..models.vbg import build_model, multiply_adds
 from ..runs.made import plain
+from ..runs.resume import States
 from ..runs.store import HISTORY, Run, is_current, note_run, predictions_table, run_folder, write_run
 from ..runs.version import checksum, environment
 from ..stats.metrics import evaluate
@@ -152,8 +153,9 @@ class Training:
         settings: Profile,  # from `settings_of_run`
         model: str,  # variant
         seed: int,  # of the run
+        states: States | None = None,  # where an earlier process left it; None: it begins anew
     ):
-        self.job, self.settings, self.model, self.seed = job, settings, model, seed
+        self.job, self.settings, self.model, self.seed, self.states = job, settings, model, seed, states
         self.name, self.natural = f"{job.dataset} {model} seed {seed}", job.sets["natural"]
         self.refuse()
         self.tokenizer, _, self.metadata = tokenise_sets(job.sets, settings)
@@ -242,8 +244,8 @@ class NetworkTraining(Training):
             train = scarce_training_items(self.job.sets, settings.balance["scarce_items"])
         plan = _balanced(self.job, settings, train, validation, self.tokenizer, self.seed)
         how = dict(settings=budget(settings.train, len(train)), auxiliary_weight=settings.model["auxiliary_weight"])
-        how |= dict(mask_token_id=self.tokenizer.mask_token_id, between=plan.loop and plan.loop.between)
-        told = dict(seed=self.seed, progress=self.job.progress, name=self.name)
+        how |= dict(mask_token_id=self.tokenizer.mask_token_id, between=plan.loop)
+        told = dict(seed=self.seed, progress=self.job.progress, name=self.name, states=self.states)
         fitted = fit(model=network, train=plan.train, validation=validation, **how, **told)
         fitted.notes, fitted.files = plan.finish()
         return fitted
@@ -338,13 +340,16 @@ def one_run(
     if settings.balance["kind"] == "pairs_of_vbg":
         pairs = pairs_file(run_folder(job.store, job.dataset, "vbg", seed))
         inputs["pairs"] = checksum(pairs)[:16]
+    states = States(folder, inputs)
     if is_current(folder, inputs):
+        states.remove()
         return _kept(job, settings, model, seed, folder)
     seed_everything(seed, settings.train["threads"])
-    training = training_of(model)(
-        job=job, settings=settings_of_run(settings, job.dataset, seed), model=model, seed=seed
-    )
-    return _written(training, training.fit(), settings, inputs)
+    asked = dict(settings=settings_of_run(settings, job.dataset, seed), model=model, seed=seed)
+    training = training_of(model)(job=job, states=states, **asked)
+    run = _written(training, training.fit(), settings, inputs)
+    states.remove()
+    return run
 
 # %% ../../nbs/train/03_jobs.ipynb #6bc107b6
 def _kept(job, settings, model, seed, folder):

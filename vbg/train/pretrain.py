@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +30,8 @@ from ..models.checkpoints import packed, put_weights, read_weights, unpacked
 from ..models.networks import TORCHVISION, build_network
 from ..models.vbg import build_model
 from ..models.vision import to_pixel_values
-from ..runs.made import plain, read_note, why_stale, write_note
+from ..runs.made import read_note, why_stale, write_note
+from ..runs.resume import States
 from ..runs.version import environment, used_code
 from .fit import Progress, parameter_groups
 
@@ -138,20 +138,14 @@ class Pretraining:
 _PARTS = ("network", "optimizer", "schedule")
 
 
-def _save_state(training, inputs, file):
-    "Write what the next epoch needs."
-    state = {part: getattr(training, part).state_dict() for part in _PARTS}
-    content = io.BytesIO()
-    torch.save(state | dict(history=training.history, inputs=json.dumps(plain(inputs), sort_keys=True)), content)
-    write_atomic(file, content.getvalue())
+def _state(training):
+    "What the next epoch needs."
+    return {part: getattr(training, part).state_dict() for part in _PARTS} | dict(history=training.history)
 
 
-def _resume(training, inputs, file):
-    "Go on from the file if it is there and was written from the same inputs."
-    if not file.exists():
-        return
-    state = torch.load(file, weights_only=True)
-    if state["inputs"] == json.dumps(plain(inputs), sort_keys=True):
+def _go_on(training, state):
+    "Put a state in place; None leaves a training that begins."
+    if state:
         training.history = state["history"]
         for part in _PARTS:
             getattr(training, part).load_state_dict(state[part])
@@ -182,19 +176,21 @@ def pretrain(
 ) -> Path:  # the weights
     "Pretrain one network, or keep it where nothing that it depends on changed. Goes on where it was stopped."
     inputs, work = pretraining_inputs(settings, name), home() / pretraining_place(settings.name)
-    note, state = Path(folder) / f"{name}.json", work / f"{name}.state"
+    note, states = Path(folder) / f"{name}.json", States(work / name, inputs)
     progress = Progress(total=settings.pretraining["epochs"], log=work / f"{name}.log")
     if why_stale(note, inputs) is None:
+        states.remove()
         progress.say(f"{name}: kept, nothing it depends on changed")
         return note.with_suffix(".safetensors")
     training = Pretraining(settings, name)
-    _resume(training, inputs, state)
-    progress.skip(len(training.history))
+    _go_on(training, states.read())
+    if training.history:
+        progress.resume(name, len(training.history))
     while not training.done:
         progress.epoch(name, training.epoch())
-        _save_state(training, inputs, state)
+        states.offer(len(training.history), lambda: _state(training))
     file = _write(training, inputs, note)
-    state.unlink(missing_ok=True)
+    states.remove()
     return file
 
 
