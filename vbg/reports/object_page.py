@@ -43,6 +43,7 @@ from ..results.publish import data_title, save_files
 from ..results.tables import Cell, Column, table_of
 from ..runs.store import Run, assert_complete, load_runs
 from ..runs.version import code_version
+from ..stats.calibration import ENOUGH
 from ..stats.comparison import calibration_error
 
 # %% ../../nbs/reports/09_object_page.ipynb #50b2812c
@@ -59,6 +60,12 @@ def _glossary(n):
     )
 
 # %% ../../nbs/reports/09_object_page.ipynb #96ea10fe
+_OUTSIDE = (
+    "This object comes from outside the collection. The sureness was tested on objects photographed and "
+    "described like those of the collection; for others it may not hold."
+)
+
+
 def _verdict_section(desk, decision):
     "Headline, reasons, warning; and what the record says where it is known."
     said, label = verdict_of(desk, decision), int(decision.data.label[0])
@@ -68,6 +75,7 @@ def _verdict_section(desk, decision):
     if said.warning:
         css = "warn" if CLEAR in said.warning else "note"
         body += f'<p class="{css}"><strong>Note.</strong> {esc(said.warning)}</p>'
+    body += f'<p class="note">{esc(_OUTSIDE)}</p>' * bool(decision.data.split[0] == "new")
     body += _paragraphs(said.reasons)
     if label >= 0:
         right = "the same" if label == decision.chosen else "the suggestion is wrong"
@@ -151,8 +159,10 @@ def _class_section(desk, decision):
     calibration = desk.calibrations[decision.without]
     rows = [_class_row(desk, decision, c) for c in np.argsort(-decision.probabilities, kind="stable")]
     gap = lambda table: f"{100 * calibration_error(calibration.labels, table, 10):.1f}"
+    n = len(calibration.labels)
+    lead = f"Calibrated on {n} check objects" if n >= ENOUGH else f"Not calibrated: {n} check objects are too few"
     note = (
-        f"Calibrated on {len(calibration.labels)} check objects: the model's own numbers were made "
+        f"{lead}{'' if n >= ENOUGH else f' ({ENOUGH} are needed)'}: the model's own numbers were made "
         f"{'less' if calibration.temperature > 1 else 'more'} sure until they fitted best "
         f"(temperature {calibration.temperature:.2f}). The order of the classes does not change. "
         f"Mean gap between sureness and share right on these objects: {gap(calibration.raw)} points before, "
@@ -241,8 +251,6 @@ def _similar_section(desk, decision):
 
 # %% ../../nbs/reports/09_object_page.ipynb #bdfdc7dc
 _OF_SPLIT = {
-    "new": "This object comes from outside the collection. The sureness was tested on objects photographed and "
-    "described like those of the collection; for others it may not hold.",
     "train": "The model learnt from this very object. That it is sure of it says little.",
     "validation": "This object is itself one of the check objects, so the counts above include it.",
 }

@@ -1,5 +1,5 @@
 # A small collection of yours: five folds dealt three times, frozen pretrained encoders beside a baseline and training
-# from scratch. `make collection FOLDER=... COLUMNS='{"label": "category"}'`; both come by the environment, so that any
+# from scratch. `make collection-study FOLDER=...`; folder and columns come by the environment, so that any
 # path will do.
 from vbg.core import collection_plan as plan
 from vbg.train.code import code_of_runs
