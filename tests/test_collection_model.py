@@ -65,7 +65,7 @@ def test_the_table_of_rivals_is_that_of_the_unseen_predictions(model):
     chosen = rivals[rivals.verdict == "chosen"]
     assert len(chosen) == 1 and len(unseen) == OLD
     assert chosen["accuracy, %: mean"].item() == pytest.approx(100 * (unseen.label == unseen.suggestion).mean())
-    assert rivals["surprise, nats"].astype(float).is_monotonic_increasing
+    assert rivals["log loss, nats"].astype(float).is_monotonic_increasing
 
 
 def test_doubtful_labels_are_those_that_unseen_predictions_contradict(model):

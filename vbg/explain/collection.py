@@ -91,7 +91,7 @@ _COLUMNS = [
     Column(PERCENT["f1"], "f1"),
     Column("accuracy over the chosen, points", _gap),
     Column("verdict", lambda row: row["gap"].verdict if row.get("gap") else "chosen"),
-    Column("surprise, nats", "surprise", "{:.3f}"),
+    Column("log loss, nats", "loss", "{:.3f}"),
     Column("objects", "items"),
 ]
 
@@ -100,12 +100,12 @@ def rivals_table(
     labels: np.ndarray,  # `(N,)` int
     tables: dict,  # rival -> `(N, C)`, out of fold
     chosen: str,  # rival
-    surprise: dict,  # rival -> nats
+    losses: dict,  # rival -> nats
 ) -> pd.DataFrame:  # text, for print
-    "One row a rival, the least surprise first."
+    "One row a rival, the least log loss first."
     rows = []
-    for name in sorted(tables, key=surprise.get):
-        row = dict(name=TITLES[name], surprise=surprise[name], items=len(labels))
+    for name in sorted(tables, key=losses.get):
+        row = dict(name=TITLES[name], loss=losses[name], items=len(labels))
         row |= estimate_scores(labels, [tables[name]], ("accuracy", "f1"))
         if name != chosen:
             row["gap"] = paired_difference(labels, [tables[name]], [tables[chosen]], ("accuracy",))["accuracy"]
@@ -274,8 +274,8 @@ def _undecoded(stored, found):
 def _kept(found, data, encoders, read, tables, far):
     "Choose, fit on all, write the files."
     features, groups, fold = read
-    chosen, surprise = choose_rival(data.label, tables)
-    printed = rivals_table(data.label, tables, chosen, surprise)
+    chosen, losses = choose_rival(data.label, tables)
+    printed = rivals_table(data.label, tables, chosen, losses)
     accuracy = estimate_scores(data.label, [tables[chosen]], ("accuracy",))["accuracy"]
     told = _told(found, data, encoders, chosen, tables, far, accuracy)
     place = home() / "runs" / found.examples.name

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 # %% auto #0
-__all__ = ['FLOOR', 'BOUNDS', 'ENOUGH', 'COVERAGE', 'LEAST', 'temper', 'mean_surprise', 'fit_temperature', 'set_limits',
+__all__ = ['FLOOR', 'BOUNDS', 'ENOUGH', 'COVERAGE', 'LEAST', 'temper', 'log_loss', 'fit_temperature', 'set_limits',
            'prediction_sets']
 
 # %% ../../nbs/stats/05_calibration.ipynb #e69c1faf
@@ -32,7 +32,7 @@ BOUNDS = (0.05, 20.0)  # of the search
 ENOUGH = 50  # items on which probabilities count as calibrated
 
 
-def mean_surprise(
+def log_loss(
     labels: np.ndarray,  # `(N,)` int
     probabilities: np.ndarray,  # `(N, C)`
 ) -> float:  # nats
@@ -49,7 +49,7 @@ def fit_temperature(
     Raises ValueError on no items."""
     if not len(labels):
         raise ValueError("no validation item to fit a temperature on")
-    loss = lambda log_t: mean_surprise(labels, temper(probabilities, np.exp(log_t)))
+    loss = lambda log_t: log_loss(labels, temper(probabilities, np.exp(log_t)))
     found = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options=dict(xatol=1e-4))
     return float(np.exp(found.x * min(1.0, len(labels) / ENOUGH))) if found.fun < loss(0.0) else 1.0
 

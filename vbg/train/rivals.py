@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ..stats.calibration import fit_temperature, mean_surprise, temper
+from ..stats.calibration import fit_temperature, log_loss, temper
 
 # %% auto #0
 __all__ = ['PENALTIES', 'ABSENT', 'NEAR', 'Features', 'fit_regression', 'weigh', 'fit_powers', 'Rivals', 'fit_rivals',
@@ -131,7 +131,7 @@ def fit_regression(
     for train, test in _inner_folds(labels, groups):
         for k, (weight, bias) in enumerate(_regressions(x[train], labels[train], classes, PENALTIES)):
             held[k][test] = _softmax(x[test] @ weight.T + bias)
-    best = int(np.argmin([mean_surprise(labels, np.maximum(p, 1e-6)) for p in held]))
+    best = int(np.argmin([log_loss(labels, np.maximum(p, 1e-6)) for p in held]))
     *_, (weight, bias) = _regressions(x, labels, classes, PENALTIES[: best + 1])
     return weight, bias, held[best]
 
@@ -148,8 +148,8 @@ def fit_powers(
     labels: np.ndarray,  # `(N,)` int
     sides: list,  # `(N, C)` each, of items that were not learnt from
 ) -> np.ndarray:  # one a side
-    "The powers of least surprise."
-    loss = lambda powers: mean_surprise(labels, weigh(sides, powers))
+    "The powers of least log loss."
+    loss = lambda powers: log_loss(labels, weigh(sides, powers))
     return minimize(loss, np.full(len(sides), 0.7), bounds=[(0, 5)] * len(sides)).x
 
 # %% ../../nbs/train/11_rivals.ipynb #bfc728e6
@@ -251,7 +251,7 @@ def out_of_fold(
 def choose_rival(
     labels: np.ndarray,  # `(N,)` int
     tables: dict,  # from `out_of_fold`
-) -> tuple:  # its name; rival -> surprise in nats
-    "The rival of least surprise after its temperature is set. The most frequent class is no choice."
-    surprise = {n: mean_surprise(labels, temper(p, fit_temperature(labels, p))) for n, p in tables.items()}
-    return min((n for n in surprise if n != "majority"), key=surprise.get), surprise
+) -> tuple:  # its name; rival -> log loss in nats
+    "The rival of least log loss after its temperature is set. The most frequent class is no choice."
+    losses = {n: log_loss(labels, temper(p, fit_temperature(labels, p))) for n, p in tables.items()}
+    return min((n for n in losses if n != "majority"), key=losses.get), losses
