@@ -35,8 +35,8 @@ from .splits import SPLIT_NAMES
 from .tables import decode_text, plain_name, read_table
 
 # %% auto #0
-__all__ = ['plain_text', 'join_fields', 'photographs', 'read_objects', 'words_of_name', 'read_folder', 'read_collection',
-           'only_table', 'read_unlabelled']
+__all__ = ['plain_text', 'join_fields', 'photographs', 'read_objects', 'words_of_name', 'read_folder', 'check_options',
+           'read_collection', 'only_table', 'read_unlabelled']
 
 # %% ../../nbs/data/09_collection.ipynb #a422d469
 _BLOCKS = "p|br|div|li|ul|ol|tr|td|th|table|tbody|thead|h[1-6]|hr|blockquote|pre|img|html|body"
@@ -365,7 +365,11 @@ def _table_in(folder, chosen):
     return None, [f"no table is called objects.csv, so {there} is not read: give its path"] * bool(there)
 
 # %% ../../nbs/data/09_collection.ipynb #e923c299
-def _check_options(path, options, reader):
+def check_options(
+    path,  # named in the error
+    options: dict,  # name -> value
+    reader,  # function that takes them
+) -> None:
     "Raise `DataError` on an option that the reader does not have."
     known = [name for name in inspect.signature(reader).parameters if name not in ("path", "folder")]
     for name in options:
@@ -384,7 +388,7 @@ def read_collection(
     path = Path(path)
     if not path.exists():
         raise DataError("file or folder is absent", path, remedy="correct the path; see data/README.md for the layouts")
-    _check_options(path, columns, read_objects)
+    check_options(path, columns, read_objects)
     chosen = [c for c in columns if c not in ("encoding", "name")]
     table, notes = _table_in(path, chosen) if path.is_dir() else (path, [])
     for note in notes:

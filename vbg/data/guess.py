@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import DataError
-from .collection import only_table, photographs, plain_text
+from .collection import check_options, only_table, photographs, plain_text, read_objects
 from .schema import image_present, on_disk
 from .tables import plain_name, read_table
 
@@ -185,6 +185,7 @@ def guess_columns(
     source = only_table(path) if path.is_dir() else path
     if source is None:
         return path, dict(columns), ["label: the first sub-folder of each image"]
+    check_options(path, columns, read_objects)
     dialect = (columns.get("separator"), columns.get("encoding"), True, columns.get("sheet"))
     table, _, _ = read_table(source, *dialect, [columns[role] for role in ("image", "label") if role in columns])
     known = {plain_name(name) for role in _ROLES if (name := columns.get(role))}
