@@ -343,17 +343,17 @@ _TABLES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".ods", ".xls", ".xlsb", *_
 
 
 def _tables_of(folder):
-    "Tables called objects, `objects.csv` first, and the other tables of a folder."
+    "The tables called objects, the one that counts where `objects.csv` is there, and the other tables of a folder."
     files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in _TABLES and not p.name.startswith((".", "~$"))]
     named = [p for p in files if p.name.split(".")[0].casefold() == "objects"]
-    named.sort(key=lambda p: p.name != "objects.csv")
-    return named, [p for p in files if p not in named and p.suffix.lower() not in _NOTES]
+    sure = [p for p in named if p.name == "objects.csv"] or named
+    return named, sure, [p for p in files if p not in named and p.suffix.lower() not in _NOTES]
 
 
 def _table_in(folder, chosen):
     "The table of a folder, None without one, and a remark. Raises `DataError` where it cannot be told."
-    named, others = _tables_of(folder)
-    fits = named[:1] if named and named[0].name == "objects.csv" else named or (others if chosen else [])
+    named, sure, others = _tables_of(folder)
+    fits = sure or (others if chosen else [])
     if len(fits) == 1:
         return fits[0], [f"{p.name} is not read: {fits[0].name} is the table" for p in named if p != fits[0]]
     there = ", ".join(p.name for p in fits or others)
@@ -401,8 +401,8 @@ def only_table(
     folder,  # of objects
 ) -> Path | None:  # None without one
     "The table of a folder: called objects, else the only one. Raises `DataError` on several."
-    named, others = _tables_of(Path(folder))
-    fits = named[:1] if named and named[0].name == "objects.csv" else named or others
+    _, sure, others = _tables_of(Path(folder))
+    fits = sure or others
     if len(fits) > 1:
         problem = f"several tables: {', '.join(p.name for p in fits)}"
         raise DataError(problem, folder, remedy="give the path of the table, or call it objects.csv")

@@ -34,12 +34,12 @@ from ..runs.resume import States
 from ..runs.store import HISTORY, Run, is_current, note_run, predictions_table, run_folder, write_run
 from ..runs.version import checksum, environment
 from ..stats.metrics import evaluate
-from .code import code_of_tokens, for_model, told_inputs
+from .code import code_of_tokens, for_model, told_inputs, weights_of
 from .fit import Fit, Progress, fit, validate
 
 # %% auto #0
-__all__ = ['run_inputs', 'predict_splits', 'budget', 'Training', 'NetworkTraining', 'PooledTraining', 'FittedTraining',
-           'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
+__all__ = ['run_inputs', 'predict_splits', 'budget', 'Training', 'token_inputs', 'NetworkTraining', 'PooledTraining',
+           'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
 
 # %% ../../nbs/train/03_jobs.ipynb #cdabcd67
 def run_inputs(
@@ -208,7 +208,7 @@ def _refuse_foreign(checkpoint, data):
 # %% ../../nbs/train/03_jobs.ipynb #b62b3b9e
 def _store_features(job, settings, network, cached):
     "Attach the tokens of frozen encoders to the data, or remove them."
-    made_by = _made_by(settings) if cached else {}
+    made_by = token_inputs(settings) if cached else {}
     for name, folder in job.sets["folders"].items():
         data = job.sets[name]
         data.image_tokens = data.text_tokens = None
@@ -216,16 +216,20 @@ def _store_features(job, settings, network, cached):
             network.to("cuda" if torch.cuda.is_available() else "cpu")
             encode_features(network, data, folder, made_by, shared=folder.parent, say=job.progress.say)
 
-
-def _made_by(settings):
-    "Inputs that the stored tokens depend on, beside the items."
+# %% ../../nbs/train/03_jobs.ipynb #b7ededcb
+def token_inputs(
+    settings: Profile,  # sections vision and text, from `settings_of_run`
+) -> dict:  # 'image', 'text' -> inputs
+    "Inputs that the stored tokens of frozen encoders depend on, beside the items."
     packages = environment()["packages"]
     shared = dict(code=code_of_tokens(), **{name: packages[name] for name in ("torch", "torchvision", "transformers")})
     sections = dict(image=settings.vision, text=settings.text)
-    return {
+    made = {
         name: shared | dict(settings=plain(said | dict(checkpoint=checkpoint_version(said["checkpoint"]))))
         for name, said in sections.items()
     }
+    weights = weights_of(settings, "without_bert_gan")  # of drawings
+    return made | (dict(image=made["image"] | dict(weights=weights)) if weights else {})
 
 # %% ../../nbs/train/03_jobs.ipynb #418893f8
 class NetworkTraining(Training):
