@@ -110,6 +110,16 @@ def test_nothing_among_new_objects_is_fatal(home, model):
     assert set(predicted(home, model, place).problem.str[:20]) == {"image cannot be read"}
 
 
+def test_no_cell_of_a_table_is_computed_by_a_spreadsheet(home, model):
+    new = pd.read_csv(home / "new.csv", dtype=str).head(3)
+    new["Object number"] = ['=HYPERLINK("x")', "@b", "-c"]
+    new.to_csv(home / "formula.csv", index=False)
+    table = predicted(home, model, home / "formula.csv")
+    assert {*table.id} == {'\'=HYPERLINK("x")', "'@b", "'-c"}
+    assert not table.apply(lambda cells: cells.str.match(r"[=+\-@\t]")).any().any()
+    assert pd.to_numeric(table.probability).between(0, 1).all()
+
+
 def test_columns_that_are_called_otherwise_are_named(home, model, capsys):
     pd.read_csv(home / "new.csv", dtype=str).rename(columns=dict(Photo="Bild", Title="Titel")).to_csv(home / "de.csv")
     assert command.main(["predict", str(model), str(home / "de.csv"), "--out", str(home / "x.csv")]) == 2

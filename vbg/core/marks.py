@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 # %% auto #0
-__all__ = ['TURNS', 'md_text', 'md_cells']
+__all__ = ['TURNS', 'md_text', 'md_cells', 'csv_text', 'csv_bytes']
 
 # %% ../../nbs/core/10_marks.ipynb #9cce32ce
 TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # they turn the order of the letters after them
@@ -36,3 +36,21 @@ def md_cells(
     "Undo `md_text`: the cells of a row."
     cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
     return [re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell) for cell in cells]
+
+# %% ../../nbs/core/10_marks.ipynb #0a63783b
+_BEGINS = re.compile(r"[=+\-@＝＋－＠\t\r\n]")
+
+
+def csv_text(
+    value,  # of a cell
+):  # the same where it is no text
+    "A text that a spreadsheet takes for text: with an apostrophe before `=`, `+`, `-`, `@`, a tab or a line's end."
+    return "'" + value if isinstance(value, str) and _BEGINS.match(value) else value
+
+
+def csv_bytes(
+    table,  # `pandas.DataFrame` with texts of users
+) -> bytes:  # UTF-8 with its mark, as spreadsheets expect it
+    "A csv whose texts are `csv_text`, the header's too; numbers stay numbers."
+    safe = table.assign(**table.select_dtypes(exclude="number").map(csv_text)).rename(columns=csv_text)
+    return safe.to_csv(index=False, lineterminator="\n").encode("utf-8-sig")

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 from ..core.collection_plan import FOLDS, collection_name
 from ..core.files import DataError, home, staging, write_atomic
+from ..core.marks import csv_bytes
 from ..data.collection import read_collection
 from ..data.guess import guess_columns
 from ..data.schema import Examples
@@ -283,5 +284,5 @@ def _kept(found, data, encoders, read, tables, far):
     unseen = temper(tables[chosen], told["calibration"][chosen]["temperature"])
     for kind, content in table_files(printed).items():
         write_atomic(place / f"rivals.{kind}", content)
-    write_atomic(place / "out_of_fold.csv", _unseen(data, fold, unseen).to_csv(index=False, lineterminator="\n"))
+    write_atomic(place / "out_of_fold.csv", csv_bytes(_unseen(data, fold, unseen)))
     return Compared(place, found, data, model, printed, unseen)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import DataError, home, write_atomic
+from ..core.marks import csv_bytes
 from ..data.collection import read_unlabelled
 from ..data.store import without_unread
 from .collection import TITLES, Model, load_model
@@ -156,8 +157,9 @@ def predict_table(
     columns: dict | None = None,  # see `suggest`
     say=print,  # function of a line
 ) -> Path:  # the csv
-    "Label objects and write the table whole or not at all. Raises `DataError`."
+    """Label objects and write the table whole or not at all; texts that a spreadsheet would compute get an apostrophe.
+    Raises `DataError`."""
     if Path(out).suffix.lower() != ".csv":
         raise DataError("the table is written as .csv", out, remedy="give --out objects.csv")
     table = suggest(load_model(model_place(said)), Path(path), columns, say)
-    return write_atomic(Path(out), table.to_csv(index=False, lineterminator="\n").encode("utf-8-sig"))
+    return write_atomic(Path(out), csv_bytes(table))

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ..core.files import write_atomic
+from ..core.marks import csv_bytes
 from ..explain.collection import Compared
 from .object_words import percent, picture
 from .page import esc, page, section
@@ -84,7 +85,6 @@ def doubts_html(
 def save_doubts(
     compared: Compared,
 ) -> list:  # paths of the csv and the page
-    "Write `doubtful_labels.csv` and `.html` beside the comparison."
-    table = doubts_table(compared).to_csv(index=False, lineterminator="\n").encode("utf-8-sig")
-    files = {"csv": table, "html": doubts_html(compared)}
+    "Write `doubtful_labels.csv`, its texts by `csv_text`, and `.html` beside the comparison."
+    files = {"csv": csv_bytes(doubts_table(compared)), "html": doubts_html(compared)}
     return [write_atomic(Path(compared.place) / f"doubtful_labels.{kind}", said) for kind, said in files.items()]
