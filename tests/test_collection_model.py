@@ -100,7 +100,7 @@ def test_nothing_among_new_objects_is_fatal(home, model):
     Image.new("RGB", (64, 64), "white").save(place / "blank.png")
     (place / "2.txt").write_text("A woven piece of silk", "utf-8")
     table = predicted(home, model, place).set_index("id")
-    assert set(table.index) == {"1.jpg", "2.jpg", "3.jpg", "blank.png", "cut.jpg"}
+    assert set(table.index) == {"1.jpg", "2.jpg", "3.jpg", "blank.png", "cut.jpg"} == {*table.image}
     assert table.problem["cut.jpg"].startswith("image cannot be read") and table.suggestion["cut.jpg"] == ""
     assert table.agree["1.jpg"] == "no text" and table.agree["2.jpg"] in ("yes", "no")
     assert table.outside["blank.png"] == "picture" and table["look"]["blank.png"] == "1"
@@ -108,6 +108,16 @@ def test_nothing_among_new_objects_is_fatal(home, model):
     for name in ("1.jpg", "2.jpg", "3.jpg", "blank.png"):
         (place / name).unlink()
     assert set(predicted(home, model, place).problem.str[:20]) == {"image cannot be read"}
+
+
+def test_an_image_that_is_lost_is_named_by_its_path(home, model):
+    new = pd.read_csv(home / "new.csv", dtype=str).head(5)
+    (home / "met" / "cut.jpg").write_bytes(b"\xff\xd8")
+    new["Photo"] = [new.Photo[0], "met/none.jpg", "met/cut.jpg", "https://museum.example/1.jpg", ""]
+    new.to_csv(home / "absent.csv", index=False)
+    table = predicted(home, model, home / "absent.csv").set_index("id").loc[new["Object number"]]
+    assert table.image.tolist() == new.Photo.tolist() and (table.problem != "").tolist() == [False] + [True] * 4
+    assert table.problem.iloc[1] == "image file is absent" and table.problem.iloc[3] == "image is a web address"
 
 
 def test_no_cell_of_a_table_is_computed_by_a_spreadsheet(home, model):

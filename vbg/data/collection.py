@@ -451,7 +451,7 @@ def read_unlabelled(
     path,  # table, folder with one, or folder of images
     columns: dict,  # arguments of `read_objects` with which the collection was read
     names: bool = False,  # where no text lies beside the images of a folder, the file names are the texts
-) -> Examples:  # `label` is '(no label)', `text` may be empty; `skipped` lists what has no image
+) -> Examples:  # `label` is '(no label)', `text` may be empty; `skipped` lists what has no image, and `image` as named
     "Objects to be labelled. Raises `DataError` where there is none, or where the image column is absent."
     path = Path(path)
     if not path.exists():
@@ -460,7 +460,9 @@ def read_unlabelled(
     made, skipped, notes = _new_rows(table, columns) if table else _new_files(path, names)
     if not len(made):
         raise DataError("no object was found", path, remedy="give a folder of images, or a table that names them")
+    named = made.cell.where(made.cell != "", made.image).set_axis(made.id)
     examples = _refuse_elsewhere(Examples(made, skipped, [table or path], "new", notes=notes), True)
     for problem, find in _NOT_NEW:
         examples = drop_rows(examples, find(examples.table), problem, "", lenient=True)
-    return examples
+    lost = examples.skipped
+    return replace(examples, skipped=lost.assign(image=lost.id.map(named).fillna(lost.id)))

@@ -107,7 +107,7 @@ def _encoders_of(model):
         )
     return encoders
 
-
+# %% ../../nbs/explain/16_suggest.ipynb #4162306b
 def suggest(
     model: Model,  # from `load_model`
     path: Path,  # folder of images, table, or folder with a table
@@ -116,21 +116,26 @@ def suggest(
 ) -> pd.DataFrame:  # one row an object; those without a suggestion last, with their problem
     "Label objects. Raises `DataError` where there is nothing to label, or the encoders are others."
     encoders = _encoders_of(model)
-    examples = without_unread(read_unlabelled(path, model.told["columns"] | (columns or {}), model.told["names"]))
+    read = read_unlabelled(path, model.told["columns"] | (columns or {}), model.told["names"])
+    examples, top = without_unread(read), Path(path if Path(path).is_dir() else Path(path).parent)
+    named = read.table.set_index("id").image.map(lambda image: _relative(image, top))
     for line in [f"{path}: {len(examples)} objects", *examples.notes, encoders.told]:
         say(line)
     found = pd.DataFrame(columns=["id", "image", *PLACES[:1]])
     if len(examples):
         data, stored = decode(examples, encoders)
-        top, where = Path(path if Path(path).is_dir() else Path(path).parent), examples.table.set_index("id").image
-        named = [_relative(where[i], top) for i in data.ids]
-        found = suggestions(model, encode(data, stored, encoders, say), list(data.ids), named)
+        found = suggestions(model, encode(data, stored, encoders, say), list(data.ids), named[data.ids].tolist())
     lost = examples.skipped
     for reason, n in lost.reason.value_counts().items():
         say(f"{n} without a suggestion: {reason}")
+    return pd.concat([part for part in (found, _left_out(lost, named)) if len(part)], ignore_index=True)
+
+
+def _left_out(lost, named):
+    "Rows of the objects without a suggestion. An image that is no file is named as it was written."
     rows = [f"row {int(n)}" if pd.notna(n) else "" for n in lost.row]
-    left = pd.DataFrame(dict(id=[i or r for i, r in zip(lost.id, rows)], problem=lost.reason))
-    return pd.concat([part for part in (found, left) if len(part)], ignore_index=True)
+    image = lost.get("image", pd.Series(index=lost.index, dtype="str")).fillna(lost.id.map(named))
+    return pd.DataFrame(dict(id=[i or r for i, r in zip(lost.id, rows)], image=image, problem=lost.reason))
 
 
 def _relative(image, top):
