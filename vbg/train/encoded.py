@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,18 @@ class Encoders:
     def reads_text(self):
         return self.settings.text["checkpoint"] is not None
 
+    @cached_property
+    def tokenizer(self):
+        "That of the text encoder, None without one."
+        return load_tokenizer(self.settings.text["checkpoint"]) if self.reads_text else None
 
+    @cached_property
+    def network(self):
+        "The frozen encoders, built at first use, in a network whose head is not used."
+        variant, words = ("without_gan", len(self.tokenizer)) if self.reads_text else ("without_bert_gan", None)
+        return build_model(self.settings, variant, num_classes=2, vocab_size=words, seed=0).freeze_encoders()
+
+# %% ../../nbs/train/12_encoded.ipynb #e1774217
 def encoders_here(
     want: str = "",  # 'pretrained' or 'drawings'; '': the pretrained ones if they are installed
 ) -> Encoders:
@@ -85,12 +97,6 @@ def _mean_tokens(tokens, keep=None, batch=64):
         found.append(expert_features(part, mask).numpy())
     return np.concatenate(found)
 
-
-def _network(settings, words):
-    "The frozen encoders in a network whose head is not used."
-    variant = "without_gan" if settings.text["checkpoint"] else "without_bert_gan"
-    return build_model(settings, variant, num_classes=2, vocab_size=words, seed=0).freeze_encoders()
-
 # %% ../../nbs/train/12_encoded.ipynb #2969a33e
 def decode(
     examples: Examples,  # as read; no splits needed
@@ -109,15 +115,13 @@ def encode(
     say=None,  # function of a line
 ) -> Features:
     "The features of all objects. Tokens of equal items are copied from any set in the cache."
-    settings, keep, words = encoders.settings, None, None
+    settings, keep = encoders.settings, None
     seed_everything(0, os.cpu_count())
     if encoders.reads_text:
-        tokenizer = load_tokenizer(settings.text["checkpoint"])
-        if say and (told := misread(data.text, tokenizer, settings.text["checkpoint"])):
+        if say and (told := misread(data.text, encoders.tokenizer, settings.text["checkpoint"])):
             say(told)
-        words, keep = len(tokenizer), tokenise(data, tokenizer, settings.text["max_length"]).attention_mask[:, 0]
-    network = _network(settings, words)
-    encode_features(network, data, folder, token_inputs(settings), shared=folder.parent, say=say)
+        keep = tokenise(data, encoders.tokenizer, settings.text["max_length"]).attention_mask[:, 0]
+    encode_features(encoders.network, data, folder, token_inputs(settings), shared=folder.parent, say=say)
     text = _mean_tokens(data.text_tokens[:, 0], keep) if encoders.reads_text else None
     return Features(_mean_tokens(data.image_tokens), text, [str(text) for text in data.text])
 
@@ -128,7 +132,7 @@ def seconds_an_item(
     items: int = 2,  # that are tried
 ) -> float:
     "How long encoding takes here, tried on a few pictures; texts take a third of that."
-    network = _network(encoders.settings, None).eval()
+    network = encoders.network.eval()
     pixels = torch.as_tensor(np.array(data.pixels[: items + 1])).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         network.vision(pixels[:1])  # the first call is slower
