@@ -21,7 +21,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 STUDY = [p for p in NOTEBOOKS if p.parent.parent.name == "study"]
-MODULES = [p for p in NOTEBOOKS if p not in STUDY and p.name != "index.ipynb"]
+LESSONS = [p for p in NOTEBOOKS if (ROOT / "nbs" / "lessons") in p.parents]
+MODULES = [p for p in NOTEBOOKS if p not in STUDY + LESSONS and p.name != "index.ipynb"]
 
 
 def read_settings():

@@ -20,8 +20,8 @@ from ..core.profiles import CHOICES, PROFILES, profile, refuse_unknown_model, re
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
-           'figures', 'status', 'show', 'publish', 'typeset', 'verify', 'readme', 'results', 'book', 'collection',
-           'predict', 'report', 'acquire', 'names', 'seconds', 'parser', 'refuse_unknown', 'main']
+           'figures', 'status', 'show', 'publish', 'typeset', 'verify', 'readme', 'results', 'lessons', 'book',
+           'collection', 'predict', 'report', 'acquire', 'names', 'seconds', 'parser', 'refuse_unknown', 'main']
 
 # %% ../../nbs/reports/13_command.ipynb #c0de0806
 def at_least_one(
@@ -194,6 +194,14 @@ def results(asked):
     from vbg.reports.results_page import results_markdown
 
     print(write_atomic(root() / "figures" / asked.profile / "RESULTS.md", results_markdown(asked.profile)))
+
+
+def lessons(asked):
+    "Write the trained model that the lessons open, in 8 bits, from a run."
+    from vbg.explain.lessons import write_lesson_model
+    from vbg.runs.store import Run
+
+    print(write_lesson_model(Run(home() / asked.run), asked.out))
 
 
 def book(asked):
@@ -383,6 +391,14 @@ _ACQUIRE = {
 
 # %% ../../nbs/reports/13_command.ipynb #118ce551
 _PROFILE = {"--profile": OPTIONS["--profile"]}
+_LESSONS = {
+    "--run": dict(
+        type=Path,
+        default=Path("runs/mini/classifiers/met/without_gan/seed0"),
+        help="folder of a run (default: runs/mini/classifiers/met/without_gan/seed0)",
+    ),
+    "--out": dict(type=Path, help="folder of the weights (default: vbg/models/weights/lessons)"),
+}
 COMMANDS = {
     train: _TRAIN,
     gan: _GAN,
@@ -395,6 +411,7 @@ COMMANDS = {
     verify: _PROFILE
     | {"--against": dict(type=Path, help="folder of tables in place of the committed figures/<profile>")},
     readme: {},
+    lessons: _LESSONS,
     acquire: _ACQUIRE,
     collection: _COLLECTION,
     predict: _PREDICT,
