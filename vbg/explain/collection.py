@@ -32,10 +32,11 @@ from ..stats.calibration import COVERAGE, ENOUGH, fit_temperature, set_limits, t
 from ..stats.intervals import estimate_scores, paired_difference
 from ..train.encoded import Encoders, decode, encode, encoder_key, encoders_here, seconds_an_item
 from ..train.rivals import Rivals, choose_rival, fit_rivals, out_of_fold
+from ..train.vbg_rival import build_head, fit_head, head_arrays, head_out_of_fold, head_seconds, head_settings
 
 # %% auto #0
-__all__ = ['TITLES', 'INSIDE', 'A_FOLD', 'Found', 'find_collection', 'rivals_table', 'Model', 'save_model', 'load_model',
-           'plan_lines', 'Compared', 'compare_collection']
+__all__ = ['TITLES', 'INSIDE', 'A_FOLD', 'BUDGET', 'Found', 'find_collection', 'rivals_table', 'Model', 'save_model',
+           'load_model', 'plan_lines', 'vbg_fits', 'Compared', 'compare_collection']
 
 # %% ../../nbs/explain/15_collection.ipynb #04f63421
 TITLES = {
@@ -47,6 +48,7 @@ TITLES = {
     "average": "average of picture and text",
     "stacked": "picture and text, weighed",
     "neighbours": "five nearest objects",
+    "vbg": "VBG, frozen encoders, with experts",
 }
 
 # %% ../../nbs/explain/15_collection.ipynb #04f6342z
@@ -200,6 +202,7 @@ def load_model(
 
 # %% ../../nbs/explain/15_collection.ipynb #f5ea9fd3
 A_FOLD = 0.025  # seconds of fitting, an object and fold, measured on one core; about
+BUDGET = 120.0  # seconds in which all rivals have to be fitted for VBG to be among them
 
 
 def plan_lines(
@@ -216,6 +219,24 @@ def plan_lines(
         f"now: encode {n} objects once (those in the cache are there), fit the rivals in {FOLDS} folds and on all: "
         f"about {said} on {cores} cores",
     ]
+
+
+def vbg_fits(
+    data: ExampleData,  # with tokens
+    encoders: Encoders,
+    budget: float,  # seconds; 0: without VBG
+) -> tuple:  # whether VBG is among the rivals, and the line that says it
+    "Whether all rivals and VBG can be fitted within the budget on this machine."
+    if not budget:
+        return False, "VBG is left out: it is not wanted"
+    if not encoders.reads_text:
+        return False, "VBG is left out: it reads tokens of a text encoder, and there is none"
+    head = head_seconds(data, head_settings(encoders.settings), FOLDS)
+    seconds = head + len(data) * A_FOLD * (FOLDS + 1)
+    if seconds > budget:
+        said = f"with it the table would take up to {seconds:.0f} s, and {budget:.0f} s are allowed (--budget SECONDS)"
+        return False, f"VBG is left out: {said}"
+    return True, f"VBG is among the rivals: it takes at most about {max(1, head):.0f} s in {FOLDS} folds and on all"
 
 # %% ../../nbs/explain/15_collection.ipynb #5b4d6f0d
 @dataclass
@@ -244,6 +265,7 @@ def compare_collection(
     columns: dict,  # arguments of `read_collection` that are named
     say=print,  # function of a line
     want: str = "",  # see `vbg.train.encoded.encoders_here`
+    budget: float = BUDGET,  # see `vbg_fits`
 ) -> Compared:
     "Compare the rivals on a collection and keep the best, fitted on all. Raises `DataError`."
     start, found = time.perf_counter(), find_collection(folder, columns)
@@ -258,7 +280,11 @@ def compare_collection(
     group = table["group"] if "group" in table else pd.Series("", table.index)
     groups = pd.factorize(group.where(group != "", "item " + table.index))[0]
     fold, classes = table.fold.to_numpy(int), data.num_classes
+    vbg, said = vbg_fits(data, encoders, budget)
+    say(said)
     tables, far = out_of_fold(features, data.label, groups, fold, classes, say)
+    if vbg:
+        tables["vbg"] = head_out_of_fold(data, groups, fold, head_settings(encoders.settings), say)
     compared = _kept(found, data, encoders, (features, groups, fold), tables, far)
     say(f"done in {time.perf_counter() - start:.0f} s; files are in {compared.place}")
     return compared
@@ -280,7 +306,12 @@ def _kept(found, data, encoders, read, tables, far):
     accuracy = estimate_scores(data.label, [tables[chosen]], ("accuracy",))["accuracy"]
     told = _told(found, data, encoders, chosen, tables, far, accuracy)
     place = home() / "runs" / found.examples.name
-    model = save_model(place / "model", fit_rivals(features, data.label, groups, data.num_classes), told)
+    rivals = fit_rivals(features, data.label, groups, data.num_classes)
+    if chosen == "vbg":
+        settings = head_settings(encoders.settings)
+        network = fit_head(build_head(settings, data.num_classes), data, groups, settings)
+        rivals = Rivals(rivals.held | head_arrays(network), rivals.words)
+    model = save_model(place / "model", rivals, told)
     unseen = temper(tables[chosen], told["calibration"][chosen]["temperature"])
     for kind, content in table_files(printed).items():
         write_atomic(place / f"rivals.{kind}", content)

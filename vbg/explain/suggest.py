@@ -15,9 +15,11 @@ from ..core.marks import csv_bytes
 from ..data.collection import read_unlabelled
 from ..data.store import without_unread
 from .collection import TITLES, Model, load_model
+from ..models.batches import predict
 from ..stats.calibration import ENOUGH, prediction_sets, temper
 from ..train.encoded import decode, encode, encoder_key, encoders_here
 from ..train.rivals import Features
+from ..train.vbg_rival import head_of, head_settings
 
 # %% auto #0
 __all__ = ['PLACES', 'suggestions', 'suggest', 'model_place', 'predict_table']
@@ -73,10 +75,11 @@ def suggestions(
     features: Features,  # of N objects
     ids: list,  # N
     images: list,  # N paths, as they are to be named
+    vbg: np.ndarray | None = None,  # `(N, C)` where the model's rival is VBG: its predictions
 ) -> pd.DataFrame:  # one row an object
     "Everything that the model says of each object."
     names, has_text = np.array(model.classes, object), np.array([bool(t.strip()) for t in features.texts], bool)
-    predicted, distances = model.rivals.predict(features), model.rivals.distances(features)
+    predicted, distances = model.rivals.predict(features) | dict(vbg=vbg), model.rivals.distances(features)
     p, sets = _probabilities(model, predicted, has_text)
     order, made = np.argsort(-p, axis=1, kind="stable"), dict(id=ids, image=images)
     for k, place in enumerate(PLACES[: p.shape[1]]):
@@ -124,11 +127,19 @@ def suggest(
     found = pd.DataFrame(columns=["id", "image", *PLACES[:1]])
     if len(examples):
         data, stored = decode(examples, encoders)
-        found = suggestions(model, encode(data, stored, encoders, say), list(data.ids), named[data.ids].tolist())
+        features, named_here = encode(data, stored, encoders, say), named[data.ids].tolist()
+        found = suggestions(model, features, list(data.ids), named_here, _vbg_says(model, encoders, data))
     lost = examples.skipped
     for reason, n in lost.reason.value_counts().items():
         say(f"{n} without a suggestion: {reason}")
     return pd.concat([part for part in (found, _left_out(lost, named)) if len(part)], ignore_index=True)
+
+# %% ../../nbs/explain/16_suggest.ipynb #4162306e
+def _vbg_says(model, encoders, data):
+    "What VBG says of the objects, None where another rival was chosen."
+    if model.told["rival"] != "vbg":
+        return None
+    return predict(head_of(model.rivals.held, head_settings(encoders.settings), len(model.classes)), data)
 
 
 def _left_out(lost, named):

@@ -220,12 +220,13 @@ def collection(asked):
         print(look_at_collection())
         return
     from vbg.core.collection_plan import collection_columns, collection_folder
-    from vbg.explain.collection import compare_collection
+    from vbg.explain.collection import BUDGET, compare_collection
     from vbg.reports.doubts import save_doubts
 
     columns = collection_columns(os.environ.get("VBG_COLUMNS", "")) if asked.columns is None else asked.columns
     say = lambda line: print(line, flush=True)
-    compared = compare_collection(asked.folder or collection_folder(), columns, say, asked.encoders)
+    budget = BUDGET if asked.budget is None else asked.budget
+    compared = compare_collection(asked.folder or collection_folder(), columns, say, asked.encoders, budget)
     print(compared.table.to_string(index=False))
     print(*(f"doubtful labels: {path}" for path in save_doubts(compared)), sep="\n")
     print(f'next: make predict MODEL="{compared.place.name}" FOLDER="<new objects>" OUT=objects.csv')
@@ -365,6 +366,11 @@ _COLLECTION = _ROLES | {
         default="",
         choices=("", "pretrained", "drawings"),
         help="what reads pictures and texts (default: the pretrained ones if they are installed)",
+    ),
+    "--budget": dict(
+        type=seconds,
+        help="seconds in which all rivals are to be fitted: VBG is left out where it would exceed them; 0: without it "
+        "(default: 120)",
     ),
     "--look": dict(action="store_true", help="only read VBG_FOLDER, as `make collection-study` does first"),
 }
