@@ -124,7 +124,7 @@ def test_every_exercise_has_a_solution_that_passes_the_check_of_the_lesson(path)
         wanted, given = checks("\n".join(sources)), "\n".join(solved[title]).splitlines()
         assert any(line.startswith("assert ") for line in wanted), f"{title} has no check"
         assert not [line for line in wanted if line.strip() and line not in given], title
-        assert " = ..." in "\n".join(sources) and "..." not in "\n".join(solved[title]), title
+        assert " = ..." in "\n".join(sources) and " = ..." not in "\n".join(solved[title]), title
 
 
 def test_the_model_of_the_lessons_is_whole_and_decides_as_the_run_did():
