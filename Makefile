@@ -63,7 +63,8 @@ help:
 	@echo "make export        after an edit of a notebook;  make readme: after one of nbs/index.ipynb"
 	@echo
 	@echo "With any of them, such as \`make reproduce PROFILE=smoke CORES=4\`:"
-	@echo "  PROFILE   smoke: minutes, shows that all runs; mini: rendered data, a laptop (default); paper: the real data, a GPU"
+	@echo "  PROFILE   smoke: minutes, shows that all runs; mini: rendered data, a laptop (default); real: some thousand real"
+	@echo "            objects and pretrained encoders, a laptop; paper: the real data, a GPU"
 	@echo "  CORES     jobs at once (default: all cores)"
 	@echo "  TARGETS   parts of the study for status, figures and print (default: all) or notebooks; a wrong name lists them"
 	@echo "For single runs: .venv/bin/vbg --help"
@@ -78,12 +79,14 @@ install: .venv/.installed
 	mkdir -p .venv/etc/jupyter && cp jupyter_server_config.py .venv/etc/jupyter/
 	touch $@
 
-# ---- the study
-reproduce: install
+# ---- the study; that on real objects needs the pretrained encoders
+ENCODERS := $(if $(filter real,$(PROFILE)),.venv/.pretrained)
+
+reproduce: install $(ENCODERS)
 	@$(SNAKE) $(if $(QUICK),quick,all)
 	@$(VBG) show $(ONE)
 
-explain: install
+explain: install $(ENCODERS)
 	@$(SNAKE) explain
 
 gan: install
@@ -98,10 +101,10 @@ scarcity: install
 recipe: install
 	@$(SNAKE) recipe
 
-supplement: install
+supplement: install $(ENCODERS)
 	@$(SNAKE) supplement
 
-everything: install
+everything: install $(ENCODERS)
 	@$(SNAKE) everything
 
 pretrain: install

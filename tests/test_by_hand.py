@@ -125,7 +125,7 @@ def test_the_stores_of_the_study_are_refused_by_hand(name, store, monkeypatch):
 @pytest.mark.parametrize(
     "name, left",
     [
-        ("table3_comparison", dict(runs=[1], rows=[], TABLE3_MODELS=("vbg",))),
+        ("table3_comparison", dict(runs=[1], rows=[], LATE_AVERAGE="late_average")),
         ("train", dict(runs=[1])),
         ("loop", dict(runs=[1], table={})),
     ],

@@ -13,6 +13,7 @@ import vbg.train.jobs as vt
 from vbg.core.chance import seeded
 from vbg.core.files import DataError
 from vbg.data import sets as sets_module
+from vbg.explain.restore import restore
 from vbg.models import batches as batches_module
 from vbg.models.text import train_tokenizer
 from vbg.models.vbg import build_model, load_weights
@@ -188,6 +189,35 @@ def test_more_blocks_than_there_are_and_a_rate_of_nothing_are_refused(home):
         run(home, store="deep", encoders="last:2", encoder_learning_rate=1e-2)
     with pytest.raises(ValueError, match="encoder_learning_rate is 0"):
         run(home, store="still", encoders="last:1", encoder_learning_rate=0.0)
+
+
+def in_folds(home, model, store="folds", **about):
+    data = dict(reader="met", folder=str(home / "data/smoke/met/natural"), options=dict(label_set="fine"), minimum=3)
+    return vt.train_runs(
+        "smoke", "few", models=model, seeds=[0], data=data | about, overrides=settings(home), store=store
+    )[0]
+
+
+@pytest.mark.parametrize("model", ["without_gan", "textcnn", "tfidf", "image_regression"])
+def test_a_run_in_folds_predicts_every_item_by_a_network_that_has_not_seen_it(home, model):
+    made = in_folds(home, model, folds=3)
+    ids, _, probabilities = made.select("test")
+    sets = [sets_module.study_data("smoke", "few", made.info["config"]["data"]["few"] | dict(fold=k)) for k in range(3)]
+    assert [*ids] == [name for fold in sets for name in fold["natural"].select("test").ids]
+    assert sorted(ids) == sorted(sets[0]["natural"].ids)
+    alone = in_folds(home, model, store="alone", folds=3, fold=1)
+    mine = np.isin(ids, alone.select("test")[0])
+    assert mine.sum() == len(alone.select("test")[0]) < len(ids)
+    assert np.abs(probabilities[mine] - alone.select("test")[2]).max() < 1e-6
+    assert len(made.info["folds"]) == 3 and "folds" not in alone.info
+    assert made.info["seconds"] == sum(fold["seconds"] for fold in made.info["folds"])
+    validation = made.select("validation")[0]
+    assert len({*validation}) == len(validation) == sum(len(fold["natural"].select("validation")) for fold in sets)
+
+
+def test_the_network_of_the_first_fold_of_a_run_can_be_restored(home):
+    found = restore(in_folds(home, "without_gan", folds=3))
+    assert len(found.sets["natural"].select("test")) < len(found.run.select("test")[0])
 
 
 def test_damaged_tokens_are_named_with_a_remedy(home):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'TARGETS', 'FURTHER', 'Artefact', 'maker_of_file', 'csv_alone']
+__all__ = ['ARTEFACTS', 'TARGETS', 'FURTHER', 'WITHOUT_GAN', 'Artefact', 'maker_of_file', 'csv_alone']
 
 # %% ../../nbs/core/06_artefacts.ipynb #726de5f7
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Artefact:
     datasets: str = "all"  # "all" in one notebook, "each" in its own (names end in `_<dataset>`), the "first" alone
     settings: str = "profile"  # what else it depends on: the "profile", the "data" section of its data set, or "none"
     trains: bool = False  # whether it trains or measures, and does more than draw
+    shows: tuple = ()  # parameters of the notebook that say what is shown: "model", and "split"
     alone: bool = False  # a timing: no other job beside it
 
     def files(self, *datasets: str) -> list:  # of the notebook; names
@@ -52,12 +53,15 @@ _PAPER = {
     "table2_hyperparameters": _paper("table2_hyperparameters"),
     "table3_comparison": _compared("table3_comparison", "late_average"),
     "table4_ablation": _compared("table4_ablation"),
-    "fig5_loss_curves": _paper("fig5_stability", "fig5_claims", figures=("fig5_loss_curves", "fig5_models")),
+    "fig5_loss_curves": _paper(
+        "fig5_stability", "fig5_claims", figures=("fig5_loss_curves", "fig5_models"), shows=("model",)
+    ),
     "fig6_confusion_matrix": _paper(
         "fig6_largest_confusions",
         "fig6_claims",
         details=("fig6_largest_confusions",),
         figures=("fig6_confusion_matrix",),
+        shows=("model",),
     ),
     "per_class": _paper("per_class", figures=("per_class_recall",)),
     "calibration": _paper("calibration", figures=("calibration_curves",)),
@@ -77,7 +81,8 @@ _PAPER = {
 # %% ../../nbs/core/06_artefacts.ipynb #d0b35ba6
 def _seen(*tables, figures=(), **more):
     "A notebook that explains one model on one data set."
-    return Artefact("explain", "explain", ("study",), tables, figures=figures, **dict(datasets="each") | more)
+    more = dict(datasets="each", shows=("model",) if more.get("datasets") == "first" else ("model", "split")) | more
+    return Artefact("explain", "explain", ("study",), tables, figures=figures, **more)
 
 # %% ../../nbs/core/06_artefacts.ipynb #6682ffb3
 _EXPLAIN = {
@@ -103,7 +108,9 @@ _EXPLAIN = {
         figures=("fig8_feature_space",),
     ),
     "decision_report": _seen(  # and a right and a wrong suggestion
-        "decision_calibration", "decision_withheld", details=("decision_calibration", "decision_withheld")
+        *("decision_calibration", "decision_withheld"),
+        details=("decision_calibration", "decision_withheld"),
+        shows=("model",),
     ),
     "fig1_architecture": _seen(
         "architecture_parts",
@@ -178,6 +185,9 @@ _SUPPLEMENT = {
 ARTEFACTS = _PAPER | _EXPLAIN | _GAN | _SUPPLEMENT  # study notebook -> what it reads and saves
 TARGETS = tuple(dict.fromkeys(artefact.target for artefact in ARTEFACTS.values()))  # of make, "all" is `make reproduce`
 FURTHER = ("seeds", "everything")  # targets that train the further seeds of the study, too
+WITHOUT_GAN = """first_answer table1_datasets table3_comparison table4_ablation fig5_loss_curves fig6_confusion_matrix
+per_class calibration summary label_leaks fig7_heatmap word_relevance fig8_feature_space decision_report
+missing_modality fusion_comparison""".split()  # notebooks of a profile that trains no GAN
 
 # %% ../../nbs/core/06_artefacts.ipynb #1b2b19b8
 def maker_of_file(

@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
-           'TABLE4_MODELS', 'REPEATED', 'CHOICES', 'BY_HAND', 'GLOSSARY', 'Profile', 'profile', 'Variant', 'Baseline',
-           'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names', 'overrides_of']
+           'TABLE4_MODELS', 'MODELS', 'REPEATED', 'CHOICES', 'BY_HAND', 'GLOSSARY', 'Profile', 'profile', 'Variant',
+           'Baseline', 'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names', 'overrides_of']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Profile:
     name: str  # 'smoke', 'mini' or 'paper'
     seeds: tuple = (0, 1, 2)  # one run per seed
     more_seeds: tuple = (0, 1, 2, 3, 4)  # of `REPEATED`, and of rows whose differences are small
+    models: tuple = ()  # rows of Tables 3 and 4 that are trained; none: `MODELS`
     data: dict = field(default_factory=dict)  # data set name -> reader, folder, options, what to render
     vision: dict = field(default_factory=dict)  # arguments of `vbg.models.vision.VisionEncoder`
     text: dict = field(default_factory=dict)  # arguments of `vbg.models.text.TextEncoder`
@@ -37,6 +38,21 @@ class Profile:
     baselines: dict = field(default_factory=dict)  # the models beside VBG in Table 3 (`vbg.models.baselines`)
     adaptation: dict = field(default_factory=dict)  # masked-language-model training (`vbg.models.adaptation`)
     pretraining: dict = field(default_factory=dict)  # of image networks, on drawings (`vbg.train.pretrain`)
+
+    @property
+    def trained(self) -> tuple:  # in the order of training
+        "The models of the study."
+        return self.models or MODELS
+
+    @property
+    def main(self) -> str:
+        "The model that the others are compared with: VBG, or VBG without GAN where none is trained with one."
+        return "vbg" if "vbg" in self.trained else "without_gan"
+
+    def rows(self, table: str) -> list:  # names
+        "The trained models of 'table3' or 'table4'. Raises KeyError on another table."
+        rows = {"table3": (*BASELINE_MODELS, self.main), "table4": (*VARIANTS, *FUSION_ABLATIONS)}[table]
+        return [name for name in rows if name in self.trained]
 
 # %% ../../nbs/core/03_profiles.ipynb #f2eeefd0
 def _mini_data(
@@ -63,7 +79,8 @@ def _mini_data(
     )
 
 # %% ../../nbs/core/03_profiles.ipynb #44153630
-_MINI = dict(seeds=(0, 1, 2), more_seeds=(0, 1, 2, 3, 4), data=_mini_data("data/mini", 2400, 100, 160, 2400))
+_MINI = dict(seeds=(0, 1, 2), more_seeds=(0, 1, 2, 3, 4), models=())
+_MINI["data"] = _mini_data("data/mini", 2400, 100, 160, 2400)
 _MINI["vision"] = dict(  # the image encoder, Eq. 1-7
     image_size=64,
     patch_size=8,
@@ -332,8 +349,28 @@ _PRETRAINED["train"] |= dict(
     select="last",
 )
 
+# %% ../../nbs/core/03_profiles.ipynb #9b4fba09
+def _real_met(folder, label, title, **options):
+    "A table of Met objects: title and object name are read, rows of one text group stay in one split."
+    text = dict(text=("title", "object_name"), group="text_group", id="object_id")
+    options = dict(label=label, lenient=True) | text | options
+    return dict(reader="collection", folder=f"data/real/{folder}/objects.csv", title=title, options=options)
 
-PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED)
+
+_REAL = copy.deepcopy(_PRETRAINED) | dict(seeds=(0, 1, 2, 3, 4))
+_REAL["data"] = dict(
+    met=_real_met("met-medium", "mame_medium", "Met by medium", split="mame_subset"),
+    met_department=_real_met("met-department", "department", "Met by department"),
+    coco=_PAPER["data"]["coco"] | dict(folder="data/real/coco", title="COCO, 159 images", folds=5),
+)
+_REAL["models"] = (
+    *("without_gan", "without_bert_gan", "without_vit_gan", "vbg_concatenation", "vbg_fixed_gate"),
+    *("textcnn", "xgboost", "majority", "tfidf", "logistic_regression", "image_regression", "text_regression"),
+)
+_REAL["train"] |= dict(select="best", decay=0.25)
+
+
+PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED, real=_REAL)
 
 # %% ../../nbs/core/03_profiles.ipynb #ef1b90b8
 def profile(
@@ -447,6 +484,7 @@ class Baseline:
     text: bool  # reads the text
     printed: bool = True  # a row of the paper's Table 3
     network: bool = True  # trained by gradient descent, epoch by epoch
+    frozen: bool = False  # fitted on the mean tokens of frozen encoders, which VBG reads as well
 
 # %% ../../nbs/core/03_profiles.ipynb #0389b7e8
 BASELINE_MODELS = {
@@ -461,6 +499,13 @@ BASELINE_MODELS = {
     "majority": Baseline("most frequent class", False, False, printed=False, network=False),
     "tfidf": Baseline("TF-IDF + logistic regression", False, True, printed=False, network=False),
     "clip": Baseline("CLIP-style dual encoder", True, True, printed=False),
+} | {
+    name: Baseline(f"logistic regression, same encoders, {what}", *reads, printed=False, network=False, frozen=True)
+    for name, what, reads in (
+        ("logistic_regression", "image and text", (True, True)),
+        ("image_regression", "image alone", (True, False)),
+        ("text_regression", "text alone", (False, True)),
+    )
 }
 
 # %% ../../nbs/core/03_profiles.ipynb #3491bfad
@@ -469,15 +514,20 @@ FUSION_ABLATIONS = {
     "vbg_fixed_gate": ("gate fixed at 1/2", "fixed_gate"),
 }  # name -> row, kind of fusion
 LATE_AVERAGE = "late_average"  # made from the predictions of other runs
-TABLE3_MODELS, TABLE4_MODELS = (*BASELINE_MODELS, "vbg"), (*VARIANTS, *FUSION_ABLATIONS)  # what is trained for each
-REPEATED = (*TABLE4_MODELS, "xgboost", "tfidf", "clip")  # VBG, its ablations, its nearest rivals: with `more_seeds`
+TABLE3_MODELS = (*(name for name, baseline in BASELINE_MODELS.items() if not baseline.frozen), "vbg")
+TABLE4_MODELS = (*VARIANTS, *FUSION_ABLATIONS)
+MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # of both tables, trained in this order
+REPEATED = (  # VBG, its ablations, its nearest rivals: with `more_seeds`
+    *TABLE4_MODELS,
+    *("xgboost", "tfidf", "clip", "logistic_regression", "image_regression", "text_regression"),
+)
 
 
 def refuse_unknown_model(
     name: str,  # of a model
 ) -> None:
     "Raise ValueError for a model that does not exist."
-    known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS, "logistic_regression")  # the last: of small collections
+    known = (*VARIANTS, *FUSION_ABLATIONS, *BASELINE_MODELS)
     if name not in known:
         raise ValueError(f"no model {name!r}; there are {', '.join(known)}")
 

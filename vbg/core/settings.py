@@ -14,12 +14,15 @@ __all__ = ['SETTINGS', 'known_settings', 'settings_table']
 _SEEDS_AND_DATA = {  # Seeds and data; `*` is the name of a data set
     "seeds": "one run a seed",
     "more_seeds": "of VBG, its ablations and nearest rivals, and of rows whose differences are small",
+    "models": "rows of Tables 3 and 4 that are trained; none named: all but the regressions on frozen encoders",
     "data.*.reader": "which reader opens the set: a key of `READERS` in `data.readers`",
     "data.*.folder": "where the set lies, under `home()`",
     "data.*.render": "size of a rendered set: pixels, seed, items of its parts, those of two of them by class",
     "data.*.minimum": "items that a class must have; smaller classes join Other or are left out",
     "data.*.category": "finer kind within a class, for the category-attribute table",
+    "data.*.title": "name in print; without one that of the paper's set",
     "data.*.options": "arguments of the reader, such as the set of labels",
+    "data.*.folds": "parts of a small set, each the test split once; a run trains one network a fold",
 }
 
 # %% ../../nbs/core/08_settings.ipynb #3ad3a991

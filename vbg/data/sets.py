@@ -32,7 +32,7 @@ __all__ = ['IN_MEMORY', 'study_settings', 'source_folder', 'require_apart', 'sha
            'cards_of', 'card_of', 'ceilings_of', 'sample_sheet', 'scarce_training_items']
 
 # %% ../../nbs/data/11_sets.ipynb #be27cff1
-_KEYS = ("reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category")
+_KEYS = ("reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category", "title")
 
 
 def study_settings(
@@ -77,7 +77,9 @@ def _open(name, settings, folder, image_size, class_names=None, ratios=(0.8, 0.1
     examples = replace(READERS[settings["reader"]](folder, **options), name=name)
     rule = {"minimum": settings["minimum"]} if "minimum" in settings else {}
     if "folds" in settings:
-        examples = assign_folds(examples, settings["fold"], settings["folds"], seed=settings.get("deal", 42), **rule)
+        examples = assign_folds(
+            examples, settings.get("fold", 0), settings["folds"], seed=settings.get("deal", 42), **rule
+        )
     elif "split" in examples.table:
         examples = keep_splits(examples, **rule)
     else:

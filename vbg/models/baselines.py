@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,11 +67,14 @@ def fit_logistic_regression(
     train: ExampleData,  # tokenised training split with `image_tokens` and `text_tokens`
     num_classes: int,  # C
     seed: int = 0,  # of the cross-validation's folds
+    sides: tuple = ("image", "text"),  # what it reads; weights on the other side are 0
 ) -> PooledLogisticRegression:  # in evaluation mode
     """Choose regularisation and scaling by cross-validation inside the training split, then fit on all of it.
     Raises ValueError on a class of one item."""
-    read = train.image_tokens, train.text_tokens[:, 0], train.attention_mask[:, 0]
-    features = pooled(*(torch.as_tensor(np.array(values)) for values in read)).double().numpy()
+    features = _pooled_items(train)
+    features *= np.repeat(
+        ["image" in sides, "text" in sides], [train.image_tokens.shape[-1], train.text_tokens.shape[-1]]
+    )
     steps = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=2000))])
     grid = dict(scale=[StandardScaler(), StandardScaler(with_std=False)], classify__C=list(np.logspace(-4, 2, 7)))
     fewest = int(np.unique(train.label, return_counts=True)[1].min())
@@ -81,6 +85,15 @@ def fit_logistic_regression(
         warnings.simplefilter("ignore", ConvergenceWarning)
         best = GridSearchCV(steps, grid, cv=folds, scoring="neg_log_loss").fit(features, train.label).best_estimator_
     return _as_module(best, num_classes).eval()
+
+
+def _pooled_items(data, batch=256):
+    "Mean tokens of all items, `(N, Di + Dt)` float64, read from disk in batches."
+    read = data.image_tokens, data.text_tokens[:, 0], data.attention_mask[:, 0]
+    parts = (slice(start, start + batch) for start in range(0, len(data.label), batch))
+    return np.concatenate(
+        [pooled(*(torch.as_tensor(np.array(v[part])) for v in read)).double().numpy() for part in parts]
+    )
 
 # %% ../../nbs/models/11_baselines.ipynb #31340e6e
 def _as_module(fitted, num_classes):
@@ -105,7 +118,11 @@ def _all_classes(classify, num_classes):
     return weight, bias
 
 
-BASELINES = {"logistic_regression": fit_logistic_regression}
+BASELINES = {
+    "logistic_regression": fit_logistic_regression,
+    "image_regression": partial(fit_logistic_regression, sides=("image",)),
+    "text_regression": partial(fit_logistic_regression, sides=("text",)),
+}
 
 # %% ../../nbs/models/11_baselines.ipynb #a998d709
 def token_texts(

@@ -449,22 +449,22 @@ def comparison_text(
         top = part.iloc[0]
         seeds = " to ".join(map(str, dict.fromkeys((part.n.min(), part.n.max()))))
         n = f"{top['items']} items, {seeds} seeds"
-        lines.append(f"- **{top['title']}**, {TESTS.get(split, split)} test ({n}). {_told(part)}")
+        lines.append(f"- **{top['title']}**, {TESTS.get(split, split)} test ({n}). {_told(part, reference)}")
         lines += [
             f"  - {line}" for line in _paper_lines(part, paper[paper.dataset == dataset].set_index("model"), reference)
         ]
     return Markdown("\n".join(lines))
 
 # %% ../../nbs/results/05_comparison.ipynb #43052a68
-def _told(part):
+def _told(part, reference):
     "Models by verdict, in words."
-    said = []
+    said, ours = [], "VBG" if reference == "vbg" else f"VBG {TITLES[reference]}"
     for word, text in (
-        ("better", "Better than VBG"),
+        ("better", f"Better than {ours}"),
         ("worse", "worse"),
         (DISAGREE, "interval and corrected test disagree"),
         (UNFINISHED, UNFINISHED),
-        ("smaller than the noise", "not told from VBG"),
+        ("smaller than the noise", f"not told from {ours}"),
     ):
         names = [TITLES.get(m, m) for m in part[part.verdict == word].model]
         said.append(f"{text}: {', '.join(names) or 'none'}")

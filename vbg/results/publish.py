@@ -160,9 +160,9 @@ def data_title(
     dataset: str,  # such as "met"
     settings: dict = None,  # `data` section of a profile
 ) -> str:  # such as "MET, rendered"
-    "Title of a data set in print; says if it is rendered."
-    rendered = (settings or {}).get(dataset, {}).get("render")
-    return DATASETS.get(dataset, dataset) + (", rendered" if rendered else "")
+    "Title of a data set in print, its own or by its name; says if it is rendered."
+    about = (settings or {}).get(dataset, {})
+    return about.get("title", DATASETS.get(dataset, dataset)) + (", rendered" if about.get("render") else "")
 
 
 def in_order(

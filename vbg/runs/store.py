@@ -303,7 +303,7 @@ def _refuse_gaps(runs, profile, wanted):
 def _assert_alike(runs):
     """Seeds of a model must differ in nothing but the seed, its checkpoint and its pairs.
 
-    Models of a data set may also differ in what makes a row of Tables 3 and 4, and in the code of their parts."""
+    Models of a data set may also differ in what makes a row of Tables 3 and 4, and in code and first weights."""
     first = {}
     for r in runs:
         mates = first.setdefault((r.dataset, r.model), r), first.setdefault(r.dataset, r)
@@ -336,7 +336,7 @@ OF_A_ROW = tuple(
 )
 
 
-OF_A_MODEL = tuple(f"code.{package}" for package in ("core", "data", "gan", "models", "runs"))
+OF_A_MODEL = ("weights", *(f"code.{package}" for package in ("core", "data", "gan", "models", "runs")))
 
 # %% ../../nbs/runs/03_store.ipynb #7be70d53
 def _other(one, r, free):

@@ -50,14 +50,18 @@ TABLES = {
 CLASSICAL = ("none", "oversampling", "class_weights")  # `balance.kind` without a GAN
 
 
+def _has_gan(settings, model):
+    "True if a model learns from generated pairs. The fusion ablations do where VBG does."
+    return settings.main == "vbg" if model in FUSION_ABLATIONS else model in VARIANTS and VARIANTS[model].gan
+
+
 def parts_of(
     settings: Profile,  # of the run
     model: str,  # name of a model
 ) -> set:  # of keys of `PARTS`
     "The parts that a model has."
-    has_gan = model in FUSION_ABLATIONS or model in VARIANTS and VARIANTS[model].gan
-    generated = {"generated"} if has_gan or settings.balance["kind"] not in CLASSICAL else set()
-    if model in BASELINE_MODELS:
+    generated = {"generated"} if _has_gan(settings, model) or settings.balance["kind"] not in CLASSICAL else set()
+    if model in BASELINE_MODELS and not BASELINE_MODELS[model].frozen:
         asked = BASELINE_MODELS[model]
         encoders = {"image", "text"} if asked.image and asked.text else set()  # the dual encoder; others have their own
         return generated | ({"network"} | encoders if asked.network else set())
@@ -166,9 +170,7 @@ def for_model(
     settings = replace(settings, train=settings.train | dict(learning_rate_factor=factor, factors={}))
     if model in FUSION_ABLATIONS:
         settings = replace(settings, fusion=settings.fusion | dict(kind=FUSION_ABLATIONS[model][1]))
-    elif model not in VARIANTS or not VARIANTS[model].gan:
-        return settings
-    if settings.balance["kind"] != "none":
+    if not _has_gan(settings, model) or settings.balance["kind"] != "none":
         return settings
     kind = "loop" if model == "vbg" else "pairs_of_vbg"
     return replace(

@@ -19,7 +19,7 @@ from ..core.chance import seed_everything
 from ..core.files import DataError, home
 from ..core.places import store_place
 from ..core.plan import SPLITS, TEST_SETS
-from ..core.profiles import FUSION_ABLATIONS, Profile, refuse_by_hand, refuse_unknown_model
+from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, Profile, refuse_by_hand, refuse_unknown_model
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
 from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
@@ -113,6 +113,11 @@ class Job:
     store: str  # where its runs go, see `vbg.core.places`
     splits: list  # what the best epoch predicts
     progress: Progress  # told of each epoch
+    folds: tuple = ()  # `sets` of each fold; a run trains one network a fold, `sets` are those of the first
+
+    def parts(self) -> list:  # of `Job`
+        "One job a fold."
+        return [replace(self, sets=sets) for sets in self.folds] or [self]
 
 # %% ../../nbs/train/03_jobs.ipynb #d1dd7560
 def _learning_items(natural, settings):
@@ -238,11 +243,17 @@ class NetworkTraining(Training):
     def refuse(self):
         _refuse_foreign(self.settings.text["checkpoint"], self.natural)
 
+    @property
+    def encoders(self):
+        "How the encoders learn. A network that brings its own learns as a whole."
+        asked = BASELINE_MODELS.get(self.model)
+        return self.settings.train["encoders"] if asked is None or asked.image and asked.text else "trained"
+
     def fit(self):
         settings, network = self.settings, self.network(self.model)
-        if settings.train["encoders"] != "trained":
-            network.freeze_encoders(last_blocks(settings.train["encoders"]))
-        _store_features(self.job, settings, network, settings.train["encoders"] == "cached")
+        if self.encoders != "trained":
+            network.freeze_encoders(last_blocks(self.encoders))
+        _store_features(self.job, settings, network, self.encoders == "cached")
         train, validation = self.items()
         if settings.balance["scarce_items"]:
             train = scarce_training_items(self.job.sets, settings.balance["scarce_items"])
@@ -256,7 +267,7 @@ class NetworkTraining(Training):
 
     def weights(self, model):
         "All weights, or all but those of frozen encoders, which their checkpoint holds."
-        left_out = model.frozen_names() if self.settings.train["encoders"] != "trained" else ()
+        left_out = model.frozen_names() if self.encoders != "trained" else ()
         return {name: value for name, value in model.state_dict().items() if name not in left_out}
 
 # %% ../../nbs/train/03_jobs.ipynb #16bc8540
@@ -280,6 +291,7 @@ class FittedTraining(Training):
     "Fit a model that has no epochs."
 
     def fit(self):
+        _store_features(self.job, self.settings, None, False)
         start, (train, validation) = time.perf_counter(), self.items()
         model, notes = FITTED[self.model](train, validation, self.natural.num_classes, self.settings, self.seed)
         return _fitted_at_once(self, model, validation, time.perf_counter() - start, fitted=notes)
@@ -338,20 +350,22 @@ def one_run(
     model: str,  # variant
     seed: int,  # of the run
 ) -> Run:
-    "Train and write one run, or keep it."
+    "Train and write one run, or keep it. In folds, each network predicts what its fold tests."
     folder = run_folder(job.store, job.dataset, model, seed)
     inputs = run_inputs(settings, job.dataset, job.sets, model, seed, job.splits)
     if settings.balance["kind"] == "pairs_of_vbg":
         pairs = pairs_file(run_folder(job.store, job.dataset, "vbg", seed))
         inputs["pairs"] = checksum(pairs)[:16]
-    states = States(folder, inputs)
     if is_current(folder, inputs):
-        states.remove()
+        States(folder, inputs).remove()
         return _kept(job, settings, model, seed, folder)
-    seed_everything(seed, settings.train["threads"])
-    asked = dict(settings=settings_of_run(settings, job.dataset, seed), model=model, seed=seed)
-    training = training_of(model)(job=job, states=states, **asked)
-    run = _written(training, training.fit(), settings, inputs)
+    asked, made = dict(settings=settings_of_run(settings, job.dataset, seed), model=model, seed=seed), []
+    for k, part in enumerate(job.parts()):
+        seed_everything(seed, settings.train["threads"])
+        states = States(folder, inputs | dict(fold=k) if k else inputs)
+        training = training_of(model)(job=part, states=states, **asked)
+        made.append((training, training.fit()))
+    run = _written(made, settings, inputs)
     states.remove()
     return run
 
@@ -360,25 +374,55 @@ def _kept(job, settings, model, seed, folder):
     "Report a stored run as kept, and return it."
     if not (folder / "train.ipynb").exists():
         note_run(folder)
-    job.progress.skip(settings.train["epochs"] if model not in FITTED else 0)
+    networks = len(job.parts()) if training_of(model) is NetworkTraining else 0
+    job.progress.skip(networks * settings.train["epochs"])
     job.progress.say(f"{job.dataset} {model} seed {seed}: kept, nothing it depends on changed")
     return Run(folder)
 
+# %% ../../nbs/train/03_jobs.ipynb #1f9ac779
+def _fold_sets(settings, dataset):
+    "The sets of each fold, where a run trains them all; empty for a set without folds, and for one fold of a set."
+    described, size = settings.data[dataset], {"vision": {"image_size": settings.vision["image_size"]}}
+    numbers = range(described["folds"]) if "folds" in described and "fold" not in described else ()
+    return tuple(study_data(settings.name, dataset, described | dict(fold=k), size) for k in numbers)
+
+
+def _of_fold(fitted):
+    "What `run.json` tells of the network of a fold."
+    return dict(epochs=len(fitted.history), **{k: getattr(fitted, k) for k in ("best_epoch", "plateau", "seconds")})
+
+# %% ../../nbs/train/03_jobs.ipynb #2f361231
+def _predictions(made):
+    "Predictions and metrics of the networks of all folds, each of its own items."
+    tables = []
+    for k, (training, fitted) in enumerate(made):
+        table, metrics = predict_splits(fitted.model, training.job.sets, training.job.splits)
+        again = f" (fold {k})" if k else ""
+        tables.append(table.assign(id=table.id.where(table.split.str.startswith("test"), table.id + again)))
+    if len(made) == 1:
+        return tables[0], metrics
+    table = pd.concat(tables, ignore_index=True)
+    shares = [column for column in table if column.startswith("p_")]
+    parts = table.groupby("split", sort=False)
+    return table, {split: evaluate(part.label.to_numpy(), part[shares].to_numpy()) for split, part in parts}
+
 # %% ../../nbs/train/03_jobs.ipynb #dbd8898b
-def _written(training, fitted, settings, inputs):
-    "Predict every split and write the run folder."
-    job, model = training.job, fitted.model
-    predictions, metrics = predict_splits(model, job.sets, job.splits)
+def _written(made, settings, inputs):
+    "Predict every split and write the run folder. History, epochs and weights are those of the first fold."
+    (training, fitted), job = made[0], made[0][0].job
+    model, (predictions, metrics) = fitted.model, _predictions(made)
+    plateaus = [fit.plateau for _, fit in made]
     about = dict(
         config=asdict(settings),
         class_names=job.sets["natural"].class_names,
         metadata=training.metadata,
         epochs=len(fitted.history),
-        plateau=fitted.plateau,
+        plateau=None if None in plateaus else all(plateaus),
         best_epoch=fitted.best_epoch,
-        seconds=fitted.seconds,
+        seconds=sum(fit.seconds for _, fit in made),
         parameters=sum(p.numel() for p in model.parameters()),
         **_cost(job, settings, model, training.model),
+        **({"folds": [_of_fold(fit) for _, fit in made]} if len(made) > 1 else {}),
     )
     made = dict(history=fitted.history, predictions=predictions, metrics=metrics, weights=training.weights(model))
     where = dict(profile=job.store, dataset=job.dataset, model=training.model, seed=training.seed)
@@ -407,9 +451,11 @@ def train_runs(
     store = store or profile
     refuse_by_hand(store)
     sets = study_data(profile, dataset, data, overrides)
-    epochs = sum(model not in FITTED for model in models) * len(seeds) * settings.train["epochs"]
+    folds = _fold_sets(settings, dataset)
+    networks = [model for model in models if training_of(model) is NetworkTraining]
+    epochs = len(networks) * len(seeds) * max(1, len(folds)) * settings.train["epochs"]
     progress = Progress(total=epochs, log=home() / store_place(store) / f"{dataset}.log")
-    job = Job(dataset, sets, store, list(splits), progress)
+    job = Job(dataset, folds[0] if folds else sets, store, list(splits), progress, folds)
     return [one_run(job, for_model(settings, dataset, model), model, seed) for seed in seeds for model in models]
 
 # %% ../../nbs/train/03_jobs.ipynb #b6ddf7e2

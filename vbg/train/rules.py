@@ -11,12 +11,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.artefacts import ARTEFACTS, FURTHER, TARGETS
+from ..core.artefacts import ARTEFACTS, FURTHER, TARGETS, WITHOUT_GAN
 from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
 from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
-from ..core.profiles import REPEATED, STUDY_MODELS, TABLE3_MODELS, TABLE4_MODELS
+from ..core.profiles import MODELS, REPEATED, STUDY_MODELS
 from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
 from ..runs.notebook import study_notebook
@@ -34,7 +34,7 @@ from vbg.train.code import (
 )
 
 # %% auto #0
-__all__ = ['MODELS', 'DAY', 'planned_seeds', 'models_of_seed', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
+__all__ = ['DAY', 'planned_seeds', 'models_of_seed', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
            'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'first_book', 'row_book',
            'study_needs', 'train_needs', 'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets',
            'artefact_book', 'artefact_files', 'notebook_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs',
@@ -42,9 +42,6 @@ __all__ = ['MODELS', 'DAY', 'planned_seeds', 'models_of_seed', 'study_overrides'
            'vouched', 'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
-MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # trained in this order
-
-
 def planned_seeds(
     profile: str,  # such as "mini"
 ) -> list:
@@ -58,7 +55,8 @@ def models_of_seed(
     seed: int,  # or its number as text
 ) -> list:
     "The models that are trained with a seed."
-    return [m for m in MODELS if m in REPEATED or int(seed) in read_profile(profile).seeds]
+    settings = read_profile(profile)
+    return [m for m in settings.trained if m in REPEATED or int(seed) in settings.seeds]
 
 
 def study_overrides(
@@ -105,9 +103,10 @@ def gans_of_row(
 def study_gans(
     profile: str,  # such as "mini"
 ) -> list:  # tuples as of `gans_of_row`
-    "The GAN of each data set that the study reads."
-    gan = read_profile(profile).gan
-    return [(dataset, gan["conditioning"], "0", str(gan["gans"][0])) for dataset in read_profile(profile).data]
+    "The GAN of each data set that the study reads; none where VBG is trained without one."
+    settings = read_profile(profile)
+    gan, datasets = settings.gan, settings.data if settings.main == "vbg" else ()
+    return [(dataset, gan["conditioning"], "0", str(gan["gans"][0])) for dataset in datasets]
 
 # %% ../../nbs/train/07_rules.ipynb #65e1e7f8
 def measured_gans(
@@ -188,9 +187,10 @@ def study_needs(
     profile: str,  # such as "mini"
     *datasets: str,  # such as "met"
 ) -> list:  # notebooks
-    "Notebooks that the runs of the study need: data and one GAN."
-    gan = read_profile(profile).gan
-    made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in datasets]
+    "Notebooks that the runs of the study need: data and one GAN, where VBG has one."
+    settings = read_profile(profile)
+    gan, taught = settings.gan, datasets if settings.main == "vbg" else ()
+    made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in taught]
     return [book(profile, "data", dataset) for dataset in datasets] + made
 
 # %% ../../nbs/train/07_rules.ipynb #b1286ab0
@@ -274,9 +274,12 @@ def artefact_datasets(
     name: str,  # of `ARTEFACTS`
 ) -> list:  # tuples of data sets
     "The data sets of each notebook of an artefact; none for a profile without data sets."
-    datasets = tuple(read_profile(profile).data)
+    settings, group = read_profile(profile), ARTEFACTS[name].group
+    dealt = lambda about: "folds" in about and "fold" not in about  # a run holds the network of one fold alone
+    datasets = tuple(d for d, about in settings.data.items() if not (group == "explain" and dealt(about)))
     many = {"all": [datasets], "each": [(dataset,) for dataset in datasets], "first": [datasets[:1]]}
-    return many[ARTEFACTS[name].datasets] if datasets else []
+    shown = datasets and (settings.main == "vbg" or name in WITHOUT_GAN)
+    return many[ARTEFACTS[name].datasets] if shown else []
 
 # %% ../../nbs/train/07_rules.ipynb #7846886f
 def artefact_book(
@@ -468,6 +471,11 @@ def artefact_words(
     given, first = dict(profile=profile), artefact_datasets(profile, name)[:1]
     if ARTEFACTS[name].datasets != "all":
         given |= dict(dataset="{dataset}" if ARTEFACTS[name].datasets == "each" else "".join(*first))
+    settings = read_profile(profile)
+    if "model" in ARTEFACTS[name].shows and settings.main != "vbg":
+        given |= dict(model=settings.main)
+    if "split" in ARTEFACTS[name].shows and not all(about.get("render") for about in settings.data.values()):
+        given |= dict(split="test")  # a real set has no other
     if name == "step_cost":
         given |= dict(sizes=json.dumps(step_sizes(profile)))
     return f"--timeout {timeout(name)} " + " ".join(f"-p {key} '{value}'" for key, value in given.items())
