@@ -139,11 +139,11 @@ def test_columns_that_are_called_otherwise_are_named(home, model, capsys):
 
 
 def test_a_model_of_other_encoders_is_refused(home, model, capsys, tmp_path):
-    from vbg.explain.collection import load_model, save_model
+    from vbg.explain.collection import load_model, save_models
 
     made = load_model(model)
     told = {k: v for k, v in made.told.items() if k != "id"} | dict(encoders=dict(image="other", text=None))
-    save_model(tmp_path / "model", made.rivals, told)
+    save_models(tmp_path / "model", {"": (made.rivals, told)})
     assert command.main(["predict", str(tmp_path), str(home / "new.csv"), "--out", str(home / "x.csv")]) == 2
     assert "made with other encoders" in capsys.readouterr().err
 

@@ -58,7 +58,7 @@ def home(tmp_path_factory):
 
 def test_a_budget_too_small_leaves_vbg_out_and_says_so(home):
     lines = []
-    compared = collections.compare_collection(home / "old.csv", {}, lines.append, budget=0.001)
+    [compared] = collections.compare_collection(home / "old.csv", {}, lines.append, budget=0.001)
     assert any(line.startswith("VBG is left out: with it the table would take up to ") for line in lines)
     assert collections.TITLES["vbg"] not in set(compared.table.rival)
 
@@ -68,12 +68,12 @@ def test_vbg_stands_in_the_table_and_its_kept_weights_say_the_same(home, monkeyp
         collections, "choose_rival", lambda labels, tables: ("vbg", {name: k for k, name in enumerate(tables)})
     )
     lines = []
-    compared = collections.compare_collection(home / "old.csv", {}, lines.append, budget=1000.0)
+    [compared] = collections.compare_collection(home / "old.csv", {}, lines.append, budget=1000.0)
     said = next(k for k, line in enumerate(lines) if line.startswith("VBG is among the rivals: it takes at most about"))
     assert said < lines.index("fold 1 of 5") and "VBG, fold 5 of 5" in lines
     assert compared.table.set_index("rival").verdict[collections.TITLES["vbg"]] == "chosen"
-    table = suggests.suggest(collections.load_model(compared.place), home / "new.csv", say=lines.append)
-    again = suggests.suggest(compared.model, home / "new.csv", say=lines.append)
+    table = suggests.suggest(collections.load_models(compared.place), home / "new.csv", say=lines.append)
+    again = suggests.suggest([compared.model], home / "new.csv", say=lines.append)
     assert len(table) == NEW and table.equals(again)
     assert all(said.startswith(f"machine: {collections.TITLES['vbg']}") for said in table.made_by)
     held = pd.read_csv(compared.place / "out_of_fold.csv")

@@ -35,8 +35,8 @@ from .splits import SPLIT_NAMES
 from .tables import decode_text, plain_name, read_table
 
 # %% auto #0
-__all__ = ['plain_text', 'join_fields', 'photographs', 'read_objects', 'words_of_name', 'read_folder', 'check_options',
-           'read_collection', 'only_table', 'read_unlabelled']
+__all__ = ['NO_LABEL', 'plain_text', 'join_fields', 'photographs', 'read_objects', 'words_of_name', 'read_folder',
+           'check_options', 'read_collection', 'object_of', 'only_table', 'read_unlabelled']
 
 # %% ../../nbs/data/09_collection.ipynb #a422d469
 _BLOCKS = "p|br|div|li|ul|ol|tr|td|th|table|tbody|thead|h[1-6]|hr|blockquote|pre|img|html|body"
@@ -107,9 +107,9 @@ def _one_spelling(values, what):
     return made, notes + [f"{what}s that differ in case alone stay apart: {names}" for names in apart]
 
 # %% ../../nbs/data/09_collection.ipynb #e1a0a8c5
-def _columns_of(table, image, text, label, id, group, split):
+def _columns_of(table, image, text, label, id, group, split, object):
     "Columns of the example schema but id and image, and remarks; what has no other use becomes `attributes`."
-    rest = [c for c in table if c not in {image, label, id, group, split, *text}]
+    rest = [c for c in table if c not in {image, label, id, group, split, object, *text}]
     marked = sum(any(plain_text(f) != f for f in row) for row in table[text].itertuples(index=False))
     labels, notes = _one_spelling(table[label], "label")
     columns = dict(
@@ -118,18 +118,19 @@ def _columns_of(table, image, text, label, id, group, split):
         row=table.index,
         attributes=[json.dumps(dict(zip(rest, v)), ensure_ascii=False) for v in table[rest].itertuples(index=False)],
     )
-    if group:
-        columns["group"], more = _one_spelling(table[group], "group")
-        notes += more
+    for role, name in dict(group=group, object=object).items():
+        if name:
+            columns[role], more = _one_spelling(table[name], role)
+            notes += more
     if split:
         columns["split"] = [SPLIT_NAMES.get(name.casefold(), "") for name in table[split]]
     notes += [f"tags or entities of web pages were taken out of {marked} texts"] * bool(marked)
     return pd.DataFrame(columns), notes
 
 # %% ../../nbs/data/09_collection.ipynb #afb4f545
-def _from_table(table, folder, image, text, label, id, group, split):
+def _from_table(table, folder, image, text, label, id, group, split, object):
     "Columns of the example schema, one row a photograph, with `cell`, the image as written; and remarks."
-    columns, notes = _columns_of(table, image, text, label, id, group, split)
+    columns, notes = _columns_of(table, image, text, label, id, group, split, object)
     columns["cell"] = [photographs(folder, cell) for cell in table[image]]
     columns["id"] = table[id].values if id else ""
     many = columns.cell.map(len).astype(int)
@@ -140,16 +141,22 @@ def _from_table(table, folder, image, text, label, id, group, split):
     made = columns.explode("cell", ignore_index=True).astype({"cell": "str"})
     nth = made.groupby("row").cumcount()
     made["id"] = [f"{i} ({n + 1})" if n else i for i, n in zip(made.id, nth)] if id else made.cell
+    if (many > 1).any() and object is None:
+        made["object"] = (
+            made.groupby("row").id.transform("first").where(made.row.map(dict(zip(columns.row, many))) > 1, "")
+        )
+    if object and not group:
+        made["group"] = made["object"]
     made["image"] = on_disk([str(folder / p) if p else "" for p in made.cell])
     more = (nth > 0) & (made.image.isin(made.image[nth == 0]) | made.image.where(nth > 0, made.id).duplicated())
     notes += [f"{more.sum()} photographs stand in several rows: each is taken once"] * bool(more.any())
     return made[~more].reset_index(drop=True), notes
 
 # %% ../../nbs/data/09_collection.ipynb #5465b319
-def _plain_choice(path, image, text, label, id, group, split):
+def _plain_choice(path, image, text, label, id, group, split, object):
     "The columns as `read_table` names them. Raises `DataError` on what is no name."
     texts = list(text) if isinstance(text, list | tuple) else [] if text is None else [text]
-    chosen = dict(image=image, label=label, id=id, group=group, split=split)
+    chosen = dict(image=image, label=label, id=id, group=group, split=split, object=object)
     for option, value in [*chosen.items(), *(("text", t) for t in texts)]:
         if not isinstance(value, str | int | None) or isinstance(value, bool):
             raise DataError(f"{option} takes the name of a column, not {value!r}", path, remedy="give it as a string")
@@ -157,9 +164,9 @@ def _plain_choice(path, image, text, label, id, group, split):
     return made | dict(text=[plain_name(t) for t in texts])
 
 
-def _check_choice(path, header, image, text, label, id, group, split):
+def _check_choice(path, header, image, text, label, id, group, split, object):
     "Raise `DataError` on an absent column, no text, or a text that would hold the label, the group or the split."
-    require_columns(header, [c for c in (image, *text, label, id, group, split) if c], path)
+    require_columns(header, [c for c in (image, *text, label, id, group, split, object) if c], path)
     if not text:
         raise DataError("no text field is chosen", path, remedy="name the columns that describe the object")
     if not (image and label):
@@ -177,6 +184,7 @@ def read_objects(
     id: str | None = None,  # column: unique id; default the image path
     group: str | None = None,  # column: items that must stay in one split; '' for none
     split: str | None = None,  # column: the published split, such as train, val or test; default: split anew
+    object: str | None = None,  # column: rows of one value show one object; default: a row is an object; '' for none
     lenient: bool = False,  # leave bad rows out and count them
     separator: str | None = None,  # of the table, a sign or its name; default: found
     encoding: str | None = None,  # of the table; default: found
@@ -184,7 +192,7 @@ def read_objects(
     name: str | None = None,  # of the data set; default the name of the table's folder
 ) -> Examples:  # checked; `notes` say what was taken for what
     "Examples from a table of objects. Raises `DataError` with file, row and remedy on bad input."
-    path, chosen = Path(path), _plain_choice(path, image, text, label, id, group, split)
+    path, chosen = Path(path), _plain_choice(path, image, text, label, id, group, split, object)
     wanted = [c for c in (*chosen["text"], *(chosen[c] for c in chosen if c != "text")) if c]
     table, wrong, taken = read_table(path, separator, encoding, lenient, sheet, wanted)
     _check_choice(path, table.columns, **chosen)
@@ -397,6 +405,13 @@ def read_collection(
     return replace(examples, notes=notes + examples.notes)
 
 # %% ../../nbs/data/09_collection.ipynb #f40537c3
+def object_of(
+    table: pd.DataFrame,  # of photographs, with `id` and perhaps `object`
+) -> pd.Series:  # of str
+    "Which object each photograph shows: the one that is named, else one of its own."
+    return table["object"].where(table["object"] != "", table["id"]) if "object" in table else table["id"]
+
+
 def only_table(
     folder,  # of objects
 ) -> Path | None:  # None without one
@@ -413,27 +428,28 @@ _NOT_NEW = [
     ("image cell is empty", lambda t: t.image.str.strip() == ""),
     ("image file is absent", lambda t: ~image_present(t.image)),
 ]
-_NO_LABEL = "(no label)"
+NO_LABEL = "(no label)"
 
 
 def _new_rows(path, columns):
     "Columns of the example schema, and remarks."
-    roles = {role: columns[role] for role in ("image", "text", "id") if role in columns}
-    chosen = _plain_choice(path, **dict(image="image", text=(), label=None, id=None, group=None, split=None) | roles)
+    roles = {role: columns[role] for role in ("image", "text", "id", "object") if role in columns}
+    unsaid = dict.fromkeys(("label", "id", "group", "split", "object"))
+    chosen = _plain_choice(path, **dict(image="image", text=()) | unsaid | roles)
     dialect = [columns.get(name) for name in ("separator", "encoding")]
     table, wrong, taken = read_table(path, *dialect, True, columns.get("sheet"), [chosen["image"]])
     require_columns(table.columns, [chosen["image"]], path)
     absent = [c for c in chosen["text"] if c not in table]
     notes = [taken] + [f"column {c!r}, which the collection's texts had, is absent" for c in absent]
-    chosen |= dict(text=[c for c in chosen["text"] if c in table], label=_NO_LABEL, group=None)
-    chosen["id"] = chosen["id"] if chosen["id"] in table else None
-    made, more = _from_table(table.assign(**{_NO_LABEL: _NO_LABEL}), path.parent, **chosen)
+    chosen |= dict(text=[c for c in chosen["text"] if c in table], label=NO_LABEL, group=None)
+    chosen |= {role: None for role in ("id", "object") if chosen[role] and chosen[role] not in table}
+    made, more = _from_table(table.assign(**{NO_LABEL: NO_LABEL}), path.parent, **chosen)
     twice = made.id.duplicated(keep=False)
     made["id"] = made.id.where(~twice, made.id + " (row " + made.row.astype(str) + ")")
     return made, skip_table([(str(path), n, "", problem) for n, problem in wrong]), notes + more
 
 # %% ../../nbs/data/09_collection.ipynb #4e75696c
-def _new_files(folder, names):
+def _new_files(folder, names, folders):
     "Columns of the example schema, and what is left out."
     images, texts, other, lost = _sort_files(folder)
     notes, _ = _beside(images, texts)
@@ -442,27 +458,36 @@ def _new_files(folder, names):
     else:
         said = [words_of_name(p.stem, "") for p in images]
     table = dict(id=[p.as_posix() for p in images], image=[str(folder / p) for p in images], cell="")
+    if folders:
+        table["object"] = [p.parent.as_posix() if len(p.parts) > 1 else "" for p in images]
     left = [*(entry[:2] for entry in lost), *other]
     skipped = skip_table([(str(folder), None, name.as_posix(), reason) for name, reason in left])
-    return pd.DataFrame(table | dict(text=said, label=_NO_LABEL)), skipped, []
+    return pd.DataFrame(table | dict(text=said, label=NO_LABEL)), skipped, []
 
 # %% ../../nbs/data/09_collection.ipynb #69d573ba
+def _rows(path, table, columns, names):
+    "Columns of the example schema, what is left out, and remarks."
+    return _new_rows(table, columns) if table else _new_files(path, names, columns.get("object") == "folder")
+
+
 def read_unlabelled(
     path,  # table, folder with one, or folder of images
-    columns: dict,  # arguments of `read_objects` with which the collection was read
+    columns: dict,  # arguments of `read_objects` with which the collection was read; object 'folder': a folder is one
     names: bool = False,  # where no text lies beside the images of a folder, the file names are the texts
-) -> Examples:  # `label` is '(no label)', `text` may be empty; `skipped` lists what has no image, and `image` as named
+) -> (
+    Examples
+):  # `label` is '(no label)', `text` may be empty; `skipped` lists what has no image, with `image`, `object`
     "Objects to be labelled. Raises `DataError` where there is none, or where the image column is absent."
     path = Path(path)
     if not path.exists():
         raise DataError("file or folder is absent", path, remedy="correct the path")
     table = only_table(path) if path.is_dir() else path
-    made, skipped, notes = _new_rows(table, columns) if table else _new_files(path, names)
+    made, skipped, notes = _rows(path, table, columns, names)
     if not len(made):
         raise DataError("no object was found", path, remedy="give a folder of images, or a table that names them")
-    named = made.cell.where(made.cell != "", made.image).set_axis(made.id)
     examples = _refuse_elsewhere(Examples(made, skipped, [table or path], "new", notes=notes), True)
     for problem, find in _NOT_NEW:
         examples = drop_rows(examples, find(examples.table), problem, "", lenient=True)
-    lost = examples.skipped
-    return replace(examples, skipped=lost.assign(image=lost.id.map(named).fillna(lost.id)))
+    where = pd.DataFrame(dict(image=made.cell.where(made.cell != "", made.image), object=object_of(made)))
+    lost = examples.skipped.join(where.set_axis(made.id), on="id")
+    return replace(examples, skipped=lost.assign(**{c: lost[c].fillna(lost.id) for c in where}))

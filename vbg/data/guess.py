@@ -18,7 +18,7 @@ from .schema import image_present, on_disk
 from .tables import plain_name, read_table
 
 # %% auto #0
-__all__ = ['TELLS', 'words_of_column', 'Held', 'held_by', 'tells', 'guess_columns']
+__all__ = ['TELLS', 'MOST', 'words_of_column', 'Held', 'held_by', 'tells', 'columns_named', 'guess_columns']
 
 # %% ../../nbs/data/16_guess.ipynb #4effccb0
 _LABEL = """category class label classification kategorie klasse objektart catégorie classe categoria categoría clase
@@ -28,6 +28,7 @@ objektname titre nom légende título título descripción nombre titolo descriz
 名称 描述 说明 タイトル 説明 العنوان الوصف الاسم""".split()
 _NEVER = """licence license lizenz rights rechte copyright credit url uri link page file path datei photographer author
 artist creator uploader source website date datum year image photo picture""".split()
+_OBJECT = "object objekt objet objeto oggetto".split()
 _ID = "id nr no number inventory inventarnummer inventar accession signatur cote identifier رقم 编号 番号".split()
 
 
@@ -126,26 +127,53 @@ def tells(
     return sum(hits) / len(hits) if hits else 0.0
 
 
-def _text_columns(table, looks, label):
+def _text_columns(table, looks, labels):
     "Columns of texts in the order of the table, and the share of `tells` of those that are left out."
     may = [
         name
         for name, held in looks.items()
-        if held.letters > 0.5 and held.filled >= 0.1 and name != label and _called(name, _NEVER) is None
+        if held.letters > 0.5 and held.filled >= 0.1 and _called(name, _NEVER) is None
         if _called(name, _TEXT) is not None or held.words >= 3 and held.repeated < 0.5
     ]
-    shares = {name: tells(table[name], table[label]) for name in may}
+    shares = {name: max(tells(table[name], table[label]) for label in labels) for name in may}
     return [n for n in may if shares[n] < TELLS], {n: s for n, s in shares.items() if s >= TELLS}
 
+# %% ../../nbs/data/16_guess.ipynb #fb46edf6
+MOST = 10  # rows of one object, on average
+
+
+def _object_column(table, looks, labels):
+    "The column whose rows of one value show one object; None without one."
+    for name, held in looks.items():
+        named = _called(name, _ID) is not None or words_of_column(name) in [[word] for word in _OBJECT]
+        count = table[name].nunique()
+        if not named or held.filled < 1 or count == len(table) or count * MOST < len(table):
+            continue
+        filled = [table[table[label].str.strip() != ""].groupby(name)[label].nunique() for label in labels]
+        if all((one <= 1).all() and count >= 5 * table[label].nunique() for one, label in zip(filled, labels)):
+            return name
+    return None
+
 # %% ../../nbs/data/16_guess.ipynb #0aebe09b
-_ROLES = ("image", "label", "id", "group", "split")  # of one column each
+_ROLES = ("image", "label", "id", "group", "split", "object")  # of one column each, but several labels
 
 
+def columns_named(
+    roles: dict,  # arguments of `read_objects`, where `label` may be several columns
+    *names: str,  # roles; none: all of one column each
+) -> list:  # of columns, as the reader spells them
+    "The columns of some roles."
+    said = [roles.get(role) for role in names or _ROLES]
+    flat = [name for one in said for name in (one if isinstance(one, list | tuple) else [one])]
+    return [plain_name(name) for name in flat if name]
+
+# %% ../../nbs/data/16_guess.ipynb #0aebe09c
 def _guessed(table, path, columns):
     "Roles of the columns that are not named, and a line for each."
-    roles = {role: plain_name(name) if role in _ROLES and name else name for role, name in columns.items()}
-    notes = []
-    taken = lambda: {roles[role] for role in _ROLES if roles.get(role)}
+    roles, notes = {role: name for role, name in columns.items()}, []
+    for role in {*_ROLES} & roles.keys():
+        named = columns_named(roles, role)
+        roles[role] = named if isinstance(roles[role], list | tuple) else named[0] if named else roles[role]
     if "image" not in roles:
         if not (found := _image_column(table, path.parent)):
             raise DataError(
@@ -153,20 +181,32 @@ def _guessed(table, path, columns):
             )
         roles["image"] = found
         notes.append(f"images: column {found!r}")
-    looks = {name: held_by(table[name]) for name in table if name not in taken()}
+    looks = {name: held_by(table[name]) for name in table if name not in columns_named(roles)}
     if "label" not in roles:
         roles["label"], others = _choose_label(path, looks)
         more = f"; others that may be meant: {', '.join(map(repr, others))}" if others else ""
         notes.append(f"label: column {roles['label']!r}, guessed{more}")
-    looks.pop(roles["label"], None)
+    labels = columns_named(roles, "label")
+    looks = {name: held for name, held in looks.items() if name not in labels}
     if "text" not in roles:
-        roles["text"], telling = _text_columns(table, looks, roles["label"])
+        roles["text"], telling = _text_columns(table, looks, labels)
         notes += [
             f"left out: column {n!r} holds the label's own words in {s:.0%} of its rows" for n, s in telling.items()
         ]
         if not roles["text"]:
             raise DataError("no column looks like a text", path, 1, 'name it: COLUMNS=\'{"text": ["..."]}\'')
         notes.append(f"text: {', '.join(map(repr, roles['text']))}, guessed")
+    return _guessed_ids(table, looks, labels, roles, notes)
+
+# %% ../../nbs/data/16_guess.ipynb #0aebe09d
+def _guessed_ids(table, looks, labels, roles, notes):
+    "Roles and lines with those of the columns that name rows and objects."
+    if "object" not in roles and (found := _object_column(table, looks, labels)):
+        roles["object"] = found
+        rows = f"{len(table)} rows show {table[found].nunique()} objects"
+        notes.append(
+            f'object: column {found!r}, guessed: {rows}, one decision each; COLUMNS=\'{{"object": ""}}\' undoes it'
+        )
     if "id" not in roles:
         unique = [n for n in looks if _called(n, _ID) is not None and looks[n].filled == 1 and table[n].is_unique]
         roles |= {"id": unique[0]} if unique else {}
@@ -184,11 +224,12 @@ def guess_columns(
         raise DataError("file or folder is absent", path, remedy="correct the path; see data/README.md for the layouts")
     source = only_table(path) if path.is_dir() else path
     if source is None:
+        if isinstance(columns.get("label"), list | tuple):
+            raise DataError("several labels need a table", path, remedy="give a table with a column each")
         return path, dict(columns), ["label: the first sub-folder of each image"]
     check_options(path, columns, read_objects)
     dialect = (columns.get("separator"), columns.get("encoding"), True, columns.get("sheet"))
-    table, _, _ = read_table(source, *dialect, [columns[role] for role in ("image", "label") if role in columns])
-    known = {plain_name(name) for role in _ROLES if (name := columns.get(role))}
-    if known <= {*table}:
+    table, _, _ = read_table(source, *dialect, columns_named(columns, "image", "label"))
+    if {*columns_named(columns)} <= {*table}:
         return source, *_guessed(table, source, columns)
     return source, dict(columns), []  # the reader says which column is absent

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from safetensors.numpy import load, save
 from ..core.collection_plan import FOLDS, collection_name
 from ..core.files import DataError, home, staging, write_atomic
 from ..core.marks import csv_bytes
-from ..data.collection import read_collection
-from ..data.guess import guess_columns
+from ..data.collection import NO_LABEL, join_fields, object_of, read_collection
+from ..data.guess import columns_named, guess_columns
 from ..data.schema import Examples
 from ..data.splits import assign_folds
 from ..data.store import ExampleData
@@ -31,12 +32,12 @@ from ..results.tables import Column, table_files, table_of
 from ..stats.calibration import COVERAGE, ENOUGH, fit_temperature, set_limits, temper
 from ..stats.intervals import estimate_scores, paired_difference
 from ..train.encoded import Encoders, decode, encode, encoder_key, encoders_here, seconds_an_item
-from ..train.rivals import Rivals, choose_rival, fit_rivals, out_of_fold
+from ..train.rivals import Features, Rivals, choose_rival, fit_rivals, mean_by, out_of_fold
 from ..train.vbg_rival import build_head, fit_head, head_arrays, head_out_of_fold, head_seconds, head_settings
 
 # %% auto #0
-__all__ = ['TITLES', 'INSIDE', 'A_FOLD', 'BUDGET', 'Found', 'find_collection', 'rivals_table', 'Model', 'save_model',
-           'load_model', 'plan_lines', 'vbg_fits', 'Compared', 'compare_collection']
+__all__ = ['TITLES', 'INSIDE', 'A_FOLD', 'BUDGET', 'Field', 'Found', 'find_collection', 'rivals_table', 'Model', 'save_models',
+           'load_model', 'load_models', 'plan_lines', 'vbg_fits', 'Compared', 'Told', 'told_of', 'compare_collection']
 
 # %% ../../nbs/explain/15_collection.ipynb #04f63421
 TITLES = {
@@ -53,35 +54,84 @@ TITLES = {
 
 # %% ../../nbs/explain/15_collection.ipynb #04f6342z
 @dataclass
-class Found:
-    "A labelled collection as read: what is an object, in which fold, and what was said."
+class Field:
+    "One label of a collection, such as material: the objects that have it, dealt into folds."
 
-    examples: Examples  # with a column `fold`
+    name: str  # its column; '' where the collection has this label alone
+    objects: pd.DataFrame  # index: id; columns `label`, `text`, `fold`, perhaps `group`
+
+    @property
+    def mark(self):
+        "What the names of its files end in."
+        return f"-{slug}" if (slug := re.sub(r"\W+", "-", self.name.casefold()).strip("-")) else ""
+
+
+@dataclass
+class Found:
+    "A labelled collection as read: its photographs, what is an object, and what was said."
+
+    photos: Examples  # photographs of all labelled objects; column `object` names these
+    fields: list  # of `Field`
     columns: dict  # arguments of `read_collection`, guessed ones among them
     source: Path  # table or folder
     lines: list  # what was found and dropped
 
-
-def find_collection(
-    folder: Path,  # or table
-    columns: dict,  # arguments of `read_collection` that are named
-) -> Found:
-    "Read a collection and deal it into folds. Raises `DataError`."
-    source, columns, guesses = guess_columns(folder, columns)
+# %% ../../nbs/explain/15_collection.ipynb #04f63430
+def _read(source, columns, label):
+    "The photographs that have a label, with the object that each shows."
+    of_folder = {"object"} if source.is_dir() else set()  # a folder's objects are its folders
+    how = {role: name for role, name in columns.items() if role not in of_folder} | ({"label": label} if label else {})
     with warnings.catch_warnings():  # what they say is among the lines
         warnings.simplefilter("ignore")
-        examples = read_collection(source, **columns | dict(lenient=True))
-        dealt = [assign_folds(examples, k, FOLDS, minimum=FOLDS) for k in range(FOLDS)]
-    fold = {i: k for k, one in enumerate(dealt) for i in one.table.id[one.table.split == "test"]}
-    kept = dealt[0]
-    kept.table = kept.table.drop(columns="split").assign(fold=kept.table.id.map(fold))
-    kept.name = collection_name(folder)
-    counts = kept.table.label.value_counts()
+        examples = read_collection(source, **how | dict(lenient=True))
+    table = examples.table
+    if source.is_dir() and columns.get("object") != "":
+        table = table.assign(object=table.group)
+    return replace(examples, table=table.assign(object=object_of(table)))
+
+
+def _objects(table):
+    "One row an object: the first photograph's, with the commonest label and the texts of all."
+    by, first = table.groupby("object", sort=False), table[~table["object"].duplicated()]
+    label = by.label.agg(lambda names: names.value_counts().index[0])
+    text = by.text.agg(lambda texts: texts.iloc[0] if len(texts) == 1 else join_fields(list(texts)))
+    made = {column: first["object"].map(values) for column, values in dict(label=label, text=text).items()}
+    return first.assign(id=first["object"], **made).drop(columns="object")
+
+
+def _dealt(examples, name):
+    "A field, and what is said of it. Raises `DataError` where fewer than two classes are left."
+    one = replace(examples, table=_objects(examples.table))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dealt = [assign_folds(one, k, FOLDS, minimum=FOLDS) for k in range(FOLDS)]
+    fold = {i: k for k, part in enumerate(dealt) for i in part.table.id[part.table.split == "test"]}
+    kept = dealt[0].table.drop(columns="split")
+    counts = kept.label.value_counts()
     shown = ", ".join(f"{name} {n}" for name, n in counts.head(12).items()) + ", ..." * (len(counts) > 12)
-    lines = [f"{source}: {len(kept)} objects of {len(counts)} classes: {shown}", *guesses, *examples.notes]
-    lines += [f"class {row.label!r}, {row.count} objects: {row.action}" for row in kept.tiny.itertuples()]
-    lines += [f"{n} left out: {reason}" for reason, n in kept.skipped.reason.value_counts().items()]
-    return Found(kept, columns, source, lines)
+    lines = [f"{f'{name}: ' if name else ''}{len(kept)} objects of {len(counts)} classes: {shown}"]
+    lines += [f"class {row.label!r}, {row.count} objects: {row.action}" for row in dealt[0].tiny.itertuples()]
+    lines += [f"{n} left out: {reason}" for reason, n in dealt[0].skipped.reason.value_counts().items()]
+    return Field(name, kept.assign(fold=kept.id.map(fold)).set_index("id")), lines
+
+# %% ../../nbs/explain/15_collection.ipynb #04f63431
+def find_collection(
+    folder: Path,  # or table
+    columns: dict,  # arguments of `read_collection` that are named; `label` may be several columns
+) -> Found:
+    "Read a collection and deal its objects into folds, for each label. Raises `DataError`."
+    source, columns, guesses = guess_columns(folder, columns)
+    labels = columns_named(columns, "label") or [""]
+    read = [_read(source, columns, label) for label in labels]
+    dealt = [_dealt(one, label if len(labels) > 1 else "") for one, label in zip(read, labels)]
+    tables = [one.table[one.table["object"].isin(field.objects.index)] for one, (field, _) in zip(read, dealt)]
+    table = pd.concat(tables).drop_duplicates("id").assign(label=NO_LABEL)
+    photos = Examples(table, files=read[0].files, name=collection_name(folder))
+    lines = [f"{source}: {len(table)} photographs of {table['object'].nunique()} objects", *guesses]
+    lines += [*dict.fromkeys(note for one in read for note in one.notes), *(line for _, said in dealt for line in said)]
+    apart = max((one.table.groupby("object").label.nunique() > 1).sum() for one in read)
+    lines += [f"{apart} objects whose photographs differ in their label: the commonest counts"] * bool(apart)
+    return Found(photos, [field for field, _ in dealt], columns, source, lines)
 
 # %% ../../nbs/explain/15_collection.ipynb #c0e57b77
 def _gap(row):
@@ -142,11 +192,13 @@ class Model:
         return self.told["objects"] >= ENOUGH
 
 
-def _told(found, data, encoders, chosen, tables, far, accuracy):
+def _told(found, field, data, encoders, chosen, tables, far, accuracy):
     "What the json of a model says."
     sides = {chosen, "image"} & tables.keys()
     return dict(
-        collection=found.examples.name,
+        collection=found.photos.name,
+        field=field.name,
+        number=found.fields.index(field),
         classes=list(data.class_names),
         objects=len(data),
         columns={k: v for k, v in found.columns.items() if k not in ("name", "lenient")},
@@ -162,21 +214,27 @@ def _told(found, data, encoders, chosen, tables, far, accuracy):
     )
 
 # %% ../../nbs/explain/15_collection.ipynb #ab797ef1
-def save_model(
-    place: Path,  # folder; replaced as a whole
-    rivals: Rivals,
-    told: dict,  # JSON
-) -> Model:  # with its id
-    "Write numbers as safetensors and all else as JSON."
+def _write_model(part, rivals, told):
+    "Write one model into a folder; the model with its id."
     numbers = save({name: np.ascontiguousarray(value) for name, value in rivals.held.items()})
     text = json.dumps(told | dict(words=rivals.words), ensure_ascii=False, sort_keys=True)
     told = told | dict(id=hashlib.sha256(numbers + text.encode()).hexdigest()[:12])
-    with staging(place) as part:
-        write_atomic(part / "model.safetensors", numbers)
-        write_atomic(part / "model.json", json.dumps(told | dict(words=rivals.words), ensure_ascii=False, indent=1))
+    write_atomic(part / "model.safetensors", numbers)
+    write_atomic(part / "model.json", json.dumps(told | dict(words=rivals.words), ensure_ascii=False, indent=1))
     return Model(rivals, told)
 
 
+def save_models(
+    place: Path,  # folder; replaced as a whole
+    models: dict,  # name of a sub-folder, '' for none -> rivals, JSON
+) -> list:  # of `Model`, with their ids
+    "Write numbers as safetensors and all else as JSON, a folder a field where there are several."
+    with staging(place) as part:
+        for name in filter(None, models):
+            (part / name).mkdir()
+        return [_write_model(part / name, *model) for name, model in models.items()]
+
+# %% ../../nbs/explain/15_collection.ipynb #ab797ef2
 def load_model(
     place,  # the folder `model`, or the one that holds it
 ) -> Model:
@@ -200,6 +258,16 @@ def load_model(
         )
     return Model(Rivals(held, told.pop("words")), told | dict(id=identity))
 
+
+def load_models(
+    place,  # the folder `model`, or the one that holds it
+) -> list:  # of `Model`, one a field
+    "Read every model of a collection. Raises `DataError` as `load_model` does."
+    inner = sorted({*Path(place).glob("*/model.json"), *Path(place).glob("model/*/model.json")})
+    alone = not inner or any((Path(place) / name).is_file() for name in ("model.json", "model/model.json"))
+    models = [load_model(place)] if alone else [load_model(file.parent) for file in inner]
+    return sorted(models, key=lambda model: model.told["number"])
+
 # %% ../../nbs/explain/15_collection.ipynb #f5ea9fd3
 A_FOLD = 0.025  # seconds of fitting, an object and fold, measured on one core; about
 BUDGET = 120.0  # seconds in which all rivals have to be fitted for VBG to be among them
@@ -211,16 +279,17 @@ def plan_lines(
     encoders: Encoders,
 ) -> list:  # lines
     "What will be done, and about how long it takes."
-    cores, n = os.cpu_count() or 1, len(data)
-    seconds = n * seconds_an_item(data, encoders) / cores + n * A_FOLD * (FOLDS + 1)
+    cores, n = os.cpu_count() or 1, sum(len(field.objects) for field in found.fields)
+    seconds = len(data) * seconds_an_item(data, encoders) / cores + n * A_FOLD * (FOLDS + 1)
     said = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(5, round(seconds, -1)):.0f} s"
     return [
         encoders.told,
-        f"now: encode {n} objects once (those in the cache are there), fit the rivals in {FOLDS} folds and on all: "
+        f"now: encode {len(data)} photographs once (those in the cache are there), fit the rivals in {FOLDS} folds and "
+        f"on all{f', for {len(found.fields)} labels' if len(found.fields) > 1 else ''}: "
         f"about {said} on {cores} cores",
     ]
 
-
+# %% ../../nbs/explain/15_collection.ipynb #f5ea9fd4
 def vbg_fits(
     data: ExampleData,  # with tokens
     encoders: Encoders,
@@ -241,11 +310,11 @@ def vbg_fits(
 # %% ../../nbs/explain/15_collection.ipynb #5b4d6f0d
 @dataclass
 class Compared:
-    "What a collection gave."
+    "What a collection gave for one label."
 
     place: Path  # folder of the files
-    found: Found
-    data: ExampleData  # decoded, all labelled objects
+    field: Field
+    data: ExampleData  # decoded, all labelled objects, each with its first photograph
     model: Model
     table: pd.DataFrame  # of the rivals, for print
     probabilities: np.ndarray  # `(N, C)` of the chosen rival, out of fold, calibrated
@@ -259,61 +328,112 @@ def _unseen(data, fold, probabilities):
     made |= dict(probability=probabilities.max(1).round(4), probability_of_label=own.round(4))
     return pd.DataFrame(made)
 
+# %% ../../nbs/explain/15_collection.ipynb #5b4d6f0e
+@dataclass
+class Told:
+    "What is learnt from for one label: N objects, P photographs."
+
+    data: ExampleData  # objects, each with its first photograph
+    features: Features  # of objects, the mean over their photographs
+    photos: ExampleData  # photographs with the label of their object, and their tokens
+    of: np.ndarray  # `(P,)` int, the object of each photograph
+    groups: np.ndarray  # `(N,)` int
+    fold: np.ndarray  # `(N,)` int
+
+
+def told_of(
+    field: Field,
+    data: ExampleData,  # all photographs
+    features: Features,  # of them
+    shown: np.ndarray,  # `(P,)` str, the object of each
+) -> Told:
+    "The objects of a field that have a photograph left."
+    mine = np.flatnonzero(np.isin(shown, field.objects.index))
+    of, ids = pd.factorize(shown[mine])
+    table, first = field.objects.loc[ids], np.unique(of, return_index=True)[1]
+    names = sorted(set(table.label))
+    label = np.array([names.index(name) for name in table.label])
+    photos = data.take(slice(None) if len(mine) == len(data) else mine)
+    photos = replace(photos, label=label[of], class_names=names)
+    one = replace(photos, image_tokens=None, text_tokens=None).take(first)
+    one = replace(one, ids=np.array(ids, object), texts=[[t] for t in table.text], text=table.text.to_numpy(object))
+    features = replace(features.take(mine).pooled(of), texts=list(table.text))
+    group = table["group"] if "group" in table else pd.Series("", table.index)
+    groups = pd.factorize(group.where(group != "", "item " + table.index))[0]
+    return Told(one, features, photos, of, groups, table.fold.to_numpy(int))
+
+# %% ../../nbs/explain/15_collection.ipynb #7f337dec
+def _undecoded(stored):
+    "A line for each reason why pictures could not be decoded."
+    file = stored / "skipped.csv"
+    reasons = pd.read_csv(file, dtype=str).reason.value_counts() if file.is_file() else {}
+    return [f"{n} left out: {reason}" for reason, n in reasons.items()]
+
+
+def _predicted(told, encoders, budget, say):
+    "Predictions out of fold by rival, and distances."
+    vbg, said = vbg_fits(told.photos, encoders, budget)
+    say(said)
+    tables, far = out_of_fold(told.features, told.data.label, told.groups, told.fold, told.data.num_classes, say)
+    if vbg:
+        settings = head_settings(encoders.settings)
+        seen = head_out_of_fold(told.photos, told.groups[told.of], told.fold[told.of], settings, say)
+        tables["vbg"] = mean_by(seen, told.of)
+    return tables, far
+
 # %% ../../nbs/explain/15_collection.ipynb #7f337deb
 def compare_collection(
     folder: Path,  # or table
-    columns: dict,  # arguments of `read_collection` that are named
+    columns: dict,  # arguments of `read_collection` that are named; `label` may be several columns
     say=print,  # function of a line
     want: str = "",  # see `vbg.train.encoded.encoders_here`
-    budget: float = BUDGET,  # see `vbg_fits`
-) -> Compared:
-    "Compare the rivals on a collection and keep the best, fitted on all. Raises `DataError`."
+    budget: float = BUDGET,  # see `vbg_fits`; for all labels together
+) -> list:  # of `Compared`, one a label
+    "Compare the rivals on a collection and keep the best, fitted on all, for each label. Raises `DataError`."
     start, found = time.perf_counter(), find_collection(folder, columns)
     for line in found.lines:
         say(line)
     encoders = encoders_here(want)
-    data, stored = decode(found.examples, encoders)
-    for line in [*_undecoded(stored, found), *plan_lines(found, data, encoders)]:
+    data, stored = decode(found.photos, encoders)
+    for line in [*_undecoded(stored), *plan_lines(found, data, encoders)]:
         say(line)
     features = encode(data, stored, encoders, say)
-    table = found.examples.table.set_index("id").loc[list(data.ids)]
-    group = table["group"] if "group" in table else pd.Series("", table.index)
-    groups = pd.factorize(group.where(group != "", "item " + table.index))[0]
-    fold, classes = table.fold.to_numpy(int), data.num_classes
-    vbg, said = vbg_fits(data, encoders, budget)
-    say(said)
-    tables, far = out_of_fold(features, data.label, groups, fold, classes, say)
-    if vbg:
-        tables["vbg"] = head_out_of_fold(data, groups, fold, head_settings(encoders.settings), say)
-    compared = _kept(found, data, encoders, (features, groups, fold), tables, far)
-    say(f"done in {time.perf_counter() - start:.0f} s; files are in {compared.place}")
+    shown = found.photos.table.set_index("id")["object"].loc[list(data.ids)].to_numpy(object)
+    told = [told_of(field, data, features, shown) for field in found.fields]
+    for field in found.fields if len(told) > 1 else ():
+        say(f"{field.name}: files end in {field.mark}")
+    tables = [_predicted(one, encoders, budget / len(told), say) for one in told]
+    compared = _kept(found, told, encoders, tables)
+    say(f"done in {time.perf_counter() - start:.0f} s; files are in {compared[0].place}")
     return compared
 
-
-def _undecoded(stored, found):
-    "A line for each reason why pictures could not be decoded."
-    file = stored / "skipped.csv"
-    skipped = pd.read_csv(file, dtype=str) if file.is_file() else found.examples.skipped
-    new = skipped.reason.value_counts().sub(found.examples.skipped.reason.value_counts(), fill_value=0)
-    return [f"{int(n)} left out: {reason}" for reason, n in new.items() if n > 0]
-
 # %% ../../nbs/explain/15_collection.ipynb #5afb71be
-def _kept(found, data, encoders, read, tables, far):
+def _fitted(told, encoders, chosen):
+    "The rivals, fitted on all; with VBG where it is chosen."
+    rivals = fit_rivals(told.features, told.data.label, told.groups, told.data.num_classes)
+    if chosen != "vbg":
+        return rivals
+    settings = head_settings(encoders.settings)
+    network = fit_head(build_head(settings, told.data.num_classes), told.photos, told.groups[told.of], settings)
+    return Rivals(rivals.held | head_arrays(network), rivals.words)
+
+
+def _kept(found, told, encoders, predicted):
     "Choose, fit on all, write the files."
-    features, groups, fold = read
-    chosen, losses = choose_rival(data.label, tables)
-    printed = rivals_table(data.label, tables, chosen, losses)
-    accuracy = estimate_scores(data.label, [tables[chosen]], ("accuracy",))["accuracy"]
-    told = _told(found, data, encoders, chosen, tables, far, accuracy)
-    place = home() / "runs" / found.examples.name
-    rivals = fit_rivals(features, data.label, groups, data.num_classes)
-    if chosen == "vbg":
-        settings = head_settings(encoders.settings)
-        network = fit_head(build_head(settings, data.num_classes), data, groups, settings)
-        rivals = Rivals(rivals.held | head_arrays(network), rivals.words)
-    model = save_model(place / "model", rivals, told)
-    unseen = temper(tables[chosen], told["calibration"][chosen]["temperature"])
-    for kind, content in table_files(printed).items():
-        write_atomic(place / f"rivals.{kind}", content)
-    write_atomic(place / "out_of_fold.csv", csv_bytes(_unseen(data, fold, unseen)))
-    return Compared(place, found, data, model, printed, unseen)
+    place, models, made = home() / "runs" / found.photos.name, {}, []
+    for field, one, (tables, far) in zip(found.fields, told, predicted):
+        label = one.data.label
+        chosen, losses = choose_rival(label, tables)
+        printed = rivals_table(label, tables, chosen, losses)
+        accuracy = estimate_scores(label, [tables[chosen]], ("accuracy",))["accuracy"]
+        said = _told(found, field, one.data, encoders, chosen, tables, far, accuracy)
+        models[field.mark.strip("-")] = _fitted(one, encoders, chosen), said
+        unseen = temper(tables[chosen], said["calibration"][chosen]["temperature"])
+        files = table_files(printed) | dict(out=csv_bytes(_unseen(one.data, one.fold, unseen)))
+        made.append((field, one.data, printed, unseen, files))
+    saved = save_models(place / "model", models)
+    for field, *_, files in made:
+        for kind, content in files.items():
+            name = f"out_of_fold{field.mark}.csv" if kind == "out" else f"rivals{field.mark}.{kind}"
+            write_atomic(place / name, content)
+    return [Compared(place, field, data, m, table, p) for m, (field, data, table, p, _) in zip(saved, made)]

@@ -12,13 +12,13 @@ import pandas as pd
 
 from ..core.files import DataError, home, write_atomic
 from ..core.marks import csv_bytes
-from ..data.collection import read_unlabelled
+from ..data.collection import object_of, read_unlabelled
 from ..data.store import without_unread
-from .collection import TITLES, Model, load_model
+from .collection import TITLES, Model, load_models
 from ..models.batches import predict
 from ..stats.calibration import ENOUGH, prediction_sets, temper
 from ..train.encoded import decode, encode, encoder_key, encoders_here
-from ..train.rivals import Features
+from ..train.rivals import Features, mean_by
 from ..train.vbg_rival import head_of, head_settings
 
 # %% auto #0
@@ -112,46 +112,68 @@ def _encoders_of(model):
 
 # %% ../../nbs/explain/16_suggest.ipynb #4162306b
 def suggest(
-    model: Model,  # from `load_model`
+    models: list,  # from `load_models`; one a label
     path: Path,  # folder of images, table, or folder with a table
     columns: dict | None = None,  # roles of columns that are called otherwise than in the collection
     say=print,  # function of a line
 ) -> pd.DataFrame:  # one row an object; those without a suggestion last, with their problem
     "Label objects. Raises `DataError` where there is nothing to label, or the encoders are others."
-    encoders = _encoders_of(model)
-    read = read_unlabelled(path, model.told["columns"] | (columns or {}), model.told["names"])
+    encoders, told = _encoders_of(models[0]), models[0].told
+    read = read_unlabelled(path, told["columns"] | (columns or {}), told["names"])
     examples, top = without_unread(read), Path(path if Path(path).is_dir() else Path(path).parent)
-    named = read.table.set_index("id").image.map(lambda image: _relative(image, top))
-    for line in [f"{path}: {len(examples)} objects", *examples.notes, encoders.told]:
+    table = read.table.set_index("id")
+    where = pd.DataFrame(dict(image=[_relative(i, top) for i in table.image], object=object_of(read.table).to_numpy()))
+    where = where.set_axis(table.index)
+    for line in [f"{path}: {len(examples)} photographs", *examples.notes, encoders.told]:
         say(line)
     found = pd.DataFrame(columns=["id", "image", *PLACES[:1]])
     if len(examples):
         data, stored = decode(examples, encoders)
-        features, named_here = encode(data, stored, encoders, say), named[data.ids].tolist()
-        found = suggestions(model, features, list(data.ids), named_here, _vbg_says(model, encoders, data))
-    lost = examples.skipped
-    for reason, n in lost.reason.value_counts().items():
+        features = encode(data, stored, encoders, say)
+        found = _of_objects(models, encoders, data, features, where.loc[list(data.ids)])
+    for reason, n in examples.skipped.reason.value_counts().items():
         say(f"{n} without a suggestion: {reason}")
-    return pd.concat([part for part in (found, _left_out(lost, named)) if len(part)], ignore_index=True)
+    return _with_lost(found, examples.skipped, where)
 
-# %% ../../nbs/explain/16_suggest.ipynb #4162306e
-def _vbg_says(model, encoders, data):
-    "What VBG says of the objects, None where another rival was chosen."
-    if model.told["rival"] != "vbg":
-        return None
-    return predict(head_of(model.rivals.held, head_settings(encoders.settings), len(model.classes)), data)
-
-
-def _left_out(lost, named):
-    "Rows of the objects without a suggestion. An image that is no file is named as it was written."
-    rows = [f"row {int(n)}" if pd.notna(n) else "" for n in lost.row]
-    image = lost.get("image", pd.Series(index=lost.index, dtype="str")).fillna(lost.id.map(named))
-    return pd.DataFrame(dict(id=[i or r for i, r in zip(lost.id, rows)], image=image, problem=lost.reason))
-
-
+# %% ../../nbs/explain/16_suggest.ipynb #4162306d
 def _relative(image, top):
     "The path of an image from the folder that was given on, where it lies in it."
     return Path(image).relative_to(top).as_posix() if Path(image).is_relative_to(top) else str(image)
+
+
+def _vbg_says(model, encoders, data, of):
+    "What VBG says of the objects, the mean over their photographs; None where another rival was chosen."
+    if model.told["rival"] != "vbg":
+        return None
+    network = head_of(model.rivals.held, head_settings(encoders.settings), len(model.classes))
+    return mean_by(predict(network, data).astype(float), of)
+
+
+def _of_objects(models, encoders, data, features, where):
+    "A row an object, with a block of columns for each label."
+    of, ids = pd.factorize(where["object"].to_numpy(object))
+    images = where.image.groupby(of).agg("; ".join).tolist()
+    features, blocks = features.pooled(of), []
+    for model in models:
+        block = suggestions(model, features, list(ids), images, _vbg_says(model, encoders, data, of))
+        mark = f"{model.told['field']}: " if len(models) > 1 else ""
+        blocks.append(block.drop(columns=["id", "image", "problem"]).add_prefix(mark))
+    return pd.concat([block[["id", "image"]], *blocks, block.problem], axis=1)
+
+# %% ../../nbs/explain/16_suggest.ipynb #4162306c
+def _with_lost(found, lost, where):
+    "With what was lost: a row for an object without any photograph, a remark where others are left."
+    there = lost.reindex(columns=["image", "object"]).astype("object")
+    there = there.where(there.notna(), where.reindex(lost.id).set_axis(lost.index))  # a lost file: as it was written
+    rows = pd.Series([f"row {int(n)}" if pd.notna(n) else "" for n in lost.row], lost.index)
+    name = there["object"].where(there["object"].astype("str") != "", rows)
+    left = pd.DataFrame(dict(id=name, image=there.image, problem=lost.reason))
+    other = left.id.isin(found.id)
+    said = (left.problem + ": " + left.image.astype("str"))[other].groupby(left.id[other]).agg("; ".join)
+    if len(said):
+        found = found.assign(problem=found.id.map("left out, " + said).fillna(""))
+    alone = left[~other].groupby("id", sort=False, as_index=False).agg(lambda cells: "; ".join(dict.fromkeys(cells)))
+    return pd.concat([part for part in (found, alone) if len(part)], ignore_index=True)
 
 # %% ../../nbs/explain/16_suggest.ipynb #fc9d38e6
 def model_place(
@@ -160,7 +182,7 @@ def model_place(
     "Folder of a kept model. Raises `DataError` without one."
     places = [Path(said).expanduser(), home() / said, home() / "runs" / said, home() / "runs" / f"collection-{said}"]
     for place in places if said else []:
-        if (place / "model.json").is_file() or (place / "model" / "model.json").is_file():
+        if any(any(place.glob(inner)) for inner in ("model.json", "*/model.json", "model/*/model.json")):
             return place
     remedy = "name the folder of a model, such as runs/collection-my-museum; `make collection FOLDER=...` makes it"
     raise DataError("there is no model", said or None, remedy=remedy)
@@ -177,5 +199,5 @@ def predict_table(
     Raises `DataError`."""
     if Path(out).suffix.lower() != ".csv":
         raise DataError("the table is written as .csv", out, remedy="give --out objects.csv")
-    table = suggest(load_model(model_place(said)), Path(path), columns, say)
+    table = suggest(load_models(model_place(said)), Path(path), columns, say)
     return write_atomic(Path(out), csv_bytes(table))

@@ -226,10 +226,11 @@ def collection(asked):
     columns = collection_columns(os.environ.get("VBG_COLUMNS", "")) if asked.columns is None else asked.columns
     say = lambda line: print(line, flush=True)
     budget = BUDGET if asked.budget is None else asked.budget
-    compared = compare_collection(asked.folder or collection_folder(), columns, say, asked.encoders, budget)
-    print(compared.table.to_string(index=False))
-    print(*(f"doubtful labels: {path}" for path in save_doubts(compared)), sep="\n")
-    print(f'next: make predict MODEL="{compared.place.name}" FOLDER="<new objects>" OUT=objects.csv')
+    found = compare_collection(asked.folder or collection_folder(), columns, say, asked.encoders, budget)
+    for compared in found:
+        print(*filter(None, [compared.field.name, compared.table.to_string(index=False)]), sep="\n")
+        print(*(f"doubtful labels: {path}" for path in save_doubts(compared)), sep="\n")
+    print(f'next: make predict MODEL="{found[0].place.name}" FOLDER="<new objects>" OUT=objects.csv')
 
 # %% ../../nbs/reports/13_command.ipynb #c0de080z
 def predict(asked):

@@ -69,7 +69,8 @@ def doubts_html(
 ) -> str:
     "The page of doubtful labels."
     items = doubtful_labels(compared.data.label, compared.probabilities)
-    title = f"Doubtful labels: {compared.model.told['collection']}"
+    of = f", {name}" if (name := compared.field.name) else ""
+    title = f"Doubtful labels: {compared.model.told['collection']}{of}"
     lead = (
         f"Of {len(compared.data)} labelled objects, {len(items)} are given another class by a model that had not "
         f"learnt from them. The {min(SHOWN, len(items))} most doubtful are shown, the strongest doubt first. "
@@ -87,4 +88,7 @@ def save_doubts(
 ) -> list:  # paths of the csv and the page
     "Write `doubtful_labels.csv`, its texts by `csv_text`, and `.html` beside the comparison."
     files = {"csv": csv_bytes(doubts_table(compared)), "html": doubts_html(compared)}
-    return [write_atomic(Path(compared.place) / f"doubtful_labels.{kind}", said) for kind, said in files.items()]
+    return [
+        write_atomic(Path(compared.place) / f"doubtful_labels{compared.field.mark}.{kind}", said)
+        for kind, said in files.items()
+    ]

@@ -19,10 +19,20 @@ from sklearn.model_selection import StratifiedGroupKFold
 from ..stats.calibration import fit_temperature, log_loss, temper
 
 # %% auto #0
-__all__ = ['PENALTIES', 'ABSENT', 'NEAR', 'Features', 'fit_regression', 'weigh', 'fit_powers', 'Rivals', 'fit_rivals',
+__all__ = ['PENALTIES', 'ABSENT', 'NEAR', 'mean_by', 'Features', 'fit_regression', 'weigh', 'fit_powers', 'Rivals', 'fit_rivals',
            'out_of_fold', 'choose_rival']
 
 # %% ../../nbs/train/11_rivals.ipynb #d694fade
+def mean_by(
+    rows: np.ndarray,  # `(P, D)`
+    of: np.ndarray,  # `(P,)` int from 0, the object of each row
+) -> np.ndarray:  # `(N, D)`
+    "The mean of the rows of each object."
+    total = np.zeros((of.max() + 1, rows.shape[1]), rows.dtype)
+    np.add.at(total, of, rows)
+    return total / np.bincount(of)[:, None].astype(rows.dtype)
+
+
 @dataclass(frozen=True)
 class Features:
     "What rivals read of N objects."
@@ -39,7 +49,15 @@ class Features:
         text = None if self.text is None else self.text[items]
         return Features(self.image[items], text, [self.texts[i] for i in items])
 
+    def pooled(self, of):
+        "One row an object, `(P,)` int its photographs: features averaged, texts that differ joined."
+        text = None if self.text is None else mean_by(self.text, of)
+        said = [{} for _ in range(of.max() + 1)]
+        for k, one in zip(of, self.texts):
+            said[k][one.strip()] = True
+        return Features(mean_by(self.image, of), text, [" ".join(filter(None, texts)) for texts in said])
 
+# %% ../../nbs/train/11_rivals.ipynb #d694fae0
 def _vectorizer(vocabulary=None):
     "TF-IDF of pieces of two to four letters: it needs no list of words and no language."
     how = dict(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=20_000, dtype=np.float64)
