@@ -122,6 +122,8 @@ def find_collection(
     "Read a collection and deal its objects into folds, for each label. Raises `DataError`."
     source, columns, guesses = guess_columns(folder, columns)
     labels = columns_named(columns, "label") or [""]
+    if len(labels) > len({Field(label, None).mark for label in labels}):
+        raise DataError(f"labels {labels} would share their files", source, remedy="name each once, or rename a column")
     read = [_read(source, columns, label) for label in labels]
     dealt = [_dealt(one, label if len(labels) > 1 else "") for one, label in zip(read, labels)]
     tables = [one.table[one.table["object"].isin(field.objects.index)] for one, (field, _) in zip(read, dealt)]
