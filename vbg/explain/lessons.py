@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from ..core.profiles import Profile
 from .restore import Restored, fresh_model, items_of, open_sets, restore
 from ..models.batches import predict
 from ..models.checkpoints import packed, put_weights, read_weights, unpacked
-from ..models.text import tokenizer_text
 from ..runs.made import read_note, why_broken, write_note
 from ..runs.store import Run
 
@@ -29,8 +29,8 @@ FOLDER, MODEL = "lessons", "without_gan"  # folder of `vbg/models/weights`, and 
 
 
 def _digest(tokenizer):
-    "SHA-256 of all that the numbers of words depend on."
-    return hashlib.sha256(tokenizer_text(tokenizer).encode()).hexdigest()
+    "SHA-256 of the words and their numbers, whatever the tokenizer was last asked to pad or cut."
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def _inputs(run, found):
