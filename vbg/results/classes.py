@@ -292,18 +292,20 @@ def fig5_verdict(
     runs: list,  # of one model on one data set
     key: str,  # of `FIG5_CLAIMS`
     rendered: bool = None,  # are the items? None: as the run says
-) -> tuple:  # values (one a seed), "yes", "no" or "–" for whether they lie within the bounds, Verdict
-    "One claim on Fig. 5. All seeds must lie within its bounds."
+) -> tuple:  # values (one a seed), "yes", "some seeds", "no" or "–" for whether they lie within the bounds, Verdict
+    "One claim on Fig. 5: within its bounds all seeds must lie, outside none."
     claim, seen = FIG5_CLAIMS[key], [stability(r.history) for r in runs]
     values = [claim.scale * s[key] for s in seen]
     short = short_schedule(min(s["epochs"] for s in seen), claim.epochs)
     if short:
         return values, "–", Verdict("needs the real data", short)
-    held = claim.low <= min(values) and max(values) <= claim.high
-    said = f"{'every' if held else 'not every'} seed lies within {claim.low:g} to {claim.high:g}"
+    inside = [bool(claim.low <= value <= claim.high) for value in values]
+    held = True if all(inside) else None if any(inside) else False
+    word = {True: "yes", None: "some seeds", False: "no"}[held]
+    said = f"{sum(inside)} of {len(inside)} seeds lie within {claim.low:g} to {claim.high:g}"
     if claim.printed and (is_rendered(runs[0]) if rendered is None else rendered):
-        return values, "yes" if held else "no", Verdict("needs the real data", f"a number for other items; here {said}")
-    return values, "yes" if held else "no", Verdict(as_verdict(held), said)
+        return values, word, Verdict("needs the real data", f"a number for other items; here {said}")
+    return values, word, Verdict(as_verdict(held), said)
 
 # %% ../../nbs/results/06_classes.ipynb #0e60ae80
 def stability_claims(
@@ -600,7 +602,7 @@ def _reliability_panel(pair, mine, split):
         _reliability_lines(pair, made, split, k, len(mine))
     pair[0].plot([0, 100], [0, 100], "--", color="#777777", lw=1, zorder=1)
     pair[0].set_title(_test_title(mine[0], split))
-    pair[0].legend(loc="lower right", fontsize=7)
+    pair[0].legend(loc="upper left", fontsize=7)
     pair[0].set(ylim=(-2, 102), xlim=(0, 101))
     pair[1].set_ylim(bottom=0)
 
