@@ -586,7 +586,7 @@ def images_in(asked):
 
 def test_killed_in_the_table_stopped_among_the_images_then_finished(server, tmp_path):
     folder, media = tmp_path / "met", place(MEDIA.format("master"))
-    server.faults[media] = ["stall"]
+    server.faults[media] = ["stall", "stall"]  # what came is on disk after the first; the second holds it there
     with command_line(server, folder) as process:
         wait_for(server, process, lambda asked: media in [path for path, _ in asked])
         part = folder / "published" / "MetObjects.csv.part"
@@ -597,7 +597,7 @@ def test_killed_in_the_table_stopped_among_the_images_then_finished(server, tmp_
     assert not (folder / "published" / "MetObjects.csv").exists() and not (folder / "MetObjects.csv").exists()
 
     server.asked.clear()
-    with command_line(server, folder, interval="0.1") as process:
+    with command_line(server, folder, interval="0.3") as process:
         wait_for(server, process, lambda asked: images_in(asked) >= 8)
         process.send_signal(signal.SIGINT)
         said, told = process.communicate(timeout=PATIENCE)

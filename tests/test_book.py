@@ -284,7 +284,7 @@ def test_the_command_beside_a_missing_notebook_runs_it(whole, smoke_home):
     )
     rule_of = dict(
         re.findall(
-            r"^([\w-]+): install\n(?:\t.*\n)*?\t@\$\(SNAKE\) (\w+)$",
+            r"^([\w-]+): install(?: \$\(ENCODERS\))?\n(?:\t.*\n)*?\t@\$\(SNAKE\) (\w+)$",
             (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(if $(QUICK),quick,all)", "all"),
             re.M,
         )

@@ -28,7 +28,7 @@ def call(home, *words):
 def test_a_misspelt_profile_is_told_before_anything_is_imported(tmp_path, name):
     done, seconds = call(tmp_path, name, "--profile", "nope", *["--item", "1"] * (name == "report"))
     assert done.stdout.split() == ["2", "[]"], done.stdout + done.stderr
-    assert done.stderr == "no profile 'nope'; there are smoke, mini, paper, pretrained\n"
+    assert done.stderr == "no profile 'nope'; there are smoke, mini, paper, pretrained, real\n"
     assert seconds < 2
 
 
@@ -58,12 +58,15 @@ def test_other_names_are_told_as_early(tmp_path, words, said):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["train/train.ipynb", "-p", "profile", "nope"], "no profile 'nope'; there are smoke, mini, paper, pretrained"),
+        (
+            ["train/train.ipynb", "-p", "profile", "nope"],
+            "no profile 'nope'; there are smoke, mini, paper, pretrained, real",
+        ),
         (["train/train.ipynb", "-p", "dataset", "nope"], "profile 'mini' has no data set 'nope', only met, coco"),
         (["train/train.ipynb", "-p", "model", "nope"], "no model 'nope'; there are vbg"),
         (
             ["paper/summary.ipynb", "-p", "profile", "nope"],
-            "no profile 'nope'; there are smoke, mini, paper, pretrained",
+            "no profile 'nope'; there are smoke, mini, paper, pretrained, real",
         ),
         (["explain/fig7_heatmap.ipynb", "-p", "dataset", "nope"], "profile 'mini' has no data set 'nope', only met"),
         (["paper/summary.ipynb", "-p", "profle", "mini"], "has no parameter profle; it has profile"),

@@ -208,7 +208,7 @@ def test_a_wrong_profile_is_told_in_one_line_before_snakemake_is_called(home, mo
     monkeypatch.setenv("VBG_HOME", str(home))
     monkeypatch.setattr(workflow.subprocess, "run", None)
     assert main([command, "--profile", "nope"]) == 2
-    assert capsys.readouterr().err == "no profile 'nope'; there are smoke, mini, paper, pretrained\n"
+    assert capsys.readouterr().err == "no profile 'nope'; there are smoke, mini, paper, pretrained, real\n"
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = capsys.readouterr().out

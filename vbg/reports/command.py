@@ -51,7 +51,7 @@ OPTIONS = {
     "--profile": dict(
         default="mini",
         help="how large: smoke (minutes; shows that all runs), mini (rendered data, a laptop), paper (the real data, "
-        "a GPU), pretrained (small collections) (default: mini)",
+        "a GPU), real (some thousand real objects, a laptop), pretrained (small collections) (default: mini)",
     ),
     "--dataset": dict(default="met", help="a data set of the profile, or a new name with --data (default: met)"),
     "--data": dict(
