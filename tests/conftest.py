@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vbg.runs.forkserver import fork_server, register
+from vbg.runs.forkserver import fork_server, forked, register
 from vbg.runs.workflow import snakemake_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,43 @@ def pytest_configure(config):
         stack = contextlib.ExitStack()
         stack.enter_context(fork_server())
         config.add_cleanup(stack.close)
+
+
+def run_notebooks(said, *paths, timeout=900):
+    "Run notebooks from the first cell to the last in a process of their own; `said` is the file of what they say."
+    environment = {name: value for name, value in os.environ.items() if name != "VBG_HOME"}
+    words = ["module_notebook", *map(str, paths)]
+    with open(said, "w") as out:
+        process = forked(words, environment, ROOT / "tests", streams=(out.fileno(), out.fileno()))
+        if process is None:
+            words = [sys.executable, "-m", *words]
+            process = subprocess.Popen(words, env=environment, cwd=ROOT / "tests", stdout=out, stderr=out)
+        code = process.wait(timeout=timeout)
+    assert code == 0, said.read_text()[-6000:]
+
+
+def draw_museum(place, items, size=64):
+    "Rendered objects of two classes in the layout of the Met, under `place`; the table that its reader makes."
+    from vbg.data.met import read_met
+    from vbg.data.mini.met import write_met_set
+
+    kinds = np.random.default_rng(0).permutation(np.repeat([0, 3], items // 2))
+    write_met_set(place / "met", kinds, size, 1, 1, np.full(10, 0.1))
+    return read_met(place / "met", label_set="fine").table
+
+
+def write_encoders(place, words, image_size, patch_size, **sizes):
+    "A ViT and a BERT of random weights in the format of the library, with a tokenizer: `vit` and `bert` in a folder."
+    from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+    from vbg.core.chance import seeded
+
+    with seeded(0):
+        vision = ViTConfig(image_size=image_size, patch_size=patch_size, **sizes)
+        ViTModel(vision, add_pooling_layer=False).save_pretrained(place / "vit")
+        text = BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)
+        BertModel(text).save_pretrained(place / "bert")
+    words.save_pretrained(place / "bert")
 
 
 def run_study(home, *targets, profile="smoke", cores=2):

@@ -1,12 +1,10 @@
 """Photographs of one object become one decision; several labels with gaps become a model each, in one folder."""
 
-import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw_museum
 from PIL import Image, ImageOps
 
-from vbg.data.met import read_met
-from vbg.data.mini.met import write_met_set
 from vbg.explain.collection import find_collection
 from vbg.reports import command
 
@@ -17,9 +15,7 @@ OLD, NEW, GAPS = 30, 6, 10
 def home(tmp_path_factory):
     "Objects in two photographs, one mirrored: 30 with a category, 20 of them with a place, and 6 without either."
     place = tmp_path_factory.mktemp("museum")
-    kinds = np.random.default_rng(0).permutation(np.repeat([0, 3], (OLD + NEW) // 2))
-    write_met_set(place / "met", kinds, 64, 1, 1, np.full(10, 0.1))
-    drawn = read_met(place / "met", label_set="fine").table
+    drawn = draw_museum(place, OLD + NEW)
     (place / "photos").mkdir()
     rows = []
     for n, row in enumerate(drawn.itertuples()):

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw_museum
 from PIL import Image
 
 from vbg.core.files import DataError
 from vbg.data.guess import guess_columns
-from vbg.data.met import read_met
-from vbg.data.mini.met import write_met_set
 from vbg.reports import command
 from vbg.stats.calibration import prediction_sets, set_limits
 
@@ -23,9 +22,7 @@ OLD, NEW = 60, 30
 def home(tmp_path_factory):
     "A folder with a rendered museum of two classes: 60 objects with labels, 30 without, and a kept model."
     place = tmp_path_factory.mktemp("museum")
-    kinds = np.random.default_rng(0).permutation(np.repeat([0, 3], (OLD + NEW) // 2))
-    write_met_set(place / "met", kinds, 64, 1, 1, np.full(10, 0.1))
-    drawn = read_met(place / "met", label_set="fine").table
+    drawn = draw_museum(place, OLD + NEW)
     drawn["image"] = ["met/images/" + Path(p).name for p in drawn.image]
     table = drawn[["id", "image", "text", "label"]]
     table.columns = ["Object number", "Photo", "Title", "Category"]

@@ -3,18 +3,14 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from conftest import draw_museum, write_encoders
 
 import vbg.explain.collection as collections
 import vbg.explain.suggest as suggests
 import vbg.train.vbg_rival as vbg_rival
-from vbg.core.chance import seeded
 from vbg.core.profiles import profile
-from vbg.data.met import read_met
-from vbg.data.mini.met import write_met_set
 from vbg.models.text import train_tokenizer
 from vbg.train.encoded import Encoders
 
@@ -29,21 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*has no preprocessor_config.jso
 def home(tmp_path_factory):
     "A rendered museum of 40 objects; encoders of one layer, with random weights, in place of the pretrained ones."
     place = tmp_path_factory.mktemp("museum")
-    kinds = np.random.default_rng(0).permutation(np.repeat([0, 3], (OLD + NEW) // 2))
-    write_met_set(place / "met", kinds, 32, 1, 1, np.full(10, 0.1))
-    table = read_met(place / "met", label_set="fine").table[["id", "image", "text", "label"]]
+    table = draw_museum(place, OLD + NEW, 32)[["id", "image", "text", "label"]]
     table.columns = ["id", "image", "title", "category"]
     table[:OLD].to_csv(place / "old.csv", index=False)
     table[OLD:].drop(columns="category").to_csv(place / "new.csv", index=False)
     words = train_tokenizer(list(table.title), 200)
-    with seeded(0):
-        ViTModel(ViTConfig(image_size=32, patch_size=8, **SIZES), add_pooling_layer=False).save_pretrained(
-            place / "vit"
-        )
-        BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **SIZES)).save_pretrained(
-            place / "bert"
-        )
-    words.save_pretrained(place / "bert")
+    write_encoders(place, words, 32, 8, **SIZES)
     made = profile("pretrained")
     vision = made.vision | dict(image_size=32, layers=None, checkpoint=str(place / "vit"))
     text = made.text | dict(max_length=24, checkpoint=str(place / "bert"))

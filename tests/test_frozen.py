@@ -5,12 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import write_encoders
 from safetensors.torch import load_file, save_file
 from test_resume import left_behind, result, stop_after
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 import vbg.train.jobs as vt
-from vbg.core.chance import seeded
 from vbg.core.files import DataError
 from vbg.data import sets as sets_module
 from vbg.explain.restore import restore
@@ -55,14 +54,7 @@ def home(tmp_path_factory):
         patch.setenv("VBG_HOME", str(folder))
         texts = sets_module.study_data("smoke", "met")["natural"].select("train").texts
         tokenizer = train_tokenizer([text for several in texts for text in several], 300)
-        with seeded(0):
-            ViTModel(ViTConfig(image_size=64, patch_size=16, **SIZES), add_pooling_layer=False).save_pretrained(
-                folder / "vit"
-            )
-            BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **SIZES)).save_pretrained(
-                folder / "bert"
-            )
-        tokenizer.save_pretrained(folder / "bert")
+        write_encoders(folder, tokenizer, 64, 16, **SIZES)
         run(folder)
         yield folder
 

@@ -1,20 +1,16 @@
 """Every lesson and its solutions run; each has goals, minutes, pictures, and exercises whose solutions are checked."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 import textwrap
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_notebooks
 
 from vbg.core.places import weights_file
 from vbg.data.sets import study_folders
 from vbg.explain.lessons import ALIKE, FOLDER, MODEL
-from vbg.runs.forkserver import forked
 from vbg.runs.made import read_note, why_broken
 
 LESSONS = sorted((ROOT / "nbs" / "lessons").glob("*.ipynb"))
@@ -72,16 +68,7 @@ def rendered():
 
 @each
 def test_a_lesson_and_its_solutions_run(path, rendered, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "VBG_HOME"}
-    words = ["module_notebook", str(path), str(solution_of(path))]
-    with open(tmp_path / "said.txt", "w") as said:
-        streams = (said.fileno(), said.fileno())
-        process = forked(words, environment, ROOT / "tests", streams=streams)
-        if process is None:
-            words = [sys.executable, "-m", *words]
-            process = subprocess.Popen(words, env=environment, cwd=ROOT / "tests", stdout=said, stderr=said)
-        code = process.wait(timeout=600)
-    assert code == 0, (tmp_path / "said.txt").read_text()[-6000:]
+    run_notebooks(tmp_path / "said.txt", path, solution_of(path), timeout=600)
 
 
 def test_lessons_are_numbered_and_each_has_its_solutions():

@@ -15,7 +15,8 @@ from pathlib import PurePath
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
            'TABLE4_MODELS', 'MODELS', 'REPEATED', 'CHOICES', 'BY_HAND', 'GLOSSARY', 'Profile', 'profile', 'Variant',
-           'Baseline', 'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names', 'overrides_of']
+           'Baseline', 'trained_folds', 'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names',
+           'overrides_of']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
 @dataclass(frozen=True)
@@ -519,8 +520,16 @@ TABLE4_MODELS = (*VARIANTS, *FUSION_ABLATIONS)
 MODELS = tuple(dict.fromkeys((*TABLE4_MODELS, *TABLE3_MODELS)))  # of both tables, trained in this order
 REPEATED = (  # VBG, its ablations, its nearest rivals: with `more_seeds`
     *TABLE4_MODELS,
-    *("xgboost", "tfidf", "clip", "logistic_regression", "image_regression", "text_regression"),
+    *("xgboost", "tfidf", "clip"),
+    *(name for name, baseline in BASELINE_MODELS.items() if baseline.frozen),
 )
+
+
+def trained_folds(
+    about: dict,  # one entry of a profile's `data` section
+) -> range:
+    "Folds of which a run trains a network each; none where the set has none, or one of them is named."
+    return range(about["folds"] if "folds" in about and "fold" not in about else 0)
 
 
 def refuse_unknown_model(

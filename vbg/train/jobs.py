@@ -15,11 +15,23 @@ import numpy as np
 import pandas as pd
 import torch
 
+# %% auto #0
+__all__ = ['run_inputs', 'predict_splits', 'budget', 'Training', 'token_inputs', 'NetworkTraining', 'PooledTraining',
+           'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
+
+# %% ../../nbs/train/03_jobs.ipynb #6c7bf711
 from ..core.chance import seed_everything
 from ..core.files import DataError, home
 from ..core.places import store_place
 from ..core.plan import SPLITS, TEST_SETS
-from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, Profile, refuse_by_hand, refuse_unknown_model
+from vbg.core.profiles import (
+    BASELINE_MODELS,
+    FUSION_ABLATIONS,
+    Profile,
+    refuse_by_hand,
+    refuse_unknown_model,
+    trained_folds,
+)
 from ..data.balance import balance, balance_targets
 from ..data.sets import scarce_training_items, study_data, study_settings
 from ..gan.generated import GENERATED, LearningPlan, learning_plan, pairs_file
@@ -36,10 +48,6 @@ from ..runs.version import checksum, environment
 from ..stats.metrics import evaluate
 from .code import code_of_tokens, for_model, told_inputs, weights_of
 from .fit import Fit, Progress, fit, validate
-
-# %% auto #0
-__all__ = ['run_inputs', 'predict_splits', 'budget', 'Training', 'token_inputs', 'NetworkTraining', 'PooledTraining',
-           'FittedTraining', 'training_of', 'step_memory', 'one_run', 'train_runs', 'run_scores']
 
 # %% ../../nbs/train/03_jobs.ipynb #cdabcd67
 def run_inputs(
@@ -383,8 +391,8 @@ def _kept(job, settings, model, seed, folder):
 def _fold_sets(settings, dataset):
     "The sets of each fold, where a run trains them all; empty for a set without folds, and for one fold of a set."
     described, size = settings.data[dataset], {"vision": {"image_size": settings.vision["image_size"]}}
-    numbers = range(described["folds"]) if "folds" in described and "fold" not in described else ()
-    return tuple(study_data(settings.name, dataset, described | dict(fold=k), size) for k in numbers)
+    folds = [described | dict(fold=k) for k in trained_folds(described)]
+    return tuple(study_data(settings.name, dataset, fold, size) for fold in folds)
 
 
 def _of_fold(fitted):
@@ -450,12 +458,12 @@ def train_runs(
         load_tokenizer(checkpoint)  # refused before any image is decoded
     store = store or profile
     refuse_by_hand(store)
-    sets = study_data(profile, dataset, data, overrides)
     folds = _fold_sets(settings, dataset)
+    sets = folds[0] if folds else study_data(profile, dataset, data, overrides)
     networks = [model for model in models if training_of(model) is NetworkTraining]
     epochs = len(networks) * len(seeds) * max(1, len(folds)) * settings.train["epochs"]
     progress = Progress(total=epochs, log=home() / store_place(store) / f"{dataset}.log")
-    job = Job(dataset, folds[0] if folds else sets, store, list(splits), progress, folds)
+    job = Job(dataset, sets, store, list(splits), progress, folds)
     return [one_run(job, for_model(settings, dataset, model), model, seed) for seed in seeds for model in models]
 
 # %% ../../nbs/train/03_jobs.ipynb #b6ddf7e2

@@ -16,7 +16,7 @@ from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
 from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
-from ..core.profiles import MODELS, REPEATED, STUDY_MODELS
+from ..core.profiles import MODELS, REPEATED, STUDY_MODELS, trained_folds
 from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
 from ..runs.notebook import study_notebook
@@ -188,9 +188,7 @@ def study_needs(
     *datasets: str,  # such as "met"
 ) -> list:  # notebooks
     "Notebooks that the runs of the study need: data and one GAN, where VBG has one."
-    settings = read_profile(profile)
-    gan, taught = settings.gan, datasets if settings.main == "vbg" else ()
-    made = [book(profile, "gan", d, gan["conditioning"], 0, gan["gans"][0]) for d in taught]
+    made = [book(profile, "gan", *gan) for gan in study_gans(profile) if gan[0] in datasets]
     return [book(profile, "data", dataset) for dataset in datasets] + made
 
 # %% ../../nbs/train/07_rules.ipynb #b1286ab0
@@ -275,8 +273,8 @@ def artefact_datasets(
 ) -> list:  # tuples of data sets
     "The data sets of each notebook of an artefact; none for a profile without data sets."
     settings, group = read_profile(profile), ARTEFACTS[name].group
-    dealt = lambda about: "folds" in about and "fold" not in about  # a run holds the network of one fold alone
-    datasets = tuple(d for d, about in settings.data.items() if not (group == "explain" and dealt(about)))
+    whole = lambda about: group != "explain" or not trained_folds(about)  # a run holds the network of one fold alone
+    datasets = tuple(d for d, about in settings.data.items() if whole(about))
     many = {"all": [datasets], "each": [(dataset,) for dataset in datasets], "first": [datasets[:1]]}
     shown = datasets and (settings.main == "vbg" or name in WITHOUT_GAN)
     return many[ARTEFACTS[name].datasets] if shown else []
