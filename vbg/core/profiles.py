@@ -368,7 +368,8 @@ _REAL["models"] = (
     *("without_gan", "without_bert_gan", "without_vit_gan", "vbg_concatenation", "vbg_fixed_gate"),
     *("textcnn", "xgboost", "majority", "tfidf", "logistic_regression", "image_regression", "text_regression"),
 )
-_REAL["train"] |= dict(select="best", decay=0.25)
+_REAL["vision"] |= dict(tokens="blocks")
+_REAL["train"] |= dict(select="best", decay=0.25, learning_rate=7e-4)
 
 
 PROFILES = dict(smoke=_SMOKE, mini=_MINI, paper=_PAPER, pretrained=_PRETRAINED, real=_REAL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -500,7 +501,7 @@ def _set_up(encoder, image_size, checkpoint, cls, tokens, layers, init_std):
     encoder.image_size = _size_in(config, "image_size") if image_size is None else image_size
     _refuse_size(config, encoder.image_size)
     encoder.num_special = _SPECIAL_TOKENS[config.model_type](config) if cls else 0
-    encoder.read = _places(tokens, encoder.num_special)
+    encoder.read, encoder.blocks = _places(tokens, encoder.num_special), tokens == "blocks"
     encoder.one_size = checkpoint is None or config.model_type == "swin"  # Swin's layers keep the first size they see
     encoder.layers, encoder.joint = (None, None) if layers is None else _joint_map(config, layers, init_std)
     if checkpoint and encoder.layers and len(encoder.layers) == 1:
@@ -512,11 +513,21 @@ def _set_up(encoder, image_size, checkpoint, cls, tokens, layers, init_std):
 
 def _places(tokens, special):
     "Where the tokens that are given out stand among all."
-    if tokens not in ("patches", "cls"):
-        raise ValueError(f"tokens is 'patches' or 'cls', not {tokens!r}")
+    if tokens not in ("patches", "blocks", "cls"):
+        raise ValueError(f"tokens is 'patches', 'blocks' or 'cls', not {tokens!r}")
     if tokens == "cls" and not special:
         raise ValueError("this encoder has no [CLS] token: set tokens to 'patches'")
-    return slice(special, None) if tokens == "patches" else slice(0, 1)
+    return slice(0, 1) if tokens == "cls" else slice(special, None)
+
+
+def _in_blocks(tokens, blocks):
+    "The mean of every two by two patches, where blocks are asked for."
+    if not blocks:
+        return tokens
+    side = math.isqrt(tokens.shape[1])
+    if side * side != tokens.shape[1] or side % 2:
+        raise ValueError(f"blocks of two by two need a square of an even number of patches, not {tokens.shape[1]}")
+    return F.avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), 2).flatten(2).transpose(1, 2)
 
 
 def _pixel_map(mean, std):
@@ -546,17 +557,17 @@ class PatchEncoder(nn.Module):
     def forward(
         self,
         pixel_values: Tensor,  # `(B, 3, H, W)` in [-1, 1]
-    ) -> Tensor:  # `(B, N, D)`, patch tokens only; `(B, 1, D)` where [CLS] is asked for
+    ) -> Tensor:  # `(B, N, D)`, patch tokens only; `(B, N / 4, D)` of blocks, `(B, 1, D)` of [CLS]
         "Eq. 1-7. Raises ValueError on an image size that the encoder cannot take."
         options = _size_options(self, *pixel_values.shape[-2:])
         if self.pixel_scale is not None:
             pixel_values = torch.addcmul(self.pixel_shift, pixel_values, self.pixel_scale)
         if self.joint is None:
-            return self.transformer(pixel_values, **options).last_hidden_state[:, self.read]
+            return _in_blocks(self.transformer(pixel_values, **options).last_hidden_state[:, self.read], self.blocks)
         if self.transformer.config.model_type == "swin":
             options["output_hidden_states_before_downsampling"] = True
         out = self.transformer(pixel_values, output_hidden_states=True, **options)
-        return self.joint(torch.cat(_layer_tokens(self, out), dim=-1))
+        return _in_blocks(self.joint(torch.cat(_layer_tokens(self, out), dim=-1)), self.blocks)
 
 # %% ../../nbs/models/01_vision.ipynb #e44a9abf
 class VisionEncoder(PatchEncoder):
@@ -575,7 +586,7 @@ class VisionEncoder(PatchEncoder):
         init_std: float = 0.02,  # spread of fresh weights; 0.08 suits width 64 from scratch
         checkpoint: str | Path | None = None,  # folder or hub name; given sizes but the image's are compared with it
         layers: tuple[int, ...] | None = None,  # layers whose tokens are joined, 1 the first; None: the last alone
-        tokens: str = "patches",  # 'cls': the [CLS] token alone
+        tokens: str = "patches",  # 'blocks': the mean of every two by two patches; 'cls': the [CLS] token alone
         qkv_bias: bool = True,  # False: no bias in Q, K, V, as printed in Eq. 3; from scratch only
         seed: int | None = None,  # of fresh weights; None draws from torch's generator
         **options,  # stem, position, norm, cls of `vit_from_scratch`
