@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'TARGETS', 'FURTHER', 'WITHOUT_GAN', 'Artefact', 'maker_of_file', 'csv_alone']
+__all__ = ['ARTEFACTS', 'TARGETS', 'FURTHER', 'WITHOUT_GAN', 'ONLY_WITHOUT_GAN', 'Artefact', 'maker_of_file', 'csv_alone']
 
 # %% ../../nbs/core/06_artefacts.ipynb #726de5f7
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Artefact:
     trains: bool = False  # whether it trains or measures, and does more than draw
     shows: tuple = ()  # parameters of the notebook that say what is shown: "model", and "split"
     alone: bool = False  # a timing: no other job beside it
+    beside: tuple = ()  # committed files that it reads, from figures/ on
 
     def files(self, *datasets: str) -> list:  # of the notebook; names
         "The files that the notebook saves in its folder."
@@ -67,9 +68,10 @@ _PAPER = {
     "calibration": _paper("calibration", figures=("calibration_curves",)),
     "summary": _paper("summary", "summary_fusion_gain"),
     "model_cost": _paper("model_cost"),
-    "audit": _paper("audit", others=("audit.html",)),
+    "audit": _paper("audit", others=("audit.html",), beside=("real/paper/real_claims/real_claims.csv",)),
     "label_leaks": _paper("label_leaks", group="supplement", reads=("data",), datasets="each", settings="data"),
     "contradictions": _paper("contradictions", reads=(), settings="none"),
+    "real_claims": _paper("real_claims"),
     "first_answer": _paper(
         *("first_summary", "first_fusion_gain"),
         figures=("first_loss_curves", "first_models", "first_confusion_matrix"),
@@ -187,7 +189,8 @@ TARGETS = tuple(dict.fromkeys(artefact.target for artefact in ARTEFACTS.values()
 FURTHER = ("seeds", "everything")  # targets that train the further seeds of the study, too
 WITHOUT_GAN = """first_answer table1_datasets table3_comparison table4_ablation fig5_loss_curves fig6_confusion_matrix
 per_class calibration summary label_leaks fig7_heatmap word_relevance fig8_feature_space decision_report
-missing_modality fusion_comparison""".split()  # notebooks of a profile that trains no GAN
+missing_modality fusion_comparison real_claims""".split()  # notebooks of a profile that trains no GAN
+ONLY_WITHOUT_GAN = ("real_claims",)  # of no other profile
 
 # %% ../../nbs/core/06_artefacts.ipynb #1b2b19b8
 def maker_of_file(

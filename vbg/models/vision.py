@@ -510,7 +510,7 @@ def _set_up(encoder, image_size, checkpoint, cls, tokens, layers, init_std):
     for name, buffer in zip(("pixel_scale", "pixel_shift"), _pixel_map(mean, std)):
         encoder.register_buffer(name, buffer, persistent=False)
 
-
+# %% ../../nbs/models/01_vision.ipynb #eaf0369d
 def _places(tokens, special):
     "Where the tokens that are given out stand among all."
     if tokens not in ("patches", "blocks", "cls"):

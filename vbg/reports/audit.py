@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from itertools import chain, product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..core.files import home
+from ..core.places import committed_place
 from .contradictions import contradictions, printed_cells
 from .evidence import FUSION, NEEDED, PRINTED, Evidence, at_majority, read_evidence, score, seconds
 from vbg.reports.findings import (
@@ -35,11 +38,11 @@ from ..stats.metrics import METRICS
 from ..stats.verdicts import VERDICTS, Verdict, as_verdict, verdict_level
 
 # %% auto #0
-__all__ = ['COLUMNS', 'SETTINGS', 'data_rows', 'setting_rows', 'build_ledger', 'ledger', 'verdict_counts', 'audit_sections',
-           'page_note', 'audit_markdown', 'audit_html', 'save_audit', 'beliefs']
+__all__ = ['COLUMNS', 'REAL_CLAIMS', 'SETTINGS', 'data_rows', 'setting_rows', 'said_on_real', 'build_ledger', 'ledger',
+           'verdict_counts', 'audit_sections', 'page_note', 'audit_markdown', 'audit_html', 'save_audit', 'beliefs']
 
 # %% ../../nbs/reports/07_audit.ipynb #b45c5152
-COLUMNS = ["id", "group", "where", "claim", "paper", "ours", "n", "data", "verdict", "reason", "command", "runs"]
+COLUMNS = "id group where claim paper ours n data verdict reason real command runs".split()
 
 
 def _printed_twice(table, dataset, model, metric):
@@ -163,6 +166,21 @@ def setting_rows(
         found = setting(e, "", row.paper, row.path, equals=float(row.paper))
         yield [name, "table2", "Table 2", f"{row.module}: {row.setting}", *found]
 
+# %% ../../nbs/reports/07_audit.ipynb #44e1fe02
+REAL_CLAIMS = committed_place("real", "paper", "real_claims") / "real_claims.csv"  # from `home()` on
+
+
+def said_on_real(
+    file: Path,  # csv of `real_claims`
+) -> dict:  # id of a claim -> text; empty where there is no file
+    "What runs on real objects say of each claim: verdict and points, set by set."
+    if not file.exists():
+        return {}
+    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    needs = rows["items that would tell"].map(lambda n: "" if n == "–" else f", {n} items would tell")
+    text = rows["data set"] + ": " + rows.verdict + " (" + rows.points + needs + ")"
+    return text.groupby(rows.id, sort=False).agg("; ".join).to_dict()
+
 # %% ../../nbs/reports/07_audit.ipynb #5b0b3d6c
 def _claim_rows(e, claims):
     "One row a claim."
@@ -188,13 +206,14 @@ def _command(e, row):
 def build_ledger(
     e: Evidence,  # from `read_evidence`
     claims: tuple = CLAIMS,  # what the text says
+    real: dict | None = None,  # from `said_on_real`
 ) -> pd.DataFrame:  # columns `COLUMNS`, one row a printed number or claim; `paper`, `ours` and `n` hold their numbers
     "Every row with its verdict. Raises ValueError on a claim without one or an id that comes twice, RunError on a run."
     assert_study(e.runs, e.profile, NEEDED, list(e.settings.data))
     for d in e.datasets:
         same_items([r for r in e.runs if r.dataset == d], e.split(d))
     rows = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"], dtype=object)
-    table = rows[COLUMNS].copy()
+    table = rows.assign(real=rows.id.map(real or {}).fillna("–"))[COLUMNS]
     twice = table.id[table.id.duplicated()].unique().tolist()
     if twice:
         raise ValueError(f"ids that come twice in the ledger: {', '.join(twice)}; give each claim an id of its own")
@@ -206,7 +225,7 @@ def ledger(
     profile: str,  # 'smoke', 'mini' or 'paper'
 ) -> pd.DataFrame:  # columns `COLUMNS`
     "The ledger of a profile's runs."
-    return build_ledger(read_evidence(profile))
+    return build_ledger(read_evidence(profile), real=said_on_real(home() / REAL_CLAIMS))
 
 # %% ../../nbs/reports/07_audit.ipynb #cf3ec32e
 _NUMBERS = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3", "table4": "Table 4"}
@@ -246,6 +265,7 @@ def _plain_rows(part, head):
         *(Column(head, lambda r: f"{r['claim']}\n{r['where']}; {r['id']}"), Column("paper", "paper")),
         Column("ours", lambda r: f"{r['ours']}\n" + f"{r['n']}; " * (r["n"] != "–") + r["data"]),
         Column("verdict", lambda r: f"{r['verdict']}\n{r['reason']}{own(r)}"),
+        *[Column("on real objects, without GAN", "real")] * int((part.real != "–").any()),
     ]
     note = f"Decided by: {usual}" + ", where a row names no other command." * (part.command.nunique() > 1)
     return note, table_of(part.drop(columns="runs").to_dict("records"), columns)
@@ -403,7 +423,7 @@ def save_audit(
     save_files(
         "audit",
         e.profile,
-        dict(runs=e.runs, inside=e.looks),
+        dict(runs=e.runs, inside=e.looks, real=table.real[table.real != "–"].to_dict()),
         csv=numbers_beside(table).to_csv(index=False, lineterminator="\n").encode(),
         md=audit_markdown(table, e).encode(),
         html=audit_html(table, e).encode(),

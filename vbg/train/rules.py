@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.artefacts import ARTEFACTS, FURTHER, TARGETS, WITHOUT_GAN
+from ..core.artefacts import ARTEFACTS, FURTHER, ONLY_WITHOUT_GAN, TARGETS, WITHOUT_GAN
 from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
@@ -21,7 +21,7 @@ from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
 from ..runs.notebook import study_notebook
 from ..runs.store import gan_place, made_seeds, training_notebook
-from ..runs.version import inputs_text, notebook_version
+from ..runs.version import checksum, inputs_text, notebook_version
 from ..runs.workflow import is_whole
 from vbg.train.code import (
     adaptation_told_otherwise,
@@ -197,9 +197,10 @@ def train_needs(
     dataset: str,  # such as "met"
     seed: int,  # or its number as text
 ) -> list:  # notebooks
-    "Notebooks that the runs of one seed need; of the first seed, the one that has trained some of them."
-    first = [first_book(profile, dataset)] * (int(seed) == read_profile(profile).seeds[0])
-    return study_needs(profile, dataset) + first
+    "Notebooks that the runs of one seed need; the first one has trained some of them, or encoded the items of all."
+    settings = read_profile(profile)
+    waits = int(seed) == settings.seeds[0] or settings.train["encoders"] == "cached"
+    return study_needs(profile, dataset) + [first_book(profile, dataset)] * waits
 
 # %% ../../nbs/train/07_rules.ipynb #b00f995f
 def row_needs(
@@ -276,7 +277,8 @@ def artefact_datasets(
     whole = lambda about: group != "explain" or not trained_folds(about)  # a run holds the network of one fold alone
     datasets = tuple(d for d, about in settings.data.items() if whole(about))
     many = {"all": [datasets], "each": [(dataset,) for dataset in datasets], "first": [datasets[:1]]}
-    shown = datasets and (settings.main == "vbg" or name in WITHOUT_GAN)
+    held = ARTEFACTS.keys() - {*ONLY_WITHOUT_GAN} if settings.main == "vbg" else WITHOUT_GAN
+    shown = datasets and name in held
     return many[ARTEFACTS[name].datasets] if shown else []
 
 # %% ../../nbs/train/07_rules.ipynb #7846886f
@@ -391,6 +393,8 @@ def artefact_inputs(
         dataset = wildcards.dataset if artefact.datasets == "each" else ""
         kinds = dict(none={}, data=dict(settings=settings.data.get(dataset)))
         depends = kinds.get(artefact.settings, dict(settings=asdict(settings), experiments=plan))
+        files = {file: home() / "figures" / file for file in artefact.beside}
+        depends |= dict(beside={file: checksum(p)[:16] for file, p in files.items() if p.exists()}) if files else {}
         return marked(inputs(profile, name, **depends), artefact_book(profile, name, dataset))
 
     return said
