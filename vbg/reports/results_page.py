@@ -66,7 +66,8 @@ def _sources(name, profile, place):
     "Links under a table."
     at = lambda path: relpath(path, place)
     links = [f"[csv]({at(figure_file(f'{name}.csv', profile))})"]
-    made = [*place.rglob(f"{name}.json"), *place.glob("manifest.json")][:1]
+    folder = root() / "figures" / profile
+    made = [*folder.rglob(f"{name}.json"), *folder.glob("manifest.json")][:1]
     links += [f"[runs behind it]({at(path)})" for path in made]
     if _maker(name):
         links.append(f"[notebook]({at(root() / notebook_of(_maker(name)))})")
@@ -125,11 +126,13 @@ def results_markdown(
 
     def part(found):
         kind, name, caption = found[1], *(found[2].split(" | ") + [""])[:2]
+        other, _, name = name.rpartition("/")  # a table of another profile, such as real/summary
+        of = other or profile
         if kind == "figure":
-            return f"{figure_part(name, caption, profile, place)}\n"
+            return f"{figure_part(name, caption, of, place)}\n"
         if kind == "runs":
             return f"{runs_part(name, caption, place)}\n"
-        return f"{table_part(name, profile, place) if kind == 'table' else head_part(name, profile)}\n"
+        return f"{table_part(name, of, place) if kind == 'table' else head_part(name, of)}\n"
 
     text = re.sub(r"^<!-- (table|figure|head|runs): (.*?) -->$", part, TEMPLATE, flags=re.M)
     return re.sub(r"\]\(@(.*?)\)", lambda m: f"]({relpath(figure_file(m[1], profile), place)})", text)

@@ -18,12 +18,15 @@ from ..core.files import home
 from .forkserver import fork_server
 from .notebook import job_name
 from .status import LIKE, costs, duration_text, left_lines
-from .workflow import clear_killed, drawing, hold, planned, refuse_unknown, snakemake_command
+from .workflow import TRAINS, clear_killed, drawing, hold, planned, refuse_unknown, snakemake_command
 
 # %% auto #0
-__all__ = ['JOB', 'NOTICE', 'FIRST', 'Costs', 'Progress', 'follow', 'run', 'reproduce']
+__all__ = ['DRAWS', 'JOB', 'NOTICE', 'FIRST', 'Costs', 'Progress', 'follow', 'run', 'reproduce']
 
 # %% ../../nbs/runs/08_reproduce.ipynb #0645ef35
+DRAWS = 10  # seconds of a notebook that trains nothing, until one is finished
+
+
 class Costs:
     "What notebooks take: expected, and measured where they are finished."
 
@@ -46,8 +49,13 @@ class Costs:
             return self.expected[name] * self.pace()
         of = lambda rule: [took for other, took in self.took.items() if self.rules.get(other) == rule]
         like, times = LIKE.get(self.rules[name], ("", 1))
-        seen = of(self.rules[name]) or [times * took for took in of(like)] or list(self.took.values())
+        seen = of(self.rules[name]) or [times * took for took in of(like)] or self._of_kind(self.rules[name])
         return sum(seen) / len(seen) if seen else None
+
+    def _of_kind(self, rule):
+        "Seconds of the finished notebooks that train, or of those that draw."
+        seen = [took for name, took in self.took.items() if (self.rules.get(name) in TRAINS) == (rule in TRAINS)]
+        return seen or [DRAWS] * bool(self.took and rule not in TRAINS)
 
 # %% ../../nbs/runs/08_reproduce.ipynb #6a93bfe7
 class Progress(Costs):
