@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from in_browser import browser, probed, shown
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from vbg.core.files import home
 from vbg.reports.book import MAKE_TARGETS, make_book, targets_of
 from vbg.runs.manifest import write_manifest
 from vbg.runs.notebook import run_notebook
@@ -30,6 +31,12 @@ $$A = \\mathrm{softmax}(QK^\\top/\\sqrt{D})\\,U \\tag{4}$$""",
     "pd.DataFrame({f'a long heading {k}': [k * 1.5] * 3 for k in range(20)})",
     "Image.new('RGB', (40 * width, 30), (200, 30, 30))",
 )
+LESSON = """# Lesson 2: What is added
+
+One and one.
+
+**Before**: [Lesson 1](01_first.ipynb), notes on [sums](../core/01_files.ipynb), [answers](solutions/02_toy.ipynb),
+[a paper](https://example.org/sum)."""
 PROBE = """<script>const failed = [];
 addEventListener("error", e => failed.push(e.target.src || e.target.href || e.message), true);
 addEventListener("load", () => parent.postMessage(JSON.stringify({
@@ -44,7 +51,7 @@ TABLES = """<script>addEventListener("load", () => parent.postMessage(JSON.strin
 
 
 def made():
-    "The book of these two chapters; the plan has a third."
+    "The book of two lessons and these two chapters; the plan has a third."
     folder = "runs/smoke/figures/paper/summary"
     saves = {"summary": tuple(f"{folder}/seen.{kind}" for kind in ("png", "csv"))}
     jobs = [
@@ -55,22 +62,28 @@ def made():
             ("gan_choice", "artefact_gan_choice"),
         )
     ]
-    return make_book("smoke", jobs, lambda profile, names: dict.fromkeys(names, "gan"))
+    lessons = home() / "lessons"
+    lessons.mkdir(exist_ok=True)
+    for name, text in (("01_first", "# Lesson 1: First\n\nNothing yet."), ("02_toy", LESSON)):
+        code = new_code_cell("1 + 1", outputs=[new_output("execute_result", data={"text/plain": "a 2"})], id="b")
+        cells = [new_markdown_cell(text, id="a"), code]
+        nbformat.write(new_notebook(cells=cells, metadata=SPEC), lessons / f"{name}.ipynb")
+    return make_book("smoke", jobs, lambda profile, names: dict.fromkeys(names, "gan"), lessons)
 
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    "The folder of a book of two chapters."
-    home = tmp_path_factory.mktemp("book")
+    "The folder of a book of two lessons and two chapters."
+    place = tmp_path_factory.mktemp("book")
     patch = pytest.MonkeyPatch()
-    patch.setenv("VBG_HOME", str(home))
+    patch.setenv("VBG_HOME", str(place))
     for name, cells in (("summary", FIRST), ("train-met-0", ("# Train", "print('epoch 1')"))):
         code = [new_code_cell("width = 1  # in fortieths", metadata={"tags": ["parameters"]})] + [
             new_code_cell(source) for source in cells[1:]
         ]
-        nbformat.write(new_notebook(cells=[new_markdown_cell(cells[0]), *code], metadata=SPEC), home / f"{name}.ipynb")
-        run_notebook(home / f"{name}.ipynb", home / "runs/smoke/notebooks" / f"{name}.ipynb", {"width": 2})
-    figures = home / "runs/smoke/figures/paper/summary"
+        nbformat.write(new_notebook(cells=[new_markdown_cell(cells[0]), *code], metadata=SPEC), place / f"{name}.ipynb")
+        run_notebook(place / f"{name}.ipynb", place / "runs/smoke/notebooks" / f"{name}.ipynb", {"width": 2})
+    figures = place / "runs/smoke/figures/paper/summary"
     figures.mkdir(parents=True)
     (figures / "seen.csv").write_text("a,b\n1,2\n")
     entry = dict(made_from=[], files={}, environment={})
@@ -81,6 +94,9 @@ def book(tmp_path_factory):
         )
     yield made().parent
     patch.undo()
+
+
+LESSONS = ("01_first.html", "02_toy.html")
 
 
 class Links(HTMLParser):
@@ -111,7 +127,7 @@ def pages(book):
 
 
 def test_chapters_index_and_style_are_there_and_nothing_else(book):
-    pages = ["book.css", "index.html", "saved", "summary.html", "train-met-0.html"]
+    pages = [*LESSONS, "book.css", "index.html", "saved", "summary.html", "train-met-0.html"]
     assert sorted(p.name for p in book.iterdir()) == pages
     assert [p.name for p in (book / "saved").iterdir()] == ["seen.csv"]
 
@@ -121,7 +137,7 @@ def test_every_link_and_resource_is_in_the_folder(book):
     for name, page in there.items():
         for target in page.loads + page.points:
             parts = urlsplit(target)
-            if parts.scheme == "data":
+            if parts.scheme == "data" or (name in LESSONS and target == "https://example.org/sum"):
                 continue
             assert not parts.scheme and not parts.netloc, f"{name}: {target[:80]}"
             assert not parts.path or (book / unquote(parts.path)).is_file(), f"{name}: {target}"
@@ -156,6 +172,15 @@ def test_cells_of_the_machinery_are_a_table_and_noise_is_left_out(book):
     ]
     assert "a warning" not in text and "effective" not in text and "injected" not in text and "<style" not in text
     assert text.count("<math") == 2 and "<span>(4)</span>" in text and "mathrm" not in re.sub(r'alt="[^"]*"', "", text)
+
+
+def test_lessons_stand_before_the_study_with_their_code_and_outputs(book):
+    index, lesson = ((book / name).read_text(encoding="utf-8") for name in ("index.html", "02_toy.html"))
+    at = [index.index(said) for said in ("<h2>Lessons</h2>", "01_first.html", "02_toy.html", "<h2>Tables</h2>")]
+    assert at == sorted(at) and '<span class="claim">One and one.</span>' in index
+    assert "a 2" in lesson and "<details" not in lesson
+    assert '<a href="01_first.html">Lesson 1</a>, notes on sums, answers,' in lesson
+    assert 'rel="next">What was seen &amp; counted' in lesson
 
 
 def test_index_names_what_is_missing_and_what_nobody_made(book):
@@ -329,4 +354,5 @@ def test_chapters_stand_in_their_group(whole):
         "gan-met-attributes-0-0": "Training logs",
         "decision_report-met": "Words and decisions",
     }
+    wanted |= {path.stem: "Lessons" for path in sorted((ROOT / "nbs" / "lessons").glob("*.ipynb"))}
     assert {name: group(name) for name in wanted} == wanted and "Run by no target" not in text
