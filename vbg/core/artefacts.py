@@ -71,7 +71,7 @@ _PAPER = {
     "audit": _paper("audit", others=("audit.html",), beside=("real/paper/real_claims/real_claims.csv",)),
     "label_leaks": _paper("label_leaks", group="supplement", reads=("data",), datasets="each", settings="data"),
     "contradictions": _paper("contradictions", reads=(), settings="none"),
-    "real_claims": _paper("real_claims"),
+    "real_claims": _paper("real_claims", "real_sides"),
     "first_answer": _paper(
         *("first_summary", "first_fusion_gain"),
         figures=("first_loss_curves", "first_models", "first_confusion_matrix"),
