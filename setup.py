@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     keywords=settings["keywords"],
     packages=find_packages(include=["vbg", "vbg.*"]),
-    package_data={"": ["*.csv", "*.css", "*.md"], "vbg.models": ["weights/*/*"]},
+    package_data={"": ["*.csv", "*.css", "*.html", "*.js", "*.md"], "vbg.models": ["weights/*/*"]},
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),

@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import draw_museum, write_encoders
 
 import vbg.explain.collection as collections
+import vbg.explain.links as links
 import vbg.explain.suggest as suggests
 import vbg.train.vbg_rival as vbg_rival
 from vbg.core.profiles import profile
@@ -67,3 +69,10 @@ def test_vbg_stands_in_the_table_and_its_kept_weights_say_the_same(home, monkeyp
     assert len(held) == OLD and held.probability.between(0.5, 1).all()
     told = json.loads((compared.place / "model/model.json").read_text("utf-8"))
     assert told["rival"] == "vbg" and {*told["calibration"]} == {"image", "vbg"}
+    hidden, *_ = links.hide([compared.model], suggests.encoders_here(), compared.data.take([0]))
+    assert hidden.maps.shape == hidden.link.shape == (len(hidden.words), links.GRID**2)
+    assert hidden.maps.min() >= 0 < hidden.maps.max() and 0 < hidden.common <= 1
+    seen = suggests.suggest([compared.model], home / "old.csv", say=lines.append).set_index("id")
+    assert hidden.whole.max() == pytest.approx(seen.probability[str(compared.data.ids[0])], abs=1e-3)
+    moved = [len(np.unique(p.round(7), axis=0)) for p in (hidden.no_word, hidden.no_region)]
+    assert min(moved) > 1 and hidden.link.max() > 0

@@ -91,6 +91,8 @@ ALLOWED = {  # module, name -> why
     ): "weights by the name that the user gives; no code of them is run",
     ("models.vision", "huggingface_hub.hf_hub_download"): "as above",
     ("models.vision", "huggingface_hub.try_to_load_from_cache"): "as above; asks no server",
+    ("reports.desk_server", "http.server.BaseHTTPRequestHandler"): "the reader's desk, behind a token",
+    ("reports.desk_server", "socketserver.ThreadingTCPServer"): "as above; on 127.0.0.1",
     ("data.acquire.web", "requests.Session"): "the one door to servers; it asks the hosts of its list alone",
 }
 METHODS = {"extractall", "read_pickle", "to_pickle", "unsafe_load", "load_from_checkpoint"}  # of whatever object
@@ -376,7 +378,10 @@ def test_browser_obeys_the_policy_where_an_escape_is_missed(tmp_path):
 
 
 def of_make(*words, **how):
-    env = {k: v for k, v in os.environ.items() if k not in ("FOLDER", "COLUMNS", "CLASSES", "MAKEFLAGS", "MAKELEVEL")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("FOLDER", "COLUMNS", "MODEL", "WHO", "CLASSES", "MAKEFLAGS")
+    }
+    env.pop("MAKELEVEL", None)
     return subprocess.run(["make", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True, **how).stdout
 
 
@@ -384,12 +389,15 @@ def of_make(*words, **how):
     "name", [*HOSTILE, "$(shell touch ran)", "a'; touch ran; '", "My mus'eum", "$$HOME", "a\\", "#"]
 )
 def test_what_is_typed_reaches_no_shell(name):
-    show = 'shown: ; @printf "%s@@" "$$VBG_FOLDER" "$$VBG_COLUMNS" $(call quoted,$(CLASSES)) $(SIZES) "" $(PARTS)'
-    typed = [f"{variable}={name}" for variable in "FOLDER COLUMNS CLASSES PROFILE CORES TARGETS".split()]
+    told = " ".join(f'"$$VBG_{variable}"' for variable in "FOLDER MODEL WHO COLUMNS".split())
+    show = f'shown: ; @printf "%s@@" {told} $(call quoted,$(CLASSES)) $(SIZES) "" $(PARTS)'
+    typed = [f"{variable}={name}" for variable in "FOLDER MODEL WHO COLUMNS CLASSES PROFILE CORES TARGETS".split()]
     line = " ".join(name.split("\n"))
-    *words, gpus, nothing = of_make("-s", "--eval", show, "shown", *typed).split("@@")[:10]
+    *words, gpus, nothing = of_make("-s", "--eval", show, "shown", *typed).split("@@")[:12]
     assert (
-        words == [name, name, line, "--profile", line, "--cores", line, "--gpus"] and gpus.isdecimal() and not nothing
+        words == [name, name, name, name, line, "--profile", line, "--cores", line, "--gpus"]
+        and gpus.isdecimal()
+        and not nothing
     )
     call = of_make("-n", "data-met", f"CLASSES={name}").partition("-m vbg.reports.command ")[2]
     assert shlex.split(call) == ["acquire", "met", "--classes", line]

@@ -22,22 +22,58 @@ from safetensors.numpy import load, save
 from ..core.collection_plan import FOLDS, collection_name
 from ..core.files import DataError, home, staging, write_atomic
 from ..core.marks import csv_bytes
-from ..data.collection import NO_LABEL, join_fields, object_of, read_collection
+from ..data.collection import NO_LABEL, join_fields, object_of, read_collection, read_unlabelled
+from ..data.corrections import labels_of, log_place, read_log
 from ..data.guess import columns_named, guess_columns
 from ..data.schema import Examples
 from ..data.splits import assign_folds
 from ..data.store import ExampleData
+from ..data.tables import plain_name
 from ..results.publish import PERCENT
 from ..results.tables import Column, table_files, table_of
-from ..stats.calibration import COVERAGE, ENOUGH, fit_temperature, set_limits, temper
+from ..stats.calibration import COVERAGE, ENOUGH, fit_temperature, prediction_sets, set_limits, temper
 from ..stats.intervals import estimate_scores, paired_difference
 from ..train.encoded import Encoders, decode, encode, encoder_key, encoders_here, seconds_an_item
 from ..train.rivals import Features, Rivals, choose_rival, fit_rivals, mean_by, out_of_fold
 from ..train.vbg_rival import build_head, fit_head, head_arrays, head_out_of_fold, head_seconds, head_settings
 
 # %% auto #0
-__all__ = ['TITLES', 'INSIDE', 'A_FOLD', 'BUDGET', 'Field', 'Found', 'find_collection', 'rivals_table', 'Model', 'save_models',
-           'load_model', 'load_models', 'plan_lines', 'vbg_fits', 'Compared', 'Told', 'told_of', 'compare_collection']
+__all__ = ['TITLES', 'INSIDE', 'A_FOLD', 'BUDGET', 'correct_labels', 'Field', 'Found', 'read_labelled', 'find_collection',
+           'rivals_table', 'Model', 'save_models', 'load_model', 'load_models', 'plan_lines', 'vbg_fits', 'Compared',
+           'Told', 'told_of', 'compare_collection']
+
+# %% ../../nbs/explain/15_collection.ipynb #c0ecc1e0
+def _without_label(source, columns, group, wanted):
+    "Photographs of objects that have no label in the table."
+    table = read_unlabelled(source, columns).table
+    table = table.assign(object=object_of(table), group="")
+    if group:
+        table["group"] = [json.loads(said).get(plain_name(group), "") for said in table.attributes]
+    elif "object" in columns:
+        table["group"] = table["object"]
+    return table[table["object"].isin(wanted) & (table.text != "")]
+
+# %% ../../nbs/explain/15_collection.ipynb #c0ecc1e7
+def correct_labels(
+    examples: Examples,  # `object` says what each photograph shows
+    source: Path,  # what they were read from
+    columns: dict,  # arguments of `read_collection`
+    corrected: dict,  # object -> label
+) -> Examples:  # `notes` says how many
+    "Read labels as a person gave them; an object of a table that has none gets one."
+    table, more = examples.table, examples.table[:0]
+    wanted = corrected.keys() - {*table["object"]}
+    if wanted and not source.is_dir():
+        more = _without_label(source, columns, columns.get("group"), wanted)
+    new, one = table["object"].map(corrected), ~table["object"].duplicated()
+    here, apart = (one & new.notna()).sum(), (one & new.notna() & (new != table.label)).sum()
+    empty = more["object"].nunique()
+    said = f"{here + empty} labels are read as a person gave them: {apart} differ, {empty} objects had none"
+    absent = len(corrected) - here - empty
+    said += f"; {absent} such objects are not here" * bool(absent)
+    more = more.assign(label=more["object"].map(corrected)).reindex(columns=table.columns)
+    table = pd.concat([table.assign(label=new.fillna(table.label)), more], ignore_index=True)
+    return replace(examples, table=table, notes=[*examples.notes, said])
 
 # %% ../../nbs/explain/15_collection.ipynb #04f63421
 TITLES = {
@@ -77,17 +113,23 @@ class Found:
     lines: list  # what was found and dropped
 
 # %% ../../nbs/explain/15_collection.ipynb #04f63430
-def _read(source, columns, label):
-    "The photographs that have a label, with the object that each shows."
+def read_labelled(
+    source: Path,  # table or folder, from `guess_columns`
+    columns: dict,  # arguments of `read_collection`
+    label: str,  # column; '' where folders are the labels
+    corrected: dict | None = None,  # object -> label in place of the one that is read
+) -> Examples:  # `object` says what each photograph shows
+    "The photographs that have a label."
     of_folder = {"object"} if source.is_dir() else set()  # a folder's objects are its folders
     how = {role: name for role, name in columns.items() if role not in of_folder} | ({"label": label} if label else {})
     with warnings.catch_warnings():  # what they say is among the lines
         warnings.simplefilter("ignore")
         examples = read_collection(source, **how | dict(lenient=True))
-    table = examples.table
-    if source.is_dir() and columns.get("object") != "":
-        table = table.assign(object=table.group)
-    return replace(examples, table=table.assign(object=object_of(table)))
+        table = examples.table
+        if source.is_dir() and columns.get("object") != "":
+            table = table.assign(object=table.group)
+        examples = replace(examples, table=table.assign(object=object_of(table)))
+        return correct_labels(examples, source, how, corrected) if corrected else examples
 
 
 def _objects(table):
@@ -98,7 +140,7 @@ def _objects(table):
     made = {column: first["object"].map(values) for column, values in dict(label=label, text=text).items()}
     return first.assign(id=first["object"], **made).drop(columns="object")
 
-
+# %% ../../nbs/explain/15_collection.ipynb #0375b1d3
 def _dealt(examples, name):
     "A field, and what is said of it. Raises `DataError` where fewer than two classes are left."
     one = replace(examples, table=_objects(examples.table))
@@ -124,7 +166,9 @@ def find_collection(
     labels = columns_named(columns, "label") or [""]
     if len(labels) > len({Field(label, None).mark for label in labels}):
         raise DataError(f"labels {labels} would share their files", source, remedy="name each once, or rename a column")
-    read = [_read(source, columns, label) for label in labels]
+    log = log_place(collection_name(folder))
+    decisions, damaged = read_log(log)
+    read = [read_labelled(source, columns, label, labels_of(decisions, label)) for label in labels]
     dealt = [_dealt(one, label if len(labels) > 1 else "") for one, label in zip(read, labels)]
     tables = [one.table[one.table["object"].isin(field.objects.index)] for one, (field, _) in zip(read, dealt)]
     table = pd.concat(tables).drop_duplicates("id").assign(label=NO_LABEL)
@@ -133,6 +177,7 @@ def find_collection(
     lines += [*dict.fromkeys(note for one in read for note in one.notes), *(line for _, said in dealt for line in said)]
     apart = max((one.table.groupby("object").label.nunique() > 1).sum() for one in read)
     lines += [f"{apart} objects whose photographs differ in their label: the commonest counts"] * bool(apart)
+    lines += [f"{log}: {damaged} lines are damaged and not read"] * bool(damaged)
     return Found(photos, [field for field, _ in dealt], columns, source, lines)
 
 # %% ../../nbs/explain/15_collection.ipynb #c0e57b77
@@ -322,12 +367,14 @@ class Compared:
     probabilities: np.ndarray  # `(N, C)` of the chosen rival, out of fold, calibrated
 
 
-def _unseen(data, fold, probabilities):
+def _unseen(data, fold, probabilities, limits):
     "The csv of the predictions out of fold."
     names, best = np.array(data.class_names, object), probabilities.argmax(1)
     own = probabilities[np.arange(len(data)), data.label]
     made = dict(id=data.ids, fold=fold, label=names[data.label], suggestion=names[best])
     made |= dict(probability=probabilities.max(1).round(4), probability_of_label=own.round(4))
+    held, order = prediction_sets(probabilities, limits), np.argsort(-probabilities, axis=1, kind="stable")
+    made["cannot_be_ruled_out"] = ["; ".join(names[o[s[o]]]) for o, s in zip(order, held)]
     return pd.DataFrame(made)
 
 # %% ../../nbs/explain/15_collection.ipynb #5b4d6f0e
@@ -430,8 +477,9 @@ def _kept(found, told, encoders, predicted):
         accuracy = estimate_scores(label, [tables[chosen]], ("accuracy",))["accuracy"]
         said = _told(found, field, one.data, encoders, chosen, tables, far, accuracy)
         models[field.mark.strip("-")] = _fitted(one, encoders, chosen), said
-        unseen = temper(tables[chosen], said["calibration"][chosen]["temperature"])
-        files = table_files(printed) | dict(out=csv_bytes(_unseen(one.data, one.fold, unseen)))
+        rule = said["calibration"][chosen]
+        unseen, limits = temper(tables[chosen], rule["temperature"]), np.array(rule["limits"])
+        files = table_files(printed) | dict(out=csv_bytes(_unseen(one.data, one.fold, unseen, limits)))
         made.append((field, one.data, printed, unseen, files))
     saved = save_models(place / "model", models)
     for field, *_, files in made:

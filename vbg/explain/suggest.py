@@ -13,20 +13,24 @@ import pandas as pd
 from ..core.files import DataError, home, write_atomic
 from ..core.marks import csv_bytes
 from ..data.collection import object_of, read_unlabelled
-from ..data.store import without_unread
+from ..data.store import ExampleData, without_unread
 from .collection import TITLES, Model, load_models
 from ..models.batches import predict
 from ..stats.calibration import ENOUGH, prediction_sets, temper
-from ..train.encoded import decode, encode, encoder_key, encoders_here
+from ..train.encoded import Encoders, decode, encode, encoder_key, encoders_here
 from ..train.rivals import Features, mean_by
 from ..train.vbg_rival import head_of, head_settings
 
 # %% auto #0
-__all__ = ['PLACES', 'suggestions', 'suggest', 'model_place', 'predict_table']
+__all__ = ['PLACES', 'calibrated', 'suggestions', 'encoders_of', 'suggest', 'vbg_says', 'model_place', 'predict_table']
 
 # %% ../../nbs/explain/16_suggest.ipynb #0377e41b
-def _probabilities(model, predicted, has_text):
-    "Calibrated probabilities and sets, `(N, C)` each."
+def calibrated(
+    model: Model,
+    predicted: dict,  # rival -> `(N, C)`
+    has_text: np.ndarray,  # `(N,)` bool; the others are judged by their picture
+) -> tuple:  # probabilities and sets, `(N, C)` each
+    "What the model says of N objects."
     found, sets = np.empty((len(has_text), len(model.classes))), np.empty((len(has_text), len(model.classes)), bool)
     for name, mine in ((model.told["rival"], has_text), ("image", ~has_text)):
         rule = model.told["calibration"][name]
@@ -80,7 +84,7 @@ def suggestions(
     "Everything that the model says of each object."
     names, has_text = np.array(model.classes, object), np.array([bool(t.strip()) for t in features.texts], bool)
     predicted, distances = model.rivals.predict(features) | dict(vbg=vbg), model.rivals.distances(features)
-    p, sets = _probabilities(model, predicted, has_text)
+    p, sets = calibrated(model, predicted, has_text)
     order, made = np.argsort(-p, axis=1, kind="stable"), dict(id=ids, image=images)
     for k, place in enumerate(PLACES[: p.shape[1]]):
         made[place] = names[order[:, k]]
@@ -100,7 +104,9 @@ def suggestions(
     return _ranked(pd.DataFrame(made)).assign(problem="")
 
 # %% ../../nbs/explain/16_suggest.ipynb #4162306a
-def _encoders_of(model):
+def encoders_of(
+    model: Model,
+) -> Encoders:
     "The encoders that the model was made with. Raises `DataError` where this machine has others."
     encoders = encoders_here("pretrained" if model.told["pretrained"] else "drawings")
     if encoder_key(encoders) != model.told["encoders"]:
@@ -118,7 +124,7 @@ def suggest(
     say=print,  # function of a line
 ) -> pd.DataFrame:  # one row an object; those without a suggestion last, with their problem
     "Label objects. Raises `DataError` where there is nothing to label, or the encoders are others."
-    encoders, told = _encoders_of(models[0]), models[0].told
+    encoders, told = encoders_of(models[0]), models[0].told
     read = read_unlabelled(path, told["columns"] | (columns or {}), told["names"])
     examples, top = without_unread(read), Path(path if Path(path).is_dir() else Path(path).parent)
     table = read.table.set_index("id")
@@ -141,8 +147,13 @@ def _relative(image, top):
     return Path(image).relative_to(top).as_posix() if Path(image).is_relative_to(top) else str(image)
 
 
-def _vbg_says(model, encoders, data, of):
-    "What VBG says of the objects, the mean over their photographs; None where another rival was chosen."
+def vbg_says(
+    model: Model,
+    encoders: Encoders,
+    data: ExampleData,  # P photographs, with tokens
+    of: np.ndarray,  # `(P,)` int, the object of each
+) -> np.ndarray | None:  # `(N, C)`; None where another rival was chosen
+    "What VBG says of N objects, the mean over their photographs."
     if model.told["rival"] != "vbg":
         return None
     network = head_of(model.rivals.held, head_settings(encoders.settings), len(model.classes))
@@ -155,7 +166,7 @@ def _of_objects(models, encoders, data, features, where):
     images = where.image.groupby(of).agg("; ".join).tolist()
     features, blocks = features.pooled(of), []
     for model in models:
-        block = suggestions(model, features, list(ids), images, _vbg_says(model, encoders, data, of))
+        block = suggestions(model, features, list(ids), images, vbg_says(model, encoders, data, of))
         mark = f"{model.told['field']}: " if len(models) > 1 else ""
         blocks.append(block.drop(columns=["id", "image", "problem"]).add_prefix(mark))
     return pd.concat([block[["id", "image"]], *blocks, block.problem], axis=1)

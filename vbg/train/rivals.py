@@ -221,6 +221,16 @@ class Rivals:
         sides = _beside(self.held, _parts(self.held, self.words, features))
         return {name: _distance(self.held[f"{name}/precision"], asked) for name, (asked, _) in sides.items()}
 
+    def nearest(self, features: Features, most: int) -> np.ndarray:  # `(N, at most most)` int
+        "Of N objects, the others that are most similar to each, the most similar first."
+        sides = _beside(self.held, _parts(self.held, self.words, features))
+        units, found = [_unit(asked) for asked, _ in sides.values()], []
+        for n in range(len(features)):
+            similar = sum(unit @ unit[n] for unit in units)
+            similar[n] = -np.inf
+            found.append(np.argsort(-similar, kind="stable")[: min(most, len(features) - 1)])
+        return np.array(found, int).reshape(len(features), -1)
+
 # %% ../../nbs/train/11_rivals.ipynb #addc3a51
 def fit_rivals(
     features: Features,  # of what is learnt from
