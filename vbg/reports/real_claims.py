@@ -126,7 +126,7 @@ def real_claims_table(
     "One row a claim and set."
     return table_of(found, REAL_COLUMNS)
 
-# %% ../../nbs/reports/14_real_claims.ipynb #d74087ca
+# %% ../../nbs/reports/16_real_claims.ipynb #d74087ca
 _CASES = {  # title -> is the image right?, is the text?
     "both sides right": (True, True),
     "the image alone": (True, False),
