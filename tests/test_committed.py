@@ -195,16 +195,25 @@ def unaccounted(folder):
     return sorted(name for name in {*there, *told} if there.get(name) != told.get(name))
 
 
-@pytest.mark.parametrize("folder", ["mini", "collection-commons-museum"])
+@pytest.mark.parametrize("folder", ["mini", "real", "collection-commons-museum"])
 def test_the_manifest_names_every_file(folder):
     assert len(read_manifest(ROOT / "figures" / folder)) >= 2
     assert unaccounted(ROOT / "figures" / folder) == []
 
 
-def test_the_committed_figures_are_few_and_small():
+@pytest.mark.parametrize("real, most, size", [(False, 180, 16e6), (True, 60, 2e6)])
+def test_the_committed_figures_are_few_and_small(real, most, size):
     files = [path for path in (ROOT / "figures").rglob("*.*") if path.is_file()]
-    assert len(files) <= 180 and sum(path.stat().st_size for path in files) <= 16e6
-    assert {path.suffix for path in files} == {".csv", ".md", ".png", ".json"}
+    files = [path for path in files if ("real" in path.relative_to(ROOT / "figures").parts) == real]
+    assert 5 < len(files) <= most and sum(path.stat().st_size for path in files) <= size
+    assert {path.suffix for path in files} <= {".csv", ".md", ".png", ".json"}
+
+
+def test_no_photograph_of_coco_is_committed():
+    "Pictures of the real study are curves and matrices; their names are those of the notebooks that draw no object."
+    drawn = {path.stem for path in (ROOT / "figures" / "real").rglob("*.png")}
+    curves = "fig5_loss_curves fig5_models fig6_confusion_matrix per_class_recall calibration_curves"
+    assert drawn <= {*curves.split()} | {"fig7_heatmap_met", "fig7_heatmap_met_department"}
 
 
 def test_the_manifest_marks_exactly_the_entries_of_earlier_settings():

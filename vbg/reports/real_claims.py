@@ -17,7 +17,7 @@ from ..core.profiles import profile as read_profile
 from .findings import printed_gap, worst
 from .judges import CLAIMS, arguments_of
 from .measures import pairs_of
-from ..results.comparison import comparison_table, sign_verdict
+from ..results.comparison import DISAGREE, UNFINISHED, comparison_table, sign_verdict
 from ..results.publish import PAPER_MODELS, run_title
 from ..results.tables import Column, estimate_cell, table_of
 from ..stats.intervals import Estimate, estimate_ratio, estimate_values, same_items
@@ -58,6 +58,9 @@ def _printed(claim, pair):
     return printed_gap(claim.dataset, *pair)
 
 
+_OPEN = {DISAGREE: "interval and corrected test disagree", UNFINISHED: UNFINISHED}
+
+
 def _judged(claim, pairs, rows):
     "One row: a claim on one set. `rows`: of `comparison_table`, by model; its differences are the other's minus VBG's."
     compared = [(rows[other], _printed(claim, printed) / 100) for (_, other), printed in pairs.items()]
@@ -65,7 +68,9 @@ def _judged(claim, pairs, rows):
     first = rows[ALIKE["vbg"]]["estimates"]["accuracy"]
     gaps = [first - gap for gap in gaps]
     found = [sign_verdict(row | {"rendered": True}, -printed) for row, printed in compared]
-    open_ = [items_to_tell(g, p) for g, (_, p), f in zip(gaps, compared, found) if f.verdict == "inconclusive"]
+    missed = [row["verdict"] == "smaller than the noise" for row, _ in compared]
+    open_ = [items_to_tell(gap, p) for gap, (_, p), few in zip(gaps, compared, missed) if few]
+    why = [_OPEN[row["verdict"]] for row, _ in compared if row["verdict"] in _OPEN]
     return dict(
         id=claim.id,
         claim=claim.says.rsplit(" (", 1)[0],
@@ -75,7 +80,8 @@ def _judged(claim, pairs, rows):
         printed=[100 * printed for _, printed in compared],
         holm=[row["holm"] for row, _ in compared],
         verdict=worst([f.verdict for f in found]),
-        needed=max(open_, default=None),
+        needed=max((n for n in open_ if n > gaps[0].items), default=None),
+        why="; ".join(dict.fromkeys(why)) or "–",
         runs=[*rows[ALIKE["vbg"]]["runs"], *(run for row, _ in compared for run in row["runs"])],
     )
 
@@ -117,6 +123,7 @@ REAL_COLUMNS = [
     Column("could have told", lambda r: max(100 * g.detectable for g in r["gaps"]), "{:.1f}"),
     Column("items that would tell", "needed", "{:,}"),
     Column("verdict", "verdict"),
+    Column("why it is open", "why"),
 ]
 
 

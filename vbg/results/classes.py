@@ -5,6 +5,7 @@
 # %% ../../nbs/results/06_classes.ipynb #fb3f3693
 from __future__ import annotations
 
+import textwrap
 from itertools import product
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ def confusion_figure(
 
     style()
     groups, splits = list(groups_of(runs).values()), [s for s in splits if any(s in r.metrics for r in runs)]
-    size = (WIDTH if len(groups) > 1 else WIDTH * 0.6, height * len(splits) + 0.5)
+    size = (_width(len(groups)), height * len(splits) + 0.5)
     figure, axes = plt.subplots(len(splits), len(groups), figsize=size, squeeze=False)
     for (row, split), (column, made) in product(enumerate(splits), enumerate(groups)):
         if all(split in r.metrics for r in made):
@@ -70,7 +71,7 @@ def confusion_figure(
 def _confusion_panel(axis, made, split):
     import seaborn as sns
 
-    counts = confusion(made, split)
+    counts = confusion(made, split).rename(index=short_name, columns=short_name)
     sns.heatmap(
         counts.div(counts.sum(axis=1).clip(lower=1), axis=0) * 100,
         vmin=0,
@@ -90,6 +91,7 @@ def _confusion_panel(axis, made, split):
     axis.set_title(_test_title(made, split))
     axis.tick_params(length=0)
     axis.tick_params(axis="x", rotation=90)
+    axis.tick_params(axis="y", rotation=0)
     axis.grid(False)
 
 # %% ../../nbs/results/06_classes.ipynb #400b3908
@@ -97,6 +99,18 @@ def _test_title(made, split):
     "Data set, test, items and seeds of a panel."
     n = f"{made[0].metrics[split]['items']} items × {_seeds(len(made))}"
     return f"{run_title(made[0])}, {TESTS.get(split, split)} test\n{n}"
+
+
+def _width(panels):
+    "Inches of a figure with panels side by side."
+    return WIDTH * (0.6 if panels == 1 else panels / 2)
+
+
+def short_name(
+    name: str,  # of a class
+) -> str:  # on an axis
+    "A name of 22 letters at most, cut between words; a word alone is cut in itself."
+    return textwrap.shorten(name, 22, placeholder=" …") if " " in name else name[:21] + "…" * (len(name) > 21)
 
 
 def _seeds(n):
@@ -465,7 +479,7 @@ def class_figure(
     style()
     datasets, splits = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.split))
     deepest, models = table.groupby(["dataset", "split"])["class"].nunique().max(), list(dict.fromkeys(table.model))
-    size = (WIDTH if len(datasets) > 1 else WIDTH * 0.6, len(splits) * (0.9 + 0.2 * deepest))
+    size = (_width(len(datasets)), len(splits) * (0.9 + 0.2 * deepest))
     figure, axes = plt.subplots(len(splits), len(datasets), figsize=size, sharex=True, squeeze=False)
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         axis, part = axes[row, column], table[(table.dataset == dataset) & (table.split == split)]
@@ -477,7 +491,10 @@ def class_figure(
         axis.set_title(f"{part['title'].iloc[0]}, {TESTS.get(split, split)} test\n{n}", fontsize=8)
         if split == [s for s in splits if s in {*table[table.dataset == dataset].split}][-1]:
             axis.set_xlabel(PER_CLASS[metric])
-            axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2, handletextpad=0.2, columnspacing=1)
+            columns = 2 if len(datasets) < 3 else 1
+            axis.legend(
+                loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=columns, handletextpad=0.2, columnspacing=1
+            )
     plt.close(figure)
     return figure
 
@@ -501,7 +518,7 @@ def _class_panel(axis, part, metric, models):
             label=TITLES.get(model, model),
             linestyle="none",
         )
-    axis.set_yticks(np.arange(len(mine)), [f"{c} ({n})" for c, n in zip(mine["class"], mine["items"])])
+    axis.set_yticks(np.arange(len(mine)), [f"{short_name(c)} ({n})" for c, n in zip(mine["class"], mine["items"])])
     axis.invert_yaxis()
     axis.set_xlim(-2, 102)
 

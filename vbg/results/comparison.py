@@ -26,10 +26,10 @@ from vbg.stats.metrics import (
 from ..stats.verdicts import Verdict, as_verdict, difference_verdict, verdict_level, verdict_order, verdict_sign
 
 # %% auto #0
-__all__ = ['TITLES', 'ORDER', 'DISAGREE', 'UNFINISHED', 'ABOUT', 'COUNTS', 'model_title', 'reads', 'fed', 'of_models',
-           'groups_of', 'is_rendered', 'trained_out', 'Averaged', 'late_average', 'best_model', 'comparison_table',
-           'combined_verdict', 'scores_table', 'tests_table', 'p_text', 'run_cost_table', 'verdicts_table',
-           'sign_verdict', 'comparison_text']
+__all__ = ['TITLES', 'ORDER', 'DISAGREE', 'UNFINISHED', 'OTHER_ITEMS', 'ABOUT', 'COUNTS', 'model_title', 'reads', 'fed',
+           'of_models', 'groups_of', 'is_rendered', 'of_other_items', 'trained_out', 'Averaged', 'late_average',
+           'best_model', 'comparison_table', 'combined_verdict', 'scores_table', 'tests_table', 'p_text',
+           'run_cost_table', 'verdicts_table', 'sign_verdict', 'comparison_text']
 
 # %% ../../nbs/results/05_comparison.ipynb #7c1d1738
 TITLES = (
@@ -101,6 +101,16 @@ def is_rendered(
 
 def _fitted(model):
     return model in BASELINE_MODELS and not BASELINE_MODELS[model].network
+
+
+OTHER_ITEMS = "measured on other items than the paper's"
+
+
+def of_other_items(
+    run,  # of `vbg.runs.store.Run`, or an average of two
+) -> bool:
+    "True if the data set of a run has a title of its own: it is not one of the paper's."
+    return bool(run.info.get("config", {}).get("data", {}).get(run.dataset, {}).get("title"))
 
 # %% ../../nbs/results/05_comparison.ipynb #8f945c88
 def trained_out(
@@ -221,7 +231,7 @@ def comparison_table(
         for m, made in mine.items():
             row = dict(dataset=dataset, title=run_title(made[0]), rendered=is_rendered(made[0]), split=split, model=m)
             row |= dict(runs=made, estimates=found[m]) | _numbers(found[m], m == reference)
-            row |= dict(n=len(made), items=len(labels), judged=split == judged[dataset])
+            row |= dict(n=len(made), items=len(labels), judged=split == judged[dataset], others=of_other_items(made[0]))
             row |= dict(trained=trained_out([*made, *mine[reference]]))
             row |= dict(beside="" if split in (judged[dataset], "balanced") else f"judged on: {TESTS[judged[dataset]]}")
             part.append(row | ({} if m == reference else _tested(found[m]["difference"])))
@@ -402,8 +412,9 @@ def verdicts_table(
         if (r["dataset"], r["model"]) not in printed.index:
             continue
         level, others = printed[(r["dataset"], r["model"])], r["model"] != reference
-        theirs = level - printed[(r["dataset"], reference)]
+        theirs = level - printed[(r["dataset"], reference if (r["dataset"], reference) in printed.index else "vbg")]
         judged = verdict_level(r["accuracy_low"], r["accuracy_high"], level, r["rendered"])
+        judged = Verdict("needs the real data", OTHER_ITEMS) if r.get("others") else judged
         sign = sign_verdict(r, theirs) if others else Verdict("–", "–")
         points = 100 * theirs if others else None
         found = dict(printed=100 * level, level=judged.verdict, points=points, sign=sign)
@@ -433,7 +444,7 @@ def sign_verdict(
     if row["verdict"] in (DISAGREE, UNFINISHED):
         why = "interval and corrected test disagree" if row["verdict"] == DISAGREE else UNFINISHED
         return Verdict("inconclusive", f"{why}; the paper has {100 * printed:+.0f} points")
-    return verdict_sign(row["low"], row["high"], printed, sized=not row["rendered"])
+    return verdict_sign(row["low"], row["high"], printed, sized=not (row["rendered"] or row.get("others")))
 
 # %% ../../nbs/results/05_comparison.ipynb #8444b753
 def comparison_text(
@@ -473,8 +484,10 @@ def _told(part, reference):
 # %% ../../nbs/results/05_comparison.ipynb #3f6d537c
 def _paper_lines(part, printed, reference):
     "Claims about the printed rows: first in all five metrics, and the order."
-    rows = part[part.model.isin(printed.index)].set_index("model")
+    rows = part[part.model.isin([*printed.index, reference])].set_index("model")
     others = rows.drop(index=reference)
+    if others.empty:
+        return
     firsts = [m for m in METRICS if (rows.loc[reference, m] > others[m]).all()]
     sure = len(others) > 0 and len(firsts) == len(METRICS) and (others.verdict == "worse").all()
     holds = True if sure else False if (others.verdict == "better").any() else None
