@@ -594,14 +594,14 @@ def reliability_figure(
     style()
     groups, splits = groups_of(runs, "vbg"), [s for s in splits if any(s in r.metrics for r in runs)]
     datasets = list(dict.fromkeys(d for d, _ in groups))
-    size, ratios = (WIDTH if len(datasets) > 1 else WIDTH * 0.6, height * len(splits)), (3, 1) * len(splits)
+    size, ratios = (_width(len(datasets)), height * len(splits)), (3, 1) * len(splits)
     how = dict(figsize=size, height_ratios=ratios, sharex=True, squeeze=False)
     figure, axes = plt.subplots(2 * len(splits), len(datasets), **how)
     for (row, split), (column, dataset) in product(enumerate(splits), enumerate(datasets)):
         mine = [made for (d, _), made in groups.items() if d == dataset and all(split in r.metrics for r in made)]
         pair = axes[2 * row : 2 * row + 2, column]
         if mine:
-            _reliability_panel(pair, mine, split)
+            _reliability_panel(pair, mine, split, below=len(datasets) > 2)
         else:
             [axis.set_axis_off() for axis in pair]
         if column == 0:
@@ -613,13 +613,17 @@ def reliability_figure(
     return figure
 
 # %% ../../nbs/results/06_classes.ipynb #652bca6b
-def _reliability_panel(pair, mine, split):
+def _reliability_panel(pair, mine, split, below):
     "Curves of one data set and test above, bars below."
     for k, made in enumerate(mine):
         _reliability_lines(pair, made, split, k, len(mine))
     pair[0].plot([0, 100], [0, 100], "--", color="#777777", lw=1, zorder=1)
     pair[0].set_title(_test_title(mine[0], split))
-    pair[0].legend(loc="upper left", fontsize=7)
+    names = pair[0].get_legend_handles_labels()
+    if below:  # where models have long names
+        pair[1].legend(*names, loc="upper center", bbox_to_anchor=(0.5, -0.6), fontsize=7)
+    else:
+        pair[0].legend(*names, loc="upper left", fontsize=7)
     pair[0].set(ylim=(-2, 102), xlim=(0, 101))
     pair[1].set_ylim(bottom=0)
 
