@@ -213,7 +213,7 @@ def build_ledger(
     for d in e.datasets:
         same_items([r for r in e.runs if r.dataset == d], e.split(d))
     rows = pd.DataFrame(_all_rows(e, claims), columns=[*COLUMNS[:4], *Finding._fields, "runs"], dtype=object)
-    table = rows.assign(real=rows.id.map(real or {}).fillna("–"))[COLUMNS]
+    table = rows.assign(real=[(real or {}).get(name, "–") for name in rows.id])[COLUMNS]
     twice = table.id[table.id.duplicated()].unique().tolist()
     if twice:
         raise ValueError(f"ids that come twice in the ledger: {', '.join(twice)}; give each claim an id of its own")
