@@ -57,7 +57,7 @@ def _printed(claim, pair):
         return float(arguments_of(claim).get("low", 5))
     return printed_gap(claim.dataset, *pair)
 
-
+# %% ../../nbs/reports/16_real_claims.ipynb #470125a8
 _OPEN = {DISAGREE: "interval and corrected test disagree", UNFINISHED: UNFINISHED}
 
 

@@ -85,7 +85,7 @@ def checksum(
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../../nbs/runs/01_version.ipynb #5a9e0c44
-DATA = (".csv", ".css", ".md")  # endings of the data files that modules read
+DATA = (".csv", ".css", ".html", ".js", ".md")  # endings of the data files that modules read
 
 
 def _data_files(folder):
