@@ -92,6 +92,20 @@ def server():
         yield
 
 
+def joined(cells):
+    "Outputs with the texts of one stream in one: a busy kernel sends a line in two."
+    made = []
+    for outputs in cells:
+        made.append([])
+        for out in map(dict, outputs):
+            last = made[-1][-1] if made[-1] else {}
+            if out["output_type"] == "stream" and last.get("name") == out["name"]:
+                made[-1][-1] = last | {"text": last["text"] + out["text"]}
+            else:
+                made[-1].append(out)
+    return made
+
+
 def test_a_notebook_gives_the_bytes_of_a_fresh_kernel_after_one_that_spoils_everything(server, tmp_path):
     spoil, probe = write(tmp_path / "spoil.ipynb", SPOIL), write(tmp_path / "probe.ipynb", *PROBE)
     fresh = execute(probe, tmp_path / "fresh.ipynb", **{SOCKET: "off"})
@@ -99,7 +113,7 @@ def test_a_notebook_gives_the_bytes_of_a_fresh_kernel_after_one_that_spoils_ever
     assert "True" in str(execute(copied, tmp_path / "is_copied.ipynb"))  # before it imports anything
     for again in range(2):
         execute(spoil, tmp_path / f"spoilt{again}.ipynb")
-        assert execute(probe, tmp_path / f"copied{again}.ipynb") == fresh
+        assert joined(execute(probe, tmp_path / f"copied{again}.ipynb")) == joined(fresh)
     assert any("image/png" in out.get("data", {}) for outputs in fresh for out in outputs)
 
 
