@@ -17,8 +17,8 @@ from ..core.profiles import profile as read_profile
 from .findings import printed_gap, worst
 from .judges import CLAIMS, arguments_of
 from .measures import pairs_of
-from ..results.comparison import DISAGREE, UNFINISHED, comparison_table, sign_verdict
-from ..results.publish import PAPER_MODELS, run_title
+from ..results.comparison import DISAGREE, TITLES, UNFINISHED, comparison_table, groups_of, sign_verdict
+from ..results.publish import run_title
 from ..results.tables import Column, estimate_cell, table_of
 from ..stats.intervals import Estimate, estimate_ratio, estimate_values, same_items
 
@@ -64,10 +64,9 @@ _OPEN = {DISAGREE: "interval and corrected test disagree", UNFINISHED: UNFINISHE
 def _judged(claim, pairs, rows):
     "One row: a claim on one set. `rows`: of `comparison_table`, by model; its differences are the other's minus VBG's."
     compared = [(rows[other], _printed(claim, printed) / 100) for (_, other), printed in pairs.items()]
-    gaps = [row["estimates"]["accuracy"] for row, _ in compared]
-    first = rows[ALIKE["vbg"]]["estimates"]["accuracy"]
-    gaps = [first - gap for gap in gaps]
-    found = [sign_verdict(row | {"rendered": True}, -printed) for row, printed in compared]
+    ours = rows[ALIKE["vbg"]]["estimates"]["accuracy"]
+    gaps = [ours - row["estimates"]["accuracy"] for row, _ in compared]
+    found = [sign_verdict(row, -printed) for row, printed in compared]
     missed = [row["verdict"] == "smaller than the noise" for row, _ in compared]
     open_ = [items_to_tell(gap, p) for gap, (_, p), few in zip(gaps, compared, missed) if few]
     why = [_OPEN[row["verdict"]] for row, _ in compared if row["verdict"] in _OPEN]
@@ -102,23 +101,20 @@ def real_claims(
     return found
 
 # %% ../../nbs/reports/16_real_claims.ipynb #5df401b8
-def _line(texts):
-    return "; ".join(texts)
-
-
 REAL_COLUMNS = [
     Column("claim", "claim"),
     Column("id", "id"),
     Column("data set", "title"),
     Column(
         "VBG without GAN, less",
-        lambda r: _line(PAPER_MODELS.get(m, FUSION_ABLATIONS.get(m, [m])[0]) for m in r["others"]),
+        lambda r: "; ".join(TITLES[m] for m in r["others"]),
     ),
     Column(
-        "points", lambda r: estimate_cell(r["gaps"][0]) if len(r["gaps"]) == 1 else _line(g.text() for g in r["gaps"])
+        "points",
+        lambda r: estimate_cell(r["gaps"][0]) if len(r["gaps"]) == 1 else "; ".join(g.text() for g in r["gaps"]),
     ),
-    Column("p, corrected", lambda r: _line(f"{p:.2g}" for p in r["holm"])),
-    Column("paper, with GAN", lambda r: _line(f"{p:+g}" for p in r["printed"])),
+    Column("p, corrected", lambda r: "; ".join(f"{p:.2g}" for p in r["holm"])),
+    Column("paper, with GAN", lambda r: "; ".join(f"{p:+g}" for p in r["printed"])),
     Column("n", lambda r: f"{r['gaps'][0].seeds} seeds, {r['gaps'][0].items} items"),
     Column("could have told", lambda r: max(100 * g.detectable for g in r["gaps"]), "{:.1f}"),
     Column("items that would tell", "needed", "{:,}"),
@@ -147,11 +143,9 @@ def sides_table(
     runs: list,  # of `_SIDES` and, as rival, the late average
 ) -> pd.DataFrame:  # text, for print
     "How many items each side alone gets right, and how many of those VBG without GAN and the average do."
-    rows = []
+    rows, groups = [], groups_of(runs)
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        mine = {
-            m: sorted((r for r in runs if (r.dataset, r.model) == (dataset, m)), key=lambda r: r.seed) for m in _ALL
-        }
+        mine = {m: groups[dataset, m] for m in _ALL}
         labels, held = same_items([run for made in mine.values() for run in made], "test")
         right = {m: np.array([held.pop(0).argmax(1) == labels for _ in made]) for m, made in mine.items()}
         image, text, both, average = (right[m] for m in _ALL)

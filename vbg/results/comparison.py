@@ -96,7 +96,12 @@ def is_rendered(
     run,  # of `Run` or `Averaged`
 ) -> bool:
     "True if the items of a run were rendered."
-    return bool(run.info.get("config", {}).get("data", {}).get(run.dataset, {}).get("render"))
+    return bool(_described(run).get("render"))
+
+
+def _described(run):
+    "The data set of a run in its settings."
+    return run.info.get("config", {}).get("data", {}).get(run.dataset, {})
 
 
 def _fitted(model):
@@ -110,7 +115,7 @@ def of_other_items(
     run,  # of `vbg.runs.store.Run`, or an average of two
 ) -> bool:
     "True if the data set of a run has a title of its own: it is not one of the paper's."
-    return bool(run.info.get("config", {}).get("data", {}).get(run.dataset, {}).get("title"))
+    return bool(_described(run).get("title"))
 
 # %% ../../nbs/results/05_comparison.ipynb #8f945c88
 def trained_out(
