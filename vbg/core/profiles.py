@@ -168,7 +168,9 @@ _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 
     patches=1024,
     epochs=40,
     batch_size=32,
-    channels=20,
+    window=0.75,
+    channels=16,
+    hidden_size=128,
     discriminator_channels=16,
     latent_size=100,
     conditional_norm=True,
@@ -217,6 +219,7 @@ _SMOKE["pretraining"] |= dict(classes=8, items=512, epochs=3, batch_size=16, lea
 _SMOKE["gan"] |= dict(
     epochs=2,
     channels=6,
+    hidden_size=32,
     discriminator_channels=6,
     per_class=8,
     diversity_bound=0.0,
@@ -295,7 +298,9 @@ _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["gan"] |= dict(
     epochs=100,
     batch_size=64,
+    window=None,
     channels=64,
+    hidden_size=256,
     discriminator_channels=64,
     generator_learning_rate=1e-4,
     discriminator_learning_rate=1e-4,
@@ -333,6 +338,7 @@ _PRETRAINED = copy.deepcopy(_MINI) | dict(
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1),
 )
 _PRETRAINED["baselines"] |= dict(weights=None)
+_PRETRAINED["gan"] |= dict(window=None)
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
 
 # %% ../../nbs/core/03_profiles.ipynb #3a7b829a

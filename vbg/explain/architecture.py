@@ -876,7 +876,8 @@ def stored_gan(
 # %% ../../nbs/explain/13_architecture.ipynb #00486f7e
 def _image_networks(gan, num_classes, **sizes):
     "Generator and discriminator by the settings of a GAN."
-    made = dict(latent_size=gan["latent_size"], conditional_norm=gan["conditional_norm"])
+    made = {name: gan[name] for name in ("latent_size", "hidden_size", "conditional_norm")}
+    sizes["image_size"] = round((gan["window"] or 1) * sizes["image_size"])
     judge = dict(num_classes=num_classes, normalisation=gan["normalisation"])
     return (
         ImageGenerator(channels=gan["channels"], **made, **sizes),

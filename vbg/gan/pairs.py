@@ -35,17 +35,14 @@ def finish(
     known_label: torch.Tensor,  # `(M,)` classes of the training images
     known: np.ndarray,  # `(M, H, W, 3)` uint8 training images
     label: np.ndarray,  # `(N,)` classes of the generated images
-    seed: int,  # of shifts and of the images whose range is taken
+    seed: int,  # of the images whose range is taken
 ) -> np.ndarray:  # `(N, H, W, 3)` uint8
-    "Shift generated images, give them the range of real ones, and encode them."
+    "Give generated images the range of real ones, and encode them."
     rng, out, known_label = np.random.default_rng([seed, 5]), np.empty_like(pixels), np.asarray(known_label)
-    height, width = pixels.shape[1:3]
     likes = [rng.choice(np.flatnonzero(known_label == c)) for c in label]
     for i, (image, like) in enumerate(zip(pixels, likes)):
-        dy, dx = rng.integers(-4, 4, 2)
-        moved = image[np.clip(np.arange(height) + dy, 0, height - 1)][:, np.clip(np.arange(width) + dx, 0, width - 1)]
-        ends, wanted = (np.percentile(values, (0, 0.1, 0.5, 2, 98, 99.5, 99.9, 100)) for values in (moved, known[like]))
-        out[i] = np.round(np.interp(moved, ends + 1e-6 * np.arange(8), wanted))  # equal ends stay in order
+        ends, wanted = (np.percentile(values, (0, 0.1, 0.5, 2, 98, 99.5, 99.9, 100)) for values in (image, known[like]))
+        out[i] = np.round(np.interp(image, ends + 1e-6 * np.arange(8), wanted))  # equal ends stay in order
     return (
         np.stack([_same_ends(image, known[like]) for image, like in zip(jpeg_round_trip(out), likes)])
         if len(out)
@@ -105,7 +102,7 @@ class PairSource:
     tokenizer: object  # of the classifier as well
     max_length: int  # L, tokens of a text
     kind: str | None = None  # field of `attributes` that tells the finer category
-    raw: dict = field(default_factory=dict)  # name of each of the last batches -> its images before `finish`
+    raw: dict = field(default_factory=dict)  # name of each of the last batches -> its images as the generator made them
 
     def ask(self, rows: np.ndarray, asked: torch.Tensor) -> tuple:  # `(N,)` categories, `(N, W)` words
         "The two as the image GAN was trained on them."
@@ -115,11 +112,12 @@ class PairSource:
         return _without_words(self.table, rows, asked)
 
     def paint(self, rows: np.ndarray, texts: list, seed: int, name: str = "") -> np.ndarray:  # `(N, H, W, 3)` uint8
-        "Images asked for categories and the words of texts, finished; `raw` keeps the unfinished ones under the name."
+        "Images asked for categories and the words of texts, placed and finished; `raw` keeps what the generator made."
         rows, asked = self.ask(rows, torch.as_tensor(self.table.encode(texts)))
         made = make_images(self.images.average.average, rows, asked, seed)
-        self.raw = dict([*self.raw.items()][-3:]) | {name: made}
-        return finish(made, self.images.conditions.label, self.images.pixels, _classes(self.table, rows), seed)
+        self.raw, label = dict([*self.raw.items()][-3:]) | {name: made}, _classes(self.table, rows)
+        views = self.images.views
+        return finish(views.pictures(made, label, seed), views.label, views.known, label, seed)
 
     def make(
         self,
@@ -264,11 +262,11 @@ class PairJudge(OneSided):
     "Makes and filters pairs."
 
     def unfinished(self, pairs: ExampleData) -> np.ndarray:  # `(N, H, W, 3)` uint8
-        "Images of the last batches as the generator made them, before `finish`; others as they are."
-        places = (str(i).rpartition("-") for i in pairs.ids)
-        images = zip(places, np.asarray(pairs.pixels))
-        found = [self.raw[name][int(k)] if name in self.raw else image for (name, _, k), image in images]
-        return np.stack(found) if found else pairs.pixels
+        "Images of the last batches as the generator made them; of others, what the GAN sees of them."
+        places = [str(i).rpartition("-") for i in pairs.ids]
+        others = iter(self.images.views.of(np.asarray(pairs.pixels)[[name not in self.raw for name, _, _ in places]]))
+        found = [self.raw[name][int(k)] if name in self.raw else next(others) for name, _, k in places]
+        return np.stack(found) if found else self.images.pixels[:0]
 
     @torch.no_grad()
     def judge(
@@ -285,7 +283,8 @@ class PairJudge(OneSided):
         require_held_out(held_out, "the memorisation check")
         label, (score, read, agreement) = np.asarray(pairs.label), _by_discriminator(self, pairs)
         probability = probabilities[np.arange(len(label)), label]
-        finite, least = np.isfinite(score) & np.isfinite(agreement), _quantile_of_class(score, label, lowest)
+        seen, finite = (train.pixels, held_out.pixels), np.isfinite(score) & np.isfinite(agreement)
+        least = _quantile_of_class(score, label, lowest)
         unlike = agreement < np.minimum(0, _quantile_of_class(agreement, label, 0.5))
         doubted = probability < 1 / probabilities.shape[1]
         fails = {
@@ -293,7 +292,7 @@ class PairJudge(OneSided):
             "class": read != label,
             "attributes": unlike & (self.images.settings["conditioning"] != "class"),
             "classifier": doubted & (True if trusted is None else np.asarray(trusted)[label]),
-            "memorised": memorised(self.unfinished(pairs), train.pixels, held_out.pixels, quantile),
+            "memorised": memorised(self.unfinished(pairs), *map(self.images.views.of, seen), quantile),
         }
         columns = dict(id=pairs.ids, label=label, score=score, agreement=agreement, probability=probability)
         return _verdicts(fails, columns)

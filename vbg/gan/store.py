@@ -182,7 +182,8 @@ def measure_gan(
     even = maker.make(np.full(natural.num_classes, per_class), like=train, seed=seed)
     shares = np.bincount(train.label, minlength=natural.num_classes) / len(train)
     same = maker.make(np.round(shares * per_class * natural.num_classes).astype(int), like=train, seed=seed + 1)
-    near = neighbour_distances(maker.unfinished(same), train.pixels, held.pixels, classifier)
+    views = (maker.images.views.of(part.pixels) for part in (train, held))
+    near = neighbour_distances(maker.unfinished(same), *views, classifier)
     images = _image_facts(classifier, even, same, train, held, seed)
     others = dict(
         neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()},
@@ -243,9 +244,8 @@ def gan_samples(
     "The images and texts that the sheets show."
     train, classes = natural.select("train") if train is None else train, natural.num_classes
     made = maker.make(np.full(classes, per_class), like=train, seed=seed)
-    index = neighbour_distances(maker.unfinished(made), train.pixels, natural.select("validation").pixels)["pixels"][
-        "index"
-    ]
+    views = (maker.images.views.of(part.pixels) for part in (train, natural.select("validation")))
+    index = neighbour_distances(maker.unfinished(made), *views)["pixels"]["index"]
     rng, shape = np.random.default_rng(seed), (classes, per_class, *made.pixels.shape[1:])
     order = np.argsort(made.label, kind="stable")
     real = np.concatenate([rng.choice(np.flatnonzero(train.label == c), per_class) for c in range(classes)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..core.files import DataError, write_atomic
+from ..data.foreground import cut_object, object_offsets, place_object
 from ..data.store import ExampleData, require_training
 from .attributes import AttributeTable
 from vbg.gan.networks import (
@@ -33,8 +35,8 @@ from .texture import cut_library, style_distance, to_images
 
 # %% auto #0
 __all__ = ['HISTORY', 'Conditions', 'conditions_of', 'draw_words', 'part_of', 'GanNetworks', 'discriminator_step',
-           'generator_step', 'train_step', 'class_diversity', 'diversity_of', 'GanEpochs', 'checkpoint_tensors',
-           'GanCheckpoints', 'GanTrainer', 'make_images']
+           'generator_step', 'train_step', 'class_diversity', 'diversity_of', 'Views', 'views_of', 'GanEpochs',
+           'checkpoint_tensors', 'GanCheckpoints', 'GanTrainer', 'make_images']
 
 # %% ../../nbs/gan/05_training.ipynb #04edd179
 @dataclass(kw_only=True)
@@ -112,7 +114,7 @@ class GanNetworks:
         device: str = "cpu",  # of the networks
     ):
         sizes = dict(image_size=image_size, num_rows=len(table.rows), num_words=len(table.words))
-        shape = {name: settings[name] for name in ("channels", "latent_size", "conditional_norm")}
+        shape = {name: settings[name] for name in ("channels", "hidden_size", "latent_size", "conditional_norm")}
         self.generator = ImageGenerator(**sizes, **shape, seed=seed)
         shape = dict(channels=settings["discriminator_channels"], normalisation=settings["normalisation"])
         self.discriminator = ImageDiscriminator(**sizes, **shape, num_classes=num_classes, seed=seed + 1)
@@ -245,6 +247,60 @@ def diversity_of(
     made = gan.average.average(*(part.to(gan.device) for part in asked))
     return class_diversity(made.cpu(), to_images(gan.pixels[items.numpy()]), c.label[items])
 
+# %% ../../nbs/gan/05_training.ipynb #079f0355
+@dataclass(kw_only=True)
+class Views:
+    "What a GAN reads of a picture: a window around its object, or all of it."
+
+    window: int | None  # S, pixels a side; None: the whole picture
+    offsets: np.ndarray  # `(N, 2)` int, of the objects of the training split
+    label: np.ndarray  # `(N,)` int, their classes
+    known: np.ndarray  # `(N, H, W, 3)` uint8, the pictures of the training split
+    seed: int  # of the noise where a window leaves its picture
+
+    @cached_property
+    def learnt(self) -> np.ndarray:  # `(N, S, S, 3)` uint8
+        "The windows of the training split."
+        return self.known if self.window is None else cut_object(self.known, self.offsets, self.window, self.seed)
+
+    def of(self, pixels: np.ndarray) -> np.ndarray:  # `(B, H, W, 3)` uint8 to `(B, S, S, 3)`
+        "The windows of pictures."
+        if self.window is None or pixels is self.known:
+            return np.asarray(pixels) if self.window is None else self.learnt
+        return cut_object(pixels, object_offsets(pixels), self.window, self.seed)
+
+    def pictures(self, made: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:  # `(B, S, S, 3)`, `(B,)`
+        "`(B, H, W, 3)` uint8: each object where one of its class lies; of whole pictures 4 pixels up to 3 down."
+        rng = np.random.default_rng([seed, 5])
+        if self.window is None:
+            return _shifted(made, rng.integers(-4, 4, (len(made), 2)))
+        like = [rng.choice(np.flatnonzero(self.label == c)) for c in label]
+        return place_object(made, self.offsets[np.array(like, int)], self.known.shape[1:3], seed)
+
+
+def _shifted(pixels, by):
+    "Pictures moved by a few pixels; the edge repeats."
+    rows, columns = (np.arange(length) for length in pixels.shape[1:3])
+    moved = (
+        p[(rows + dy).clip(0, len(rows) - 1)][:, (columns + dx).clip(0, len(columns) - 1)]
+        for p, (dy, dx) in zip(pixels, by)
+    )
+    return np.stack([*moved]) if len(pixels) else pixels
+
+# %% ../../nbs/gan/05_training.ipynb #5e210e83
+def views_of(
+    train: ExampleData,  # training split
+    share: float | None,  # side of the window, share of the picture's; None: the whole picture
+    seed: int,  # see `Views`
+) -> Views:
+    "What a GAN reads of a training split. Raises ValueError on a window of less than 16 pixels or more than all."
+    pixels, label = np.asarray(train.pixels), np.asarray(train.label)
+    window = None if share is None else round(share * min(pixels.shape[1:3]))
+    if window is not None and not 16 <= window <= min(pixels.shape[1:3]):
+        raise ValueError(f"gan.window is a share of at least {16 / min(pixels.shape[1:3]):.2f}, or None, not {share!r}")
+    offsets = object_offsets(pixels) if window else np.zeros((len(pixels), 2), int)
+    return Views(window=window, offsets=offsets, label=label, known=pixels, seed=seed)
+
 # %% ../../nbs/gan/05_training.ipynb #8def1572
 def _set_rates(gan):
     "Learning rates: as set in the first half, then down in a line to a quarter, which a warm start goes on with."
@@ -285,7 +341,9 @@ class GanEpochs(GanNetworks):
     ):
         require_training(train, "the GAN", whole)
         self.settings, self.table, self.device, self.seed = settings, table, device, seed
-        self.name, self.fingerprint, self.pixels = train.name, train.fingerprint, np.asarray(train.pixels)
+        self.name, self.fingerprint = train.name, train.fingerprint
+        self.views = views_of(train, settings["window"], seed)
+        self.pixels = self.views.learnt
         self.conditions = conditions_of(train, table, settings["conditioning"])
         self.library = cut_library(train, patches=settings["patches"], seed=seed, whole=whole)
         self.num_classes, self.random = len(train.class_names), torch.Generator().manual_seed(seed)
