@@ -169,6 +169,7 @@ _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 
     epochs=80,
     batch_size=32,
     window=0.75,
+    features=None,
     channels=16,
     hidden_size=128,
     discriminator_channels=16,

@@ -128,6 +128,7 @@ _GAN = {  # The GAN
     "gan.epochs": "passes over the training items",
     "gan.batch_size": "items a step",
     "gan.window": "side of the window around the object that it learns, share of the picture's; None: all of it",
+    "gan.features": "fixed features for a further discriminator: width, weights, mix, width_of_judge; None: none",
     "gan.channels": "width of the generator",
     "gan.hidden_size": "width between its fully connected layers",
     "gan.discriminator_channels": "width of the discriminator",

@@ -20,6 +20,7 @@ from .trace import Stage, counted, merge_repeats, not_met, trace, within
 from ..gan.networks import ImageDiscriminator, ImageGenerator
 from ..gan.pairs import REASONS
 from ..gan.text import TextGenerator, load_text_generator
+from ..gan.training import build_networks
 from ..models.fusion_zoo import FUSIONS
 from ..models.vbg import build_model
 from ..results.publish import WIDTH, style
@@ -874,15 +875,10 @@ def stored_gan(
     return generator.eval(), discriminator.eval(), load_text_generator(folder / "text")
 
 # %% ../../nbs/explain/13_architecture.ipynb #00486f7e
-def _image_networks(gan, num_classes, **sizes):
+def _image_networks(gan, num_classes, image_size, **sizes):
     "Generator and discriminator by the settings of a GAN."
-    made = {name: gan[name] for name in ("latent_size", "hidden_size", "conditional_norm")}
-    sizes["image_size"] = round((gan["window"] or 1) * sizes["image_size"])
-    judge = dict(num_classes=num_classes, normalisation=gan["normalisation"])
-    return (
-        ImageGenerator(channels=gan["channels"], **made, **sizes),
-        ImageDiscriminator(channels=gan["discriminator_channels"], **judge, **sizes),
-    )
+    sizes = sizes | dict(image_size=round((gan["window"] or 1) * image_size))
+    return build_networks(gan, num_classes, None, sizes)
 
 # %% ../../nbs/explain/13_architecture.ipynb #d49941b4
 def parts_table(

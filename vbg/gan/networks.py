@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.chance import seeded
+from ..models.networks import image_body
 from ..models.trunk import ImageTrunk
 
 # %% auto #0
-__all__ = ['GENERATOR_LOSSES', 'ConditionalNorm', 'ImageGenerator', 'DiscriminatorOutput', 'ImageDiscriminator',
-           'discriminator_loss', 'generator_loss', 'differentiable_augment', 'mode_seeking_loss', 'MovingAverage',
-           'class_balanced_probabilities']
+__all__ = ['GENERATOR_LOSSES', 'ConditionalNorm', 'ImageGenerator', 'DiscriminatorOutput', 'ImageDiscriminator', 'FixedFeatures',
+           'FeatureDiscriminator', 'discriminator_loss', 'generator_loss', 'differentiable_augment',
+           'mode_seeking_loss', 'MovingAverage', 'class_balanced_probabilities']
 
 # %% ../../nbs/gan/01_networks.ipynb #a50d1597
 class ConditionalNorm(nn.Module):
@@ -153,6 +154,88 @@ class ImageDiscriminator(nn.Module):
         return DiscriminatorOutput(
             self.judge(features)[:, 0] + match + spread, self.class_head(features), self.attribute_head(features)
         )
+
+# %% ../../nbs/gan/01_networks.ipynb #668f4303
+class FixedFeatures(nn.Module):
+    "Four maps of ResNet-50 after pretraining, mixed by random projections; nothing here learns."
+
+    def __init__(
+        self,
+        *,
+        width: float,  # share of ResNet-50's channels
+        weights: str,  # folder of the pretrained weights
+        mix: int = 32,  # M, channels of a mixed map
+    ):
+        super().__init__()
+        body = image_body("resnet", dict(width=dict(resnet=width), pretrained=False, weights=weights)).eval()
+        first = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool, body.layer1)
+        self.fixed = [nn.Sequential(first, body.layer2, body.layer3, body.layer4).requires_grad_(False)]  # not trained
+        channels = [round(width * 256 * 2**i) for i in range(4)]
+        for i, count in enumerate(channels):
+            self.register_buffer(f"across{i}", torch.randn(mix, count, 1, 1) / count**0.5)
+            self.register_buffer(f"around{i}", torch.randn(mix, mix, 3, 3) / (9 * mix) ** 0.5)
+
+    def _apply(self, fn, recurse=True):
+        self.fixed[0]._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def forward(self, images: Tensor) -> list:  # `(B, 3, H, W)` in -1..1 to four maps `(B, M, h, w)`, fine to coarse
+        maps, mixed = [], []
+        for stage in self.fixed[0]:
+            images = stage(images)
+            maps.append(F.conv2d(images, getattr(self, f"across{len(maps)}")))
+        for i in reversed(range(4)):
+            if mixed:
+                maps[i] = maps[i] + F.interpolate(
+                    mixed[0], size=maps[i].shape[2:], mode="bilinear", align_corners=False
+                )
+            mixed.insert(0, F.conv2d(maps[i], getattr(self, f"around{i}"), padding=1))
+        return mixed
+
+# %% ../../nbs/gan/01_networks.ipynb #cde55cbd
+class _MapJudge(nn.Module):
+    "Scores one map: convolutions of stride 2 down to 4 pixels, then real or generated and the category."
+
+    def __init__(self, channels, side, width, num_rows):
+        super().__init__()
+        wrap, layers = _wrap("spectral"), []
+        while side > 4:
+            layers += [wrap(nn.Conv2d(channels, width, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            channels, side = width, side // 2
+        layers += [wrap(nn.Conv2d(channels, width, 3, padding=1)), nn.LeakyReLU(0.2), nn.Flatten()]
+        self.layers, size = nn.Sequential(*layers), width * side**2
+        self.judge, self.category = wrap(nn.Linear(size, 1)), wrap(nn.Embedding(num_rows, size))
+
+    def forward(self, maps, rows):
+        features = self.layers(maps)
+        return self.judge(features)[:, 0] + (features * self.category(rows)).sum(1) / features.shape[1] ** 0.5
+
+# %% ../../nbs/gan/01_networks.ipynb #18540deb
+class FeatureDiscriminator(ImageDiscriminator):
+    "Eq. 18 beside four judges of fixed features; `score` is `(B, 5)`."
+
+    def __init__(
+        self,
+        *,
+        features: dict,  # of `FixedFeatures`, and width_of_judge, channels of a judge
+        image_size: int,  # H = W, pixels
+        num_rows: int,  # R, categories
+        seed: int | None = None,  # of the weights and the projections
+        **others,  # see `ImageDiscriminator`
+    ):
+        super().__init__(image_size=image_size, num_rows=num_rows, seed=seed, **others)
+        judge_width = features["width_of_judge"]
+        with seeded(seed):
+            self.features = FixedFeatures(**{k: v for k, v in features.items() if k != "width_of_judge"})
+            with torch.no_grad():
+                shapes = [tuple(m.shape[1:3]) for m in self.features(torch.zeros(1, 3, image_size, image_size))]
+            self.judges = nn.ModuleList(_MapJudge(*shape, judge_width, num_rows) for shape in shapes)
+
+    def forward(self, images: Tensor, rows: Tensor, alone: bool = False) -> DiscriminatorOutput:
+        "As `ImageDiscriminator.forward`."
+        found = super().forward(images, rows, alone)
+        scores = [judge(maps, rows) for judge, maps in zip(self.judges, self.features(images))]
+        return found._replace(score=torch.stack([found.score, *scores], 1))
 
 # %% ../../nbs/gan/01_networks.ipynb #c8a796f7
 def discriminator_loss(

@@ -241,7 +241,11 @@ def _by_discriminator(maker, pairs):
     ]
     network.train()
     score, read, logits = (torch.cat(values).cpu() for values in zip(*parts))
-    return score.numpy(), read.argmax(1).numpy(), _agreement(logits, words, maker.images.conditions)
+    return (
+        score.reshape(len(score), -1).mean(1).numpy(),
+        read.argmax(1).numpy(),
+        _agreement(logits, words, maker.images.conditions),
+    )
 
 # %% ../../nbs/gan/07_pairs.ipynb #71fefcc3
 def _quantile_of_class(values, label, q):

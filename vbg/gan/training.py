@@ -22,6 +22,7 @@ from ..data.foreground import cut_object, object_offsets, place_object
 from ..data.store import ExampleData, require_training
 from .attributes import AttributeTable
 from vbg.gan.networks import (
+    FeatureDiscriminator,
     ImageDiscriminator,
     ImageGenerator,
     MovingAverage,
@@ -34,9 +35,9 @@ from vbg.gan.networks import (
 from .texture import cut_library, style_distance, to_images
 
 # %% auto #0
-__all__ = ['HISTORY', 'Conditions', 'conditions_of', 'draw_words', 'part_of', 'GanNetworks', 'discriminator_step',
-           'generator_step', 'train_step', 'class_diversity', 'diversity_of', 'Views', 'views_of', 'GanEpochs',
-           'checkpoint_tensors', 'GanCheckpoints', 'GanTrainer', 'make_images']
+__all__ = ['HISTORY', 'Conditions', 'conditions_of', 'draw_words', 'part_of', 'build_networks', 'GanNetworks',
+           'discriminator_step', 'generator_step', 'train_step', 'class_diversity', 'diversity_of', 'Views', 'views_of',
+           'GanEpochs', 'checkpoint_tensors', 'GanCheckpoints', 'GanTrainer', 'make_images']
 
 # %% ../../nbs/gan/05_training.ipynb #04edd179
 @dataclass(kw_only=True)
@@ -99,6 +100,22 @@ def part_of(
     "One part of a flat dictionary of tensors."
     return {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
+# %% ../../nbs/gan/05_training.ipynb #42b4f649
+def build_networks(
+    settings: dict,  # a profile's `gan` section
+    num_classes: int,  # C
+    seed: int | None,  # of the weights; None draws from torch's generator
+    sizes: dict,  # image_size, num_rows, num_words
+) -> tuple:  # generator, discriminator
+    "Fresh networks of a GAN."
+    shape = {name: settings[name] for name in ("channels", "hidden_size", "latent_size", "conditional_norm")}
+    generator = ImageGenerator(**sizes, **shape, seed=seed)
+    asked = dict(channels=settings["discriminator_channels"], normalisation=settings["normalisation"])
+    asked |= sizes | dict(num_classes=num_classes, seed=None if seed is None else seed + 1)
+    if settings["features"]:
+        return generator, FeatureDiscriminator(features=settings["features"], **asked)
+    return generator, ImageDiscriminator(**asked)
+
 # %% ../../nbs/gan/05_training.ipynb #cc2adfa9
 class GanNetworks:
     "Generator, discriminator, moving average and Adam of both."
@@ -114,10 +131,7 @@ class GanNetworks:
         device: str = "cpu",  # of the networks
     ):
         sizes = dict(image_size=image_size, num_rows=len(table.rows), num_words=len(table.words))
-        shape = {name: settings[name] for name in ("channels", "hidden_size", "latent_size", "conditional_norm")}
-        self.generator = ImageGenerator(**sizes, **shape, seed=seed)
-        shape = dict(channels=settings["discriminator_channels"], normalisation=settings["normalisation"])
-        self.discriminator = ImageDiscriminator(**sizes, **shape, num_classes=num_classes, seed=seed + 1)
+        self.generator, self.discriminator = build_networks(settings, num_classes, seed, sizes)
         for network in (self.generator, self.discriminator):
             network.to(device, memory_format=torch.channels_last)
         self.average = MovingAverage(module=self.generator, decay=settings["average"])
