@@ -181,8 +181,8 @@ _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 
 # %% ../../nbs/core/03_profiles.ipynb #22afd343
 _MINI["gan"] |= dict(  # the game, Eq. 19; what is made; the text generator, Eq. 16-17
     loss="non_saturating",
-    generator_learning_rate=1e-3,
-    discriminator_learning_rate=5e-4,
+    generator_learning_rate=6e-4,
+    discriminator_learning_rate=3e-4,
     label_smoothing=0.1,
     class_weight=0.2,
     attribute_weight=0.5,

@@ -875,10 +875,10 @@ def stored_gan(
     return generator.eval(), discriminator.eval(), load_text_generator(folder / "text")
 
 # %% ../../nbs/explain/13_architecture.ipynb #00486f7e
-def _image_networks(gan, num_classes, image_size, **sizes):
+def _image_networks(gan, num_classes, image_size, seed=None, **sizes):
     "Generator and discriminator by the settings of a GAN."
     sizes = sizes | dict(image_size=round((gan["window"] or 1) * image_size))
-    return build_networks(gan, num_classes, None, sizes)
+    return build_networks(gan, num_classes, seed, sizes)
 
 # %% ../../nbs/explain/13_architecture.ipynb #d49941b4
 def parts_table(
