@@ -23,13 +23,13 @@ from .images import image_code
 from .mini.canvas import contact_sheet
 from .readers import READERS, RENDERERS
 from .splits import assign_folds, assign_splits, keep_splits
-from .store import ExampleData, build_dataset, join_examples, load_examples
+from .store import IN_MEMORY, ExampleData, build_dataset, join_examples, load_examples
 from ..runs.made import why_stale, write_note
 from ..runs.version import used_code
 
 # %% auto #0
-__all__ = ['IN_MEMORY', 'study_settings', 'source_folder', 'require_apart', 'shared_items', 'study_data', 'study_folders',
-           'cards_of', 'card_of', 'ceilings_of', 'sample_sheet', 'scarce_training_items']
+__all__ = ['study_settings', 'source_folder', 'require_apart', 'shared_items', 'study_data', 'study_folders', 'cards_of',
+           'card_of', 'ceilings_of', 'sample_sheet', 'scarce_training_items']
 
 # %% ../../nbs/data/11_sets.ipynb #be27cff1
 _KEYS = ("reader", "folder", "render", "options", "minimum", "folds", "fold", "deal", "category", "title")
@@ -87,12 +87,10 @@ def _open(name, settings, folder, image_size, class_names=None, ratios=(0.8, 0.1
     return build_dataset(examples, image_size, class_names=class_names, lenient=lenient)
 
 # %% ../../nbs/data/11_sets.ipynb #88a7fd6a
-IN_MEMORY = 2_000_000_000  # bytes; a larger set is mapped into memory and read from disk as needed
-
-
-def _load(folder):
+def _load(folder, source):
     "Open a stored set, in RAM where it is small."
-    return load_examples(folder, in_memory=sum(p.stat().st_size for p in folder.glob("*.arrow")) <= IN_MEMORY)
+    data = load_examples(folder, in_memory=sum(p.stat().st_size for p in folder.glob("*.arrow")) <= IN_MEMORY)
+    return replace(data, sources=(str(source),))
 
 
 def _card(folder):
@@ -135,7 +133,9 @@ def study_data(
 ):  # 'natural', and 'large', 'balanced', 'scarce' where there are such -> ExampleData; 'folders' -> where they lie
     "The decoded data of a job, made once. Raises DataError where a test set holds an item that is learnt from."
     folders = study_folders(profile, dataset, data, overrides)
-    sets = {name: _load(folder) for name, folder in folders.items()}
+    described = study_settings(profile, dataset, data, overrides).data[dataset]
+    source, several = source_folder(described), described.get("render")
+    sets = {name: _load(folder, source / name if several else source) for name, folder in folders.items()}
     for test in sets.keys() & TEST_SETS:
         for learnt in ("natural", "scarce"):
             require_apart(sets[test], sets.get(learnt))

@@ -27,8 +27,8 @@ from .schema import SPLITS, Examples, drop_rows, require_file
 from ..runs.version import checksum, used_code
 
 # %% auto #0
-__all__ = ['data_fingerprint', 'without_unread', 'load_dataset_dir', 'build_dataset', 'ExampleData', 'take', 'select',
-           'load_examples', 'require_held_out', 'require_training', 'join_examples']
+__all__ = ['IN_MEMORY', 'data_fingerprint', 'without_unread', 'load_dataset_dir', 'build_dataset', 'RowView', 'ExampleData',
+           'take', 'select', 'load_examples', 'require_held_out', 'require_training', 'join_examples']
 
 # %% ../../nbs/data/06_store.ipynb #5c3750f4
 def _digest(*parts):
@@ -203,12 +203,84 @@ def _build(examples, image_size, final, fingerprint, lenient, workers):
         del pixels
         (part / "scratch").unlink()
 
+# %% ../../nbs/data/06_store.ipynb #d1d54c4e
+IN_MEMORY = 2_000_000_000  # bytes; larger pixels are mapped into memory and read as needed
+
+
+class RowView:
+    "Rows of one or more arrays, in any order and number. They are copied when they are read."
+
+    def __init__(
+        self,
+        parts: list,  # arrays `(N_k, ...)` of one item shape and type
+        index: np.ndarray | None = None,  # `(n,)` int64, counted through all parts; None: all rows in order
+    ):
+        self.parts, total = list(parts), sum(map(len, parts))
+        self.index = np.arange(total) if index is None else index
+        self.shape, self.dtype = (len(self.index), *self.parts[0].shape[1:]), self.parts[0].dtype
+        self.ndim, self.nbytes = len(self.shape), int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __len__(self):
+        return len(self.index)
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def __getitem__(self, key):  # rows as an array; then, of each, slices or numbers
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(k, slice | int | np.integer) for k in rest):
+            raise IndexError("of each row, a view is read by slices or numbers alone")
+        place = self.index[rows]
+        found = _rows_of(self, np.atleast_1d(place))
+        return found[(slice(None), *rest)] if np.ndim(place) else found[(0, *rest)]
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError("a view of rows is no array without a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+# %% ../../nbs/data/06_store.ipynb #403be393
+def _rows_of(view, place):
+    "Copy rows, counted through all parts, into one array."
+    out, start = np.empty((len(place), *view.shape[1:]), view.dtype), 0
+    for part in view.parts:
+        inside = (place >= start) & (place < start + len(part))
+        out[inside] = part[place[inside] - start]
+        start += len(part)
+    return out
+
+
+def _parts_and_index(values):
+    "What a view is made of; a plain array is one part."
+    return (values.parts, values.index) if isinstance(values, RowView) else ([values], np.arange(len(values)))
+
+
+def _chosen_rows(values, index):
+    "Rows by slice or numbers: a slice of an array shares memory; else a copy or, where it would be large, a view."
+    if isinstance(index, slice) and not isinstance(values, RowView):
+        return values[index]
+    parts, place = _parts_and_index(values)
+    view = RowView(parts, place[index])
+    return view if view.nbytes > IN_MEMORY else values[index]
+
+
+def _both(one, two):
+    "Two lists, or two arrays, as one."
+    return one + two if isinstance(one, list) else np.concatenate([one, two])
+
+
+def _joined_rows(one, two):
+    "The pixels of both: a copy or, where it would be large, a view."
+    (first, place), (second, more) = _parts_and_index(one), _parts_and_index(two)
+    view = RowView([*first, *second], np.concatenate([place, more + sum(map(len, first))]))
+    return view if view.nbytes > IN_MEMORY else _both(one, two)
+
 # %% ../../nbs/data/06_store.ipynb #91bf3bc0
 @dataclass(kw_only=True)
 class ExampleData:
     "A data set as arrays, item i at index i of each. `vbg.models.text.tokenise` fills in the tokens."
 
-    pixels: np.ndarray  # `(N, H, W, 3)` uint8
+    pixels: np.ndarray | RowView  # `(N, H, W, 3)` uint8; a view where a choice or a join of more than `IN_MEMORY` bytes
     label: np.ndarray  # `(N,)` int64, index into `class_names`
     ids: np.ndarray  # `(N,)` str
     texts: list  # N lists of alternative texts
@@ -227,6 +299,7 @@ class ExampleData:
     weight: np.ndarray | None = None  # `(N,)` float32, weight of each item in the loss; None: all 1
     name: str = "examples"  # of the data set
     fingerprint: str = ""  # '' when made by hand
+    sources: tuple = ()  # folders that the items were read from; `vbg.data.masks` looks for masks there
 
     def __len__(self):
         return len(self.label)
@@ -244,7 +317,7 @@ class ExampleData:
         return select(self, split)
 
 # %% ../../nbs/data/06_store.ipynb #cbc74cd5
-_WHOLE = ("class_names", "label_names", "name", "fingerprint")  # fields of a set, not of its items
+_WHOLE = ("class_names", "label_names", "name", "fingerprint", "sources")  # fields of a set, not of its items
 _FILL = dict(weight=np.float32(1), origin="real", attributes="{}")  # what an item without the field is taken to have
 
 # %% ../../nbs/data/06_store.ipynb #4ec35a0d
@@ -256,11 +329,13 @@ def take(
     if not isinstance(index, slice):
         index = np.arange(len(data))[np.asarray(index)]
 
-    def part(v):
+    def part(name, v):
+        if name == "pixels":
+            return _chosen_rows(v, index)
         return v[index] if isinstance(index, slice) or not isinstance(v, list) else [v[i] for i in index]
 
     items = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in _WHOLE}
-    return replace(data, **{k: part(v) for k, v in items.items() if v is not None})
+    return replace(data, **{k: part(k, v) for k, v in items.items() if v is not None})
 
 # %% ../../nbs/data/06_store.ipynb #78c98054
 def select(
@@ -358,5 +433,5 @@ def join_examples(
             if np.shape(one)[1:] != np.shape(two)[1:] and name != "texts":
                 shapes = f"{one.shape[1:]} and {two.shape[1:]}"
                 raise ValueError(f"{name} differ in shape: items of {shapes}; make both sets with the same settings")
-            parts[name] = one + two if name == "texts" else np.concatenate([one, two])
-    return replace(first, fingerprint="", **parts)
+            parts[name] = _joined_rows(one, two) if name == "pixels" else _both(one, two)
+    return replace(first, fingerprint="", sources=tuple(dict.fromkeys([*first.sources, *second.sources])), **parts)

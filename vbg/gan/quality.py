@@ -108,7 +108,7 @@ def fit_independent(
         model = IndependentClassifier(num_classes=train.num_classes, width=width)
         _descend(
             model,
-            torch.as_tensor(np.array(train.pixels)),
+            train.pixels,
             torch.as_tensor(np.array(train.label)),
             epochs,
             batch_size,
@@ -124,7 +124,8 @@ def _descend(model, pixels, label, epochs, batch_size, generator):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * -(-len(label) // batch_size))
     for _ in range(epochs):
         for index in torch.randperm(len(label), generator=generator).split(batch_size):
-            logits = model(to_pixel_values(shift_and_flip(pixels[index], generator)))
+            batch = torch.as_tensor(pixels[index.numpy()])
+            logits = model(to_pixel_values(shift_and_flip(batch, generator)))
             loss = F.cross_entropy(logits, label[index], label_smoothing=0.1)
             optimiser.zero_grad()
             loss.backward()
@@ -132,17 +133,25 @@ def _descend(model, pixels, label, epochs, batch_size, generator):
             schedule.step()
 
 # %% ../../nbs/gan/06_quality.ipynb #1a8b90c3
+def _blocks(pixels, size, mirrored=False):
+    "Blocks of images, each copied when it is needed: a set larger than memory is never whole in it."
+    for k in range(0, max(len(pixels), 1), size):
+        part = np.asarray(pixels[k : k + size])
+        yield torch.as_tensor(np.array(part[:, :, ::-1] if mirrored else part, order="C"))
+
+
 def see(
     classifier: IndependentClassifier,  # any size
     pixels: np.ndarray,  # `(N, H, W, 3)` uint8
     what: str = "features",  # or 'logits'
     batch_size: int = 256,  # B; changes no value
+    mirrored: bool = False,  # see each image mirrored
 ) -> np.ndarray:  # `(N, D)` or `(N, C)` float32
     "Features or logits of many images, without dropout; the classifier's mode is as before afterwards."
     call, training = dict(features=classifier.features, logits=classifier)[what], classifier.training
     classifier.eval()
     with torch.no_grad():
-        parts = [call(to_pixel_values(part)) for part in torch.as_tensor(np.array(pixels)).split(batch_size)]
+        parts = [call(to_pixel_values(part)) for part in _blocks(pixels, batch_size, mirrored)]
     classifier.train(training)
     return torch.cat(parts).numpy()
 
@@ -215,8 +224,9 @@ def real_distances(
 # %% ../../nbs/gan/06_quality.ipynb #e8f9e8b1
 def _covered(points, manifold, k):
     "Share of `points` within the k-th neighbour distance of some point of `manifold`."
-    radius = np.sort(cdist(manifold, manifold), axis=1)[:, k]  # column 0 is the point itself
-    return float((cdist(points, manifold) <= radius).any(1).mean())
+    few = lambda rows: (rows[i : i + 1000] for i in range(0, len(rows), 1000))  # no table of all pairs in memory
+    radius = np.concatenate([np.partition(cdist(some, manifold), k, axis=1)[:, k] for some in few(manifold)])
+    return float(np.concatenate([(cdist(some, manifold) <= radius).any(1) for some in few(points)]).mean())
 
 
 def precision_recall(
@@ -232,20 +242,16 @@ def precision_recall(
     return dict(precision=_covered(generated, real, k), recall=_covered(real, generated, k))
 
 # %% ../../nbs/gan/06_quality.ipynb #1a18c8a6
-def _points(pixels, extractor=None):
+def _points(pixels, extractor=None, mirrored=False):
     """`(N, d)`: pixels at half the side and 32 at most, scaled so that a Euclidean distance is a root mean square.
     With an extractor, its features."""
     if extractor is not None:
-        return torch.as_tensor(see(extractor, pixels))
+        return torch.as_tensor(see(extractor, pixels, mirrored=mirrored))
     side = [min(32, s // 2) for s in np.shape(pixels)[1:3]]
-    parts = [
-        F.adaptive_avg_pool2d(
-            torch.as_tensor(np.array(pixels[k : k + 500])).permute(0, 3, 1, 2).float() / 255, side
-        ).flatten(1)
-        for k in range(0, len(pixels), 500)
-    ]
-    small = torch.cat(parts) if parts else torch.zeros(0, 3 * side[0] * side[1])
-    return small / small.shape[1] ** 0.5
+    small = torch.empty(len(pixels), 3 * side[0] * side[1])
+    for rows, block in zip(small.split(500), _blocks(pixels, 500, mirrored)):
+        rows[:] = F.adaptive_avg_pool2d(block.permute(0, 3, 1, 2).float() / 255, side).flatten(1)
+    return small.div_(small.shape[1] ** 0.5)
 
 
 def _nearest_of(points, known):
@@ -263,12 +269,8 @@ def nearest(
     extractor: IndependentClassifier | None = None,  # measures in its features; None in pixels
 ) -> tuple:  # distance `(N,)`, index `(N,)` of the training image, relative distance `(N,)`
     "The nearest training image of each image, mirrored ones included."
-    train_pixels = np.asarray(train_pixels)
-    mirrored = np.ascontiguousarray(train_pixels[:, :, ::-1])
-    points, known = (
-        _points(pixels, extractor),
-        torch.stack([_points(train_pixels, extractor), _points(mirrored, extractor)]),
-    )
+    points = _points(pixels, extractor)
+    known = torch.stack([_points(train_pixels, extractor, mirrored) for mirrored in (False, True)])
     return tuple(torch.cat(part).numpy() for part in zip(*(_nearest_of(some, known) for some in points.split(256))))
 
 # %% ../../nbs/gan/06_quality.ipynb #f0d09e53
@@ -436,23 +438,32 @@ def _ratio(across, inside):
     return np.divide(across, inside, out=np.ones_like(across), where=inside > 0)
 
 # %% ../../nbs/gan/06_quality.ipynb #6e7a3e00
-def texture_features(
-    pixels: np.ndarray,  # `(N, H, W, 3)` uint8
-) -> pd.DataFrame:  # `(N, 4)`: distinct, blockiness, jpeg_change, curvature
-    "Contrast and fine grain of each image."
-    pixels = np.asarray(pixels).astype(np.int16)
+def _texture(pixels):
+    "Columns from contrast and fine grain of each image."
+    pixels = pixels.astype(np.int16)
     steps = [np.abs(np.diff(pixels, axis=axis)).mean((3 - axis, 3)) for axis in (1, 2)]  # `(N, side - 1)` each
     border = [np.arange(1, s.shape[1] + 1) % 8 == 0 for s in steps]
     across, inside = (sum(s[:, b == at].mean(1) for s, b in zip(steps, border)) for at in (True, False))
     curvature = sum(np.abs(np.diff(pixels, n=2, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-    return pd.DataFrame(
-        dict(
-            distinct=(_counts(pixels) > 0).mean(1),
-            blockiness=_ratio(across, inside),
-            jpeg_change=_change(pixels.astype(np.uint8)),
-            curvature=curvature,
-        )
+    return dict(
+        distinct=(_counts(pixels) > 0).mean(1),
+        blockiness=_ratio(across, inside),
+        jpeg_change=_change(pixels.astype(np.uint8)),
+        curvature=curvature,
     )
+
+
+def _by_blocks(columns, pixels, size=1000):
+    "The columns of all images; `columns` reads `size` at a time."
+    parts = [columns(np.asarray(pixels[k : k + size])) for k in range(0, max(len(pixels), 1), size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def texture_features(
+    pixels: np.ndarray,  # `(N, H, W, 3)` uint8
+) -> pd.DataFrame:  # `(N, 4)`: distinct, blockiness, jpeg_change, curvature
+    "Contrast and fine grain of each image."
+    return pd.DataFrame(_by_blocks(_texture, pixels))
 
 # %% ../../nbs/gan/06_quality.ipynb #ea2b7b3e
 def format_features(
@@ -463,7 +474,7 @@ def format_features(
     "Features of the format of an item, not of its content."
     special = special or {name: number for number, name in enumerate(SPECIAL_TOKENS)}
     text = {} if data.input_ids is None else _text_format(data, special)
-    return pd.DataFrame({k: np.asarray(v, float) for k, v in (text | _image_format(data.pixels)).items()})
+    return pd.DataFrame({k: np.asarray(v, float) for k, v in (text | _by_blocks(_image_format, data.pixels)).items()})
 
 # %% ../../nbs/gan/06_quality.ipynb #94d4af9e
 def _auc(label, score, weights=None):

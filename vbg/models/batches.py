@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from ..core.files import write_atomic
 from ..core.profiles import Profile
 from ..data.metadata import encode_metadata, learn_metadata
-from ..data.store import ExampleData, require_training
+from ..data.store import ExampleData, RowView, require_training
 from .text import misread, tokenise, tokenizer_for, tokenizer_text, trim
 from .vision import to_pixel_values
 from ..runs.version import code_version, environment
@@ -78,6 +78,8 @@ _INPUTS = ("pixels", "input_ids", "attention_mask", "metadata")
 
 def _tensor(values):
     "An array as a tensor that shares its memory. Stored arrays are read-only, and nothing here writes to them."
+    if isinstance(values, RowView):
+        return values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.as_tensor(values)
@@ -110,7 +112,8 @@ def _withheld(batch, without, dropout, generator):
 
 # %% ../../nbs/models/12_batches.ipynb #413e5d79
 def _parts_of(data, **changes):
-    "The arrays of a set as tensors. Raises ValueError where tokens are stored and a setting would change them."
+    """The arrays of a set as tensors, but for views of rows.
+    Raises ValueError where tokens are stored and a setting would change them."""
     parts = {name: getattr(data, name) for name in (*_INPUTS, *TOKENS, "weight")}
     parts = {name: _tensor(values) for name, values in parts.items() if values is not None}
     for name, asked in changes.items():
@@ -172,7 +175,8 @@ class Batches(Drawn):
         batch["label"] = self.label[items]
         if any(name in batch for name in TOKENS):
             return batch
-        pixels = to_pixel_values(_augmented(self.parts["pixels"][items], self.generator, **self.changes))
+        pixels = self.parts["pixels"][items if torch.is_tensor(self.parts["pixels"]) else items.numpy()]
+        pixels = to_pixel_values(_augmented(torch.as_tensor(pixels), self.generator, **self.changes))
         batch |= dict(pixel_values=pixels, input_ids=words)
         return _withheld(batch, self.without, self.dropout, self.generator)
 
