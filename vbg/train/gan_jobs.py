@@ -322,6 +322,7 @@ GAN_CHOICES = {
     "no style constraint": dict(style_weight=0.0),
     "spectral normalisation": dict(normalisation="spectral"),
     "no class balance": dict(balance=0.0),
+    "no attribute consistency": dict(attribute_weight=0.0),
 }
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #df86241d
