@@ -37,9 +37,11 @@ EXTRAS = [
     "loop_samples_coco",
     "loop_rounds",
     "gan_cost",
+    "texture_library",
+    "texture_library_met",
 ]  # of `supplement`, `gan`
 SLOW = ["gan_choice", "gan_judged_met", "gan_judged_best_met"]  # of `make test-slow`, with `explain` of MS COCO
-PICTURES = ("fig", "first_models", "gan_samples", "loop_samples")
+PICTURES = ("fig", "first_models", "gan_samples", "loop_samples", "texture_library_")
 ELSEWHERE = {
     "departures",
     "fusion_comparison",
@@ -81,6 +83,7 @@ def is_saved(smoke_home, name):
         "gan_samples_met": "gan_samples",
         "loop_samples_coco": "loop",
         "loop_rounds": "loop",
+        "texture_library_met": "texture_library",
         "first_summary": "first_answer",
         "first_models": "first_answer",
     }.get(name, name)

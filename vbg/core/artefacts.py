@@ -145,6 +145,7 @@ _GAN = {
     ),
     "gan_choice": Artefact("gan", "gan", ("data",), ("gan_choice",), datasets="first", trains=True),
     "gan_cost": Artefact("gan", "gan", ("data",), ("gan_cost",), trains=True, alone=True),
+    "texture_library": Artefact("gan", "gan", ("data",), ("texture_library",), figures=("texture_library_{dataset}",)),
     "loop": Artefact(
         "gan", "gan", ("balance/closed loop",), ("loop_rounds",), figures=("loop_samples_{dataset}",), trains=True
     ),

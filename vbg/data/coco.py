@@ -27,7 +27,7 @@ from .schema import Examples, check_examples, drop_rows, image_present, on_disk,
 # %% auto #0
 __all__ = ['SUPERCATEGORIES', 'UNUSED_IDS', 'GET_COCO', 'CAPTION_BLOCKS', 'INSTANCE_BLOCKS', 'PER_IMAGE', 'coco_categories',
            'as_number', 'annotation_table', 'areas', 'find_splits', 'load_coco', 'as_id', 'image_paths',
-           'caption_lists', 'caption_columns', 'read_coco_split', 'read_coco']
+           'caption_lists', 'caption_columns', 'object_outline', 'read_coco_split', 'read_coco']
 
 # %% ../../nbs/data/08_coco.ipynb #a0bca643
 SUPERCATEGORIES = {
@@ -405,6 +405,17 @@ def _fits(coco, entry):
     "Run lengths of another size than the image's would cover nothing."
     outline = _outline(entry)
     return outline is not None and (isinstance(outline, list) or outline["size"] == _canvas(coco, entry["image_id"]))
+
+# %% ../../nbs/data/08_coco.ipynb #5e9ece01
+def object_outline(
+    coco: COCO,  # instances
+    image_id,  # key of `coco.imgs`
+    label: str,  # category or supercategory
+) -> np.ndarray | None:  # `(H, W)` bool; None where no outline of it is of the image's size
+    "The pixels of an image that the annotations of its label cover."
+    kinds = {c["id"] for c in coco.dataset["categories"] if label in (c["name"], c.get("supercategory"))}
+    mine = [a for a in coco.imgToAnns.get(image_id, []) if a["category_id"] in kinds and _fits(coco, a)]
+    return coco_mask.decode(coco_mask.merge([_mask(coco, a) for a in mine])).astype(bool) if mine else None
 
 # %% ../../nbs/data/08_coco.ipynb #2a225130
 def _table(coco, said, path, how):

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.files import DataError
+from ..data.masks import object_masks
 from ..data.store import ExampleData, require_training
 
 # %% auto #0
-__all__ = ['SCALES', 'DIRECTIONS', 'slope_filters', 'texture_features', 'gram_matrix', 'TextureLibrary', 'cut_library',
-           'to_images', 'style_distance']
+__all__ = ['SCALES', 'DIRECTIONS', 'SMALLER', 'slope_filters', 'texture_features', 'gram_matrix', 'place_facts', 'TextureLibrary',
+           'cut_library', 'library_at', 'to_images', 'style_distance']
 
 # %% ../../nbs/gan/04_texture.ipynb #7a454a6e
 SCALES, DIRECTIONS = (0.8, 1.6), (0, 45, 90, 135)  # pixels, degrees
@@ -51,37 +52,114 @@ def gram_matrix(
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
-# %% ../../nbs/gan/04_texture.ipynb #ae803bb6
+# %% ../../nbs/gan/04_texture.ipynb #d826cd0c
+def place_facts(
+    pixels: np.ndarray,  # `(N, H, W, 3)` uint8
+    masks: np.ndarray,  # `(N, H, W)` bool, the object
+    size: int,  # side s of a patch, pixels
+    step: int,  # from place to place, pixels; place (r, c) has its upper left corner at (r step, c step)
+) -> tuple:  # share of the patch that is object, variance of its colours (0..1); both `(N, R, C)` float32
+    "What a patch at each place would hold."
+    colours, mask = to_images(pixels) / 2, torch.as_tensor(masks)[:, None].float()
+    inner = -F.max_pool2d(-mask, 3, stride=1, padding=1)  # an object's pixels whose neighbours are the object's, too
+    sums = torch.cat([mask, inner, inner * colours, inner * colours.square()], 1)
+    share, of, *moments = F.avg_pool2d(sums, size, stride=step).split([1, 1, 3, 3], 1)
+    mean, square = (moment / of.clamp(min=1e-6) for moment in moments)
+    variance = (square - mean.square()).clamp(min=0).mean(1) * (of[:, 0] > 0)
+    return share[:, 0].numpy(), variance.numpy()
+
+# %% ../../nbs/gan/04_texture.ipynb #2025b0c0
 @dataclass(kw_only=True)
 class TextureLibrary:
-    "Texture patches of the training split and their Gram matrices."
+    "Texture patches of the training split and their Gram matrices, class by class."
 
     patches: np.ndarray  # `(P, s, s, 3)` uint8
-    label: np.ndarray  # `(P,)` int64
+    label: np.ndarray  # `(P,)` int64, ascending
     ids: np.ndarray  # `(P,)` id of the image that each was cut from
+    corner: np.ndarray  # `(P, 2)` int64, row and column of the upper left pixel
+    share: np.ndarray  # `(P,)` float32, share of the patch that is object
+    variance: np.ndarray  # `(P,)` float32, of the colours (0..1), see `place_facts`
     grams: Tensor  # `(P, 361)` float32
 
-# %% ../../nbs/gan/04_texture.ipynb #5c7e5c71
+# %% ../../nbs/gan/04_texture.ipynb #db0db72c
+def _best_places(variance, gap, most):
+    "Up to `most` places `(n, 2)` of one image, by falling variance, `gap` places apart; those of variance < 0 are out."
+    chosen = []
+    for place in np.argsort(-variance, axis=None, kind="stable"):
+        row, column = divmod(int(place), variance.shape[1])
+        if len(chosen) == most or variance[row, column] < 0:
+            break
+        if all(max(abs(row - r), abs(column - c)) >= gap for r, c in chosen):
+            chosen.append((row, column))
+    return np.array(chosen, np.int64).reshape(-1, 2)
+
+
+def _class_places(share, variance, count, inside):
+    "`(count, 3)`: image, row, column of the places of most variance in one class; empty where there is none."
+    allowed, most = np.where(share >= inside, variance, -1), -(-2 * count // max(1, len(share)))
+    found = [np.insert(_best_places(one, 2, most), 0, k, 1) for k, one in enumerate(allowed)]
+    found = np.concatenate(found) if found else np.zeros((0, 3), np.int64)
+    best = found[np.argsort(-variance[tuple(found.T)], kind="stable")][:count]
+    return best[np.arange(count) % max(1, len(best))] if len(best) else best
+
+# %% ../../nbs/gan/04_texture.ipynb #4341e5cd
+def _library_places(train, drawn, masks, counts, size, inside):
+    "`(P, 3)` item and corner of every patch, and the first class that has no place (None: all have)."
+    step, chosen = max(1, size // 4), []
+    for c, items in drawn.items():
+        blocks = [items[k : k + 64] for k in range(0, len(items), 64)]
+        facts = [place_facts(train.pixels[some], np.stack([masks[i] for i in some]), size, step) for some in blocks]
+        best = _class_places(*map(np.concatenate, zip(*facts)), counts[c], inside)
+        if not len(best):
+            return None, c
+        chosen.append(np.column_stack([items[best[:, 0]], best[:, 1:] * step]))
+    return np.concatenate(chosen), None
+
+# %% ../../nbs/gan/04_texture.ipynb #d5496d96
+SMALLER = (1, 0.8, 0.6, 0.4)  # of the side asked for
+
+
 def cut_library(
     train: ExampleData,  # training split
     *,
     patches: int = 1024,  # P, at least 1,000 in the paper
-    share: float = 0.4,  # side of a patch, share of the image's side
-    seed: int = 0,  # of images and places
+    share: float = 0.25,  # side of a patch, share of the image's side; smaller where a class has no such place
+    inside: float = 0.9,  # least share of a patch that is object
+    seed: int = 0,  # of the images
     whole: ExampleData | None = None,  # all splits: ids are looked up in it
 ) -> TextureLibrary:
-    "Cut a texture library. Raises DataError on an image of another split."
+    "Cut a texture library. Raises DataError on an image of another split, or where a class has no place."
     require_training(train, "the texture library", whole)
     if patches < 1000:
         raise DataError(f"a texture library of {patches} patches", remedy="the paper asks for at least 1,000")
-    rng, size = np.random.default_rng(seed), round(train.pixels.shape[1] * share)
-    members = [np.flatnonzero(train.label == c) for c in np.unique(train.label)]
-    chosen = np.array([rng.choice(members[i % len(members)]) for i in range(patches)])
-    corner = rng.integers(0, train.pixels.shape[1] - size + 1, (patches, 2))
-    cut = np.stack([train.pixels[i, y : y + size, x : x + size] for i, (y, x) in zip(chosen, corner)])
-    return TextureLibrary(
-        patches=cut, label=train.label[chosen], ids=np.asarray(train.ids)[chosen], grams=_grams(to_images(cut))
-    )
+    classes, rng = np.unique(train.label).tolist(), np.random.default_rng(seed)
+    counts = {c: patches // len(classes) + (k < patches % len(classes)) for k, c in enumerate(classes)}
+    drawn = {c: rng.permutation(np.flatnonzero(train.label == c))[: 2 * count] for c, count in counts.items()}
+    items = np.concatenate(list(drawn.values()))
+    masks = dict(zip(items.tolist(), object_masks(train, items)[0]))
+    for size in (round(train.pixels.shape[1] * share * part) for part in SMALLER):
+        places, lacking = _library_places(train, drawn, masks, counts, size, inside)
+        if lacking is None:
+            return library_at(train, places, size, masks)
+    problem = f"no image of class {train.class_names[lacking]!r} has {size} x {size} pixels"
+    raise DataError(f"{problem} of which {inside:.0%} are object", remedy="ask for smaller patches (share)")
+
+# %% ../../nbs/gan/04_texture.ipynb #a257ebcc
+def library_at(
+    train: ExampleData,  # items
+    places: np.ndarray,  # `(P, 3)` int: item, row and column of the upper left pixel
+    size: int,  # side of a patch, pixels
+    masks: dict | None = None,  # item to its mask `(H, W)`; None: see `vbg.data.masks.object_masks`
+) -> TextureLibrary:
+    "The library of given places, whatever they show."
+    places = places[np.argsort(train.label[places[:, 0]], kind="stable")]
+    items, corner = places[:, 0], places[:, 1:]
+    masks = masks or dict(zip((some := np.unique(items)).tolist(), object_masks(train, some)[0]))
+    cut = np.stack([train.pixels[i, y : y + size, x : x + size] for i, y, x in places])
+    own = np.stack([masks[i][y : y + size, x : x + size] for i, y, x in places.tolist()])
+    share, variance = (values[:, 0, 0] for values in place_facts(cut, own, size, 1))
+    about = dict(label=train.label[items], ids=np.asarray(train.ids)[items], corner=corner, share=share)
+    return TextureLibrary(patches=cut, variance=variance, grams=_grams(to_images(cut)), **about)
 
 # %% ../../nbs/gan/04_texture.ipynb #4c8ff4b5
 def to_images(
@@ -94,18 +172,26 @@ def to_images(
 def _grams(images):
     return gram_matrix(texture_features(images)).flatten(1)
 
-# %% ../../nbs/gan/04_texture.ipynb #ea3ce33f
+# %% ../../nbs/gan/04_texture.ipynb #0ccffdfb
+def _places_like(library, label, generator):
+    "Corners `(2, B, 1)` of library patches of these classes, drawn evenly."
+    count = torch.bincount(torch.as_tensor(library.label), minlength=int(library.label.max()) + 1)
+    first, count = (values.to(label.device) for values in (count.cumsum(0) - count, count))
+    draw = torch.rand(len(label), generator=generator, dtype=torch.float64).to(label.device)
+    chosen = first[label] + (draw * count[label]).long()
+    return torch.as_tensor(library.corner, device=label.device)[chosen].T[..., None]
+
+
 def style_distance(
     images: Tensor,  # `(B, 3, H, W)` in -1..1
-    label: Tensor,  # `(B,)` int64
+    label: Tensor,  # `(B,)` int64, of classes in the library
     library: TextureLibrary,  # of the training split
     generator: torch.Generator,  # of the places
 ) -> Tensor:  # scalar
     """Mean over images of the squared Gram distance to the nearest library patch of the class,
     divided by the number of entries."""
-    size, side = library.patches.shape[1], images.shape[2]
-    corner = torch.randint(0, side - size + 1, (2, len(images), 1), generator=generator).to(images.device)
-    rows, columns = corner + torch.arange(size, device=images.device)
+    size = library.patches.shape[1]
+    rows, columns = _places_like(library, label, generator) + torch.arange(size, device=images.device)
     patches = images[
         torch.arange(len(images), device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]
     ].permute(0, 3, 1, 2)
