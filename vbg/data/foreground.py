@@ -22,6 +22,10 @@ class Ground:
     grain: np.ndarray  # `(B, 3)` float: spread of a pixel, from the steps between neighbours of the frame
     kept: np.ndarray  # `(B, F)` bool: the part of the frame that the plane was fitted to
 
+    def at(self, height: int, width: int) -> np.ndarray:  # `(B, height * width, 3)` float
+        "The planes, drawn as pictures."
+        return _axes(height, width) @ self.plane
+
 
 def _axes(height, width):
     "`(H * W, 3)`: 1, place to the right, place down; -0.5 to 0.5 across the picture."
@@ -37,7 +41,7 @@ def _frame(height, width):
 
 # %% ../../nbs/data/18_foreground.ipynb #24ffa396
 def fit_ground(
-    pixels: np.ndarray,  # `(B, H, W, 3)` uint8; H and W at least 3
+    pixels: np.ndarray,  # `(B, H, W, 3)`, 0 to 255; H and W at least 3
 ) -> Ground:
     "The ground of each picture, by least squares on its frame."
     (count, height, width), frame = pixels.shape[:3], _frame(*pixels.shape[1:3])
@@ -60,7 +64,7 @@ def _difference(pixels):
     "`(B, H, W)`: how far each pixel differs from the ground, 0 to 0.5."
     count, height, width = pixels.shape[:3]
     ground = fit_ground(pixels)
-    away = np.abs(pixels.reshape(count, -1, 3) / 255 - _axes(height, width) @ ground.plane).sum(2)
+    away = np.abs(pixels.reshape(count, -1, 3) / 255 - ground.at(height, width)).sum(2)
     usual = np.where(ground.kept, np.abs(ground.noise).sum(2), np.nan)
     bound = 2.5 * np.nanquantile(usual, 0.95, axis=1, keepdims=True)
     return np.clip(away - bound, 0, 0.5).reshape(count, height, width)

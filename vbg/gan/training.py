@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,12 +32,12 @@ from vbg.gan.networks import (
     generator_loss,
     mode_seeking_loss,
 )
-from .texture import cut_library, style_distance, to_images
+from .texture import TextureLibrary, cut_library, style_distance, to_images
 
 # %% auto #0
 __all__ = ['HISTORY', 'Conditions', 'conditions_of', 'draw_words', 'part_of', 'build_networks', 'GanNetworks',
            'discriminator_step', 'generator_step', 'train_step', 'class_diversity', 'diversity_of', 'Views', 'views_of',
-           'GanEpochs', 'checkpoint_tensors', 'GanCheckpoints', 'GanTrainer', 'make_images']
+           'library_of', 'GanEpochs', 'checkpoint_tensors', 'GanCheckpoints', 'GanTrainer', 'make_images']
 
 # %% ../../nbs/gan/05_training.ipynb #04edd179
 @dataclass(kw_only=True)
@@ -315,6 +315,21 @@ def views_of(
     offsets = object_offsets(pixels) if window else np.zeros((len(pixels), 2), int)
     return Views(window=window, offsets=offsets, label=label, known=pixels, seed=seed)
 
+# %% ../../nbs/gan/05_training.ipynb #47d527b0
+def library_of(
+    views: Views,  # of the training split
+    train: ExampleData,  # training split
+    **how,  # see `cut_library`
+) -> TextureLibrary:
+    "The texture library with its corners in the windows, where a window holds the patch."
+    cut = cut_library(train, **how)
+    if views.window is None:
+        return cut
+    place = {str(name): k for k, name in enumerate(train.ids)}
+    margin = (np.array(views.known.shape[1:3]) - views.window) // 2
+    corner = cut.corner - margin - views.offsets[[place[str(name)] for name in cut.ids]]
+    return replace(cut, corner=corner.clip(0, views.window - cut.patches.shape[1]))
+
 # %% ../../nbs/gan/05_training.ipynb #8def1572
 def _set_rates(gan):
     "Learning rates: as set in the first half, then down in a line to a quarter, which a warm start goes on with."
@@ -359,7 +374,7 @@ class GanEpochs(GanNetworks):
         self.views = views_of(train, settings["window"], seed)
         self.pixels = self.views.learnt
         self.conditions = conditions_of(train, table, settings["conditioning"])
-        self.library = cut_library(train, patches=settings["patches"], seed=seed, whole=whole)
+        self.library = library_of(self.views, train, patches=settings["patches"], seed=seed, whole=whole)
         self.num_classes, self.random = len(train.class_names), torch.Generator().manual_seed(seed)
         sizes = dict(image_size=self.pixels.shape[1], num_classes=self.num_classes)
         super().__init__(settings=settings, table=table, seed=seed, device=device, **sizes)
