@@ -107,12 +107,12 @@ def test_a_notebook_is_told_what_is_no_choice(name, asked, message):
         given(name, notebook_parameters(study_notebook(name)) | asked)
 
 
-@pytest.mark.parametrize("name", ["train", "gan", "gan_measured", "language_model"])
+@pytest.mark.parametrize("name", ["train", "domains", "gan", "gan_measured", "language_model"])
 def test_every_notebook_that_trains_has_a_store_of_its_own(name):
     assert notebook_parameters(study_notebook(name))["store"] == "by-hand"
 
 
-@pytest.mark.parametrize("name", ["train", "gan", "gan_measured", "language_model"])
+@pytest.mark.parametrize("name", ["train", "domains", "gan", "gan_measured", "language_model"])
 @pytest.mark.parametrize("store", ["smoke", "smoke/plain", "collection/frozen", ""])
 def test_the_stores_of_the_study_are_refused_by_hand(name, store, monkeypatch):
     asked = notebook_parameters(study_notebook(name)) | dict(profile="smoke", store=store)

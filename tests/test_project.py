@@ -95,9 +95,9 @@ def test_study_notebook_is_bare_and_holds_no_logic(path):
         tree = ast.parse(cell.source)
         logic = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.Lambda)
         assert not any(isinstance(node, logic) for node in ast.walk(tree)), cell.source
-        if path.stem not in ("train", "language_model", "gan", "gan_measured", "loop", "gan_choice"):
+        if path.stem not in ("train", "domains", "language_model", "gan", "gan_measured", "loop", "gan_choice"):
             assert not re.search(
-                r"train_runs|adapt_runs|train_gans|measure_gans|loop_runs|choice_gans|\bfit\(", cell.source
+                r"train_runs|train_across|adapt_runs|train_gans|measure_gans|loop_runs|choice_gans|\bfit\(", cell.source
             )
 
 
@@ -406,6 +406,7 @@ def test_the_heads_of_the_training_notebooks_name_the_folders_of_runs_and_gans()
 
     wanted = {
         "train": run_place("<store>", "<dataset>", "<model>", "<k>"),
+        "domains": run_place("<store>", "<dataset>", "<model>", "<k>"),
         "gan": gans_place("<store>", "<dataset>") / "<conditioning>" / "gan<k>",
         "gan_measured": gans_place("<store>", "<dataset>") / "<conditioning>" / "gan<k>",
         "language_model": checkpoint_place("<store>", "<dataset>", "<k>"),

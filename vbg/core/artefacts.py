@@ -173,6 +173,9 @@ _SUPPLEMENT = {
         details=("domain_adaptation_perplexity",),
         reads=("adaptation",),
     ),
+    "domain_shift": _beside(
+        "domain_shift", "domain_kinds", details=("domain_kinds",), reads=("domains_coco", "domains_objects")
+    ),
     "input_ablation": _beside("input_ablation", reads=("inputs",)),
     "missing_modality": _beside("missing_modality", reads=("missing",), figures=("missing_modality_curve",)),
     "step_cost": _beside("step_cost", "step_profile", details=("step_profile",), reads=(), trains=True, alone=True),
@@ -190,7 +193,7 @@ TARGETS = tuple(dict.fromkeys(artefact.target for artefact in ARTEFACTS.values()
 FURTHER = ("seeds", "everything")  # targets that train the further seeds of the study, too
 WITHOUT_GAN = """first_answer table1_datasets table3_comparison table4_ablation fig5_loss_curves fig6_confusion_matrix
 per_class calibration summary label_leaks fig7_heatmap word_relevance fig8_feature_space decision_report
-missing_modality fusion_comparison real_claims""".split()  # notebooks of a profile that trains no GAN
+missing_modality fusion_comparison domain_shift real_claims""".split()  # notebooks of a profile that trains no GAN
 ONLY_WITHOUT_GAN = ("real_claims",)  # of no other profile
 
 # %% ../../nbs/core/06_artefacts.ipynb #1b2b19b8

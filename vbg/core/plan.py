@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from .profiles import BASELINE_MODELS, PROFILES, STUDY_MODELS
 
 # %% auto #0
-__all__ = ['TEST_SETS', 'SPLITS', 'EXPERIMENTS', 'SEARCHED', 'SCARCITY', 'RECIPES', 'Experiment', 'experiment_overrides',
-           'experiment_store']
+__all__ = ['TEST_SETS', 'SPLITS', 'EXPERIMENTS', 'SEARCHED', 'SCARCITY', 'RECIPES', 'ACROSS', 'Experiment', 'Crossing',
+           'experiment_overrides', 'experiment_store']
 
 # %% ../../nbs/core/04_plan.ipynb #1f40ddb3
 TEST_SETS = ("large", "balanced")  # rendered sets beside the natural one, each a test of its own
@@ -36,6 +36,10 @@ class Experiment:
     def seeds_at(self, settings) -> list:
         "Its seeds at a size of the study, a `Profile`."
         return list(self.seeds or (settings.more_seeds if self.more_seeds else settings.seeds))
+
+    def datasets_at(self, settings) -> list:
+        "Its data sets at a size of the study, a `Profile`."
+        return [name for name in self.datasets or settings.data if name in settings.data]
 
 # %% ../../nbs/core/04_plan.ipynb #88f2f0d8
 EXPERIMENTS = {}  # name -> Experiment
@@ -198,6 +202,40 @@ _FROM_SCRATCH = {"vision": dict(checkpoint=None, weights=None), "baselines": dic
 EXPERIMENTS["pretraining"] = Experiment(
     ("without_gan", "without_bert_gan", "resnet"), {"pretrained": {}, "from scratch": _FROM_SCRATCH}
 )
+
+# %% ../../nbs/core/04_plan.ipynb #f9118bce
+@dataclass(frozen=True)
+class Crossing(Experiment):
+    "An experiment across two domains, at some sizes of the study."
+
+    profiles: tuple = ()  # names
+
+    def datasets_at(self, settings) -> list:
+        "None at other sizes."
+        return super().datasets_at(settings) if settings.name in self.profiles else []
+
+
+def _crossing(source, **sections):
+    "Rows that learn from a source, first without adaptation. Each tells all its values: rows are compared by them."
+    rows = {"source alone": "none", "gradient reversal": "gradient_reversal", "CORAL": "coral"}
+    told = dict(source=source, weight=1.0, ramp=10.0)
+    return {row: sections | {"domain": dict(kind=kind) | told} for row, kind in rows.items()}
+
+
+ACROSS = ("validation", "test", "large", "target", "large_target", "domains")  # predictions, see `vbg.train.domains`
+
+# %% ../../nbs/core/04_plan.ipynb #3f0652fc
+_NETWORKS = {name: PROFILES["mini"][name] for name in ("vision", "text", "fusion", "model", "train")}
+_NETWORKS["train"] = _NETWORKS["train"] | dict(factors={})
+_ACROSS = dict(models=("without_gan",), splits=ACROSS)
+EXPERIMENTS |= {
+    "domains_coco": Crossing(
+        changes=_crossing("met"), datasets=("coco",), profiles=("smoke", "mini", "paper"), **_ACROSS
+    ),
+    "domains_objects": Crossing(
+        changes=_crossing("mini/met", **_NETWORKS), datasets=("met",), profiles=("real",), **_ACROSS
+    ),
+}
 
 # %% ../../nbs/core/04_plan.ipynb #aeeeff34
 def experiment_overrides(

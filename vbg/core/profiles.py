@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 # %% auto #0
 __all__ = ['PROFILES', 'VARIANTS', 'STUDY_MODELS', 'BASELINE_MODELS', 'FUSION_ABLATIONS', 'LATE_AVERAGE', 'TABLE3_MODELS',
-           'TABLE4_MODELS', 'MODELS', 'REPEATED', 'CHOICES', 'BY_HAND', 'GLOSSARY', 'Profile', 'profile', 'Variant',
-           'Baseline', 'trained_folds', 'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names',
+           'TABLE4_MODELS', 'MODELS', 'REPEATED', 'CHOICES', 'BY_HAND', 'GLOSSARY', 'Profile', 'profile', 'source_set',
+           'Variant', 'Baseline', 'trained_folds', 'refuse_unknown_model', 'refuse_by_hand', 'refuse_unknown_names',
            'overrides_of']
 
 # %% ../../nbs/core/03_profiles.ipynb #e30691c9
@@ -36,6 +36,7 @@ class Profile:
     gan: dict = field(default_factory=dict)  # networks, game and text generator of the pair maker (`vbg.gan.training`)
     loop: dict = field(default_factory=dict)  # rounds of generation and feedback (`vbg.gan.loop`)
     balance: dict = field(default_factory=dict)  # what is done about scarce classes (`vbg.data.balance`)
+    domain: dict = field(default_factory=dict)  # learning in one domain for another (`vbg.train.domains`)
     baselines: dict = field(default_factory=dict)  # the models beside VBG in Table 3 (`vbg.models.baselines`)
     adaptation: dict = field(default_factory=dict)  # masked-language-model training (`vbg.models.adaptation`)
     pretraining: dict = field(default_factory=dict)  # of image networks, on drawings (`vbg.train.pretrain`)
@@ -158,6 +159,7 @@ _MINI["train"]["factors"] = {  # data set -> model -> factor on both of its lear
 
 # %% ../../nbs/core/03_profiles.ipynb #6c98be0e
 _MINI["balance"] = dict(kind="none", level="scarce", scarce_items=None, spread=0.25, weight=1.0, gan=None)
+_MINI["domain"] = dict(kind="none", source=None, weight=1.0, ramp=10.0)
 _MINI["loop"] = dict(rounds=3, every=5, pairs=300, warm_epochs=1, weight=0.5, tries=3, surplus=2.0)
 _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 18
     gans=(0, 1),
@@ -404,6 +406,14 @@ def profile(
     return Profile(name=name, **settings)
 
 # %% ../../nbs/core/03_profiles.ipynb #a9d0ae7b
+def source_set(
+    settings: Profile,
+) -> dict | None:  # an entry of a `data` section; None: nothing is learnt elsewhere
+    "The labelled set of `domain.source`: one of this profile or, as 'mini/met', of another."
+    *other, name = (settings.domain["source"] or "").split("/")
+    return (PROFILES[other[0]]["data"] if other else settings.data)[name] if name else None
+
+
 def _refuse_unknown(key, known, what):
     if key not in known:
         raise ValueError(f"no {what} is called {key!r}; there are {', '.join(sorted(known))}")
@@ -554,7 +564,8 @@ CHOICES = {
         f"{split}{without}"
         for split in ("train", "validation", "test", "balanced", "large")
         for without in ("", "_without_image", "_without_text")
-    ),
+    )
+    + ("target", "large_target", "domains"),  # of `vbg.train.domains`
     "split": ("train", "validation", "test", "balanced", "large"),
     "conditioning": ("attributes", "class"),
     "loss": ("non_saturating", "saturating"),

@@ -316,7 +316,7 @@ GROUPS = {  # title, in the order of the book -> how its rules begin; the longes
         f"artefact_{name}" for name, a in ARTEFACTS.items() if a.group == "supplement" and name != "label_leaks"
     ),
     "Audit": ("artefact_audit", "artefact_contradictions"),
-    "Training logs": ("train", "first", "gans", "language_model"),
+    "Training logs": ("train", "first", "gans", "domains", "language_model"),
     "Run by no target": ("",),
 }
 

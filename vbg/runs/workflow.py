@@ -221,9 +221,17 @@ def is_whole(
     return whole(note_of(path))
 
 # %% ../../nbs/runs/05_workflow.ipynb #9627a613
-TRAINS = ("data", "first", "train", "gans", "gans_measured", "experiment", "language_model", "collection_run") + tuple(
-    f"artefact_{name}" for name, artefact in ARTEFACTS.items() if artefact.trains
-)  # rules that train or measure
+TRAINS = (
+    "data",
+    "first",
+    "train",
+    "gans",
+    "gans_measured",
+    "experiment",
+    "domains",
+    "language_model",
+    "collection_run",
+) + tuple(f"artefact_{name}" for name, artefact in ARTEFACTS.items() if artefact.trains)  # rules that train or measure
 
 
 def drawing(

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from ..core.places import weights_file
-from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile
+from ..core.profiles import BASELINE_MODELS, FUSION_ABLATIONS, VARIANTS, Profile, source_set
 from ..runs.made import plain, read_note
 from ..runs.store import run_folder, told_gan
 from ..runs.version import checksum, hashes_of, notebook_uses, used_code, used_definitions, what_changed
@@ -80,8 +80,8 @@ def what_a_run_uses(
     "The parts that a run leaves out, and the entries of the registries that it takes."
     parts = parts_of(settings, model)
     fusion = FUSION_ABLATIONS[model][1] if model in FUSION_ABLATIONS else settings.fusion.get("kind", "bidirectional")
-    reader = settings.data[dataset]["reader"]
-    entries = dict(fusion=[fusion] * ("fusion" in parts), model=[model], reader=[reader], renderer=[])
+    readers = sorted({about["reader"] for about in (settings.data[dataset], source_set(settings) or {}) if about})
+    entries = dict(fusion=[fusion] * ("fusion" in parts), model=[model], reader=readers, renderer=[])
     cut = tuple(name for part, names in PARTS.items() if part not in parts for name in names)
     return dict(cut=cut, choose={table: entries[what] for what, tables in TABLES.items() for table in tables})
 
@@ -89,18 +89,19 @@ def what_a_run_uses(
 def _asked(settings, dataset, model):
     "Arguments of `_looked_up`: equal for runs with the same parts."
     asked = what_a_run_uses(settings, dataset, model)
-    return asked["cut"], tuple((table, tuple(keys)) for table, keys in asked["choose"].items())
+    root = "train.domains.train_across" if source_set(settings) else "train.jobs.train_runs"
+    return asked["cut"], tuple((table, tuple(keys)) for table, keys in asked["choose"].items()), root
 
 
 @cache
-def _looked_up(cut, choose):
+def _looked_up(cut, choose, root):
     "Definitions that a run uses."
-    return used_definitions("train.jobs.train_runs", cut=cut, choose=dict(choose))
+    return used_definitions(root, cut=cut, choose=dict(choose))
 
 
 @cache
-def _hashed(cut, choose):
-    return hashes_of(_looked_up(cut, choose))
+def _hashed(cut, choose, root):
+    return hashes_of(_looked_up(cut, choose, root))
 
 
 def code_of_run(
@@ -202,6 +203,8 @@ def told_inputs(
     names = ["vision", "text", "fusion", "model", "train", "balance"] + ["baselines"] * (model in BASELINE_MODELS)
     names += ["gan", "loop"] * (settings.balance["kind"] not in CLASSICAL)
     sections = {name: getattr(settings, name) for name in names} | dict(data=settings.data[dataset])
+    if source_set(settings):  # learnt from another set
+        sections |= dict(domain=settings.domain, source=source_set(settings))
     told = dict(settings=sections, dataset=dataset, model=model, seed=int(seed), splits=list(splits))
     return told | dict(weights=weights_of(settings, model), code=code_of_run(settings, dataset, model))
 

@@ -16,7 +16,7 @@ from ..core.collection_plan import collection_jobs
 from ..core.files import files_below, home
 from ..core.places import checkpoint_place, figures_place, notebook_place, row_notebook, run_place
 from ..core.plan import EXPERIMENTS, SPLITS, experiment_overrides, experiment_store
-from ..core.profiles import MODELS, REPEATED, STUDY_MODELS, trained_folds
+from ..core.profiles import MODELS, REPEATED, STUDY_MODELS, source_set, trained_folds
 from ..core.profiles import profile as read_profile
 from ..runs.manifest import listed
 from ..runs.notebook import study_notebook
@@ -34,12 +34,12 @@ from vbg.train.code import (
 )
 
 # %% auto #0
-__all__ = ['DAY', 'planned_seeds', 'models_of_seed', 'study_overrides', 'experiment_rows', 'gans_of_row', 'study_gans',
-           'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'first_book', 'row_book',
-           'study_needs', 'train_needs', 'row_needs', 'rows_of', 'source_books', 'source_needs', 'artefact_datasets',
-           'artefact_book', 'artefact_files', 'notebook_files', 'target_files', 'inputs', 'run_inputs', 'gan_inputs',
-           'artefact_inputs', 'listing', 'data_inputs', 'command', 'runner', 'timeout', 'step_sizes', 'artefact_words',
-           'vouched', 'told_wrongly', 'lost_books', 'forget']
+__all__ = ['DAY', 'planned_seeds', 'models_of_seed', 'study_overrides', 'experiment_rows', 'row_pattern', 'gans_of_row',
+           'study_gans', 'measured_gans', 'all_gans', 'gan_overrides', 'gan_of', 'book', 'training_books', 'first_book',
+           'row_book', 'study_needs', 'train_needs', 'row_needs', 'rows_of', 'source_books', 'source_needs',
+           'artefact_datasets', 'artefact_book', 'artefact_files', 'notebook_files', 'target_files', 'inputs',
+           'run_inputs', 'gan_inputs', 'artefact_inputs', 'listing', 'data_inputs', 'command', 'runner', 'timeout',
+           'step_sizes', 'artefact_words', 'vouched', 'told_wrongly', 'lost_books', 'forget']
 
 # %% ../../nbs/train/07_rules.ipynb #36c397ea
 def planned_seeds(
@@ -70,7 +70,7 @@ def study_overrides(
 def experiment_rows(
     profile: str,  # such as "mini"
 ) -> dict:  # store -> dict: overrides, models, datasets, splits, seeds, adapted
-    "The runs of each row of an experiment."
+    "The runs of each row of an experiment, by the names of their stores."
     rows, settings = {}, read_profile(profile)
     for experiment, asked in EXPERIMENTS.items():
         for change in asked.changes:
@@ -81,9 +81,17 @@ def experiment_rows(
             row["splits"] += [split for split in asked.splits if split not in row["splits"]]
             row["seeds"] = sorted({*row["seeds"], *asked.seeds_at(settings)})
             row["models"] += [model for model in asked.models if model not in row["models"]]
-            wanted = [name for name in asked.datasets or settings.data if name in settings.data]
-            row["datasets"] += [name for name in wanted if name not in row["datasets"]]
+            row["datasets"] += [name for name in asked.datasets_at(settings) if name not in row["datasets"]]
     return rows
+
+# %% ../../nbs/train/07_rules.ipynb #abf27035
+def row_pattern(
+    profile: str,  # such as "mini"
+    across: bool,  # rows that learn in one domain for another, or all others
+) -> str:  # a regular expression
+    "The names of rows: the second halves of their stores."
+    rows = experiment_rows(profile)
+    return "|".join(name.split("/")[1] for name, row in rows.items() if ("domain" in row["overrides"]) == across)
 
 # %% ../../nbs/train/07_rules.ipynb #1f2c6b8b
 def gans_of_row(
@@ -212,7 +220,9 @@ def row_needs(
     about = experiment_rows(profile)[f"{profile}/{row}"]
     gans = [book(profile, "gan", *gan) for gan in gans_of_row(profile, dataset, about["overrides"])]
     words = [book(profile, "language_model", dataset)] * about["adapted"]
-    return [book(profile, "data", dataset), *gans, *words]
+    source = about["overrides"].get("domain", {}).get("source")
+    learnt = [book(profile, "data", source)] * (source in read_profile(profile).data)
+    return [book(profile, "data", dataset), *learnt, *gans, *words]
 
 # %% ../../nbs/train/07_rules.ipynb #97bd57e6
 def rows_of(
@@ -365,7 +375,9 @@ def run_inputs(
     about = experiment_rows(profile)[f"{profile}/{row}"]
     settings = read_profile(profile, about["overrides"])
     code = code_of_runs(settings, dataset, about["models"])
-    return inputs(profile, "train", code=code, settings=asdict(settings), row=about)
+    return inputs(
+        profile, "domains" if source_set(settings) else "train", code=code, settings=asdict(settings), row=about
+    )
 
 # %% ../../nbs/train/07_rules.ipynb #cf49d9ae
 @functools.cache

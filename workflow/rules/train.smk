@@ -42,22 +42,34 @@ rule train:
                     seeds="[{wildcards.seed}]", overrides="{params.overrides}")
 
 
+ROW = dict(profile=NAME, store=f"{NAME}/{{wildcards.row}}", dataset="{wildcards.dataset}", model="{params.row[models]}",
+           seeds="{params.row[seeds]}", splits="{params.row[splits]}", overrides="{params.row[overrides]}")
+
+
 rule experiment:
     input: lambda w: ask.row_needs(NAME, w.row, w.dataset)
     output: notebook=ask.row_book(f"{NAME}/{{row}}", "{dataset}")
-    wildcard_constraints:
-        row="|".join(store.split("/")[1] for store in ask.experiment_rows(NAME)),
-        dataset="|".join(DATASETS)
+    wildcard_constraints: row=ask.row_pattern(NAME, across=False), dataset="|".join(DATASETS)
     resources: gpu=1
     params:
         inputs=lambda w: marked(
             ask.run_inputs(NAME, w.dataset, w.row), ask.row_book(f"{NAME}/{w.row}", w.dataset)
         ),
         row=lambda w: {key: json.dumps(said) for key, said in ask.experiment_rows(NAME)[f"{NAME}/{w.row}"].items()}
-    shell:
-        ask.command("train", profile=NAME, store=f"{NAME}/{{wildcards.row}}", dataset="{wildcards.dataset}",
-                    model="{params.row[models]}", seeds="{params.row[seeds]}", splits="{params.row[splits]}",
-                    overrides="{params.row[overrides]}")
+    shell: ask.command("train", **ROW)
+
+
+rule domains:  # rows that learn in one domain for another
+    input: lambda w: ask.row_needs(NAME, w.row, w.dataset)
+    output: notebook=ask.row_book(f"{NAME}/{{row}}", "{dataset}")
+    wildcard_constraints: row=ask.row_pattern(NAME, across=True), dataset="|".join(DATASETS)
+    resources: gpu=1
+    params:
+        inputs=lambda w: marked(
+            ask.run_inputs(NAME, w.dataset, w.row), ask.row_book(f"{NAME}/{w.row}", w.dataset)
+        ),
+        row=lambda w: {key: json.dumps(said) for key, said in ask.experiment_rows(NAME)[f"{NAME}/{w.row}"].items()}
+    shell: ask.command("domains", **ROW)
 
 
 rule language_model:
