@@ -31,9 +31,9 @@ from ..stats.metrics import area_under_curve
 
 # %% auto #0
 __all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip', 'fit_independent', 'see', 'feature_distances',
-           'image_distances', 'real_distances', 'precision_recall', 'nearest', 'memorised', 'neighbour_distances',
-           'class_agreement', 'collapse_score', 'diversity', 'jpeg_round_trip', 'texture_features', 'format_features',
-           'format_test', 'require_chance']
+           'image_distances', 'real_distances', 'precision_recall', 'density_coverage', 'drawn_density_coverage',
+           'nearest', 'memorised', 'neighbour_distances', 'class_agreement', 'collapse_score', 'diversity',
+           'jpeg_round_trip', 'texture_features', 'format_features', 'format_test', 'require_chance']
 
 # %% ../../nbs/gan/06_quality.ipynb #b3cb9f0f
 class IndependentClassifier(nn.Module):
@@ -222,6 +222,11 @@ def real_distances(
     return feature_distances(features[order[:count]], features[order[count : 2 * count]], seed=seed, subsets=subsets)
 
 # %% ../../nbs/gan/06_quality.ipynb #e8f9e8b1
+def _radius(points, k):
+    "`(N,)` distance of each point to its k-th nearest neighbour."
+    return np.sort(cdist(points, points), axis=1)[:, k]  # column 0 is the point itself
+
+
 def _covered(points, manifold, k):
     "Share of `points` within the k-th neighbour distance of some point of `manifold`."
     few = lambda rows: (rows[i : i + 1000] for i in range(0, len(rows), 1000))  # no table of all pairs in memory
@@ -240,6 +245,38 @@ def precision_recall(
         found = f"{len(real)} real and {len(generated)} generated"
         raise ValueError(f"{k} neighbours need more than {k} items, not {found}: give more or lower k")
     return dict(precision=_covered(generated, real, k), recall=_covered(real, generated, k))
+
+# %% ../../nbs/gan/06_quality.ipynb #819b2d4d
+def density_coverage(
+    real_features: np.ndarray,  # `(N, D)`
+    generated_features: np.ndarray,  # `(M, D)`
+    k: int = 5,  # neighbours
+) -> dict:  # density (0 or more; 1 expected of real images), coverage (0 to 1)
+    "Density and coverage. Raises ValueError on k real items or fewer, or on no generated one."
+    real, generated = (np.asarray(f, float) for f in (real_features, generated_features))
+    if len(real) <= k or not len(generated):
+        found = f"{len(real)} real and {len(generated)} generated"
+        raise ValueError(f"{k} neighbours need more than {k} real items and a generated one, not {found}")
+    within = cdist(generated, real) < _radius(real, k)  # `(M, N)`
+    return dict(density=float(within.sum(1).mean() / k), coverage=float(within.any(0).mean()))
+
+# %% ../../nbs/gan/06_quality.ipynb #7283b309
+def drawn_density_coverage(
+    real_features: np.ndarray,  # `(N, D)`
+    other_features: np.ndarray,  # `(M, D)` generated, or held-out real ones
+    *,
+    size: int,  # items drawn of either side: n, at most N and M
+    seed: int,  # of the draws
+    draws: int = 20,  # how many
+    k: int = 5,  # see `density_coverage`
+) -> dict:  # density, density_sd, coverage, coverage_sd (over draws), n
+    "Density and coverage of sets of one size, mean over draws without replacement."
+    rng, sides = np.random.default_rng(seed), (np.asarray(real_features), np.asarray(other_features))
+    found = pd.DataFrame(
+        [density_coverage(*(rng.permutation(side)[:size] for side in sides), k=k) for _ in range(draws)]
+    )
+    mean, sd = found.mean(), found.std(ddof=0).add_suffix("_sd")
+    return {name: float(value) for part in (mean, sd) for name, value in part.items()} | dict(n=int(size))
 
 # %% ../../nbs/gan/06_quality.ipynb #1a18c8a6
 def _points(pixels, extractor=None, mirrored=False):

@@ -19,7 +19,15 @@ from ..core.files import RunError, write_atomic
 from ..core.profiles import PROFILES, Profile, overrides_of
 from ..data.store import ExampleData
 from .pairs import PairMaker, fit_pair_maker, pair_rows
-from .quality import class_agreement, format_test, image_distances, neighbour_distances, precision_recall, see
+from vbg.gan.quality import (
+    class_agreement,
+    drawn_density_coverage,
+    format_test,
+    image_distances,
+    neighbour_distances,
+    precision_recall,
+    see,
+)
 from ..runs.made import made_from, plain, read_note, to_json, why_stale, write_note
 from ..runs.store import as_options, gan_place, told_gan
 from ..runs.version import environment, used_code
@@ -198,16 +206,18 @@ def measure_gan(
 # %% ../../nbs/gan/08_store.ipynb #7f985b32
 def _image_facts(classifier, even, same, train, held, seed):
     "Agreement, distances and manifold of generated images, and those of held-out real ones beside them."
-    features = see(classifier, train.pixels)
-    few = np.random.default_rng(seed).permutation(len(same))[: len(held)]  # the manifold grows with n
+    features, made, real = (see(classifier, data.pixels) for data in (train, same, held))
+    n = min(len(train), len(same), len(held))  # recall and coverage grow with it: the same for generated and held-out
+    few = [np.random.default_rng(seed).permutation(len(side))[:n] for side in (made, real)]
+    alike = dict(size=n, seed=seed)
     return dict(
         agreement=class_agreement(classifier, even.pixels, even.label),
         agreement_natural=class_agreement(classifier, same.pixels, same.label),
         agreement_real=class_agreement(classifier, held.pixels, held.label),
         distances=image_distances(held.pixels, same.pixels, classifier, seed=seed),
         distances_real=image_distances(held.pixels, train.pixels, classifier, seed=seed),
-        manifold=precision_recall(features, see(classifier, same.pixels[few])),
-        manifold_real=precision_recall(features, see(classifier, held.pixels)),
+        manifold=precision_recall(features, made[few[0]]) | drawn_density_coverage(features, made, **alike),
+        manifold_real=precision_recall(features, real[few[1]]) | drawn_density_coverage(features, real, **alike),
     )
 
 # %% ../../nbs/gan/08_store.ipynb #082fdc1a

@@ -135,6 +135,17 @@ def _beside_real(key, inner, digits=2):
     return lambda q: number_cell(text, generated=q[key][inner], real=q[f"{key}_real"][inner])
 
 # %% ../../nbs/results/07_gan.ipynb #dd0dc35b
+def _drawn(name):
+    "Mean and standard deviation over draws, and the mean of held-out real images in brackets."
+    text = "{:.2f} ± {:.2f} ({:.2f})"
+
+    def cell(q):
+        made, real = q["manifold"], q["manifold_real"]
+        return number_cell(text, generated=made[name], sd=made[f"{name}_sd"], real=real[name])
+
+    return cell
+
+
 def _kid(q):
     made = q["distances"]
     return number_cell(
@@ -167,6 +178,8 @@ _QUALITY = [
     Column("KID, mean ± sd over subsets (training split)", _kid),
     Column("precision (held-out real)", _beside_real("manifold", "precision")),
     Column("recall (held-out real)", _beside_real("manifold", "recall")),
+    *(Column(f"{name} (held-out real)", _drawn(name)) for name in ("density", "coverage")),
+    Column("n of these", lambda q: q["manifold"]["n"]),
     Column("distance to the nearest training image (held-out real)", _nearest),
     Column("nearer than 99 % of held-out real, %", lambda q: 100 * q["neighbours"]["pixels"]["share"], "{:.1f}"),
     Column("diversity", "diversity", "{:.2f}"),

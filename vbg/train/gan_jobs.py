@@ -222,6 +222,8 @@ _QUALITY = {  # column -> where it stands in quality.json
     "kid": "distances.kid",
     "precision": "manifold.precision",
     "recall": "manifold.recall",
+    "density": "manifold.density",
+    "coverage": "manifold.coverage",
     "memorised": "neighbours.pixels.share",
     "format_auc": "format.auc",
 }
