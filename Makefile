@@ -26,7 +26,7 @@ SIZES    = $(ONE) --cores $(call quoted,$(CORES)) --gpus $(GPUS)
 SNAKE    = $(VBG) study $(SIZES)
 PARTS    = $(foreach part,$(TARGETS),$(call quoted,$(part)))
 
-.PHONY: help install reproduce explain gan loop-choice scarcity recipe supplement everything pretrain collection collection-study predict desk data-met \
+.PHONY: help install reproduce explain gan loop-choice scarcity ladder recipe supplement everything pretrain collection collection-study predict desk data-met \
         data-coco figures results book status verify publish print unlock export readme test test-slow
 help:
 	@echo "The first command installs all into .venv. What is up to date is kept; a target that was cut off goes on where it was."
@@ -37,6 +37,7 @@ help:
 	@echo "make gan           GANs, the closed loop, and their judgement beside eleven other ways: hours"
 	@echo "make loop-choice   settings of the closed loop on the validation split, after \`make gan\`"
 	@echo "make scarcity      the curve over how scarce the scarce classes are: hours"
+	@echo "make ladder        gain against quality over several GANs, after \`make gan\`: hours"
 	@echo "make recipe        what chose training settings and learning rates, on the validation split; no part of \`make reproduce\`"
 	@echo "make supplement    departures, fusions, domain adaptation, inputs, cost of a step: hours"
 	@echo "make everything    the targets above in one plan, the recipe and two further seeds of VBG, its ablations and"
@@ -99,6 +100,9 @@ loop-choice: install
 
 scarcity: install
 	@$(SNAKE) scarcity
+
+ladder: install
+	@$(SNAKE) ladder
 
 recipe: install
 	@$(SNAKE) recipe

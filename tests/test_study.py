@@ -49,11 +49,12 @@ ELSEWHERE = {
     "time_to_accuracy",
     "small_collection",
     "gan_scarcity",
+    "gan_ladder",
     "loop_choice",
     "recipe_search",
     "learning_rates",
     "baseline_learning_rates",
-}  # run on made-up runs by test_experiments and test_small_collection, on made-up times by test_cost
+}  # run on made-up runs by test_experiments, test_small_collection and results/07_gan, on made-up times by test_cost
 
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, *FIRST, *EXTRAS])

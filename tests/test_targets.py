@@ -4,7 +4,7 @@ from conftest import notebook
 
 
 def test_the_plan_of_every_target_holds_together(smoke_plan):
-    for target in ("all", "explain", "recipe", "supplement", "gan", "loop_choice", "scarcity"):
+    for target in ("all", "explain", "recipe", "supplement", "gan", "loop_choice", "scarcity", "ladder"):
         assert smoke_plan(target), target
     asked = {job.rule for job in smoke_plan("supplement")}
     assert {"artefact_fusion_comparison", "artefact_departures"} <= asked

@@ -84,6 +84,7 @@ _BALANCES = {
     "GAN pairs": _row("gan_pairs"),
     "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class")),
     "GAN pairs, oversampling": _row("gan_oversampling"),
+    "GAN pairs alone": _row("gan_only"),
     "closed loop": _row("loop"),
     "closed loop, oversampling, crops": _row("loop_oversampling", train=_CROPS),
 }

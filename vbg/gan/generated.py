@@ -29,6 +29,7 @@ GENERATED = (
     "gan_images",
     "gan_texts",
     "gan_oversampling",
+    "gan_only",
     "loop",
     "loop_oversampling",
     "loop_class_weights",
@@ -74,6 +75,9 @@ class LearningPlan:
 def _additions(kind, maker, train, validation, targets, spread, seed):
     "Numbers wanted of each class, the generated items (or None), and the judged pairs."
     wanted, nothing = lacking(train.label, targets, spread), pd.DataFrame(columns=["label", "reason", "used"])
+    if kind == "gan_only":  # the GAN itself is judged: what a filter would refuse counts
+        wanted = np.bincount(train.label, minlength=len(targets))
+        return wanted, maker.make(wanted, like=train, seed=1000 + seed), nothing
     if kind in ("gan_pairs", "gan_oversampling"):
         need = wanted if kind == "gan_pairs" else wanted - lacking(train.label, targets) // 2
         return wanted, *maker.collect(need, train=train, held_out=validation, seed=1000 + seed)
@@ -100,14 +104,14 @@ def add_generated(
     settings: dict,  # section `balance`: spread, weight
     seed: int,  # of the run
 ) -> LearningPlan:
-    "Real items and what is added to them."
+    "Real items and what is added to them; of kind 'gan_only' the generated pairs alone."
     wanted, pairs, verdicts = _additions(kind, maker, train, validation, targets, settings["spread"], seed)
     joined, added = train, np.zeros(len(targets), int)
     if kind == "gan_oversampling":
         joined = _repeats(train, targets, seed)
     if pairs is not None:
         pairs.weight = np.full(len(pairs), settings["weight"], np.float32)
-        joined = join_examples(joined, pairs)
+        joined = pairs if kind == "gan_only" else join_examples(joined, pairs)
         added = np.bincount(pairs.label, minlength=len(targets))
     refused = {reason: int((verdicts.reason == reason).sum()) for reason in REASONS}
     counts = dict(wanted=wanted.tolist(), added=added.tolist(), made=len(verdicts), refused=refused)

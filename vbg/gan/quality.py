@@ -30,10 +30,11 @@ from ..stats.intervals import estimate_scores, interval_text, wilson
 from ..stats.metrics import area_under_curve
 
 # %% auto #0
-__all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip', 'fit_independent', 'see', 'feature_distances',
-           'image_distances', 'real_distances', 'precision_recall', 'density_coverage', 'drawn_density_coverage',
-           'nearest', 'memorised', 'neighbour_distances', 'class_agreement', 'collapse_score', 'diversity',
-           'jpeg_round_trip', 'texture_features', 'format_features', 'format_test', 'require_chance']
+__all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip', 'require_real', 'fit_independent',
+           'smoothed_cross_entropy', 'descend', 'see', 'feature_distances', 'image_distances', 'real_distances',
+           'precision_recall', 'density_coverage', 'drawn_density_coverage', 'nearest', 'memorised',
+           'neighbour_distances', 'class_agreement', 'collapse_score', 'diversity', 'jpeg_round_trip',
+           'texture_features', 'format_features', 'format_test', 'require_chance']
 
 # %% ../../nbs/gan/06_quality.ipynb #b3cb9f0f
 class IndependentClassifier(nn.Module):
@@ -82,7 +83,10 @@ def shift_and_flip(
     return pixels[torch.arange(B)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 # %% ../../nbs/gan/06_quality.ipynb #2a2bbcb1
-def _require_real(data, what):
+def require_real(
+    data: ExampleData,  # items to learn from
+    what: str,  # that learns, named in the error
+) -> None:
     "Raise `DataError` on the first generated item."
     made = np.flatnonzero(np.asarray(data.origin) == "generated") if data.origin is not None else []
     if len(made):
@@ -103,7 +107,7 @@ def fit_independent(
 ) -> IndependentClassifier:  # in evaluation mode
     "Train the independent classifier. Raises `DataError` on an item that is not real or not of the training split."
     require_training(train, "the independent classifier", whole)
-    _require_real(train, "the independent classifier")
+    require_real(train, "the independent classifier")
     with seeded(seed):
         model = IndependentClassifier(num_classes=train.num_classes, width=width)
         _descend(
@@ -117,8 +121,29 @@ def fit_independent(
     return model.eval()
 
 # %% ../../nbs/gan/06_quality.ipynb #cbf28e32
-def _descend(model, pixels, label, epochs, batch_size, generator):
-    "AdamW whose rate rises to 4e-3 and falls again; labels smoothed by 0.1."
+def smoothed_cross_entropy(
+    logits: Tensor,  # `(B, C)`
+    label: Tensor,  # `(B,)` int
+) -> Tensor:  # a number, nats
+    "Cross-entropy with labels smoothed by 0.1."
+    return F.cross_entropy(logits, label, label_smoothing=0.1)
+
+# %% ../../nbs/gan/06_quality.ipynb #38923607
+def descend(
+    model: IndependentClassifier,  # changed in place
+    pixels: np.ndarray,  # `(N, H, W, 3)` uint8
+    label: np.ndarray,  # `(N, ...)` int, what the loss reads
+    *,
+    epochs: int,  # passes over the items
+    batch_size: int,  # B
+    seed: int,  # of order and augmentation
+    loss=smoothed_cross_entropy,  # function (logits, labels of the batch) to a number
+) -> None:
+    "Train by AdamW whose rate rises to 4e-3 and falls again, on mirrored and shifted images."
+    pixels, label, generator = (
+        *map(torch.as_tensor, map(np.array, (pixels, label))),
+        torch.Generator().manual_seed(seed),
+    )
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * -(-len(label) // batch_size))
@@ -128,7 +153,7 @@ def _descend(model, pixels, label, epochs, batch_size, generator):
             logits = model(to_pixel_values(shift_and_flip(batch, generator)))
             loss = F.cross_entropy(logits, label[index], label_smoothing=0.1)
             optimiser.zero_grad()
-            loss.backward()
+            found.backward()
             optimiser.step()
             schedule.step()
 

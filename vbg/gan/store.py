@@ -84,7 +84,11 @@ def measure_inputs(
     per_class: int,  # see `measure_gan`
 ) -> dict:  # JSON
     "Settings, data and code that the quality and the samples of a GAN depend on."
-    code, gan = used_code("gan.store.describe_gan", cut=("core.profiles", "runs")), read_note(folder / "inputs.json")
+    roots, cut = (
+        ("gan.store.describe_gan", "gan.fidelity.AttributeReader", "gan.fidelity.fit_reader"),
+        ("core.profiles", "runs"),
+    )
+    code, gan = used_code(*roots, cut=cut), read_note(folder / "inputs.json")
     return dict(code=code, gan=gan["inputs"], classifier=judge, per_class=per_class)
 
 # %% ../../nbs/gan/08_store.ipynb #c7439f43
@@ -184,8 +188,9 @@ def measure_gan(
     train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 100,  # pairs of each class of the class-balanced figures; half as many permutations
     seed: int = 1,  # of the pairs
+    reader=None,  # `vbg.gan.fidelity.AttributeReader`; None: the set has no renderer's truth
 ) -> dict:  # JSON
-    "Quality of the pairs: classes, distances, manifold, neighbours, format."
+    "Quality of the pairs: classes, distances, manifold, attributes, neighbours, format."
     train, held = natural.select("train") if train is None else train, natural.select("validation")
     even = maker.make(np.full(natural.num_classes, per_class), like=train, seed=seed)
     shares = np.bincount(train.label, minlength=natural.num_classes) / len(train)
@@ -193,7 +198,9 @@ def measure_gan(
     views = (maker.images.views.of(part.pixels) for part in (train, held))
     near = neighbour_distances(maker.unfinished(same), *views, classifier)
     images = _image_facts(classifier, even, same, train, held, seed)
+    sides = dict(generated=same, real=held)
     others = dict(
+        attributes=reader and {name: reader.compare(data, seed) for name, data in sides.items()},
         neighbours={space: {k: v for k, v in found.items() if np.ndim(v) == 0} for space, found in near.items()},
         format=format_test(_one_text(train, seed), same, seed=seed, permutations=per_class // 2),
         texture=format_test(train, same, seed=seed, texture=True, permutations=0),
@@ -277,12 +284,13 @@ def describe_gan(
     folder: Path,  # of the GAN
     train: ExampleData | None = None,  # items that the maker learnt from; None: the training split
     per_class: int = 100,  # see `measure_gan`
+    reader=None,  # see `measure_gan`
 ) -> dict:  # what quality.json holds
     "Measure it, and write `samples.npz` and, last, `quality.json`."
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **gan_samples(maker, natural, train))
     write_atomic(folder / "samples.npz", buffer.getvalue())
-    found = measure_gan(maker, natural, classifier, train, per_class)
+    found = measure_gan(maker, natural, classifier, train, per_class, reader=reader)
     inputs = measure_inputs(folder, judge, per_class)
     write_note(folder / "quality.json", inputs, ["samples.npz"], sort=False, **found)  # features in their order
     return read_note(folder / "quality.json")

@@ -343,6 +343,7 @@ MAKE_TARGETS = {
     "gan": "gan",
     "loop_choice": "loop-choice",
     "scarcity": "scarcity",
+    "ladder": "ladder",
     "recipe": "recipe",
     "supplement": "supplement",
     "seeds": "everything",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from functools import partial
+from functools import partial, reduce
 from itertools import product
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import pearsonr
 
 from ..core.files import RunError
 from ..core.profiles import PROFILES
@@ -32,15 +34,17 @@ from vbg.results.publish import (
 from .tables import Column, estimate_cell, number_cell, table_of
 from ..runs.store import gan_place
 from ..stats.comparison import holm
-from ..stats.intervals import Estimate, estimate_scores, same_items
+from ..stats.intervals import Estimate, estimate_ratio, estimate_scores, same_items
 from ..stats.metrics import measure
 
 # %% auto #0
-__all__ = ['MERITS', 'GENERATED_WAYS', 'gan_folders', 'read_quality', 'require_formats', 'gan_files', 'most_telling',
-           'quality_table', 'class_agreement_table', 'images_word', 'sample_figure', 'neighbour_figure', 'save_sheets',
-           'save_round_sheets', 'scarce_classes', 'scores_of', 'merit_split', 'generated_items', 'scarce_names',
-           'balance_scores', 'merit_estimate', 'balance_table', 'corrected_verdict', 'direct_comparisons',
-           'claim_table', 'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure']
+__all__ = ['ALONE', 'MERITS', 'GENERATED_WAYS', 'LADDER_QUALITY', 'GAINS', 'LADDER_AXES', 'gan_folders', 'read_quality',
+           'require_formats', 'gan_files', 'most_telling', 'quality_table', 'class_agreement_table', 'attribute_table',
+           'images_word', 'sample_figure', 'neighbour_figure', 'save_sheets', 'save_round_sheets', 'scarce_classes',
+           'scores_of', 'merit_split', 'generated_items', 'scarce_names', 'balance_scores', 'merit_estimate',
+           'balance_table', 'corrected_verdict', 'direct_comparisons', 'claim_table', 'cas_ratio', 'cas_table',
+           'rounds_table', 'round_figure', 'scarcity_scores', 'scarcity_table', 'scarcity_figure', 'ladder_points',
+           'ladder_table', 'ladder_correlation', 'ladder_figure']
 
 # %% ../../nbs/results/07_gan.ipynb #62fb4425
 def gan_folders(
@@ -146,13 +150,24 @@ def _drawn(name):
     return cell
 
 
+def _asked(q):
+    "Share of asked attribute values that are shown, all attributes together; nothing without renderer's truth."
+    sides = q["attributes"] and {side: read["all"] for side, read in q["attributes"].items()}
+    if not sides:
+        return None
+    made, text = sides["generated"], " ({real:.1f})"
+    found = Estimate(*(made[end] for end in ("share", "low", "high")))
+    real = 100 * sides["real"]["share"]
+    return estimate_cell(found, after=text.format(real=real), real=real)
+
+# %% ../../nbs/results/07_gan.ipynb #1313d530
 def _kid(q):
     made = q["distances"]
     return number_cell(
         "{:.3f} ± {:.3f} ({:.3f})", generated=made["kid"], sd=made["kid_std"], real=q["distances_real"]["kid"]
     )
 
-
+# %% ../../nbs/results/07_gan.ipynb #edbea4bb
 def _nearest(q):
     near = q["neighbours"]["pixels"]
     return number_cell("{:.3f} ({:.3f})", generated=near["generated"], real=near["held_out"])
@@ -180,6 +195,7 @@ _QUALITY = [
     Column("recall (held-out real)", _beside_real("manifold", "recall")),
     *(Column(f"{name} (held-out real)", _drawn(name)) for name in ("density", "coverage")),
     Column("n of these", lambda q: q["manifold"]["n"]),
+    Column("asked attributes shown, % (held-out real)", _asked),
     Column("distance to the nearest training image (held-out real)", _nearest),
     Column("nearer than 99 % of held-out real, %", lambda q: 100 * q["neighbours"]["pixels"]["share"], "{:.1f}"),
     Column("diversity", "diversity", "{:.2f}"),
@@ -207,6 +223,54 @@ def class_agreement_table(
                 row = rows.setdefault((title, int(c)), dict(name=f"{title}: {names[int(c)]}", runs=[]))
                 row |= {name: 100 * share, "runs": [*dict.fromkeys([*row["runs"], q["folder"]])]}
     return table_of([*rows.values()], [Column("class", "name"), *columns.values()])
+
+# %% ../../nbs/results/07_gan.ipynb #a77b0000
+def attribute_table(
+    found: list,  # from `read_quality`
+    profile: str,  # whose sets they are
+) -> pd.DataFrame:  # text, one row a GAN and attribute; one row for a GAN of real objects
+    "Share of images that show the value their text names, beside shuffled texts and held-out real items."
+    rows, settings = [], read_profile(profile).data
+    for q in found:
+        about = q | dict(title=data_title(q["dataset"], settings), runs=[q["folder"]])
+        sides = q["attributes"] or dict(generated={"no renderer's truth": None}, real={})
+        rows += [
+            about | dict(attribute=name, generated=made, real=sides["real"].get(name))
+            for name, made in sides["generated"].items()
+        ]
+    return table_of(rows, _ATTRIBUTES)
+
+# %% ../../nbs/results/07_gan.ipynb #a77b0001
+def _share(side):
+    "The share of one side with its n."
+
+    def cell(row):
+        if not row[side]:
+            return None
+        found = Estimate(*(row[side][end] for end in ("share", "low", "high")))
+        return estimate_cell(found, after=f", n {row[side]['n']}", n=row[side]["n"])
+
+    return cell
+
+
+def _floor(side):
+    "The share with texts shuffled within the class: mean, middle 95 %, p."
+
+    def cell(row):
+        if not row[side]:
+            return None
+        found = Estimate(*(row[side][end] for end in ("floor", "floor_low", "floor_high")))
+        return estimate_cell(found, after=f", p {row[side]['p']:.3f}", p=row[side]["p"])
+
+    return cell
+
+# %% ../../nbs/results/07_gan.ipynb #48d04b32
+_ATTRIBUTES = [
+    *(Column("data set", "title"), Column("asked for", "conditioning")),
+    *(Column("GAN", lambda q: q["gan"].removeprefix("gan")), Column("attribute", "attribute")),
+    *(Column("generated, %", _share("generated")), Column("texts of their class, %", _floor("generated"))),
+    *(Column("held-out real, %", _share("real")), Column("real: texts of their class, %", _floor("real"))),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #446e3a76
 def images_word(
@@ -321,6 +385,7 @@ def scores_of(
     return (labels, tables), (labels[few], [t[few] for t in tables])
 
 # %% ../../nbs/results/07_gan.ipynb #de47c448
+ALONE = "GAN pairs alone"  # row of `balance` without real items, see `cas_table`
 MERITS = {"macro-F1, %": ("f1", 0), "recall of scarce classes, %": ("accuracy", 1)}
 
 
@@ -375,8 +440,8 @@ def balance_scores(
     cards: dict,  # data set to its data card
     split: str | None = None,  # of the predictions; None: see `merit_split`
 ) -> pd.DataFrame:  # one row a data set, way and merit: estimate, gap to the first row with p and Holm's p, and more
-    "Every way to balance, as numbers."
-    rows, first = [], next(iter(runs))
+    "Every way to balance, as numbers. `ALONE` is none: it has no real item."
+    rows, first, runs = [], next(iter(runs)), {way: made for way, made in runs.items() if way != ALONE}
     for dataset, merit in product({r.dataset: 0 for r in runs[first]}, MERITS):
         used, scarce = split or merit_split(runs, dataset), scarce_classes(cards[dataset])
         mine = {way: [r for r in made if r.dataset == dataset] for way, made in runs.items()}
@@ -459,6 +524,7 @@ GENERATED_WAYS = (
     "GAN pairs",
     "GAN pairs, class only",
     "GAN pairs, oversampling",
+    "GAN pairs alone",
     "closed loop",
     "closed loop, oversampling, crops",
 )
@@ -547,6 +613,45 @@ def _claim(asked, over_nothing, over_best):
     if over_nothing.low <= 0:
         return "is neither shown nor refuted"
     return "holds" if over_best.low > 0 else "does not hold: a way without a GAN gives as much"
+
+# %% ../../nbs/results/07_gan.ipynb #ca500001
+def cas_ratio(
+    generated: list,  # runs that learnt from generated pairs alone
+    real: list,  # runs that learnt from the real items
+    split: str,  # of the predictions
+) -> Estimate:  # accuracy over accuracy; pairs the seeds that both have
+    "Ratio of the classification accuracy score to the accuracy of training on real items."
+    sides = [{run.seed: run for run in side} for side in (generated, real)]
+    shared = sorted(sides[0].keys() & sides[1].keys())
+    labels, tables = same_items([side[seed] for side in sides for seed in shared], split)
+    right = np.stack([table.argmax(1) == labels for table in tables]).astype(float)
+    return estimate_ratio(right[: len(shared)], right[len(shared) :], (0, np.inf))
+
+# %% ../../nbs/results/07_gan.ipynb #ca500002
+def cas_table(
+    runs: dict,  # row to its runs, from `experiment_runs` of `balance`
+    profile: str,  # whose sets they are
+) -> pd.DataFrame:  # text, one row a data set and test
+    "The classification accuracy score beside the accuracy of training on real items, and their ratio."
+    rows, settings = [], read_profile(profile).data
+    for dataset in {r.dataset: 0 for r in runs[ALONE]}:
+        mine = {way: [r for r in runs[way] if r.dataset == dataset] for way in (ALONE, "nothing")}
+        natural = judged_split([r for made in mine.values() for r in made])
+        for split in dict.fromkeys((natural, merit_split(mine, dataset))):
+            row = dict(title=data_title(dataset, settings), split=split, ratio=cas_ratio(*mine.values(), split))
+            row |= {
+                way: estimate_scores(*same_items(made, split), ("accuracy",))["accuracy"] for way, made in mine.items()
+            }
+            rows.append(row | dict(runs=mine[ALONE] + mine["nothing"]))
+    return table_of(rows, _CAS)
+
+# %% ../../nbs/results/07_gan.ipynb #ca500003
+_CAS = [
+    *(Column("data set", "title"), Column("test", "split", lambda split: TESTS.get(split, split))),
+    *(Column("accuracy of generated pairs alone, %", ALONE), Column("accuracy of the real items, %", "nothing")),
+    Column("ratio", "ratio", lambda ratio: estimate_cell(ratio, scale=1, digits=2)),
+    *(Column("seeds", lambda r: r[ALONE].seeds), Column("items", lambda r: r[ALONE].items)),
+]
 
 # %% ../../nbs/results/07_gan.ipynb #3dded261
 def rounds_table(
@@ -743,3 +848,146 @@ def _merit_curves(axis, scores):
             capsize=2,
             label=way,
         )
+
+# %% ../../nbs/results/07_gan.ipynb #1add1001
+LADDER_QUALITY = {  # column -> where it stands in quality.json
+    "FID": "distances.fid",
+    "KID": "distances.kid",
+    "precision": "manifold.precision",
+    "recall": "manifold.recall",
+    "density": "manifold.density",
+    "coverage": "manifold.coverage",
+    "class agreement": "agreement.share",
+    "attribute fidelity": "attributes.generated.all.share",
+    "memorised": "neighbours.pixels.share",
+}
+GAINS = {
+    f"{merit.removesuffix(', %')} over {other}": (merit, other) for merit in MERITS for other in ("nothing", "best")
+}
+
+
+def _measure_of(q, path):
+    "A number of quality.json; nan where the set has none."
+    try:
+        return float(reduce(getitem, path.split("."), q))
+    except (TypeError, KeyError):
+        return float("nan")
+
+# %% ../../nbs/results/07_gan.ipynb #1add1002
+def ladder_points(
+    gans: dict,  # rung -> folders of measured GANs
+    runs: dict,  # rung -> row ("GAN pairs", `ALONE`) -> runs
+    balance: dict,  # row to its runs, from `experiment_runs` of `balance`
+    cards: dict,  # data set to its data card
+) -> list:  # dicts, one a GAN: rung, dataset, gan, quality, CAS and gains as `Estimate`, seconds, runs
+    "Quality of each GAN beside what it was worth to the classifiers that learnt from it."
+    found = [(rung, read_quality(folder)) for rung, folders in gans.items() for folder in folders]
+    return [_point(rung, q, runs[rung], balance, cards) for rung, q in found]
+
+# %% ../../nbs/results/07_gan.ipynb #1add1003
+def _point(rung, q, rows, balance, cards):
+    "One GAN: its quality, its classification accuracy score, and the gains of its seeds."
+    number, scarce = int(q["gan"].removeprefix("gan")), scarce_classes(cards[q["dataset"]])
+    here = lambda made: [r for r in made if r.dataset == q["dataset"]]
+    mine = {row: [r for r in here(made) if r.info["gan"] == number] for row, made in rows.items()}
+    others = {way: here(made) for way, made in balance.items() if way not in GENERATED_WAYS}
+    split, natural = merit_split(others, q["dataset"]), judged_split(others["nothing"] + mine[ALONE])
+    point = dict(rung=rung, dataset=q["dataset"], gan=q["gan"], seconds=sum(epoch["seconds"] for epoch in q["history"]))
+    point |= {name: _measure_of(q, path) for name, path in LADDER_QUALITY.items()}
+    point |= dict(CAS=cas_ratio(mine[ALONE], others["nothing"], natural), runs=[q["folder"], *mine["GAN pairs"]])
+    for name, (merit, other) in GAINS.items():
+        means = {way: merit_estimate(made, split, scarce, merit)[0].mean for way, made in others.items()}
+        way = other if other in others else max(means, key=means.get)
+        seeds = {r.seed for r in mine["GAN pairs"]}
+        sides = mine["GAN pairs"], [r for r in others[way] if r.seed in seeds]
+        ours, its = (merit_estimate(made, split, scarce, merit)[0] for made in sides)
+        point |= {name: ours - its, f"{name}: way": way}
+    return point
+
+# %% ../../nbs/results/07_gan.ipynb #1add1004
+def ladder_table(
+    points: list,  # from `ladder_points`
+    profile: str,  # whose sets they are
+) -> pd.DataFrame:  # text, one row a GAN
+    "What was measured of each GAN, and what it was worth."
+    settings = read_profile(profile).data
+    return table_of([p | dict(title=data_title(p["dataset"], settings)) for p in points], _LADDER)
+
+# %% ../../nbs/results/07_gan.ipynb #e0f1bb04
+def _gain(name):
+    "A gain, and the control that it is over."
+    return Column(f"{name}, points", lambda p: estimate_cell(p[name], after=f" ({p[f'{name}: way']})"))
+
+
+_LADDER = [
+    *(Column("data set", "title"), Column("rung", "rung"), Column("GAN", lambda p: p["gan"].removeprefix("gan"))),
+    *(Column(name, name, "{:.2f}" if name == "FID" else "{:.3f}") for name in LADDER_QUALITY),
+    Column("CAS ratio", "CAS", lambda ratio: estimate_cell(ratio, scale=1, digits=2)),
+    *(_gain(name) for name in GAINS),
+    *(Column("seconds of GAN training", "seconds", "{:.0f}"), Column("seeds", lambda p: p[next(iter(GAINS))].seeds)),
+]
+
+# %% ../../nbs/results/07_gan.ipynb #1add1006
+LADDER_AXES = ("precision", "coverage", "CAS")
+
+
+def ladder_correlation(
+    points: list,  # from `ladder_points`
+    profile: str,  # whose sets they are
+    measures: tuple = (*LADDER_QUALITY, "CAS"),  # of quality
+) -> pd.DataFrame:  # text, one row a data set and measure, one column a gain
+    "Do gains rise with quality, over GANs?"
+    rows, settings = [], read_profile(profile).data
+    for dataset in dict.fromkeys(p["dataset"] for p in points):
+        own = [p for p in points if p["dataset"] == dataset]
+        for measured in measures:
+            row = dict(title=data_title(dataset, settings), measure=measured, n=len(own))
+            rows.append(row | {name: _correlation(own, measured, name) for name in GAINS})
+    cells = [Column(f"r with {name}", name, lambda r: estimate_cell(r, scale=1, digits=2)) for name in GAINS]
+    return table_of(rows, [Column("data set", "title"), Column("measure", "measure"), *cells, Column("GANs", "n")])
+
+# %% ../../nbs/results/07_gan.ipynb #cee835e8
+def _value(point, name):
+    "A measure of a point as a number."
+    return point[name].mean if isinstance(point[name], Estimate) else point[name]
+
+
+def _correlation(points, measured, gain):
+    "Pearson's r of a measure and a gain; None for fewer than four GANs or a constant side."
+    x, y = (np.array([_value(p, name) for p in points]) for name in (measured, gain))
+    if len(points) < 4 or not np.isfinite([x, y]).all() or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    found = pearsonr(x, y)
+    return Estimate(float(found.statistic), *map(float, found.confidence_interval()), items=len(points))
+
+# %% ../../nbs/results/07_gan.ipynb #1add1007
+def ladder_figure(
+    points: list,  # from `ladder_points`
+    profile: str,  # whose sets they are
+):  # matplotlib figure: one row a gain, one column a measure
+    "Gains over nothing and over the best control, against precision, coverage and CAS; 95 % intervals."
+    import matplotlib.pyplot as plt
+
+    style()
+    sets, settings = list(dict.fromkeys(p["dataset"] for p in points)), read_profile(profile).data
+    size = (WIDTH, 1.6 * len(GAINS))
+    figure, axes = plt.subplots(len(GAINS), len(LADDER_AXES), figsize=size, sharex="col", sharey="row", squeeze=False)
+    for (row, gain), (column, measured) in product(enumerate(GAINS), enumerate(LADDER_AXES)):
+        axis = axes[row, column]
+        axis.axhline(0, color="0.6", lw=0.8)
+        for k, dataset in enumerate(sets):
+            _gain_points(axis, [p for p in points if p["dataset"] == dataset], measured, gain, k, settings)
+        axis.set(xlabel=measured if row == len(GAINS) - 1 else "")
+        if column == 0:
+            axis.set_ylabel(gain.replace(" over ", "\nover ") + ", points", fontsize=6)
+    axes[0, -1].legend(loc="best", fontsize=6)
+    return figure
+
+# %% ../../nbs/results/07_gan.ipynb #7cf3b082
+def _gain_points(axis, points, measured, gain, k, settings):
+    "The GANs of one data set."
+    y = np.array([[*p[gain]] for p in points])
+    ends = 100 * np.abs(y[:, 1:] - y[:, :1]).T
+    how = dict(color=PALETTE[k], marker="os^"[k % 3], ls="none", ms=4, capsize=2)
+    title = data_title(points[0]["dataset"], settings)
+    axis.errorbar([_value(p, measured) for p in points], 100 * y[:, 0], yerr=ends, label=title, **how)

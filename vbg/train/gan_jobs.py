@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -16,8 +17,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 # %% auto #0
-__all__ = ['GAN_CHOICES', 'independent_classifier', 'gan_settings', 'training_tokenizer', 'train_gans', 'measure_gans',
-           'gan_history', 'gan_quality', 'loop_runs', 'gan_cost_run', 'choice_gans', 'choice_table']
+__all__ = ['GAN_CHOICES', 'LADDER', 'LADDER_ROWS', 'independent_classifier', 'attribute_reader', 'gan_settings',
+           'training_tokenizer', 'train_gans', 'measure_gans', 'gan_history', 'gan_quality', 'loop_runs',
+           'gan_cost_run', 'choice_gans', 'choice_table', 'rung_settings', 'ladder_gans', 'ladder_store', 'ladder_runs']
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #97bfe904
 from ..core.chance import seed_everything
@@ -26,9 +28,11 @@ from ..core.places import cost_place
 from ..core.plan import EXPERIMENTS, TEST_SETS, experiment_overrides, experiment_store
 from ..core.profiles import Profile, refuse_by_hand
 from ..core.profiles import profile as gan_profile
-from ..data.sets import scarce_training_items, study_data, study_settings
+from ..data.mini.told import TOLD_AND_SHOWN, shown_values
+from ..data.sets import scarce_training_items, source_folder, study_data, study_settings
 from ..data.store import ExampleData, require_training
 from ..gan.attributes import learn_table
+from ..gan.fidelity import AttributeReader, fit_reader, new_reader
 from ..gan.quality import IndependentClassifier, fit_independent
 from vbg.gan.store import (
     classifier_inputs,
@@ -65,6 +69,32 @@ def independent_classifier(
     save_weights(model, weights)
     write_note(note, facts, [weights.name])
     return model
+
+# %% ../../nbs/train/06_gan_jobs.ipynb #b7a1c0d2
+def attribute_reader(
+    settings: Profile,  # of the job
+    dataset: str,  # name of the data set
+    natural: ExampleData,  # all splits
+    store: str = "",  # folder under runs/; empty: the profile's name
+) -> AttributeReader | None:  # in evaluation mode; None for a set without renderer's truth
+    "The stored reader of this data, or a new one."
+    described = settings.data[dataset]
+    if not described.get("render"):
+        return None
+    phrases, train = TOLD_AND_SHOWN[described["reader"]], natural.select("train")
+    place, epochs = gan_folder(settings, dataset, 0, store=store).parents[1], settings.gan["classifier_epochs"]
+    weights, note = place / "reader.safetensors", place / "reader.json"
+    code = used_code("gan.fidelity.fit_reader", "data.mini.told", cut=("core.profiles",))
+    facts = dict(data=natural.fingerprint, epochs=epochs, code=code)
+    if why_stale(note, facts) is None:
+        reader = new_reader(phrases)
+        load_weights(reader.network, weights).eval()
+        return reader
+    shown = shown_values(source_folder(described) / "natural" / "ground_truth", train.ids, phrases)
+    reader = fit_reader(train, shown, phrases, epochs=epochs, whole=natural)
+    save_weights(reader.network, weights)
+    write_note(note, facts, [weights.name])
+    return reader
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #d745254f
 def gan_settings(
@@ -179,7 +209,8 @@ def _one_measured(job, number):
         print(f"{name}: measured before, by the same code", flush=True)
     else:
         classifier = independent_classifier(job.settings, job.dataset, job.natural, job.store)
-        found = describe_gan(maker, job.natural, classifier, judge, folder, job.train, per_class)
+        reader = attribute_reader(job.settings, job.dataset, job.natural, job.store)
+        found = describe_gan(maker, job.natural, classifier, judge, folder, job.train, per_class, reader)
         print(f"{name}: class agreement {found['agreement']['share']:.3f}", flush=True)
     return folder
 
@@ -348,3 +379,60 @@ def choice_table(
     found = gan_quality(list(folders.values())).assign(change=list(folders))
     kept = ["change", "status", "agreement", "fid", "kid", "precision", "recall", "diversity"]
     return found[kept].rename(columns=dict(agreement="class agreement", fid="FID", kid="KID"))
+
+# %% ../../nbs/train/06_gan_jobs.ipynb #1add0001
+LADDER = {  # rung -> changes of the `gan` section, from the weakest on
+    "as printed (Eq. 19, Table 2)": _PRINTED,
+    "as in the profile": {},
+}
+LADDER_ROWS = ("GAN pairs", "GAN pairs alone")  # rows of `balance` that each rung trains
+
+
+def _slug(words):
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def rung_settings(
+    rung: str,  # a key of `LADDER`
+) -> dict:  # changes of the `gan` section, with the name of its GANs (`variant`); empty for the profile's own
+    "The settings of a rung."
+    return LADDER[rung] | dict(variant=_slug(rung)) if LADDER[rung] else {}
+
+# %% ../../nbs/train/06_gan_jobs.ipynb #1add0002
+def ladder_gans(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+) -> dict:  # rung -> folders of its GANs, of every data set
+    "Train and measure the GANs of each rung, or keep them."
+    numbers, folders = gan_profile(profile).gan["gans"], {}
+    for rung in LADDER:
+        for dataset in gan_profile(profile).data:
+            train_gans(profile, dataset, numbers, **rung_settings(rung))
+            measured = measure_gans(profile, dataset, numbers, **rung_settings(rung))
+            folders[rung] = folders.get(rung, []) + measured
+    return folders
+
+# %% ../../nbs/train/06_gan_jobs.ipynb #1add0003
+def ladder_store(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+    rung: str,  # a key of `LADDER`
+    row: str,  # of `LADDER_ROWS`
+) -> str:  # the `store` of its runs
+    "Where the runs of a rung lie; those of the profile's own GANs are the experiment's."
+    own = f"{profile}/ladder-{_slug(rung)}-{_slug(row)}"
+    return own if LADDER[rung] else experiment_store(profile, "balance", row)
+
+
+def ladder_runs(
+    profile: str,  # 'smoke', 'mini' or 'paper'
+) -> dict:  # rung -> row of `LADDER_ROWS` -> runs, of every data set
+    "Train the classifiers of each rung, or keep them; `ladder_gans` comes first."
+    asked, settings, runs = EXPERIMENTS["balance"], gan_profile(profile), {}
+    how = dict(models=list(asked.models), seeds=asked.seeds_at(settings), splits=list(asked.splits))
+    for rung in LADDER:
+        for row in LADDER_ROWS:
+            change = {"gan": rung_settings(rung)} if LADDER[rung] else {}
+            how |= dict(overrides=experiment_overrides(profile, "balance", row) | change)
+            how |= dict(store=ladder_store(profile, rung, row))
+            made = [run for dataset in settings.data for run in train_runs(profile, dataset, **how)]
+            runs.setdefault(rung, {})[row] = made
+    return runs
