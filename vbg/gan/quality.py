@@ -110,14 +110,7 @@ def fit_independent(
     require_real(train, "the independent classifier")
     with seeded(seed):
         model = IndependentClassifier(num_classes=train.num_classes, width=width)
-        _descend(
-            model,
-            train.pixels,
-            torch.as_tensor(np.array(train.label)),
-            epochs,
-            batch_size,
-            torch.Generator().manual_seed(seed),
-        )
+        descend(model, train.pixels, train.label, epochs=epochs, batch_size=batch_size, seed=seed)
     return model.eval()
 
 # %% ../../nbs/gan/06_quality.ipynb #cbf28e32
@@ -140,18 +133,14 @@ def descend(
     loss=smoothed_cross_entropy,  # function (logits, labels of the batch) to a number
 ) -> None:
     "Train by AdamW whose rate rises to 4e-3 and falls again, on mirrored and shifted images."
-    pixels, label, generator = (
-        *map(torch.as_tensor, map(np.array, (pixels, label))),
-        torch.Generator().manual_seed(seed),
-    )
+    label, generator = torch.as_tensor(np.array(label)), torch.Generator().manual_seed(seed)
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * -(-len(label) // batch_size))
     for _ in range(epochs):
         for index in torch.randperm(len(label), generator=generator).split(batch_size):
-            batch = torch.as_tensor(pixels[index.numpy()])
-            logits = model(to_pixel_values(shift_and_flip(batch, generator)))
-            loss = F.cross_entropy(logits, label[index], label_smoothing=0.1)
+            batch = torch.as_tensor(np.asarray(pixels[index.numpy()]))
+            found = loss(model(to_pixel_values(shift_and_flip(batch, generator))), label[index])
             optimiser.zero_grad()
             found.backward()
             optimiser.step()
@@ -247,16 +236,21 @@ def real_distances(
     return feature_distances(features[order[:count]], features[order[count : 2 * count]], seed=seed, subsets=subsets)
 
 # %% ../../nbs/gan/06_quality.ipynb #e8f9e8b1
+def _few(points):
+    "1,000 points at a time: no table of all pairs is in memory."
+    return (points[i : i + 1000] for i in range(0, len(points), 1000))
+
+
 def _radius(points, k):
     "`(N,)` distance of each point to its k-th nearest neighbour."
-    return np.sort(cdist(points, points), axis=1)[:, k]  # column 0 is the point itself
+    parts = [np.partition(cdist(some, points), k, axis=1)[:, k] for some in _few(points)]  # its own distance is 0
+    return np.concatenate(parts)
 
 
 def _covered(points, manifold, k):
     "Share of `points` within the k-th neighbour distance of some point of `manifold`."
-    few = lambda rows: (rows[i : i + 1000] for i in range(0, len(rows), 1000))  # no table of all pairs in memory
-    radius = np.concatenate([np.partition(cdist(some, manifold), k, axis=1)[:, k] for some in few(manifold)])
-    return float(np.concatenate([(cdist(some, manifold) <= radius).any(1) for some in few(points)]).mean())
+    radius = _radius(manifold, k)
+    return float(np.concatenate([(cdist(some, manifold) <= radius).any(1) for some in _few(points)]).mean())
 
 
 def precision_recall(
