@@ -13,8 +13,9 @@ from .files import home
 from .profiles import BY_HAND
 
 # %% auto #0
-__all__ = ['store_place', 'run_place', 'store_of', 'gans_place', 'checkpoint_place', 'pretraining_place', 'cost_place',
-           'weights_file', 'notebook_place', 'row_notebook', 'figures_place', 'print_place', 'committed_place']
+__all__ = ['store_place', 'run_place', 'store_of', 'gans_place', 'experts_place', 'checkpoint_place', 'pretraining_place',
+           'cost_place', 'weights_file', 'notebook_place', 'row_notebook', 'figures_place', 'print_place',
+           'committed_place']
 
 # %% ../../nbs/core/05_places.ipynb #524c2815
 def store_place(
@@ -63,6 +64,15 @@ def gans_place(
 ) -> Path:  # from `home()` on
     "Folder of the pair makers of a data set (`vbg.runs.store.gan_place`), and of the classifier that judges them."
     return Path("runs", profile, "gans", dataset)
+
+
+def experts_place(
+    profile: str,  # such as "mini"
+    dataset: str,  # such as "met"
+) -> Path:  # from `home()` on
+    "Folder of the kit for experts of a data set (`vbg.results.expert_kit`)."
+    _refuse_odd(profile, dataset)
+    return Path("runs", profile, "experts", dataset)
 
 
 def checkpoint_place(
