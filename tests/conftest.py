@@ -108,9 +108,8 @@ def entry_of(home, name, profile="smoke"):
     return read_manifest(home / figures_place(profile))["/".join((*group_of(name), name))]
 
 
-SMOKE_EXTRAS = (
-    "input_ablation domain_adaptation step_cost missing_modality gan_samples gan_cost texture_library loop".split()
-)
+SMOKE_EXTRAS = """input_ablation domain_adaptation step_cost missing_modality gan_samples expert_kit gan_cost
+texture_library loop""".split()
 
 
 def notebook(name):

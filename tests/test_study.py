@@ -34,6 +34,8 @@ EXTRAS = [
     "label_leaks_coco",
     "contradictions",
     "gan_samples_met",
+    "expert_kit",
+    "expert_plan",
     "loop_samples_coco",
     "loop_rounds",
     "gan_cost",
@@ -87,6 +89,7 @@ def is_saved(smoke_home, name):
         "texture_library_met": "texture_library",
         "first_summary": "first_answer",
         "first_models": "first_answer",
+        "expert_plan": "expert_kit",
     }.get(name, name)
     executed = nbformat.read(smoke_home / notebook(made_by), as_version=4)
     assert not [o for c in executed.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]

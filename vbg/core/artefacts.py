@@ -143,6 +143,7 @@ _GAN = {
         ("gan_quality", "gan_attributes", "gan_classes"),
         figures=("gan_samples_{dataset}", "gan_neighbours_{dataset}"),
     ),
+    "expert_kit": Artefact("gan", "gan", ("gans",), ("expert_kit", "expert_plan")),
     "gan_choice": Artefact("gan", "gan", ("data",), ("gan_choice",), datasets="first", trains=True),
     "gan_ladder": Artefact(
         "gan",

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from ..core.artefacts import TARGETS
 from ..core.files import RunError, home, root
-from ..core.places import store_place
+from ..core.places import experts_place, store_place
 from ..core.plan import SPLITS
 from ..core.profiles import CHOICES, PROFILES, profile, refuse_unknown_model, refuse_unknown_names
 
 # %% auto #0
 __all__ = ['CORES', 'OPTIONS', 'COMMANDS', 'READ', 'at_least_one', 'as_dict', 'train', 'gan', 'pretrain', 'run', 'study',
            'figures', 'status', 'show', 'publish', 'typeset', 'verify', 'readme', 'results', 'lessons', 'book',
-           'collection', 'predict', 'report', 'desk', 'acquire', 'names', 'seconds', 'parser', 'refuse_unknown', 'main']
+           'collection', 'predict', 'report', 'desk', 'experts', 'acquire', 'names', 'seconds', 'parser',
+           'refuse_unknown', 'main']
 
 # %% ../../nbs/reports/15_command.ipynb #c0de0806
 def at_least_one(
@@ -273,6 +274,30 @@ def desk(asked):
     serve(DeskServer(open_desk(model, asked.folder or collection_folder(), columns, who, say), asked.port), say)
 
 # %% ../../nbs/reports/15_command.ipynb #acq00001
+def experts(asked):
+    "Make a kit that asks experts which images are real, or analyse the answers that came back. No expert has used it."
+    from vbg.results.expert_answers import analyse
+
+    if asked.answers:
+        text, out = analyse(asked.answers, asked.key)
+        print(text, f"written to {out}", sep="\n")
+        return
+    from vbg.results.expert_kit import folder_sources, gan_sources, make_kit, make_sheet, study_gan
+    from vbg.results.publish import data_title
+
+    if bool(asked.real) != bool(asked.generated):
+        raise ValueError("--real and --generated go together: a folder of each")
+    title = asked.title or data_title(asked.dataset, profile(asked.profile).data)
+    title = title if asked.title or not asked.real else asked.real.resolve().name
+    place = Path("expert-kit") if asked.real else home() / experts_place(asked.profile, asked.dataset)
+    gan = asked.gan or study_gan(asked.profile, asked.dataset)
+    found = folder_sources(asked.real, asked.generated) if asked.real else gan_sources(gan)
+    sheet, told = make_sheet(found, title, asked.per_class, asked.seed), asked.out or place
+    print(
+        f"{len(sheet.images)} images, half of them generated: {make_kit(sheet, told)}; its README.md says how to go on"
+    )
+
+# %% ../../nbs/reports/15_command.ipynb #36434f4b
 def acquire(asked):
     "Acquire real objects of the Met, or images of COCO. What is there is kept; after Ctrl-C the same command goes on."
     how = {name: getattr(asked, name) for name in _OF[asked.what] if getattr(asked, name) is not None}
@@ -417,6 +442,19 @@ _ACQUIRE = {
 }
 
 # %% ../../nbs/reports/15_command.ipynb #118ce551
+_EXPERTS = {name: OPTIONS[name] for name in ("--profile", "--dataset")} | {
+    "--gan": dict(type=Path, help="folder of a measured GAN (default: the first of the profile and data set)"),
+    "--real": dict(type=Path, help="folder of real images in place of a GAN's; folders within it are classes"),
+    "--generated": dict(type=Path, help="folder of generated images, with the same folders"),
+    "--per-class": dict(type=at_least_one, default=10, help="images of each class, real and generated (default: 10)"),
+    "--seed": dict(type=int, default=0, help="of the images that are drawn (default: 0)"),
+    "--title": dict(default="", help="what stands on the page (default: the data set, or the folder)"),
+    "--out": dict(type=Path, help="folder of the kit (default: runs/<profile>/experts/<dataset>, or expert-kit)"),
+    "--answers": dict(type=Path, help="analyse: a kit whose folder answers/ holds the files that came back"),
+    "--key": dict(type=Path, help="with --answers: the key (default: key/key.csv of the kit)"),
+}
+
+# %% ../../nbs/reports/15_command.ipynb #9adfaa0b
 _PROFILE = {"--profile": OPTIONS["--profile"]}
 _LESSONS = {
     "--run": dict(
@@ -440,6 +478,7 @@ COMMANDS = {
     readme: {},
     lessons: _LESSONS,
     acquire: _ACQUIRE,
+    experts: _EXPERTS,
     collection: _COLLECTION,
     predict: _PREDICT,
     desk: _DESK,
