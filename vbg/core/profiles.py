@@ -195,7 +195,8 @@ _MINI["gan"] |= dict(  # the game, Eq. 19; what is made; the text generator, Eq.
     average=0.998,
     diversity_bound=0.2,
     per_class=100,
-    text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1),
+    text=dict(epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, dropout=0.1)
+    | dict(adversary="none", adversary_epochs=10, adversary_weight=0.3, adversary_learning_rate=1e-3),
     classifier_epochs=40,
 )
 
@@ -228,7 +229,7 @@ _SMOKE["gan"] |= dict(
     diversity_bound=0.0,
     minimum=3,
     classifier_epochs=1,
-    text=_MINI["gan"]["text"] | dict(epochs=2),
+    text=_MINI["gan"]["text"] | dict(epochs=2, adversary_epochs=2),
 )
 _SMOKE["loop"] |= dict(rounds=1, pairs=40, warm_epochs=1)
 _SMOKE["vision"] |= dict(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, weights=None)

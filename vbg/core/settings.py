@@ -163,6 +163,10 @@ _GAN_LOSSES = {  # Its losses, and its text generator
     "gan.text.hidden_size": "width of the recurrent layer",
     "gan.text.embedding_size": "width of a word",
     "gan.text.dropout": "share dropped in training",
+    "gan.text.adversary": "how the text generator learns from a discriminator: none, straight_through or reinforce",
+    "gan.text.adversary_epochs": "after maximum likelihood; in the first the discriminator alone learns",
+    "gan.text.adversary_weight": "of its loss beside maximum likelihood",
+    "gan.text.adversary_learning_rate": "of both networks in these epochs",
 }
 
 # %% ../../nbs/core/08_settings.ipynb #229b737c

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,19 @@ from .attributes import AttributeTable
 from ..models.text import trim
 
 # %% auto #0
-__all__ = ['TEXT_GENERATOR', 'WordStep', 'TextGenerator', 'perplexity', 'drop_asked', 'TextFit', 'fit_text_generator',
-           'WordGraph', 'word_graph', 'generate_texts', 'save_text_generator', 'load_text_generator']
+__all__ = ['TEXT_GENERATOR', 'ADVERSARIES', 'embedded', 'WordStep', 'TextGenerator', 'perplexity', 'drop_asked', 'TextFit',
+           'fit_text_generator', 'WordGraph', 'word_graph', 'generate_texts', 'TextDiscriminator', 'Written',
+           'write_texts', 'TextGame', 'save_text_generator', 'load_text_generator']
 
 # %% ../../nbs/gan/03_text.ipynb #b9000005
+def embedded(
+    table: nn.Embedding,  # V rows of E numbers
+    tokens: Tensor,  # `(...)` numbers, or `(..., V)` one-hot, through which a gradient can pass
+) -> Tensor:  # `(..., E)`
+    "The vectors of tokens."
+    return tokens @ table.weight if tokens.is_floating_point() else table(tokens)
+
+# %% ../../nbs/gan/03_text.ipynb #48aeebc2
 class WordStep(nn.Module):
     "The parts of `TextGenerator` and one step of it, Eq. 16-17."
 
@@ -61,8 +71,8 @@ class WordStep(nn.Module):
         return torch.tanh(self.start(torch.cat([noise, row, words], dim=-1))), row + words
 
     def step(self, token: Tensor, hidden: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        "t_{i-1} `(B,)`, h_{i-1} `(B, H)`, condition `(B, E)` to logits of t_i `(B, V)` and h_i `(B, H)`."
-        inputs = self.dropout(self.token(token) + condition)
+        "t_{i-1} `(B,)` or `(B, V)`, h_{i-1} `(B, H)`, condition `(B, E)` to logits of t_i `(B, V)` and h_i `(B, H)`."
+        inputs = self.dropout(embedded(self.token, token) + condition)
         hidden = self.gru(inputs[:, None], hidden[None])[1][0]
         return self.output(self.dropout(hidden)), hidden
 
@@ -157,31 +167,49 @@ def drop_asked(
 TEXT_GENERATOR = dict(
     epochs=20, batch_size=32, learning_rate=4e-3, hidden_size=128, embedding_size=64, latent_size=100, dropout=0.1
 )
+ADVERSARIES = ("none", "straight_through", "reinforce")  # how a gradient passes the sampled words
+TEXT_GENERATOR |= dict(  # the phase after maximum likelihood
+    adversary="none", adversary_epochs=10, adversary_weight=0.3, adversary_learning_rate=1e-3
+)
 
 
 @dataclass(kw_only=True)
 class TextFit:
-    "A text generator at its best epoch, and the history of its training."
+    "A text generator and the history of its training."
 
-    generator: TextGenerator  # with the lowest validation perplexity
-    history: pd.DataFrame  # epoch, train_loss (nats a token), validation_perplexity, seconds
+    generator: TextGenerator  # with the lowest validation perplexity; after an adversary its last epoch
+    history: (
+        pd.DataFrame
+    )  # epoch, train_loss (nats a token), validation_perplexity, seconds; with an adversary also its losses
 
 # %% ../../nbs/gan/03_text.ipynb #773948af
-def _train_epoch(generator, optimizer, train, bags, rows, batch_size, draw):
-    "One pass over the items in random order; mean loss a token."
-    total, count, order = 0.0, 0, torch.randperm(len(train), generator=draw).numpy()
+def _batches(generator, train, bags, rows, batch_size, draw):
+    "The items in random order: true texts and their mask, categories, asked words, noise."
+    order = torch.randperm(len(train), generator=draw).numpy()
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         alternative = (torch.rand(len(index), generator=draw).numpy() * [len(bags[i]) for i in index]).astype(int)
         asked = drop_asked(torch.from_numpy(np.stack([bags[i][k] for i, k in zip(index, alternative)])).float(), draw)
         noise = torch.randn(len(index), _sizes(generator)["latent_size"], generator=draw)
-        loss, n = _text_loss(generator, *_batch_of(train, index, alternative), rows[index], asked, noise)
-        if not torch.isfinite(loss):
-            raise FloatingPointError("the text generator's loss is not finite. Remedy: lower learning_rate")
-        optimizer.zero_grad()
-        (loss / n).backward()
-        nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-        optimizer.step()
+        yield *_batch_of(train, index, alternative), rows[index], asked, noise
+
+
+def _descend(network, optimizer, loss):
+    "One step of Adam, the gradient clipped."
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the text generator's loss is not finite. Remedy: lower learning_rate")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+def _train_epoch(generator, optimizer, batches):
+    "One pass over the items; mean loss a token."
+    total, count = 0.0, 0
+    for batch in batches:
+        loss, n = _text_loss(generator, *batch)
+        _descend(generator, optimizer, loss / n)
         total, count = total + loss.item(), count + n
     return total / count
 
@@ -198,32 +226,43 @@ def fit_text_generator(
     progress: Callable | None = None,  # called with each row of the history, a dict
 ) -> TextFit:
     """Train on the true texts and keep the best epoch. Raises DataError on an item that is not of the
-    training split, FloatingPointError on a loss that is not finite."""
+    training split, FloatingPointError on a loss that is not finite, ValueError on an unknown adversary."""
     require_training(train, "the text generator", whole)
     require_held_out(validation, "the choice of the text generator's epoch")
     if unknown := set(settings) - set(TEXT_GENERATOR):
         raise ValueError(f"unknown settings {sorted(unknown)}. Remedy: choose from {', '.join(TEXT_GENERATOR)}")
     options = TEXT_GENERATOR | settings
+    if options["adversary"] not in ADVERSARIES:
+        raise ValueError(f"adversary is one of {', '.join(ADVERSARIES)}, not {options['adversary']!r}")
     shape = {name: options[name] for name in ("hidden_size", "embedding_size", "latent_size", "dropout")}
     sizes = dict(vocab_size=len(tokenizer), num_rows=len(table.rows), num_words=len(table.words))
     generator = TextGenerator(**sizes, **shape, seed=seed)
+    rows, bags = torch.from_numpy(table.row_of(train)), [table.encode(t or [""]).astype(bool) for t in train.texts]
+    data = dict(train=train, bags=bags, rows=rows, batch_size=options["batch_size"])
+    measured = lambda: perplexity(generator, validation, table)
     with seeded(seed):
-        history = _fit_epochs(generator, train, validation, table, options, seed, progress)
+        history = _fit_epochs(generator, data, measured, options, seed, progress)
+    if options["adversary"] != "none":
+        game = TextGame(
+            generator, word_graph(table, tokenizer), tokenizer, options, max_length=train.input_ids.shape[-1], seed=seed
+        )
+        with seeded(seed):
+            more = _play(game, partial(_batches, generator, **data), measured, len(history), progress)
+        history = pd.concat([history, more], ignore_index=True)
     return TextFit(generator=generator.eval(), history=history)
 
 # %% ../../nbs/gan/03_text.ipynb #b9000016
-def _fit_epochs(generator, train, validation, table, options, seed, progress):
+def _fit_epochs(generator, data, measured, options, seed, progress):
     "All epochs with Adam; the learning rate falls to 0 in a half cosine. The generator keeps the best weights."
-    rows, draw = torch.from_numpy(table.row_of(train)), torch.Generator().manual_seed(seed)
-    bags = [table.encode(texts or [""]).astype(bool) for texts in train.texts]
+    draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=options["learning_rate"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options["epochs"])
     history, best, weights = [], float("inf"), None
     for epoch in range(1, options["epochs"] + 1):
         start = time.perf_counter()
         generator.train()
-        loss = _train_epoch(generator, optimizer, train, bags, rows, options["batch_size"], draw)
-        reached = perplexity(generator, validation, table)
+        loss = _train_epoch(generator, optimizer, _batches(generator, **data, draw=draw))
+        reached = measured()
         schedule.step()
         if not np.isfinite(reached):
             raise FloatingPointError("the text generator's perplexity is not finite. Remedy: lower learning_rate")
@@ -326,6 +365,12 @@ def _as_tensors(nodes, complete, R, V):
     return WordGraph(complete=whole, begins=begins, children=children, keys=keys, targets=targets)
 
 # %% ../../nbs/gan/03_text.ipynb #b900001f
+def _inside(generator, graph, end, token, hidden, condition, node, rows):
+    "Logits of the next token, -inf where the word graph does not allow it, and the state."
+    logits, hidden = generator.step(token, hidden, condition)
+    return logits.masked_fill(~graph.allowed(node, rows, end), -torch.inf), hidden
+
+
 @torch.no_grad()
 def _sample(generator, graph, tokenizer, rows, asked, max_length, temperature, draw):
     "Token numbers of one text a row, [CLS] and [SEP] left out."
@@ -334,10 +379,8 @@ def _sample(generator, graph, tokenizer, rows, asked, max_length, temperature, d
     ids, length = torch.zeros(B, max_length, dtype=torch.long), torch.zeros(B, dtype=torch.long)
     token, node, alive = torch.full((B,), tokenizer.cls_token_id), rows, torch.arange(B)
     for i in range(max_length - 2):
-        logits, hidden = generator.step(token, hidden, condition)
-        mask = graph.allowed(node, rows, end if i else None)
-        chances = (logits / temperature).masked_fill(~mask, -torch.inf).softmax(-1)
-        token = torch.multinomial(chances, 1, generator=draw)[:, 0]
+        logits, hidden = _inside(generator, graph, end if i else None, token, hidden, condition, node, rows)
+        token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw)[:, 0]
         on = token != end
         token, node, rows, alive, hidden, condition = (x[on] for x in (token, node, rows, alive, hidden, condition))
         if not len(alive):
@@ -411,6 +454,160 @@ def _best_of(generator, table, tokenizer, rows, asked, max_length, temperature, 
             "Remedy: raise max_length"
         )
     return texts.tolist()
+
+# %% ../../nbs/gan/03_text.ipynb #3e94bd6f
+class TextDiscriminator(nn.Module):
+    "F of Eq. 18 for texts: filters over their tokens, joined with what was asked for."
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,  # V
+        num_rows: int,  # R, rows of the category-attribute table
+        num_words: int,  # W, attribute words of the table
+        embedding_size: int = 64,  # E
+        channels: int = 32,  # filters of each width
+        widths: tuple = (2, 3, 4, 5),  # tokens of a window
+        dropout: float = 0.25,  # of the strongest answers
+        seed: int | None = None,  # of the weights; None draws from torch's generator
+    ):
+        super().__init__()
+        size = len(widths) * channels
+        with seeded(seed):
+            self.token, self.row = nn.Embedding(vocab_size, embedding_size), nn.Embedding(num_rows, embedding_size)
+            self.asked = nn.Linear(num_words, embedding_size)
+            self.windows = nn.ModuleList(nn.Conv1d(embedding_size, channels, width) for width in widths)
+            self.score, self.match = nn.Linear(size, 1), nn.Linear(embedding_size, size, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        tokens: Tensor,  # `(B, L)` numbers or `(B, L, V)` one-hot, without [CLS]
+        keep: Tensor,  # `(B, L)` bool, up to [SEP]
+        rows: Tensor,  # `(B,)`
+        asked: Tensor,  # `(B, W)`
+    ) -> Tensor:  # `(B,)`, before the sigmoid
+        "F(x): high for real texts."
+        x = embedded(self.token, tokens).transpose(1, 2)
+        answers = [F.relu(w(F.pad(x, (w.kernel_size[0] - 1, 0)))) * keep[:, None] for w in self.windows]
+        features = self.dropout(torch.cat([a.amax(-1) for a in answers], dim=-1))
+        condition = self.match(self.row(rows) + self.asked(asked))
+        return self.score(features)[:, 0] + (features * condition).sum(-1)
+
+# %% ../../nbs/gan/03_text.ipynb #d66f5ae2
+@dataclass(kw_only=True)
+class Written:
+    "Texts drawn inside the table, with a way back for a gradient."
+
+    tokens: Tensor  # `(B, L, V)` one-hot, [CLS] left out; of the straight-through kind where `soft` was asked
+    keep: Tensor  # `(B, L)` bool, up to [SEP]
+    log_likelihood: Tensor  # `(B,)` of the tokens kept, nats
+
+
+def _drawn(logits, draw):
+    "A token for each row of logits, as a number and as a straight-through one-hot row, and its log-probability."
+    noise = -torch.empty_like(logits).exponential_(generator=draw).clamp_min(1e-10).log()
+    chances = (logits + noise).softmax(-1)
+    token = chances.argmax(-1)
+    likely = logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
+    return token, F.one_hot(token, logits.shape[1]) + chances - chances.detach(), likely
+
+# %% ../../nbs/gan/03_text.ipynb #49af5457
+def write_texts(
+    generator: TextGenerator,  # as it is: with dropout if it is in training mode
+    graph: WordGraph,  # of its table
+    tokenizer,  # of the generator
+    rows: Tensor,  # `(B,)`
+    asked: Tensor,  # `(B, W)`
+    noise: Tensor,  # `(B, Z)`
+    *,
+    max_length: int,  # tokens of a text at most, [CLS] and [SEP] included
+    soft: bool,  # straight-through: the score's gradient reaches the logits by way of the tokens
+    draw: torch.Generator,  # CPU generator
+) -> Written:
+    "Draw a text for each row with Gumbel noise, inside the word graph."
+    hidden, condition = generator.begin(rows, asked, noise)
+    token, node, end = torch.full_like(rows, tokenizer.cls_token_id), rows, tokenizer.sep_token_id
+    alive, steps = torch.ones_like(rows, dtype=torch.bool), []
+    for i in range(max_length - 2):
+        logits, hidden = _inside(generator, graph, end if i else None, token, hidden, condition, node, rows)
+        token, one_hot, likely = _drawn(logits, draw)
+        steps.append((one_hot if soft else one_hot.detach(), alive, likely * alive))
+        alive = alive & (token != end)
+        if not alive.any():
+            break
+        node = node.masked_scatter(alive, graph.follow(node[alive], rows[alive], token[alive]))
+        token = steps[-1][0] if soft else token
+    tokens, keep, likely = (torch.stack(part, dim=1) for part in zip(*steps))
+    return Written(tokens=tokens * keep[..., None], keep=keep, log_likelihood=likely.sum(1))
+
+# %% ../../nbs/gan/03_text.ipynb #e0921811
+@dataclass
+class TextGame:
+    "The text generator against a discriminator, Eq. 19, mixed with maximum likelihood."
+
+    generator: TextGenerator  # trained by maximum likelihood
+    graph: WordGraph  # of its table
+    tokenizer: object  # of the generator
+    options: dict  # see `TEXT_GENERATOR`
+    max_length: int  # tokens of a text
+    seed: int  # of the discriminator and of every draw
+
+    def __post_init__(self):
+        sizes = {name: _sizes(self.generator)[name] for name in ("vocab_size", "num_rows", "num_words")}
+        self.discriminator, self.draw = TextDiscriminator(**sizes, seed=self.seed), torch.Generator()
+        self.draw.manual_seed(self.seed)
+        networks, rate = (self.generator, self.discriminator), self.options["adversary_learning_rate"]
+        self.adams = [torch.optim.Adam(network.parameters(), lr=rate) for network in networks]
+        self.soft = self.options["adversary"] == "straight_through"
+
+    def write(self, *asked_for) -> Written:  # categories, asked words, noise
+        "Texts as they will be generated, without dropout, and a way back for the gradient."
+        how = dict(max_length=self.max_length, soft=self.soft, draw=self.draw)
+        made = write_texts(self.generator.eval(), self.graph, self.tokenizer, *asked_for, **how)
+        self.generator.train()
+        return made
+
+# %% ../../nbs/gan/03_text.ipynb #94793d59
+def _turn(game, batch, learns):
+    "One step of the discriminator, then one of the generator if it learns. Losses; the share of texts told rightly."
+    ids, keep, rows, asked, noise = batch
+    made, score = game.write(rows, asked, noise), game.discriminator
+    real, false = score(ids[:, 1:], keep[:, 1:], rows, asked), score(made.tokens.argmax(-1), made.keep, rows, asked)
+    loss = F.softplus(-real).mean() + F.softplus(false).mean()
+    _descend(game.discriminator, game.adams[1], loss)
+    told = torch.cat([real > 0, false < 0]).float().mean()
+    likelihood, n = _text_loss(game.generator, *batch)
+    adversary = _adversary_loss(score(made.tokens, made.keep, rows, asked), made, game.soft)
+    if learns:
+        _descend(game.generator, game.adams[0], likelihood / n + game.options["adversary_weight"] * adversary)
+    found = dict(train_loss=likelihood / n, discriminator_loss=loss, adversary_loss=adversary, told_apart=told)
+    return {name: value.item() for name, value in found.items()}
+
+# %% ../../nbs/gan/03_text.ipynb #aaf7c75d
+def _adversary_loss(score, made, soft):
+    "Straight-through: -log D. REINFORCE: reward D(t) against the mean of the other texts, a token."
+    if soft:
+        return F.softplus(-score).mean()
+    reward = score.detach().sigmoid()
+    advantage = (reward - reward.mean()) * len(reward) / max(len(reward) - 1, 1)
+    return -(advantage * made.log_likelihood).sum() / made.keep.sum()
+
+# %% ../../nbs/gan/03_text.ipynb #800dadcd
+def _play(game, batches, measured, before, progress):
+    "All turns; the first epoch teaches the discriminator alone. One row of the history an epoch."
+    history = []
+    for epoch in range(1, game.options["adversary_epochs"] + 1):
+        start = time.perf_counter()
+        game.generator.train()
+        turns = pd.DataFrame([_turn(game, batch, epoch > 1) for batch in batches(draw=game.draw)]).mean()
+        row = dict(epoch=before + epoch, validation_perplexity=measured(), **turns)
+        history.append(row | dict(seconds=time.perf_counter() - start))
+        if not np.isfinite(history[-1]["validation_perplexity"]):
+            raise FloatingPointError("the text generator's perplexity is not finite. Remedy: lower adversary_weight")
+        if progress:
+            progress(history[-1])
+    return pd.DataFrame(history)
 
 # %% ../../nbs/gan/03_text.ipynb #b9000029
 def save_text_generator(
