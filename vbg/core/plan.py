@@ -73,6 +73,7 @@ def _row(kind, **more):
 
 
 _CROPS = dict(crop=0.3)
+_TEXT_ADVERSARY = dict(variant="text_adversary", epochs=1, text=dict(adversary="straight_through"))  # no image is read
 _BALANCES = {
     "nothing": {"train": dict(items_per_epoch="real")},
     "oversampling": _row("oversampling"),
@@ -81,6 +82,7 @@ _BALANCES = {
     "mixup": {"train": dict(items_per_epoch="real", mixup=0.2)},
     "GAN images": _row("gan_images"),
     "GAN texts": _row("gan_texts"),
+    "GAN texts, adversary": _row("gan_texts", gan=_TEXT_ADVERSARY),
     "GAN pairs": _row("gan_pairs"),
     "GAN pairs, class only": _row("gan_pairs", gan=dict(conditioning="class")),
     "GAN pairs, oversampling": _row("gan_oversampling"),
@@ -251,6 +253,8 @@ def experiment_overrides(
         both["gan"] = both.get("gan", {}) | dict(
             epochs=max(1, round(PROFILES[profile]["gan"]["epochs"] * asked.gan_schedule))
         )
+    if "text" in both.get("gan", {}):
+        both["gan"]["text"] = PROFILES[profile]["gan"]["text"] | both["gan"]["text"]
     depth = PROFILES[profile]["vision"]["num_layers"] or 12
     if both.get("vision", {}).get("layers"):  # shares of the depth
         both["vision"] = both["vision"] | dict(

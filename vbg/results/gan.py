@@ -521,6 +521,7 @@ def corrected_verdict(
 GENERATED_WAYS = (
     "GAN images",
     "GAN texts",
+    "GAN texts, adversary",
     "GAN pairs",
     "GAN pairs, class only",
     "GAN pairs, oversampling",

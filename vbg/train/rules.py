@@ -103,9 +103,9 @@ def gans_of_row(
     asked, gan = overrides.get("balance", {}), read_profile(profile).gan
     if not asked.get("kind", "").startswith(("gan", "loop")):  # `vbg.gan.generated.GENERATED` takes seconds to import
         return []
-    conditioning = overrides.get("gan", {}).get("conditioning", gan["conditioning"])
+    kind = [(gan | overrides.get("gan", {}))[name] for name in ("variant", "conditioning")]
     numbers = gan["gans"] if asked.get("gan") is None else [asked["gan"]]
-    return [(dataset, conditioning, str(asked.get("scarce_items") or 0), str(k)) for k in numbers]
+    return [(dataset, "_".join(filter(None, kind)), str(asked.get("scarce_items") or 0), str(k)) for k in numbers]
 
 # %% ../../nbs/train/07_rules.ipynb #68e0d916
 def study_gans(
@@ -139,21 +139,27 @@ def all_gans(
 def gan_overrides(
     profile: str,  # such as "mini"
     scarce: str,  # real items of the scarce classes, as text; "0": all
+    conditioning: str,  # "attributes" or "class", after a variant and "_" where there is one
 ) -> dict:  # section -> {setting: value}
-    "The shortened training of the GANs of the curve over scarcity; nothing for all others."
-    pairs = f"GAN pairs, {scarce}"
-    return {"gan": experiment_overrides(profile, "scarcity", pairs)["gan"]} if int(scarce) else {}
+    "The shortened training of the GANs of the curve over scarcity, and the settings of a variant; else nothing."
+    if int(scarce):
+        return {"gan": experiment_overrides(profile, "scarcity", f"GAN pairs, {scarce}")["gan"]}
+    variant = conditioning.rpartition("_")[0]
+    asked = (row["overrides"].get("gan", {}) for row in experiment_rows(profile).values())
+    return next(({"gan": gan} for gan in asked if variant and gan.get("variant") == variant), {})
 
 # %% ../../nbs/train/07_rules.ipynb #6da17b14
 def gan_of(
     profile: str,  # such as "mini"
     dataset: str,  # such as "met"
-    conditioning: str,  # "attributes" or "class"
+    conditioning: str,  # "attributes" or "class", after a variant and "_" where there is one
     scarce: str,  # real items of the scarce classes, as text; "0": all
     number: str,  # of the GAN
 ) -> Path:  # absolute
     "The folder of a GAN of the plan."
-    settings = read_profile(profile).gan | dict(conditioning=conditioning, scarce_items=int(scarce))
+    variant, _, conditioning = conditioning.rpartition("_")
+    asked = dict(variant=variant, conditioning=conditioning, scarce_items=int(scarce))
+    settings = read_profile(profile).gan | asked
     return gan_place(profile, dataset, int(number), **settings)
 
 # %% ../../nbs/train/07_rules.ipynb #ab12908f
@@ -556,7 +562,8 @@ def _gans_told_wrongly(profile):
     found = {}
     for gan in all_gans(profile):
         dataset, conditioning, scarce, number = gan
-        asked = gan_overrides(profile, scarce).get("gan", {}) | dict(conditioning=conditioning)
+        asked = gan_overrides(profile, scarce, conditioning).get("gan", {})
+        asked = asked | dict(conditioning=conditioning.rpartition("_")[2])
         told = read_profile(profile, {"gan": asked}), dataset, int(number)
         found[book(profile, "gan", *gan)] = gan_told_otherwise(gan_of(profile, *gan), *told)
     for gan in measured_gans(profile):

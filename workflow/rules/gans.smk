@@ -6,15 +6,16 @@ rule gans:
     input: ask.book(NAME, "data", "{dataset}")
     output: notebook=ask.book(NAME, "gan", *GAN_WORDS)
     wildcard_constraints:
-        dataset="|".join(DATASETS), conditioning="attributes|class", scarce="[0-9]+", number="[0-9]+"
+        dataset="|".join(DATASETS), conditioning="([a-z_]+_)?(attributes|class)", scarce="[0-9]+", number="[0-9]+"
     priority: 1  # the longest jobs first, so that no core waits for one at the end
     resources: gpu=1
     params:
         inputs=lambda w: marked(ask.gan_inputs(NAME, "gan", w.dataset), ask.book(NAME, "gan", *w)),
-        overrides=lambda w: json.dumps(ask.gan_overrides(NAME, w.scarce))
+        conditioning=lambda w: w.conditioning.rpartition("_")[2],
+        overrides=lambda w: json.dumps(ask.gan_overrides(NAME, w.scarce, w.conditioning))
     shell:
         ask.command("gan", profile=NAME, store=NAME, dataset="{wildcards.dataset}", gans="[{wildcards.number}]",
-                    conditioning="{wildcards.conditioning}", scarce_items="{wildcards.scarce}",
+                    conditioning="{params.conditioning}", scarce_items="{wildcards.scarce}",
                     overrides="{params.overrides}")
 
 
