@@ -233,8 +233,8 @@ def smoke_plan(smoke_home):
 
 @pytest.fixture(scope="session")
 def whole_home(own_home):
-    "The copy with the slow rest: `explain` of every data set, choice and judgement of the GANs."
-    run_smoke(own_home, ["explain", notebook("gan_choice"), notebook("gan_judged-met")])
+    "The copy with the slow rest: `explain` of every data set, choice, judgement and texts of the GANs."
+    run_smoke(own_home, ["explain", *map(notebook, ("gan_choice", "gan_judged-met", "text_adversary"))])
     return own_home
 
 

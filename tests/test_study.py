@@ -42,7 +42,10 @@ EXTRAS = [
     "texture_library",
     "texture_library_met",
 ]  # of `supplement`, `gan`
-SLOW = ["gan_choice", "gan_judged_met", "gan_judged_best_met"]  # of `make test-slow`, with `explain` of MS COCO
+SLOW = [
+    *("gan_choice", "gan_judged_met", "gan_judged_best_met"),
+    *("text_adversary", "text_examples"),
+]  # of `make test-slow`, with `explain` of MS COCO
 PICTURES = ("fig", "first_models", "gan_samples", "loop_samples", "texture_library_")
 ELSEWHERE = {
     "departures",
@@ -87,6 +90,7 @@ def is_saved(smoke_home, name):
         "loop_samples_coco": "loop",
         "loop_rounds": "loop",
         "texture_library_met": "texture_library",
+        "text_examples": "text_adversary",
         "first_summary": "first_answer",
         "first_models": "first_answer",
         "expert_plan": "expert_kit",
@@ -122,7 +126,7 @@ def test_runs_hold_every_file_and_no_test_item_is_missing(smoke_home):
 
 def test_every_study_notebook_was_run(smoke_home):
     done = {p.stem.split("-")[0] for p in (smoke_home / "runs" / "smoke" / "notebooks").glob("*.ipynb")}
-    assert done | ELSEWHERE | {"gan_choice", "gan_judged", *ONLY_WITHOUT_GAN} == {
+    assert done | ELSEWHERE | {"gan_choice", "gan_judged", "text_adversary", *ONLY_WITHOUT_GAN} == {
         p.stem for p in (ROOT / "nbs" / "study").glob("*/*.ipynb")
     }
 
