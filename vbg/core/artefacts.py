@@ -153,6 +153,7 @@ _GAN = {
         figures=("gan_ladder",),
         trains=True,
     ),
+    "text_adversary": Artefact("gan", "gan", ("data",), ("text_adversary", "text_examples"), trains=True),
     "gan_cost": Artefact("gan", "gan", ("data",), ("gan_cost",), trains=True, alone=True),
     "texture_library": Artefact("gan", "gan", ("data",), ("texture_library",), figures=("texture_library_{dataset}",)),
     "loop": Artefact(
