@@ -42,7 +42,13 @@ BY_CHECKSUM = {
 
 # Settings that have changed since the figures were made -> their value of then ("absent": there was no such setting).
 # The next run of the study makes all figures anew: then this is to be empty again.
-AWAITED = {}
+AWAITED = dict.fromkeys(  # named since; what they are set to is what was done then
+    [
+        *("gan.window", "gan.features", "gan.hidden_size"),
+        *(f"gan.text.adversary{part}" for part in ("", "_epochs", "_weight", "_learning_rate")),
+    ],
+    "absent",
+)
 AWAITED_ELSEWHERE = {}  # the same of other profiles, as Table 2 holds them
 GONE = set()  # settings and sections of then that there are no more
 

@@ -168,12 +168,12 @@ _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 
     words=256,
     minimum=5,
     patches=1024,
-    epochs=80,
+    epochs=40,
     batch_size=32,
-    window=0.75,
+    window=None,
     features=None,
-    channels=16,
-    hidden_size=128,
+    channels=20,
+    hidden_size=256,
     discriminator_channels=16,
     latent_size=100,
     conditional_norm=True,
@@ -183,8 +183,8 @@ _MINI["gan"] = dict(  # what the GAN is asked for, and its networks, Eq. 15 and 
 # %% ../../nbs/core/03_profiles.ipynb #22afd343
 _MINI["gan"] |= dict(  # the game, Eq. 19; what is made; the text generator, Eq. 16-17
     loss="non_saturating",
-    generator_learning_rate=6e-4,
-    discriminator_learning_rate=3e-4,
+    generator_learning_rate=4e-4,
+    discriminator_learning_rate=2e-4,
     label_smoothing=0.1,
     class_weight=0.2,
     attribute_weight=0.5,
@@ -222,6 +222,7 @@ _SMOKE["adaptation"] |= dict(epochs=2)
 _SMOKE["pretraining"] |= dict(classes=8, items=512, epochs=3, batch_size=16, learning_rate=4e-3)
 _SMOKE["gan"] |= dict(
     epochs=2,
+    window=0.75,
     channels=6,
     hidden_size=32,
     discriminator_channels=6,
@@ -302,9 +303,7 @@ _PAPER["model"] |= dict(auxiliary_weight=0.0, trunk_channels=64)
 _PAPER["gan"] |= dict(
     epochs=100,
     batch_size=64,
-    window=None,
     channels=64,
-    hidden_size=256,
     discriminator_channels=64,
     generator_learning_rate=1e-4,
     discriminator_learning_rate=1e-4,
@@ -342,7 +341,6 @@ _PRETRAINED = copy.deepcopy(_MINI) | dict(
     fusion=dict(kind="bidirectional", hidden_size=64, num_heads=4, dropout=0.1),
 )
 _PRETRAINED["baselines"] |= dict(weights=None)
-_PRETRAINED["gan"] |= dict(window=None)
 _PRETRAINED["model"] |= dict(auxiliary_weight=1.0, expert_l2=0.005)
 
 # %% ../../nbs/core/03_profiles.ipynb #3a7b829a

@@ -152,8 +152,8 @@ def _drawn(name):
 
 def _asked(q):
     "Share of asked attribute values that are shown, all attributes together; nothing without renderer's truth."
-    sides = q["attributes"] and {side: read["all"] for side, read in q["attributes"].items()}
-    if not sides:
+    sides = {side: read.get("all") for side, read in (q["attributes"] or {}).items()}
+    if not all(sides.get(side) for side in ("generated", "real")):
         return None
     made, text = sides["generated"], " ({real:.1f})"
     found = Estimate(*(made[end] for end in ("share", "low", "high")))

@@ -381,9 +381,14 @@ def choice_table(
     return found[kept].rename(columns=dict(agreement="class agreement", fid="FID", kid="KID"))
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #1add0001
+_WINDOW = dict(window=0.75, channels=16, hidden_size=128, epochs=80)
+_WINDOW |= dict(generator_learning_rate=6e-4, discriminator_learning_rate=3e-4)
+_FEATURES = dict(features=dict(width=9 / 64, weights="formula", mix=32, width_of_judge=16), epochs=40)
 LADDER = {  # rung -> changes of the `gan` section, from the weakest on
     "as printed (Eq. 19, Table 2)": _PRINTED,
     "as in the profile": {},
+    "object in a window": _WINDOW,
+    "object in a window, fixed features": _WINDOW | _FEATURES,
 }
 LADDER_ROWS = ("GAN pairs", "GAN pairs alone")  # rows of `balance` that each rung trains
 
