@@ -89,7 +89,6 @@ def test_another_model_is_trained_again(copy, project):
     "notebook, module, wanted",
     [
         ("train", None, {"train", "experiment"}),
-        ("domains", "train.domains", {"domains"}),
         ("gan", None, {"gans", "train"}),
         ("gan_measured", None, {"gans_measured", "artefact_gan_samples"}),
         ("language_model", "models.adaptation", {"language_model"}),

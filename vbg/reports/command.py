@@ -442,7 +442,9 @@ _ACQUIRE = {
 }
 
 # %% ../../nbs/reports/15_command.ipynb #118ce551
-_EXPERTS = {name: OPTIONS[name] for name in ("--profile", "--dataset")} | {
+_EXPERTS = {
+    "--profile": OPTIONS["--profile"],
+    "--dataset": dict(default="met", help="a data set of the profile (default: met)"),
     "--gan": dict(type=Path, help="folder of a measured GAN (default: the first of the profile and data set)"),
     "--real": dict(type=Path, help="folder of real images in place of a GAN's; folders within it are classes"),
     "--generated": dict(type=Path, help="folder of generated images, with the same folders"),
