@@ -34,7 +34,7 @@ __all__ = ['JPEG_QUALITIES', 'CHANCE', 'IndependentClassifier', 'shift_and_flip'
            'smoothed_cross_entropy', 'descend', 'see', 'feature_distances', 'image_distances', 'real_distances',
            'precision_recall', 'density_coverage', 'drawn_density_coverage', 'nearest', 'memorised',
            'neighbour_distances', 'class_agreement', 'collapse_score', 'diversity', 'jpeg_round_trip',
-           'texture_features', 'format_features', 'format_test', 'require_chance']
+           'texture_features', 'format_features', 'two_sample_auc', 'format_test', 'require_chance']
 
 # %% ../../nbs/gan/06_quality.ipynb #b3cb9f0f
 class IndependentClassifier(nn.Module):
@@ -533,8 +533,12 @@ def format_features(
     return pd.DataFrame({k: np.asarray(v, float) for k, v in (text | _by_blocks(_image_format, data.pixels)).items()})
 
 # %% ../../nbs/gan/06_quality.ipynb #94d4af9e
-def _auc(label, score, weights=None):
-    "Chance that a generated item scores above a real one, ties half; a score for `estimate_scores`."
+def two_sample_auc(
+    label: np.ndarray,  # `(N,)` 0 real, 1 generated
+    score: np.ndarray,  # `(N,)`
+    weights: np.ndarray | None = None,  # of the items, see `vbg.stats.intervals.estimate_scores`
+) -> dict:  # auc
+    "Chance that a generated item scores above a real one, ties half."
     return dict(auc=area_under_curve(label[:, None] == 1, np.asarray(score)[:, None], weights)[:, 0])
 
 
@@ -566,11 +570,11 @@ def format_test(
     columns = (texture_features(d.pixels) if texture else format_features(d, special) for d in (real, generated))
     table, rng = pd.concat(columns, ignore_index=True), np.random.default_rng(seed)
     X, label = table.to_numpy(), np.repeat([0, 1], [len(real), len(generated)])
-    auc = estimate_scores(label, [_scores(X, label, folds, seed)], _auc)["auc"]
+    auc = estimate_scores(label, [_scores(X, label, folds, seed)], two_sample_auc)["auc"]
     shuffled = (rng.permutation(label) for _ in range(permutations))
-    above = sum(_auc(other, _scores(X, other, folds, seed))["auc"][0] >= auc.mean for other in shuffled)
+    above = sum(two_sample_auc(other, _scores(X, other, folds, seed))["auc"][0] >= auc.mean for other in shuffled)
     p_value = float(1 + above) / (1 + permutations) if permutations else None
-    features = {c: float(_auc(label, table[c])["auc"][0]) for c in table}
+    features = {c: float(two_sample_auc(label, table[c])["auc"][0]) for c in table}
     return dict(zip(("auc", "low", "high"), auc)) | dict(p_value=p_value, n=len(label), features=features)
 
 # %% ../../nbs/gan/06_quality.ipynb #1e18c63c

@@ -81,6 +81,11 @@ class TextureLibrary:
     variance: np.ndarray  # `(P,)` float32, of the colours (0..1), see `place_facts`
     grams: Tensor  # `(P, 361)` float32
 
+    def items(self, train: ExampleData) -> np.ndarray:  # cut from `train`; `(P,)` int64
+        "The item that each patch was cut from."
+        place = {str(name): k for k, name in enumerate(train.ids)}
+        return np.array([place[str(name)] for name in self.ids], np.int64)
+
 # %% ../../nbs/gan/04_texture.ipynb #db0db72c
 def _best_places(variance, gap, most):
     "Up to `most` places `(n, 2)` of one image, by falling variance, `gap` places apart; those of variance < 0 are out."

@@ -279,8 +279,10 @@ class Views:
 
     def of(self, pixels: np.ndarray) -> np.ndarray:  # `(B, H, W, 3)` uint8 to `(B, S, S, 3)`
         "The windows of pictures."
-        if self.window is None or pixels is self.known:
-            return np.asarray(pixels) if self.window is None else self.learnt
+        if self.window is None:
+            return np.asarray(pixels)
+        if pixels is self.known:
+            return self.learnt
         return cut_object(pixels, object_offsets(pixels), self.window, self.seed)
 
     def pictures(self, made: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:  # `(B, S, S, 3)`, `(B,)`
@@ -325,9 +327,8 @@ def library_of(
     cut = cut_library(train, **how)
     if views.window is None:
         return cut
-    place = {str(name): k for k, name in enumerate(train.ids)}
     margin = (np.array(views.known.shape[1:3]) - views.window) // 2
-    corner = cut.corner - margin - views.offsets[[place[str(name)] for name in cut.ids]]
+    corner = cut.corner - margin - views.offsets[cut.items(train)]
     return replace(cut, corner=corner.clip(0, views.window - cut.patches.shape[1]))
 
 # %% ../../nbs/gan/05_training.ipynb #8def1572

@@ -897,8 +897,8 @@ def _point(rung, q, rows, balance, cards):
     point |= {name: _measure_of(q, path) for name, path in LADDER_QUALITY.items()}
     point |= dict(CAS=cas_ratio(mine[ALONE], others["nothing"], natural), runs=[q["folder"], *mine["GAN pairs"]])
     for name, (merit, other) in GAINS.items():
-        means = {way: merit_estimate(made, split, scarce, merit)[0].mean for way, made in others.items()}
-        way = other if other in others else max(means, key=means.get)
+        mean = lambda way: merit_estimate(others[way], split, scarce, merit)[0].mean
+        way = other if other in others else max(others, key=mean)
         seeds = {r.seed for r in mine["GAN pairs"]}
         sides = mine["GAN pairs"], [r for r in others[way] if r.seed in seeds]
         ours, its = (merit_estimate(made, split, scarce, merit)[0] for made in sides)

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.profiles import profile as read_profile
+from ..gan.quality import two_sample_auc
 from .publish import data_title
 from .tables import Column, estimate_cell, number_cell, range_cell, table_of
 from ..runs.made import read_note
 from ..stats.comparison import holm
 from ..stats.intervals import Estimate, estimate_ratio, estimate_scores, estimate_values
-from ..stats.metrics import area_under_curve
 
 # %% auto #0
 __all__ = ['words_auc', 'share_of', 'perplexity_of', 'text_rows', 'text_table', 'example_table', 'text_files']
@@ -27,8 +27,7 @@ def words_auc(
 ) -> Estimate:  # .5: the words tell nothing
     "AUC of the regression on words, over seeds and texts."
     label = np.repeat([0, 1], [notes[0]["real"], len(notes[0]["by_words"]) - notes[0]["real"]])
-    score = lambda y, s, weights: dict(auc=area_under_curve(y[:, None] == 1, np.asarray(s)[:, None], weights)[:, 0])
-    return estimate_scores(label, [note["by_words"] for note in notes], score)["auc"]
+    return estimate_scores(label, [note["by_words"] for note in notes], two_sample_auc)["auc"]
 
 
 def share_of(

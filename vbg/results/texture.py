@@ -40,8 +40,7 @@ def places_of(
     library: TextureLibrary,  # cut from it
 ) -> np.ndarray:  # `(P, 3)` item and corner
     "Where the patches of a library were cut."
-    item = {name: k for k, name in enumerate(map(str, train.ids))}
-    return np.column_stack([[item[str(name)] for name in library.ids], library.corner])
+    return np.column_stack([library.items(train), library.corner])
 
 # %% ../../nbs/results/10_texture.ipynb #46fbf124
 def compared_libraries(

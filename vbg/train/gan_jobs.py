@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 
@@ -53,6 +53,17 @@ from .cost import cores_in_use, matmul_peak, step_times, use_threads
 from .jobs import train_runs
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #7d2f6fc2
+def _kept_network(folder, name, facts, fresh, fit):
+    "The stored network of the same facts in a fresh one, or a new one, which is stored; in evaluation mode."
+    note, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
+    if why_stale(note, facts) is None:
+        return load_weights(fresh(), weights)
+    network = fit()
+    save_weights(network, weights)
+    write_note(note, facts, [weights.name])
+    return network
+
+
 def independent_classifier(
     settings: Profile,  # of the job
     dataset: str,  # name of the data set
@@ -60,15 +71,10 @@ def independent_classifier(
     store: str = "",  # folder under runs/; empty: the profile's name
 ) -> IndependentClassifier:  # in evaluation mode
     "The stored classifier of this data, or a new one."
-    folder = gan_folder(settings, dataset, 0, store=store).parents[1]
-    facts, note = classifier_inputs(settings, natural), folder / "classifier.json"
-    weights = folder / "classifier.safetensors"
-    if why_stale(note, facts) is None:
-        return load_weights(IndependentClassifier(num_classes=natural.num_classes), weights)
-    model = fit_independent(natural.select("train"), epochs=facts["epochs"], whole=natural)
-    save_weights(model, weights)
-    write_note(note, facts, [weights.name])
-    return model
+    folder, facts = gan_folder(settings, dataset, 0, store=store).parents[1], classifier_inputs(settings, natural)
+    fresh = partial(IndependentClassifier, num_classes=natural.num_classes)
+    fit = partial(fit_independent, natural.select("train"), epochs=facts["epochs"], whole=natural)
+    return _kept_network(folder, "classifier", facts, fresh, fit)
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #b7a1c0d2
 def attribute_reader(
@@ -83,18 +89,15 @@ def attribute_reader(
         return None
     phrases, train = TOLD_AND_SHOWN[described["reader"]], natural.select("train")
     place, epochs = gan_folder(settings, dataset, 0, store=store).parents[1], settings.gan["classifier_epochs"]
-    weights, note = place / "reader.safetensors", place / "reader.json"
     code = used_code("gan.fidelity.fit_reader", "data.mini.told", cut=("core.profiles",))
+
+    def fit():
+        shown = shown_values(source_folder(described) / "natural" / "ground_truth", train.ids, phrases)
+        return fit_reader(train, shown, phrases, epochs=epochs, whole=natural).network
+
     facts = dict(data=natural.fingerprint, epochs=epochs, code=code)
-    if why_stale(note, facts) is None:
-        reader = new_reader(phrases)
-        load_weights(reader.network, weights).eval()
-        return reader
-    shown = shown_values(source_folder(described) / "natural" / "ground_truth", train.ids, phrases)
-    reader = fit_reader(train, shown, phrases, epochs=epochs, whole=natural)
-    save_weights(reader.network, weights)
-    write_note(note, facts, [weights.name])
-    return reader
+    network = _kept_network(place, "reader", facts, lambda: new_reader(phrases).network, fit)
+    return AttributeReader(network=network, phrases=phrases)
 
 # %% ../../nbs/train/06_gan_jobs.ipynb #d745254f
 def gan_settings(
