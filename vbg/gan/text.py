@@ -178,9 +178,7 @@ class TextFit:
     "A text generator and the history of its training."
 
     generator: TextGenerator  # with the lowest validation perplexity; after an adversary its last epoch
-    history: (
-        pd.DataFrame
-    )  # epoch, train_loss (nats a token), validation_perplexity, seconds; with an adversary also its losses
+    history: pd.DataFrame  # epoch, train_loss (nats a token), validation_perplexity, seconds; losses of an adversary
 
 # %% ../../nbs/gan/03_text.ipynb #773948af
 def _batches(generator, train, bags, rows, batch_size, draw):

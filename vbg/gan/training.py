@@ -293,7 +293,7 @@ class Views:
         like = [rng.choice(np.flatnonzero(self.label == c)) for c in label]
         return place_object(made, self.offsets[np.array(like, int)], self.known.shape[1:3], seed)
 
-
+# %% ../../nbs/gan/05_training.ipynb #6fb3530a
 def _shifted(pixels, by):
     "Pictures moved by a few pixels; the edge repeats."
     rows, columns = (np.arange(length) for length in pixels.shape[1:3])
